@@ -1,0 +1,1 @@
+"""Records as frames, figures and HTML: reads a run, changes nothing."""

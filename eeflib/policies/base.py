@@ -1,0 +1,75 @@
+"""The policy protocol: a batch of conversations in, one reply each out.
+
+Owns `Message`, `Conversation`, `Reply`, `Policy`. Knows nothing about environments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+
+from eeflib.records import Usage
+
+__all__ = ["Conversation", "Message", "Policy", "Reply", "Role"]
+
+Role = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True)
+class Message:
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """What a policy sees: instruction and history only, ending in a user message."""
+
+    messages: tuple[Message, ...]
+    key: str = ""
+    """Stable id of the episode: a model policy may keep a cache per key between calls. A cache is
+    used only where what it holds is a prefix of the new messages."""
+    admissible: tuple[str, ...] | None = None
+    """Valid actions, if the caller wants the reply restricted to them (may hold `<text>`)."""
+    observation: str = ""
+    """The current observation, unformatted (scripted policies read it)."""
+    instruction: str = ""
+    """The task's instruction, unformatted."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    text: str
+    """The raw reply; `eeflib.prompts` turns it into thought and action."""
+    usage: Usage | None = None
+    logprob: float | None = None
+    """Natural log of the probability of `text` under the sampling distribution, if known."""
+    error: str = ""
+    """Why there is no usable reply (provider failed after retries); the rollout is then recorded
+    as failed, never lost."""
+
+
+@runtime_checkable
+class Policy(Protocol):
+    name: str
+    wants_admissible: bool
+    """Whether `Conversation.admissible` must be filled."""
+
+    def act(
+        self, conversations: Sequence[Conversation], *, rng: Sequence[np.random.Generator]
+    ) -> list[Reply]:
+        """One reply per conversation.
+
+        Args:
+            conversations: B conversations.
+            rng: B generators, one per conversation, so that an episode's random choices do not
+                depend on which other episodes share its batch.
+        """
+        ...
+
+    def forget(self, keys: Sequence[str]) -> None:
+        """Episodes `keys` are over: drop what is cached for them."""
+        ...
