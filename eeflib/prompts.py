@@ -111,6 +111,7 @@ class PromptFormat:
         *,
         key: str = "",
         admissible: Sequence[str] | None = None,
+        task_id: str = "",
     ) -> Conversation:
         """What a policy is asked at `observation` after `steps`."""
         return Conversation(
@@ -119,6 +120,7 @@ class PromptFormat:
             None if admissible is None else tuple(admissible),
             observation,
             instruction,
+            task_id,
         )
 
 

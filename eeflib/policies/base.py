@@ -38,6 +38,8 @@ class Conversation:
     """The current observation, unformatted (scripted policies read it)."""
     instruction: str = ""
     """The task's instruction, unformatted."""
+    task_id: str = ""
+    """For scripted teachers that hold a script per task."""
 
 
 @dataclass(frozen=True)
