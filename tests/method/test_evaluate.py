@@ -1,0 +1,222 @@
+"""Evaluation statistics against hand-computed values and SciPy's own tests."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from eeflib import intervals
+from eeflib.errors import DataError
+from eeflib.evaluate import (
+    Outcome,
+    gained_lost,
+    last_iteration,
+    mean_reward,
+    outcomes_from,
+    paired_difference,
+    pooled,
+    win_rate,
+)
+from eeflib.records import Step, Task, Trajectory
+
+
+def outcomes(method: str, wins: str, seed: int = 0, iteration: int = 0) -> list[Outcome]:
+    """One outcome per character of `wins`: 1 solved, 0 failed with reward 0.5."""
+    return [
+        Outcome(
+            method,
+            seed,
+            iteration,
+            f"t{i}",
+            f"hash-{seed}-{i}",
+            "test",
+            "hard" if i % 2 else "easy",
+            1.0 if c == "1" else 0.5,
+        )
+        for i, c in enumerate(wins)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wins", "n", "low", "high"),
+    [
+        (0, 10, 0.0, 0.2775),  # z^2 / (n + z^2) = 3.8415 / 13.8415
+        (10, 10, 0.7225, 1.0),
+        (1, 1, 0.2065, 1.0),  # 1 / (1 + 3.8415)
+        (5, 10, 0.2366, 0.7634),
+        (36, 100, 0.2727, 0.4576),
+    ],
+)
+def test_wilson_matches_values_worked_out_by_hand(wins, n, low, high):
+    assert intervals.wilson(wins, n) == pytest.approx((low, high), abs=5e-5)
+    proportion = stats.binomtest(wins, n).proportion_ci(method="wilson")
+    assert intervals.wilson(wins, n) == pytest.approx((proportion.low, proportion.high), abs=1e-12)
+
+
+def test_wilson_of_nothing_says_nothing_and_impossible_counts_are_refused():
+    assert intervals.wilson(0, 0) == (0.0, 1.0)
+    with pytest.raises(DataError, match="3 wins out of 2"):
+        intervals.wilson(3, 2)
+
+
+def test_solved_needs_the_threshold_and_no_error():
+    row = outcomes("EEF", "1")[0]
+    assert row.solved
+    data = row.to_dict()
+    assert not Outcome.from_dict({**data, "error": "provider gave up"}).solved
+    assert not Outcome.from_dict({**data, "reward": 0.999}).solved
+    assert Outcome.from_dict({**data, "reward": 0.7, "threshold": 0.7}).solved
+
+
+def test_a_newer_outcome_keeps_its_unknown_keys():
+    data = {**outcomes("EEF", "1")[0].to_dict(), "schema": 9, "judge": "human"}
+    row = Outcome.from_dict(data)
+    assert row.extra == {"judge": "human"}
+    assert row.to_dict()["judge"] == "human"
+
+
+def test_win_rate_counts_errors_as_failures():
+    rows = outcomes("EEF", "1110")
+    broken = Outcome.from_dict({**rows[0].to_dict(), "task_hash": "other", "error": "dead JVM"})
+    rate = win_rate([*rows, broken])
+    assert (rate.wins, rate.n, rate.rate) == (3, 5, 0.6)
+    empty = win_rate([])
+    assert (empty.wins, empty.n) == (0, 0)
+    assert math.isnan(empty.rate)
+
+
+def test_pooled_reports_seeds_and_their_t_interval():
+    rows = [*outcomes("EEF", "1110", 1), *outcomes("EEF", "1100", 2), *outcomes("EEF", "1000", 3)]
+    got = pooled(rows)
+    assert (got.rate.wins, got.rate.n) == (6, 12)
+    assert {s: r.rate for s, r in got.per_seed.items()} == {1: 0.75, 2: 0.5, 3: 0.25}
+    assert (got.mean, got.sd) == pytest.approx((0.5, 0.25))
+    expected = stats.t.interval(0.95, 2, loc=0.5, scale=0.25 / math.sqrt(3))
+    assert expected[0] < 0
+    assert (got.low, got.high) == (max(0.0, expected[0]), min(1.0, expected[1]))
+
+
+def test_pooled_of_one_seed_falls_back_to_wilson():
+    got = pooled(outcomes("EEF", "1110", 4))
+    assert math.isnan(got.sd)
+    assert (got.low, got.high) == (got.rate.low, got.rate.high)
+
+
+def test_mean_reward_says_what_its_interval_is_over():
+    one = mean_reward(outcomes("EEF", "1" * 30 + "0" * 30))
+    assert one.value == pytest.approx(0.75)
+    assert (one.basis, one.n) == ("tasks", 60)
+    half = 1.96 * 0.25 / math.sqrt(60)
+    assert (one.low, one.high) == pytest.approx((0.75 - half, 0.75 + half), abs=0.01)
+    assert one == mean_reward(outcomes("EEF", "1" * 30 + "0" * 30))
+
+    several = mean_reward([*outcomes("EEF", "11", 0), *outcomes("EEF", "10", 1)])
+    assert (several.value, several.basis, several.n) == (pytest.approx(0.875), "seeds", 2)
+
+
+def test_paired_difference_equals_scipys_paired_t_test():
+    rng = np.random.default_rng(3)
+    a, b = [], []
+    for seed in range(6):
+        a += outcomes("EEF", "".join(rng.choice(["0", "1"], 40, p=[0.35, 0.65])), seed)
+        b += outcomes("RFT", "".join(rng.choice(["0", "1"], 40, p=[0.5, 0.5])), seed)
+    got = paired_difference(a, b)
+    rates_a = [win_rate(x for x in a if x.seed == s).rate for s in range(6)]
+    rates_b = [win_rate(x for x in b if x.seed == s).rate for s in range(6)]
+    reference = stats.ttest_rel(rates_a, rates_b)
+    assert (got.a, got.b, got.n, got.basis) == ("EEF", "RFT", 6, "seeds")
+    assert got.mean == pytest.approx(np.mean(rates_a) - np.mean(rates_b))
+    assert got.p == pytest.approx(reference.pvalue)
+    interval = reference.confidence_interval(0.95)
+    assert (got.low, got.high) == pytest.approx((interval.low, interval.high))
+    assert got.sd == pytest.approx(np.std(np.subtract(rates_a, rates_b), ddof=1))
+    assert got.better == sum(x > y for x, y in zip(rates_a, rates_b, strict=True))
+
+
+def test_one_seed_is_compared_task_by_task():
+    a = outcomes("EEF", "1" * 12 + "0" * 2 + "1" * 6 + "0" * 5)
+    b = outcomes("RFT", "0" * 12 + "1" * 2 + "1" * 6 + "0" * 5)
+    got = paired_difference(a, b)
+    assert (got.basis, got.n) == ("tasks", 1)
+    assert math.isnan(got.sd)
+    within = got.within[0]
+    assert (within.gained, within.lost, within.n) == (12, 2, 25)
+    assert got.mean == within.difference == pytest.approx(0.4)
+    assert got.p == pytest.approx(stats.binomtest(2, 14).pvalue)
+    assert 0 < got.low < 0.4 < got.high < 1
+
+
+def test_no_difference_at_all_is_p_1():
+    rows = [*outcomes("EEF", "101", 0), *outcomes("EEF", "110", 1)]
+    same = [Outcome.from_dict({**o.to_dict(), "method": "RFT"}) for o in rows]
+    got = paired_difference(rows, same)
+    assert (got.mean, got.p, got.better) == (0.0, 1.0, 0)
+    assert paired_difference(rows[:3], same[:3]).p == 1.0
+
+
+def test_the_same_ids_with_other_content_are_not_the_same_tasks():
+    a = outcomes("EEF", "110")
+    b = [Outcome.from_dict({**o.to_dict(), "method": "RFT"}) for o in a]
+    b[1] = Outcome.from_dict({**b[1].to_dict(), "task_hash": "regenerated"})
+    for compare in (paired_difference, gained_lost):
+        with pytest.raises(DataError, match=r"same tasks.*task_hash"):
+            compare(a, b)
+
+
+def test_several_iterations_at_once_are_refused_with_the_remedy():
+    both = [*outcomes("EEF", "110"), *outcomes("EEF", "111", iteration=1)]
+    with pytest.raises(DataError, match=r"iterations \[0, 1\].*last_iteration"):
+        paired_difference(both, outcomes("RFT", "110"))
+    assert [o.iteration for o in last_iteration(both)] == [1, 1, 1]
+
+
+def test_two_methods_in_one_list_are_refused():
+    mixed = [*outcomes("EEF", "110"), *outcomes("SFT", "110", seed=1)]
+    with pytest.raises(DataError, match=r"\['EEF', 'SFT'\]"):
+        paired_difference(mixed, outcomes("RFT", "110"))
+
+
+def test_seeds_only_one_method_finished_are_named_and_left_out():
+    a = [*outcomes("EEF", "110", 0), *outcomes("EEF", "110", 1)]
+    got = paired_difference(a, outcomes("RFT", "100", 0))
+    assert (got.seeds, got.unpaired) == ((0,), (1,))
+    with pytest.raises(DataError, match="no seed in common"):
+        paired_difference(outcomes("EEF", "1", 0), outcomes("RFT", "1", 1))
+
+
+def test_gained_lost_never_partition_the_tasks():
+    got = gained_lost(outcomes("SFT", "0011", 7), outcomes("EEF", "0101", 7))
+    assert [k.task_id for k in got.gained] == ["t1"]
+    assert [k.task_id for k in got.lost] == ["t2"]
+    assert [k.task_id for k in got.both] == ["t3"]
+    assert [k.task_id for k in got.never] == ["t0"]
+    assert got.gained[0].level == "hard"
+
+
+def test_last_iteration_is_taken_per_method_and_seed():
+    rows = [
+        *outcomes("EEF", "1", 0, 0),
+        *outcomes("EEF", "1", 0, 3),
+        *outcomes("EEF", "1", 1, 2),
+        *outcomes("SFT", "1", 0, 0),
+    ]
+    kept = [(o.method, o.seed, o.iteration) for o in last_iteration(rows)]
+    assert kept == [("EEF", 0, 3), ("EEF", 1, 2), ("SFT", 0, 0)]
+
+
+def test_outcomes_from_trajectories():
+    task = Task("u1", "webshop", "buy", split="test", threshold=0.8, extra={"level": "hard"})
+    steps = (
+        Step("a", "search[x]", "student"),
+        Step("b", "fly", "student", valid=False, reason="no such action"),
+    )
+    trajectory = Trajectory("r1", "u1", "webshop", "buy", "tiny", steps, "end", 0.8, True, False)
+    (row,) = outcomes_from([trajectory], [task], "EEF", 5, 2)
+    assert (row.length, row.invalid, row.level, row.split) == (2, 1, "hard", "test")
+    assert row.task_hash == task.content_hash
+    assert row.solved
+    with pytest.raises(DataError, match=r"'r1' belongs to task 'u1'"):
+        outcomes_from([trajectory], [], "EEF", 5, 2)
