@@ -1,0 +1,260 @@
+"""Many episodes at once: a policy, a pool of environments -> trajectories.
+
+Owns the lockstep loop, the pool, and which faults end one episode only. Knows nothing about EEF,
+files or what a policy is made of; one episode's own rules are in `eeflib.episode`.
+
+Determinism: episodes are cut, in order, into fixed chunks; an episode's random stream depends on
+the seed and its id only; a chunk is finished whole or redone whole. So a run that was killed and
+continued gives the same trajectories, also where a model's arithmetic depends on its batch.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Self
+
+from tqdm.auto import tqdm
+
+from eeflib.envs.base import TextEnv
+from eeflib.episode import DEFAULT_MAX_STEPS, Episode, RunningEpisode, step_limit
+from eeflib.errors import (
+    ActionError,
+    DataError,
+    EefError,
+    EnvironmentFault,
+    PrerequisiteError,
+    ProviderError,
+    RestoreMismatch,
+)
+from eeflib.policies.base import Policy, Reply
+from eeflib.prompts import PromptFormat
+from eeflib.records import Actor, Trajectory
+
+__all__ = ["DEFAULT_MAX_STEPS", "EnvPool", "Episode", "faulted", "run_episodes", "step_limit"]
+
+_LOG = logging.getLogger(__name__)
+_EPISODE_FAULTS = (ActionError, DataError, EnvironmentFault, RestoreMismatch)
+
+
+class EnvPool:
+    """Environments built on first use and reused; a broken one is closed and built anew.
+
+    Pass one pool to several calls of `run_episodes` to keep a costly environment (a Java virtual
+    machine) warm between them; close it, or use it as a context manager.
+    """
+
+    def __init__(self, make_env: Callable[[], TextEnv]) -> None:
+        self._make = make_env
+        self._envs: dict[int, TextEnv] = {}
+
+    def get(self, i: int) -> TextEnv:
+        """Environment number i."""
+        if i not in self._envs:
+            env = self._make()
+            if any(env is other for other in self._envs.values()):
+                raise PrerequisiteError(
+                    f"make_env returned the same {env.name} environment twice; build a new one "
+                    "each time, or give the environment an attribute max_parallel = 1"
+                )
+            self._envs[i] = env
+        return self._envs[i]
+
+    @property
+    def max_parallel(self) -> int | None:
+        """How many such environments may be in use at once (`env.max_parallel`); None: any."""
+        return getattr(self.get(0), "max_parallel", None)
+
+    def discard(self, i: int) -> None:
+        """Environment i broke: the next `get(i)` builds another."""
+        env = self._envs.pop(i, None)
+        if env is not None:
+            _close(env)
+
+    def close(self) -> None:
+        for i in list(self._envs):
+            self.discard(i)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def _close(env: TextEnv) -> None:
+    try:
+        env.close()
+    except EnvironmentFault as exc:
+        _LOG.warning("closing environment %s failed: %s", env.name, exc)
+
+
+def run_episodes(
+    episodes: Sequence[Episode],
+    policy: Policy,
+    make_env: Callable[[], TextEnv] | EnvPool,
+    fmt: PromptFormat,
+    *,
+    actor: Actor,
+    seed: int,
+    batch_size: int = 32,
+    max_steps: int | None = None,
+    done: Mapping[str, Trajectory] | None = None,
+    on_done: Callable[[list[Trajectory]], None] | None = None,
+    progress: str | bool | None = None,
+) -> list[Trajectory]:
+    """Run `episodes`, up to `batch_size` environments in lockstep; one trajectory each, in order.
+
+    Each round asks the policy once for all running conversations, then steps each environment. A
+    trajectory holds the policy's own steps only, without the prefix. Its reward is that of its
+    last step. A reply without an action is an invalid step: the environment is not touched, the
+    observation repeats, and the step counts. A fault (provider, environment, a task that cannot be
+    set up or restored) ends its own episode, recorded in `Trajectory.error`.
+
+    Args:
+        make_env: builds one environment; called at most `batch_size` times, plus once for each
+            environment that broke. Or a pool, which the caller closes. If the environment has an
+            attribute `max_parallel`, chunks are no larger than that.
+        actor: who the policy is, for `Step.actor`.
+        seed: of the policy's random choices; each episode has its own stream, see `episode_rng`.
+        max_steps: overrides the tasks' own limit; counts prefix + own steps.
+        done: results by episode id from an earlier, interrupted run with the same arguments: a
+            chunk all of whose episodes are in it is not run again, any other chunk is run whole.
+        on_done: called after each chunk that was run with its trajectories, less those in `done`.
+        progress: shows a progress bar of that text (wins and, where known, dollars so far).
+
+    Raises:
+        DataError: two episodes share an id, a task is not of the format's environment, or
+            `batch_size` is not positive.
+        PrerequisiteError: from `make_env`.
+    """
+    _check(episodes, fmt, batch_size)
+    done = done or {}
+    if all(e.id in done for e in episodes):
+        return [done[e.id] for e in episodes]
+    pool = make_env if isinstance(make_env, EnvPool) else EnvPool(make_env)
+    out: list[Trajectory] = []
+    try:
+        size = min(batch_size, pool.max_parallel or batch_size)
+        with _Bar(progress, len(episodes)) as bar:
+            for start in range(0, len(episodes), size):
+                chunk = episodes[start : start + size]
+                if all(e.id in done for e in chunk):
+                    result = [done[e.id] for e in chunk]
+                    bar.skipped(result)
+                else:
+                    runs = [
+                        RunningEpisode(e, policy.name, fmt, actor, seed, max_steps) for e in chunk
+                    ]
+                    result = _run_chunk(runs, policy, pool, bar)
+                    if on_done is not None:
+                        on_done([t for t in result if t.id not in done])
+                out += result
+    finally:
+        if pool is not make_env:
+            pool.close()
+    return out
+
+
+def faulted(
+    episode: Episode, error: EefError, *, policy: str, fmt: PromptFormat, seed: int
+) -> Trajectory:
+    """The record of an episode that ended in `error` before its first step."""
+    return RunningEpisode(episode, policy, fmt, "student", seed, None).fail(error).trajectory()
+
+
+def _check(episodes: Sequence[Episode], fmt: PromptFormat, batch_size: int) -> None:
+    if batch_size < 1:
+        raise DataError(f"batch_size is {batch_size}; it must be at least 1")
+    seen: set[str] = set()
+    for e in episodes:
+        if e.id in seen:
+            raise DataError(f"two episodes have the id {e.id!r}; give them different keys")
+        seen.add(e.id)
+        if e.task.env != fmt.env:
+            raise DataError(
+                f"task {e.task.id!r} is of environment {e.task.env!r}, the prompt format is for "
+                f"{fmt.env!r}; use get_format({fmt.name!r}, {e.task.env!r})"
+            )
+
+
+def _run_chunk(
+    runs: Sequence[RunningEpisode], policy: Policy, pool: EnvPool, bar: _Bar
+) -> list[Trajectory]:
+    slots = {run.episode.id: i for i, run in enumerate(runs)}
+    active = list(runs)
+
+    def each(act: Callable[[RunningEpisode], None]) -> None:
+        """`act` on every running episode; a fault ends that one only."""
+        nonlocal active
+        for run in active:
+            try:
+                act(run)
+            except _EPISODE_FAULTS as exc:
+                run.fail(exc)
+                if isinstance(exc, EnvironmentFault):
+                    pool.discard(slots[run.episode.id])
+            if run.over and bar.on:
+                bar.finished(run.trajectory())
+        active = [run for run in active if not run.over]
+
+    try:
+        each(lambda run: run.start(pool.get(slots[run.episode.id])))
+        while active:
+            if policy.wants_admissible:
+                each(RunningEpisode.look_around)
+            replies = iter(_ask(policy, active))
+            each(lambda run, replies=replies: run.advance(next(replies)))  # type: ignore[misc]
+    finally:
+        policy.forget([run.episode.id for run in runs])
+    return [run.trajectory() for run in runs]
+
+
+def _ask(policy: Policy, active: Sequence[RunningEpisode]) -> list[Reply]:
+    if not active:
+        return []
+    asked = [run.conversation() for run in active]
+    try:
+        replies = policy.act(asked, rng=[run.rng for run in active])
+    except ProviderError as exc:
+        return [Reply("", error=str(exc)) for _ in active]
+    if len(replies) != len(active):
+        raise DataError(
+            f"policy {policy.name!r} gave {len(replies)} replies to {len(active)} conversations; "
+            "act() must return one per conversation"
+        )
+    return replies
+
+
+class _Bar:
+    """A progress bar over episodes that shows wins and, where prices are known, dollars so far."""
+
+    def __init__(self, text: str | bool | None, total: int) -> None:
+        self.on = bool(text)
+        desc = text if isinstance(text, str) else "episodes"
+        self._bar = tqdm(total=total, desc=desc, unit="episode", disable=not self.on)
+        self._wins, self._cost, self._before = 0, 0.0, 0
+
+    def finished(self, trajectory: Trajectory) -> None:
+        self._wins += trajectory.solved
+        self._cost += trajectory.usage.cost_usd or 0.0
+        shown = {"wins": str(self._wins)}
+        if self._cost:
+            shown["cost"] = f"${self._cost:.2f}"
+        if self._before:
+            shown["already done"] = str(self._before)
+        self._bar.set_postfix(shown, refresh=False)
+        self._bar.update()
+
+    def skipped(self, trajectories: Sequence[Trajectory]) -> None:
+        if self.on:
+            self._before += len(trajectories)
+            self._bar.initial += len(trajectories)  # the time left is that of what is still to run
+            for trajectory in trajectories:
+                self.finished(trajectory)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._bar.close()
