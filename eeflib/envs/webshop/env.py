@@ -1,0 +1,329 @@
+"""WebShop as a text environment: many of them over one shared catalogue.
+
+Owns the episode: task, steps, observations, reward, restoring. Knows nothing about policies. The
+rules it plays by are in `moves`, the pages in `pages`, the reward in `reward`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, Literal
+
+from eeflib.envs.base import FREE_TEXT, Observation, Restored, StepResult, replay_restore
+from eeflib.envs.webshop import pages
+from eeflib.envs.webshop.catalogue import Catalogue
+from eeflib.envs.webshop.moves import Move, Ranker, click, hits, search
+from eeflib.envs.webshop.nouns import Nouns, best_nouns, word_nouns
+from eeflib.envs.webshop.reward import Reward, reward
+from eeflib.envs.webshop.state import WebShopState, parse_action
+from eeflib.errors import DataError, EnvironmentFault
+from eeflib.records import Step, Task
+
+__all__ = ["GOAL_FIELDS", "WebShopEnv"]
+
+GOAL_FIELDS = ("asin", "query", "product_category", "name", "attributes", "price_upper",
+               "goal_options")  # fmt: skip
+"""What `Task.goal` must hold."""
+
+_MEMO_SIZE, _MEMO_QUERY = 200_000, 1_000
+"""States remembered per catalogue, and the longest search text of one."""
+
+
+class WebShopEnv:
+    """One shopper. Making one costs microseconds; the catalogue holds all that is large.
+
+    Args:
+        catalogue: the products, shared.
+        observation_mode: `text` (strings joined by ` [SEP] `) or `text_rich` (marked buttons).
+        strict: keep every quirk of the official environment; see the package's table.
+        max_steps: actions before the episode is cut; a task's `settings["max_steps"]` comes first.
+        show_attributes: offer the Attributes sub page (officially off).
+        nouns: nouns for the title score; None: spaCy if installed in strict, words otherwise.
+        ranker: replaces the search; for tests against recorded rankings.
+    """
+
+    name = "webshop"
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        *,
+        observation_mode: Literal["text", "text_rich"] = "text",
+        strict: bool = False,
+        max_steps: int = 15,
+        show_attributes: bool = False,
+        nouns: Nouns | None = None,
+        ranker: Ranker | None = None,
+    ) -> None:
+        if observation_mode not in ("text", "text_rich"):
+            raise DataError(
+                f"observation_mode must be 'text' or 'text_rich', not {observation_mode!r}"
+            )
+        self.catalogue = catalogue
+        self.observation_mode = observation_mode
+        self.strict = strict
+        self.max_steps = max_steps
+        self.show_attributes = show_attributes
+        self._nouns = nouns
+        self._ranker: Ranker = ranker or partial(hits, strict=strict)
+        self._task: Task | None = None
+        self._salt = ""
+        self._limit = max_steps
+        self._state = WebShopState()
+        self._text = ""
+        self._nodes: list[pages.Node] = []
+
+    @property
+    def nouns(self) -> Nouns:
+        """Where the title score takes its nouns from."""
+        if self._nouns is None:
+            self._nouns = best_nouns() if self.strict else word_nouns
+        return self._nouns
+
+    @property
+    def state(self) -> WebShopState:
+        """Where the episode stands: a value that `set_state` brings back exactly."""
+        return self._state
+
+    def set_state(self, state: WebShopState) -> str:
+        """Stand at `state` of the current task; gives its observation."""
+        self._require_task()
+        self._state = state
+        self._nodes = self._page(state)
+        self._text = self._render(self._nodes)
+        self._remember()
+        return self._text
+
+    @property
+    def text(self) -> str:
+        """The current observation."""
+        return self._text
+
+    @property
+    def state_key(self) -> str:
+        """Fingerprint of task and state, without the number of steps."""
+        return self._state.key(self._salt)
+
+    def reset(self, task: Task) -> Observation:
+        """Start `task` at the search page.
+
+        Raises:
+            DataError: a task of another environment or catalogue, or with an unusable goal.
+        """
+        self._check(task)
+        self._task = task
+        self._salt = task.content_hash
+        self._limit = int(task.settings.get("max_steps", self.max_steps))
+        text = self.set_state(WebShopState())
+        return Observation(text, {"state_key": self.state_key})
+
+    def step(self, action: str) -> StepResult:
+        """Act; whatever is no action or no button here leaves the page as it is.
+
+        Raises:
+            EnvironmentFault: `reset` was never called.
+        """
+        self._require_task()
+        before = self._state
+        over = self._over(before)
+        if over:
+            return self._result(before, Move(before, False, over), None)
+        move = self._move(replace(before, steps=before.steps + 1), action)
+        judged = None
+        state = move.state
+        if state.done and move.valid:
+            judged = self._judge(state)
+            state = replace(state, score=judged.value)
+        if move.valid:
+            self.set_state(state)
+        else:
+            self._state = state
+        return self._result(before, move._replace(state=state), judged)
+
+    def valid_actions(self) -> list[str]:
+        """`search[<text>]` where a search box is shown, else a click for each button."""
+        self._require_task()
+        if self._over(self._state):
+            return []
+        if self._state.page == "index":
+            return [f"search[{FREE_TEXT}]"]
+        names = pages.clickables(self._nodes)
+        return [f"click[{n}]" for n in names if parse_action(f"click[{n}]")[1] == n != "search"]
+
+    def restore(self, task: Task, prefix: Sequence[Step], expected: str | None = None) -> Restored:
+        """Stand at the state after `prefix`, every recorded observation compared.
+
+        A prefix whose state keys were met before in this process is not replayed: the state before
+        its last action is copied, after the observations were compared with those remembered.
+        """
+        jumped = self._jump(task, prefix, expected)
+        return jumped or replay_restore(self, task, prefix, expected)
+
+    def close(self) -> None:
+        """Nothing to release; the catalogue stays."""
+
+    def clickables(self) -> list[str]:
+        """What can be clicked now, in the official order (the search button included)."""
+        return list(pages.clickables(self._nodes))
+
+    # -- one step ---------------------------------------------------------------------------------
+
+    def _require_task(self) -> Task:
+        if self._task is None:
+            raise EnvironmentFault("no episode is running: call reset(task) first")
+        return self._task
+
+    def _over(self, state: WebShopState) -> str:
+        """Why nothing can happen any more; the official environment goes on after the end."""
+        if self.strict:
+            return ""
+        if state.done:
+            return "the episode is over: the purchase is made"
+        return "the episode is over: no steps left" if state.steps >= self._limit else ""
+
+    def _move(self, state: WebShopState, action: str) -> Move:
+        if not isinstance(action, str):
+            return Move(state, False, f"an action is a text, not {type(action).__name__}")
+        verb, argument = parse_action(action)
+        argument = argument and argument.lower()
+        if verb == "search" and argument:
+            return search(self.catalogue, state, argument, 1, self._ranker, self.strict)
+        if verb != "click" or not argument:
+            return Move(state, False, "not an action: write search[keywords] or click[value]")
+        targets = pages.clickables(self._nodes)
+        if argument not in targets or argument == "search":
+            return Move(state, False, f"nothing here is called {argument[:60]!r}")
+        return click(self.catalogue, state, argument, targets, self._ranker, self.strict)
+
+    def _judge(self, state: WebShopState) -> Reward:
+        catalogue, goal = self.catalogue, self._require_task().goal
+        product, price = catalogue.by_asin[state.asin], catalogue.prices[state.asin]
+        return reward(product, goal, price, dict(state.options), self.nouns)
+
+    def _result(self, before: WebShopState, move: Move, judged: Reward | None) -> StepResult:
+        state, task = move.state, self._require_task()
+        info: dict[str, Any] = {
+            "score": state.score,
+            "won": state.done and state.score >= task.threshold - 1e-9,
+            "valid": move.valid,
+            "state_key": self.state_key,
+        }
+        if move.reason:
+            info["reason"] = move.reason
+        if judged is not None:
+            info["reward_info"] = judged.info
+            info["bought"] = {
+                "asin": state.asin,
+                "options": dict(state.options),
+                "price": self.catalogue.prices[state.asin],
+            }
+        ended = judged is not None or (state.done and not self.strict)
+        return StepResult(
+            self._text,
+            judged.value if judged is not None else 0.0,
+            ended,
+            not ended and state.steps >= self._limit,
+            info,
+        )
+
+    # -- pages ------------------------------------------------------------------------------------
+
+    def _page(self, state: WebShopState) -> list[pages.Node]:
+        instruction = self._require_task().goal.get("instruction_text") or self._task.instruction  # type: ignore[union-attr]
+        catalogue = self.catalogue
+        if state.page == "index":
+            return pages.index_page(instruction)
+        if state.page == "results":
+            found = self._ranker(catalogue, state)
+            size = pages.PAGE_SIZE
+            window = found[(state.number - 1) * size : state.number * size]
+            products = [catalogue.products[i] for i in window]
+            return pages.results_page(instruction, products, state.number, len(found))
+        if state.page == "done":
+            return pages.done_page(state.asin, dict(state.options), state.score)
+        product = catalogue.by_asin[state.asin]
+        if state.page == "sub":
+            return pages.sub_page(instruction, product, state.sub_page)
+        return pages.item_page(instruction, product, self.show_attributes)
+
+    def _render(self, nodes: Sequence[pages.Node]) -> str:
+        if self.observation_mode == "text":
+            return pages.to_text(nodes)
+        return self.rich(nodes)
+
+    def rich(self, nodes: Sequence[pages.Node] | None = None) -> str:
+        """The current page (or `nodes`) in mode `text_rich`."""
+        state = self._state
+        chosen = dict(state.options)
+        address = state.address() if self.strict else ""
+
+        def is_chosen(node: pages.Node) -> bool:
+            # Officially a value is marked where the address holds it in quotes.
+            return (
+                f'"{node.text}"' in address if self.strict else chosen.get(node.group) == node.text
+            )
+
+        return pages.to_rich(
+            self._nodes if nodes is None else nodes, is_chosen, state.seen.__contains__
+        )
+
+    # -- tasks and restoring ----------------------------------------------------------------------
+
+    def _check(self, task: Task) -> None:
+        if task.env != self.name:
+            raise DataError(
+                f"task {task.id!r} is for environment {task.env!r}, not {self.name!r}; "
+                "reset the environment that its field env names"
+            )
+        wanted = task.settings.get("catalogue")
+        if wanted is not None and wanted != self.catalogue.id:
+            raise DataError(
+                f"task {task.id!r} was made for catalogue {wanted!r}, this one is "
+                f"{self.catalogue.id!r}; load that catalogue or make the tasks anew"
+            )
+        missing = [name for name in GOAL_FIELDS if name not in task.goal]
+        if missing:
+            raise DataError(
+                f"task {task.id!r}: its goal lacks {', '.join(missing)}; see task_from_goal"
+            )
+        if task.goal["asin"] not in self.catalogue.by_asin:
+            raise DataError(
+                f"task {task.id!r}: product {task.goal['asin']!r} is not in {self.catalogue!r}; "
+                "load the catalogue that the task was made from"
+            )
+
+    def _memo_key(self, state_key: str) -> tuple[Any, ...]:
+        return (self.observation_mode, self.strict, self.show_attributes, state_key)
+
+    def _remember(self) -> None:
+        memo, state = self.catalogue.memo, self._state
+        if len(state.query) > _MEMO_QUERY:
+            return
+        if len(memo) >= _MEMO_SIZE:
+            memo.pop(next(iter(memo), None), None)
+        memo[self._memo_key(self.state_key)] = (state, hash(self._text))
+
+    def _jump(self, task: Task, prefix: Sequence[Step], expected: str | None) -> Restored | None:
+        """Restore from remembered states; None where any is unknown, or something differs."""
+        limit = int(task.settings.get("max_steps", self.max_steps))
+        if not prefix or len(prefix) >= limit:
+            return None
+        self._check(task)
+        memo: Mapping[Any, Any] = self.catalogue.memo
+        state = None
+        for step in prefix:
+            known = memo.get(self._memo_key(step.state_key)) if step.state_key else None
+            if known is None or known[1] != hash(step.observation) or known[0].done:
+                return None
+            state = known[0]
+        self._task, self._limit, self._salt = task, limit, task.content_hash
+        assert state is not None
+        if state.key(self._salt) != prefix[-1].state_key:  # keys of another task
+            return None
+        self.set_state(replace(state, steps=len(prefix) - 1))
+        result = self.step(prefix[-1].action)
+        if result.terminated or (expected is not None and result.text != expected):
+            return None
+        return Restored(True, result.text)
