@@ -1,0 +1,340 @@
+"""ScienceWorld (PyPI `scienceworld` 1.2.3, a Java simulator) behind the `TextEnv` protocol.
+
+Owns what an episode is: counting actions, score and end, menus, forbidden actions, verified
+restore. Knows nothing about policies or training. Parts of it that nobody else needs: tasks are
+made in `scienceworld_tasks`, gold paths in `scienceworld_gold`, the JVM in `scienceworld_jvm`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from eeflib.envs.base import Observation, Restored, StepResult, replay_restore
+from eeflib.envs.scienceworld_gold import GoldPaths
+from eeflib.envs.scienceworld_jvm import Simulator
+from eeflib.envs.scienceworld_tasks import (
+    CHEAP_TASKS,
+    DEFAULT_MAX_STEPS,
+    ENV,
+    TaskSpec,
+    make_task,
+    sample_tasks,
+)
+from eeflib.errors import EnvironmentFault
+from eeflib.records import Step, Task, content_hash
+
+__all__ = ["CHEAP_TASKS", "DEFAULT_MAX_STEPS", "ScienceWorldEnv", "scienceworld_tasks"]
+
+_NOT_UNDERSTOOD = "No known action matches that input."
+_CANCELLED = "Unknown action."
+_MENU = "Ambiguous request: Please enter the number"
+_AMBIGUOUS = "Ambiguous request:"
+_OVER = "The episode is over."
+_STOP_WORDS = frozenset(("a", "an", "the"))
+_MAX_CHARACTERS = 1000
+_log = logging.getLogger(__name__)
+
+
+class ScienceWorldEnv:
+    """One ScienceWorld simulator; its JVM starts at the first use (2-5 s, 0.5 GB).
+
+    Rules of an episode:
+    - an observation is the simulator's answer to the action; the first one is a look around;
+    - reward of a step = running score = the simulator's raw score, clipped at 0, in [0, 1];
+      `info["raw_score"]` keeps the raw one, -1 after a wrong focus;
+    - won iff the score is 1.0; terminated when the simulator says completed or the raw score is
+      negative: terminated is not won;
+    - truncated after `max_steps` *actions*, whatever they were. The simulator's own count is of
+      ticks (`wait` is 11 of them, an input it does not understand none);
+    - `reset task` would wipe the progress: it is answered like an input that is not understood.
+
+    `info` holds `score, raw_score, won, valid, state_key, actions`, and `reason` if not valid.
+    `state_key` is a hash of what is visible (room, inventory, score), without the clock.
+
+    A child process must make its own environment; two threads must not use one at the same time.
+
+    Args:
+        deterministic: see `scienceworld_jvm.Simulator`; restoring needs it.
+        max_steps: the limit where the task's settings give none.
+        gold_file: a JSONL file that keeps gold paths between runs; made when missing.
+    """
+
+    name = ENV
+
+    def __init__(
+        self,
+        *,
+        deterministic: bool = True,
+        max_steps: int = DEFAULT_MAX_STEPS,
+        gold_file: str | Path | None = None,
+    ) -> None:
+        self.deterministic = deterministic
+        self.max_steps = max_steps
+        self._gold = GoldPaths(None if gold_file is None else Path(gold_file))
+        self._simulator: Simulator | None = None
+        self._busy = threading.RLock()
+        self._limit = 0
+        self._actions = 0
+        self._ended = False
+        self._menu = False
+        self._keys: list[str] = []  # state keys of s_0 ... s_t; empty: no episode
+
+    # ---- the protocol
+
+    def reset(self, task: Task) -> Observation:
+        """Load `task` (30-100 ms, up to 2 s in a cold JVM) and look around.
+
+        Raises:
+            DataError: not a ScienceWorld task, unknown name, variation or simplification.
+            PrerequisiteError: no Java, or the `scienceworld` package is missing.
+            EnvironmentFault: the JVM failed; the next reset starts a new one.
+        """
+        with self._exclusive():
+            self._end_episode()
+            spec = TaskSpec.read(task, self.max_steps)
+            simulator = self.simulator
+            spec.check(simulator.task_sizes, f"task {task.id!r}")
+            text = simulator.load(spec.name, spec.variation, spec.simplification_text)
+            self._limit = spec.max_steps
+            raw = self._raw_score()
+            key = self._state_key(raw)
+            self._keys = [key]
+            return Observation(text, {"state_key": key, "score": max(raw, 0.0), "raw_score": raw})
+
+    def step(self, action: str) -> StepResult:
+        """Act. No action raises; what is not understood costs an action and changes nothing.
+
+        Raises:
+            EnvironmentFault: no episode under way, or the JVM failed during it.
+        """
+        with self._exclusive():
+            if not self._keys:
+                raise EnvironmentFault("no ScienceWorld episode is under way; call reset(task)")
+            if self._ended:
+                return self._result(_OVER, "the episode is over")
+            self._actions += 1
+            sent, reason = self._sendable(action)
+            if reason:
+                return self._result(_NOT_UNDERSTOOD, reason)
+            text = str(self.simulator.call("step", sent))
+            if text.startswith(_NOT_UNDERSTOOD):
+                reason = "not an action that the simulator understands here"
+            elif self._menu and text.startswith(_CANCELLED):
+                reason = "a number of the menu was asked for; the request is cancelled"
+            elif text.startswith(_AMBIGUOUS) and not text.startswith(_MENU):
+                reason = "the action is ambiguous"
+            self._menu = text.startswith(_MENU)
+            return self._result(text, reason)
+
+    def valid_actions(self) -> list[str]:
+        """Admissible actions, sorted: 20-80 ms, up to 1500 of them; the numbers in a menu."""
+        with self._exclusive():
+            if not self._keys or self._ended:
+                return []
+            actions = {str(a) for a in self.simulator.call("getValidActionObjectCombinations")}
+            return sorted(a for a in actions if not _is_reset(a))
+
+    def restore(self, task: Task, prefix: Sequence[Step], expected: str | None = None) -> Restored:
+        """Replay `prefix` and compare every observation, and state key where one is recorded.
+
+        A mismatch is tried once more. A state in which a menu is pending is never restored: the
+        next action would be swallowed unless it is a number.
+
+        Raises:
+            DataError, PrerequisiteError, EnvironmentFault: see `reset`.
+        """
+        if expected is not None and expected.startswith(_MENU):
+            return Restored(False, expected, len(prefix), "a menu is pending in this state")
+        with self._exclusive():
+            restored = self._replay(task, prefix, expected)
+            if not restored.ok:
+                _log.info("replaying %s once more: %s", task.id, restored.detail)
+                restored = self._replay(task, prefix, expected)
+            if restored.ok and self._menu:
+                restored = Restored(False, restored.text, len(prefix), "a menu is pending")
+            if not restored.ok:
+                self._end_episode()
+            return restored
+
+    def close(self) -> None:
+        """End the JVM; a later `reset` starts a new one."""
+        self._end_episode()
+        if self._simulator is not None:
+            self._simulator.close()
+            self._simulator = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # ---- what is ScienceWorld's own
+
+    @property
+    def simulator(self) -> Simulator:
+        """The JVM in use; a dead one is replaced (an episode in it is lost)."""
+        if self._simulator is None or not self._simulator.alive:
+            if self._simulator is not None:
+                self._simulator.close()
+                if self._keys:
+                    self._end_episode()
+                    raise EnvironmentFault(
+                        "the ScienceWorld JVM died during the episode; reset() starts a new one"
+                    )
+            self._simulator = Simulator(deterministic=self.deterministic)
+        return self._simulator
+
+    def task(
+        self,
+        name: str,
+        variation: int,
+        *,
+        split: str = "",
+        simplifications: str | Sequence[str] = "easy",
+        max_steps: int | None = None,
+    ) -> Task:
+        """A task record, see `scienceworld_tasks.make_task`. Ends an episode under way."""
+        with self._exclusive():
+            self._end_episode()
+            return make_task(
+                self.simulator,
+                name,
+                variation,
+                split=split,
+                simplifications=simplifications,
+                max_steps=self.max_steps if max_steps is None else max_steps,
+            )
+
+    def gold_actions(self, task: Task) -> tuple[str, ...]:
+        """The simulator's own solution, cut where the task is first completed.
+
+        Computed once per task (0.2-0.6 s, mendelian genetics 5-8 s), then from memory or
+        `gold_file`. Menu answers such as "0" are actions of their own. Ends an episode under way.
+
+        Raises:
+            EnvironmentFault: the path does not end in a score of 1.0.
+        """
+        with self._exclusive():
+            spec = TaskSpec.read(task, self.max_steps)
+            self._end_episode()
+            if (known := self._gold.known(spec)) is not None:
+                return known
+            simulator = self.simulator
+            spec.check(simulator.task_sizes, f"task {task.id!r}")
+            return self._gold.compute(simulator, spec)
+
+    # ---- inside
+
+    def _end_episode(self) -> None:
+        self._limit = self._actions = 0
+        self._ended = self._menu = False
+        self._keys = []
+
+    def _result(self, text: str, reason: str = "") -> StepResult:
+        raw = self._raw_score()
+        score = max(raw, 0.0)
+        terminated = raw < 0 or bool(self.simulator.call("getCompleted"))
+        truncated = not terminated and self._actions >= self._limit
+        self._ended = terminated or truncated
+        self._keys.append(self._state_key(raw))
+        info: dict[str, Any] = {
+            "score": score,
+            "raw_score": raw,
+            "won": score >= 1.0,
+            "valid": not reason,
+            "state_key": self._keys[-1],
+            "actions": self._actions,
+        }
+        if reason:
+            info["reason"] = reason
+        return StepResult(text, score, terminated, truncated, info)
+
+    def _raw_score(self) -> float:
+        return float(self.simulator.call("getScore"))
+
+    def _state_key(self, raw_score: float) -> str:
+        seen = [str(self.simulator.call(m)) for m in ("freeActionLook", "freeActionInventory")]
+        return content_hash([*seen, raw_score, self._menu])
+
+    def _sendable(self, action: object) -> tuple[str, str]:
+        """The action as the simulator may get it, and why it may not."""
+        if not isinstance(action, str):
+            return "", f"an action is text, not {type(action).__name__}"
+        # Blanks and control characters are one to the simulator; lone surrogates break the wire.
+        sent = " ".join("".join(c if c >= " " else " " for c in action).split())
+        sent = sent.encode("utf-8", "replace").decode()
+        if len(sent) > _MAX_CHARACTERS:
+            return "", f"longer than {_MAX_CHARACTERS} characters"
+        if not self._menu and _is_reset(sent):
+            return "", "`reset task` is not open to agents"
+        return sent, ""
+
+    def _replay(self, task: Task, prefix: Sequence[Step], expected: str | None) -> Restored:
+        restored = replay_restore(self, task, prefix, expected)
+        if restored.ok:
+            for t, (step, key) in enumerate(zip(prefix, self._keys, strict=False)):
+                if step.state_key and step.state_key != key:
+                    return Restored(False, restored.text, t, "same text, but another state")
+        return restored
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        if not self._busy.acquire(blocking=False):
+            raise EnvironmentFault(
+                "two threads use one ScienceWorldEnv at the same time; give each its own"
+            )
+        try:
+            yield
+        finally:
+            self._busy.release()
+
+
+def _is_reset(action: str) -> bool:
+    # The simulator drops articles and case before it compares.
+    words = [w for w in action.lower().split() if w not in _STOP_WORDS]
+    return words == ["reset", "task"]
+
+
+def scienceworld_tasks(
+    task_names: Sequence[str] = CHEAP_TASKS,
+    per_task: int = 4,
+    split: str = "train",
+    seed: int = 0,
+    *,
+    env: ScienceWorldEnv | None = None,
+    simplifications: str | Sequence[str] = "easy",
+    max_steps: int = DEFAULT_MAX_STEPS,
+) -> list[Task]:
+    """Random tasks of the official splits, see `scienceworld_tasks.sample_tasks`.
+
+    The simulator writes the instructions: 30-100 ms a task in `env` (its episode ends), or in a JVM
+    that is started for the purpose and closed.
+    """
+    own = ScienceWorldEnv() if env is None else env
+    try:
+        with own._exclusive():
+            own._end_episode()
+            return sample_tasks(
+                own.simulator,
+                task_names,
+                per_task,
+                split,
+                seed,
+                simplifications=simplifications,
+                max_steps=max_steps,
+            )
+    finally:
+        if env is None:
+            own.close()
