@@ -1,6 +1,7 @@
 """The records that flow through a run: Task, Step, Trajectory, Branch, Sample, Usage.
 
-Owns their fields, their schema version and their JSON form. Knows nothing about files or models.
+Owns their fields and what follows from them. Knows nothing about files or models; the JSON form is
+`eeflib.schema`'s.
 
 Records are frozen. What can be derived is a property, never a field: `solved`, `length`,
 `content_hash`. Readers are tolerant: unknown keys end up in `extra` and are written back, missing
@@ -9,16 +10,11 @@ optional keys take their default, a wrong type raises `DataError` with the path 
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
-
-import msgspec
+from typing import Any, Literal
 
 from eeflib.errors import DataError
+from eeflib.schema import SCHEMA_VERSION, TIMING, Record, canonical_json, content_hash
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -35,75 +31,11 @@ __all__ = [
     "content_hash",
 ]
 
-SCHEMA_VERSION = 1
-
 Actor = Literal["teacher", "student", "human"]
 """Who chose an action."""
 
 Label = Literal["beneficial", "harmful", "unknown", "student", "context"]
 """What exploration says about an action: see `eeflib.selection`."""
-
-
-def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no blanks: equal values give equal text."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-
-
-def content_hash(value: Any) -> str:
-    """First 16 hex digits of the SHA-256 of `canonical_json(value)`."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        out = {
-            f.name: _plain(getattr(value, f.name))
-            for f in dataclasses.fields(value)
-            if f.name != "extra"
-        }
-        out.update(getattr(value, "extra", None) or {})
-        return out
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    return value
-
-
-def _collect_extra(cls: type, data: Any) -> Any:
-    """Move keys that `cls` has no field for into its `extra` field, one level deep."""
-    if not isinstance(data, Mapping):
-        return data
-    names = {f.name for f in dataclasses.fields(cls)}
-    out = {k: v for k, v in data.items() if k in names}
-    rest = {k: v for k, v in data.items() if k not in names and k != "schema"}
-    if "extra" in names and rest:
-        out["extra"] = {**(out.get("extra") or {}), **rest}
-    return out
-
-
-class Record:
-    """Mixin: the JSON round trip of every record. `from_dict(to_dict(x)) == x`."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready dict; `schema` holds the version that wrote it."""
-        return {"schema": SCHEMA_VERSION, **_plain(self)}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Read what `to_dict` wrote, also by an older or newer version.
-
-        Raises:
-            DataError: a required field is missing or has the wrong type; names the field.
-        """
-        try:
-            return msgspec.convert(cls._prepare(data), cls, strict=True)
-        except (msgspec.ValidationError, TypeError, ValueError) as exc:
-            raise DataError(f"not a {cls.__name__} record: {exc}") from None
-
-    @classmethod
-    def _prepare(cls, data: Any) -> Any:
-        return _collect_extra(cls, data)
 
 
 @dataclass(frozen=True)
@@ -116,8 +48,10 @@ class Usage(Record):
     """Tokens written by the model."""
     cost_usd: float | None = None
     """Dollars, where the price is known."""
-    seconds: float = 0.0
+    seconds: float = field(default=0.0, metadata=TIMING)
     """Wall-clock seconds of the request; not part of reproducible files."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Keys of other versions; a sum of usages has none."""
 
     def __add__(self, other: Usage) -> Usage:
         known = [c for c in (self.cost_usd, other.cost_usd) if c is not None]
@@ -249,17 +183,10 @@ class Trajectory(Record):
         """Text of s_t, 0 <= t <= T."""
         return self.final_observation if t == len(self.steps) else self.steps[t].observation
 
-    @classmethod
-    def _prepare(cls, data: Any) -> Any:
-        data = _collect_extra(cls, data)
-        if isinstance(data, dict) and isinstance(data.get("steps"), (list, tuple)):
-            data["steps"] = [Step._prepare(s) for s in data["steps"]]
-        return data
-
 
 @dataclass(frozen=True)
 class Branch(Record):
-    """One student rollout from one state: from s0, or from expert state k of a teacher trajectory."""
+    """One student rollout from one state: s0, or expert state k of a teacher trajectory."""
 
     id: str
     task_id: str
@@ -286,13 +213,6 @@ class Branch(Record):
     def won(self) -> bool:
         return self.rollout is not None and self.rollout.solved
 
-    @classmethod
-    def _prepare(cls, data: Any) -> Any:
-        data = _collect_extra(cls, data)
-        if isinstance(data, dict) and data.get("rollout") is not None:
-            data["rollout"] = Trajectory._prepare(data["rollout"])
-        return data
-
 
 @dataclass(frozen=True)
 class Sample(Record):
@@ -315,9 +235,10 @@ class Sample(Record):
     """Id of the branch or trajectory this solution came from."""
     extra: dict[str, Any] = field(default_factory=dict)
 
-    @classmethod
-    def _prepare(cls, data: Any) -> Any:
-        data = _collect_extra(cls, data)
-        if isinstance(data, dict) and isinstance(data.get("steps"), (list, tuple)):
-            data["steps"] = [Step._prepare(s) for s in data["steps"]]
-        return data
+    def __post_init__(self) -> None:
+        # A flag that slips by one step would train a harmful action.
+        if not len(self.steps) == len(self.trained) == len(self.labels):
+            raise DataError(
+                f"sample {self.id!r} has {len(self.steps)} steps, {len(self.trained)} trained "
+                f"flags and {len(self.labels)} labels: there must be one of each per step"
+            )
