@@ -63,6 +63,8 @@ class ScienceWorldEnv:
         deterministic: see `scienceworld_jvm.Simulator`; restoring needs it.
         max_steps: the limit where the task's settings give none.
         gold_file: a JSONL file that keeps gold paths between runs; made when missing.
+        max_parallel: how many of these environments a rollout may hold at once: each has its JVM.
+            More than one pays where a model answers in batches.
     """
 
     name = ENV
@@ -73,9 +75,11 @@ class ScienceWorldEnv:
         deterministic: bool = True,
         max_steps: int = DEFAULT_MAX_STEPS,
         gold_file: str | Path | None = None,
+        max_parallel: int = 1,
     ) -> None:
         self.deterministic = deterministic
         self.max_steps = max_steps
+        self.max_parallel = max_parallel
         self._gold = GoldPaths(None if gold_file is None else Path(gold_file))
         self._simulator: Simulator | None = None
         self._busy = threading.RLock()

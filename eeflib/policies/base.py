@@ -52,6 +52,9 @@ class Reply:
     error: str = ""
     """Why there is no usable reply (provider failed after retries); the rollout is then recorded
     as failed, never lost."""
+    stop: bool = False
+    """The policy gives up after this action: the rollout then ends, as truncated, unless the
+    environment ended it."""
 
 
 @runtime_checkable
