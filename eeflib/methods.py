@@ -1,0 +1,229 @@
+"""Methods as data: which rollouts to run and which samples to keep.
+
+Owns the declaration of each method and baseline. Knows nothing about loops, models or files: a
+method reads records and returns samples; the pipeline runs every method the same way.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, Literal
+
+from eeflib.errors import DataError, PrerequisiteError
+from eeflib.explore import Spacing
+from eeflib.outcomes import Evidence
+from eeflib.records import Branch, Task, Trajectory
+from eeflib.selection import Selection, repository_samples, select, teacher_samples
+from eeflib.solutions import Rule
+
+__all__ = ["METHODS", "Method", "Uses", "get_method", "matched_attempts", "rft"]
+
+Uses = Literal["positives", "all", "repository", "important"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to turn teacher trajectories and student rollouts into training samples."""
+
+    name: str
+    description: str
+    uses: Uses
+    """`positives`: the teacher's successes; `all`: everything the teacher did; `repository`: all
+    of D+; `important`: a solution for each important state."""
+    explores_s0: bool = False
+    attempts: int = 1
+    """Rollouts from s0 per task and iteration."""
+    explores_states: bool = False
+    M: int = 5
+    """Expert states per teacher trajectory."""
+    attempts_state: int = 1
+    """Rollouts per expert state."""
+    failures_only: bool = False
+    """Explore the teacher's failures only."""
+    spacing: Spacing = "even"
+    d_s0: bool = True
+    """Train on initial-state solutions."""
+    d_r: bool = True
+    """Train on recovery solutions."""
+    mask: bool = True
+    """Without it, chosen solutions are trained from their first action on."""
+    rule: Rule = "nearest"
+    """Which solution a state gets; with `repository`, `all` keeps every distinct one."""
+    evidence: Evidence = "paper"
+    accumulate: bool = True
+    """D+ keeps the solutions of earlier iterations."""
+    train_invalid: bool = False
+    start_from: Literal["base", "previous"] = "base"
+    """What each iteration's training starts from."""
+    iterations: int = 0
+    """Rounds of explore, select, train after behaviour cloning; 0 trains once, on the teacher."""
+
+    def __post_init__(self) -> None:
+        explores = self.explores_s0 or self.explores_states
+        if min(self.attempts, self.attempts_state) < 1 or min(self.M, self.iterations) < 0:
+            raise DataError(f"method {self.name!r}: attempts must be >= 1, M and iterations >= 0")
+        if explores != (self.uses in ("repository", "important")) or explores != bool(
+            self.iterations
+        ):
+            raise DataError(
+                f"method {self.name!r}: exploring, iterations >= 1 and uses='repository' or "
+                "'important' go together"
+            )
+        if self.uses == "important" and not (self.d_s0 or self.d_r):
+            raise DataError(f"method {self.name!r} uses neither d_s0 nor d_r: nothing to train on")
+
+    @property
+    def explores(self) -> bool:
+        return self.explores_s0 or self.explores_states
+
+    @property
+    def trains_harmful(self) -> bool:
+        """Its samples train harmful or unknown actions on purpose: encode with `allow_harmful`."""
+        return self.uses == "all" or (self.uses == "important" and not self.mask)
+
+    @property
+    def exploration(self) -> dict[str, Any]:
+        """Keyword arguments of `explore` and `plan_exploration`: which rollouts to run."""
+        return {
+            "M": self.M,
+            "attempts_s0": self.attempts,
+            "attempts_state": self.attempts_state,
+            "from_s0": self.explores_s0,
+            "from_states": self.explores_states,
+            "failures_only": self.failures_only,
+            "spacing": self.spacing,
+        }
+
+    def simulations(self, n_tasks: int, n_states: int) -> int:
+        """Rollouts an iteration runs, with `n_states` expert states over all trajectories."""
+        from_s0 = n_tasks * self.attempts if self.explores_s0 else 0
+        return from_s0 + (n_states * self.attempts_state if self.explores_states else 0)
+
+    def keeps(self, branch: Branch) -> bool:
+        """Whether this method would have run `branch`, so that methods can share records."""
+        if branch.teacher_id is None:
+            return self.explores_s0 and branch.attempt < self.attempts
+        return self.explores_states and branch.attempt < self.attempts_state
+
+    def samples(
+        self,
+        tasks: Sequence[Task],
+        teachers: Sequence[Trajectory],
+        branches: Sequence[Branch] = (),
+        *,
+        iteration: int | None = None,
+        seed: int = 0,
+    ) -> Selection:
+        """The samples this method trains on after `iteration` (default: the last in `branches`).
+
+        Raises:
+            PrerequisiteError: there is nothing to train on.
+            DataError: the records do not belong together, see `eeflib.selection.select`.
+        """
+        if self.uses in ("positives", "all"):
+            out = teacher_samples(
+                tasks,
+                teachers,
+                solved_only=self.uses == "positives",
+                train_invalid=self.train_invalid,
+            )
+        else:
+            mine = [b for b in branches if self.keeps(b)]
+            common: dict[str, Any] = {
+                "rule": self.rule,
+                "train_invalid": self.train_invalid,
+                "accumulate": self.accumulate,
+                "iteration": iteration,
+                "seed": seed,
+            }
+            if self.uses == "repository":
+                out = repository_samples(tasks, teachers, mine, **common)
+            else:
+                out = select(
+                    tasks,
+                    teachers,
+                    mine,
+                    evidence=self.evidence,
+                    d_s0=self.d_s0,
+                    d_r=self.d_r,
+                    mask=self.mask,
+                    **common,
+                )
+        if not out.samples:
+            raise PrerequisiteError(self._nothing(len(tasks), teachers, branches))
+        return out
+
+    def _nothing(
+        self, n_tasks: int, teachers: Sequence[Trajectory], branches: Sequence[Branch]
+    ) -> str:
+        solved, won = sum(x.solved for x in teachers), sum(b.won for b in branches)
+        return (
+            f"{self.name} has nothing to train on: {n_tasks} tasks, {len(teachers)} teacher "
+            f"trajectories of which {solved} solved their task, {len(branches)} rollouts of which "
+            f"{won} did. Collect from a better teacher, add easier tasks or more attempts"
+        )
+
+
+def rft(attempts: int = 1) -> Method:
+    """Rejection-sampling fine-tuning with `attempts` rollouts a task: `RFT`, `RFTx6`, ..."""
+    return Method(
+        "RFT" if attempts == 1 else f"RFTx{attempts}",
+        f"teacher successes and solved rollouts from s0, {attempts} a task",
+        uses="repository",
+        explores_s0=True,
+        attempts=attempts,
+        rule="all",
+        iterations=3,
+    )
+
+
+def _all_methods() -> dict[str, Method]:
+    eef = Method(
+        "EEF",
+        "solutions of initial and recovery states, found from s0 and from expert states",
+        uses="important",
+        explores_s0=True,
+        explores_states=True,
+        iterations=3,
+    )
+    methods = (
+        Method("SFT", "behaviour cloning of the teacher's successes", uses="positives"),
+        Method("SFT-all", "behaviour cloning of all teacher trajectories", uses="all"),
+        rft(),
+        rft(6),
+        eef,
+        replace(eef, name="EEF-no-mask", description="EEF, solutions trained whole", mask=False),
+        replace(eef, name="EEF-s0-only", description="EEF on D_s0 only", d_r=False),
+        replace(eef, name="EEF-r-only", description="EEF on D_r only", d_s0=False),
+    )
+    return {m.name: m for m in methods}
+
+
+METHODS: Mapping[str, Method] = MappingProxyType(_all_methods())
+"""Every declared method by name, with the paper's M = 5 and 3 iterations."""
+
+
+def get_method(name: str) -> Method:
+    """A declared method, or `RFTx<k>` for any k >= 2.
+
+    Raises:
+        DataError: no such method.
+    """
+    if name in METHODS:
+        return METHODS[name]
+    times = re.fullmatch(r"RFTx([1-9]\d{0,3})", name)
+    if times and int(times[1]) > 1:
+        return rft(int(times[1]))
+    raise DataError(f"unknown method {name!r}; choose one of {', '.join(METHODS)}, or RFTx<k>")
+
+
+def matched_attempts(method: Method, n_tasks: int, n_states: int) -> int:
+    """Smallest k with which RFTxk runs at least as many simulations an iteration as `method`.
+
+    With 6 for M = 5 and trajectories that are all long enough: hence "RFTx6" [paper].
+    """
+    return max(1, math.ceil(method.simulations(n_tasks, n_states) / max(1, n_tasks)))
