@@ -64,8 +64,13 @@ class PromptFormat:
 
     @cached_property
     def hash(self) -> str:
-        """Identifies text and rules; stored with every trajectory."""
-        return content_hash([self.name, self.env, self.system_text, self.thoughts, 1])
+        """Identifies text and rendering; stored with every trajectory.
+
+        Taken over an episode as rendered, so that any change of wording or layout changes it.
+        """
+        step = Step("Instruction: [SEP] I [SEP] O", "A", "teacher", thought="T")
+        turns = [[m.role, m.content] for m in self.messages("I", (step,), "O")]
+        return content_hash([self.name, self.env, self.thoughts, turns])
 
     def observation(self, text: str, instruction: str) -> str:
         """An observation as the user turn shows it."""
@@ -79,8 +84,9 @@ class PromptFormat:
             return step.action or step.text
         if step.reply:
             return step.reply
-        thought = f"Thought: {step.thought}\n" if step.thought else ""
-        return f"{thought}Action: {step.action}"
+        # On one line: a line of the thought must not pass for the action line.
+        thought = " ".join(step.thought.split())
+        return (f"Thought: {thought}\n" if thought else "") + f"Action: {step.action}"
 
     def messages(
         self, instruction: str, steps: Sequence[Step], observation: str | None = None
@@ -146,32 +152,69 @@ class Parsed:
     reason: str = ""
 
 
-_ACTION = re.compile(r"^[ \t*]*action[ \t*]*:[ \t*]*(.*)$", re.IGNORECASE | re.MULTILINE)
-_THOUGHT = re.compile(r"^[ \t*]*thought[ \t*]*:", re.IGNORECASE | re.MULTILINE)
+# What models put around labels: Markdown, bullets, invisible blanks. Possessive, so linear in time.
+_AROUND = "[ \t\u00a0\u200b\ufeff*_#>`-]*+"
+_LABEL = rf"^{_AROUND}%s{_AROUND}(?:\d++{_AROUND})?[:：][ \t\u00a0\u200b\ufeff*_]*+"
+_ACTION = re.compile(_LABEL % "action" + "(.*)$", re.IGNORECASE | re.MULTILINE)
+_INLINE = re.compile(r"(?<=[^\S\n])Action:[^\S\n]*+(?=\S)(.*)$", re.MULTILINE)
+_THOUGHT = re.compile(_LABEL % "thought", re.IGNORECASE | re.MULTILINE)
+_NEXT_TURN = re.compile(_LABEL % "(?:thought|observation)", re.IGNORECASE)
+_FENCE = re.compile(r"^[^\S\n]*+(?:`{3,}+|~{3,}+)\w*+[^\S\n]*+$", re.MULTILINE)
+_QUOTES = {"`": "`", '"': '"', "'": "'", "“": "”", "‘": "’"}
+_THINK, _THINK_END = "<think>", "</think>"
 
 
 def parse_reply(text: str, thoughts: bool = True) -> Parsed:
-    """Split a model's reply into thought and action.
+    """Split a model's reply into thought and action. Never raises; linear in the reply's length.
 
-    With `thoughts`, the first `Action:` line wins; what stands before it (less the word
-    `Thought:`) is the thought. Backticks and quotes around the action are dropped. Without
-    `thoughts` the first non-empty line is the action. No action -> `valid=False` and a reason.
+    With `thoughts`, the first line that starts with `Action:` wins; what stands before it (less the
+    word `Thought:`) is the thought. Where no line starts so, `Action:` within a line counts. An
+    action may stand on the next line or in a code fence; Markdown and quotes around it are dropped.
+    Without `thoughts` the first line that is neither empty nor a fence is the action. A leading
+    `<think>...</think>` of a reasoning model never holds the action. No action -> `valid=False` and
+    a reason; whether the environment understands the action is for the environment to say.
+
+    Where published parsers differ: ETO's wants the exact `Action: ` and takes everything after it,
+    invented observations and further actions included; AgentGym's takes several lines, and the
+    whole reply where there is no `Action:`. Here a reply yields at most one action of one line, and
+    none without `Action:`.
     """
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
     if not text.strip():
         return Parsed("", "", False, "empty reply")
+    musing = ""
+    if _THINK_END in text:
+        musing, _, text = text.rpartition(_THINK_END)
+        musing = musing.replace(_THINK, "").strip()
+    elif text.lstrip().startswith(_THINK):
+        musing = text.replace(_THINK, "", 1).strip()
+        return Parsed(musing, "", False, "the reasoning was cut off before the action")
     if not thoughts:
-        return Parsed("", text.strip().splitlines()[0].strip(), True)
-    match = _ACTION.search(text)
+        action = _first_line(text)
+        return Parsed(musing, action, bool(action), "" if action else "empty reply")
+    match = _ACTION.search(text) or _INLINE.search(text)
+    thought = _FENCE.sub("", text[: match.start()] if match else text)
+    thought = _THOUGHT.sub("", thought, count=1).strip() or musing
     if match is None:
-        thought = _THOUGHT.sub("", text, count=1).strip()
         return Parsed(thought, "", False, "no line starts with 'Action:'")
-    thought = _THOUGHT.sub("", text[: match.start()], count=1).strip()
-    action = match.group(1).strip()
-    if not action:  # the action on the line after "Action:"
-        rest = text[match.end() :].strip()
-        action = rest.splitlines()[0].strip() if rest else ""
-    if len(action) >= 2 and action[0] == action[-1] and action[0] in "`\"'":
-        action = action[1:-1].strip()
-    if not action:
+    action = _undressed(_first_line(text[match.start(1) :]))
+    if not action or _NEXT_TURN.match(action):
         return Parsed(thought, "", False, "the 'Action:' line is empty")
     return Parsed(thought, action, True)
+
+
+def _first_line(text: str) -> str:
+    """The first line that is neither empty nor a code fence, stripped."""
+    lines = (line.strip() for line in text.split("\n"))
+    return next((line for line in lines if line and not _FENCE.match(line)), "")
+
+
+def _undressed(action: str) -> str:
+    """Without the Markdown and the one pair of quotes that wrap it."""
+    action = action.strip(" \t\u00a0\u200b\ufeff*")
+    if action.startswith("```"):
+        action = action.strip("`")
+    closing = _QUOTES.get(action[:1])
+    if closing and len(action) > 1 and action.endswith(closing) and closing not in action[1:-1]:
+        action = action[1:-1]
+    return action.strip()

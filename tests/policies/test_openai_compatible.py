@@ -1,0 +1,696 @@
+"""The OpenAI-compatible policy against a real HTTP server on the loopback interface."""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import logging
+import pickle
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+import types
+
+import numpy as np
+import pytest
+from loopback import Answer, ChatServer, Request, fails, in_turn, says
+
+from eeflib.errors import DataError, PrerequisiteError, ProviderError
+from eeflib.policies.base import Conversation, Message, Policy, Reply
+from eeflib.policies.keys import KEY_VARIABLES, is_local, resolve_key
+from eeflib.policies.openai_compatible import OpenAICompatiblePolicy
+from eeflib.policies.pricing import Price, estimate_cost, listed_price
+from eeflib.prompts import get_format, parse_reply
+from eeflib.records import Step, Usage
+
+KEY = "sk-test-51f0c9d2e8a7b6"
+MASKED = "sk-test-51f******a7b6"  # as some providers quote it
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch):
+    for name in (*KEY_VARIABLES, "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+def teacher(server: ChatServer | str, **options) -> OpenAICompatiblePolicy:
+    url = server if isinstance(server, str) else server.url
+    options = {"model": "toy", "backoff": 0.001, "timeout": 5.0, "retries": 3} | options
+    return OpenAICompatiblePolicy(base_url=url, **options)
+
+
+def ask(text: str) -> Conversation:
+    return Conversation((Message("system", "Be brief."), Message("user", text)))
+
+
+def act(policy: Policy, *texts: str, seed: int = 0) -> list[Reply]:
+    rngs = [np.random.default_rng([seed, i]) for i in range(len(texts))]
+    return policy.act([ask(t) for t in texts], rng=rngs)
+
+
+def one(policy: Policy, text: str = "hello") -> Reply:
+    return act(policy, text)[0]
+
+
+# --- the happy path ---------------------------------------------------------------------------
+
+
+class Corridor:
+    """A toy text environment: the coin is two rooms to the east."""
+
+    def __init__(self) -> None:
+        self.room = 0
+
+    def look(self) -> str:
+        return f"You are in room {self.room}." + (" A coin lies here." if self.room == 2 else "")
+
+    def step(self, action: str) -> tuple[str, bool]:
+        if action == "go east":
+            self.room += 1
+        return self.look(), action == "take coin" and self.room == 2
+
+
+def react_model(request: Request) -> Answer:
+    """Reads the last observation, as a model would."""
+    action = "take coin" if "coin lies here" in request.last else "go east"
+    return says(f"Thought: I see {request.last[-12:]!r}\n**Action:** {action}\n", tokens=(40, 12))
+
+
+def test_react_replies_solve_a_text_environment():
+    env, steps, solved = Corridor(), [], False
+    form = get_format("react", "corridor")
+    with ChatServer(react_model) as server:
+        policy = teacher(server, price=Price(10.0, 20.0))
+        assert isinstance(policy, Policy)
+        observation = env.look()
+        while not solved and len(steps) < 5:
+            conversation = form.conversation("find the coin", steps, observation, key="e1")
+            reply = policy.act([conversation], rng=[np.random.default_rng(0)])[0]
+            parsed = parse_reply(reply.text)
+            assert parsed.valid, parsed.reason
+            steps.append(Step(observation, parsed.action, "teacher", reply.text, parsed.thought))
+            observation, solved = env.step(parsed.action)
+        policy.forget(["e1"])
+    assert solved
+    assert [s.action for s in steps] == ["go east", "go east", "take coin"]
+    sent = server.requests[-1].body
+    assert [m["role"] for m in sent["messages"]] == [
+        "system", "user", "assistant", "user", "assistant", "user",
+    ]  # fmt: skip
+    assert sent["messages"][2]["content"] == steps[0].reply
+    assert set(sent) == {"model", "messages", "temperature", "max_tokens"}
+    assert policy.usage.prompt_tokens == 120
+    assert policy.usage.completion_tokens == 36
+    assert policy.usage.cost_usd == pytest.approx((120 * 10 + 36 * 20) / 1e6)
+
+
+def test_order_is_kept_when_the_first_reply_comes_last():
+    def respond(request: Request) -> Answer:
+        answer = says(request.last.upper())
+        answer.delay = 0.15 if request.last == "q0" else 0.0
+        return answer
+
+    with ChatServer(respond) as server:
+        replies = act(teacher(server), *[f"q{i}" for i in range(6)])
+    assert [r.text for r in replies] == [f"Q{i}" for i in range(6)]
+
+
+def test_requests_run_at_once_but_no_more_than_allowed():
+    together = threading.Barrier(4)
+
+    def respond(request: Request) -> Answer:
+        together.wait(timeout=5)  # breaks, and fails the test, unless four are in flight
+        return says(request.last)
+
+    with ChatServer(respond) as server:
+        replies = act(teacher(server, concurrency=4), *map(str, range(12)))
+        assert server.peak == 4
+    assert [r.text for r in replies] == [str(i) for i in range(12)]
+
+
+def test_sampling_options_are_sent_and_unset_ones_are_not():
+    with ChatServer(in_turn(says("x"))) as server:
+        one(teacher(server, temperature=None, max_tokens=None))
+        one(teacher(server, top_p=0.9, stop=["\nObservation:"], extra_body={"top_k": 20}))
+        one(teacher(server, system_role=False))
+    bare, full, merged = (r.body for r in server.requests)
+    assert set(bare) == {"model", "messages"}
+    assert full["top_p"] == 0.9
+    assert full["stop"] == ["\nObservation:"]
+    assert full["top_k"] == 20
+    assert merged["messages"] == [{"role": "user", "content": "Be brief.\n\nhello"}]
+
+
+def test_seeds_differ_between_conversations_and_repeat_between_runs():
+    with ChatServer(in_turn(says("x"))) as server:
+        for _ in range(2):
+            act(teacher(server, seed=7, concurrency=1), "a", "b", seed=3)
+        act(teacher(server, seed=8, concurrency=1), "a", "b", seed=3)
+    seeds = [r.body["seed"] for r in server.requests]
+    assert seeds[:2] == seeds[2:4]
+    assert len(set(seeds)) == 4
+
+
+def test_an_empty_batch_makes_no_request():
+    with ChatServer(in_turn(says("x"))) as server:
+        assert teacher(server).act([], rng=[]) == []
+    assert server.requests == []
+
+
+# --- failures that pass -----------------------------------------------------------------------
+
+
+def test_rate_limit_waits_as_long_as_the_server_asks():
+    turns = in_turn(fails(429, headers={"Retry-After": "0.15"}), says("done"))
+    with ChatServer(turns) as server:
+        assert one(teacher(server)).text == "done"
+    first, second = server.requests
+    assert 0.14 <= second.at - first.at < 2.0
+
+
+def test_retry_after_is_understood_in_its_three_forms():
+    soon = email.utils.formatdate(time.time() - 5, usegmt=True)
+    for headers in ({"retry-after-ms": "20"}, {"Retry-After": soon}, {"Retry-After": "soon"}):
+        with ChatServer(in_turn(fails(429, headers=headers), says("done"))) as server:
+            assert one(teacher(server)).text == "done"
+
+
+def test_a_server_that_asks_for_an_hour_is_not_waited_for():
+    with ChatServer(in_turn(fails(429, headers={"Retry-After": "3600"}))) as server:
+        reply = one(teacher(server))
+    assert "3600 s" in reply.error
+    assert len(server.requests) == 1
+
+
+def test_server_errors_are_retried_until_they_pass():
+    turns = in_turn(fails(500), Answer("<html>bad gateway</html>", 502), fails(503), says("done"))
+    with ChatServer(turns) as server:
+        reply = one(teacher(server))
+    assert reply.text == "done"
+    assert not reply.error
+    assert len(server.requests) == 4
+
+
+def test_pauses_grow_between_attempts():
+    with ChatServer(in_turn(fails(500))) as server:
+        reply = one(teacher(server, retries=3, backoff=0.02))
+    gaps = np.diff([r.at for r in server.requests])
+    assert "HTTP 500" in reply.error
+    assert "4 attempts" in reply.error
+    assert [gap >= 0.02 * 2**i for i, gap in enumerate(gaps)] == [True] * 3
+
+
+def test_one_failing_conversation_leaves_the_others_alone():
+    def respond(request: Request) -> Answer:
+        return fails(500, "overloaded") if request.last == "bad" else says(request.last)
+
+    with ChatServer(respond) as server:
+        policy = teacher(server, retries=1)
+        replies = act(policy, "a", "bad", "c")
+        assert [r.text for r in replies] == ["a", "", "c"]
+        assert "overloaded" in replies[1].error
+        assert [bool(r.error) for r in replies] == [False, True, False]
+        assert one(policy, "again").text == "again"
+
+
+def test_time_out_is_retried_then_reported():
+    slow = says("late")
+    slow.delay = 0.2
+    with ChatServer(in_turn(slow, says("in time"))) as server:
+        assert one(teacher(server, timeout=0.05)).text == "in time"
+    with ChatServer(in_turn(slow)) as server:
+        reply = one(teacher(server, timeout=0.05, retries=1))
+        assert "0.05 s" in reply.error
+        assert len(server.requests) == 2
+
+
+def test_connection_refused_names_the_address():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    reply = one(teacher(f"http://127.0.0.1:{port}/v1", retries=1))
+    assert f"127.0.0.1:{port}" in reply.error
+    assert "running" in reply.error
+
+
+def test_an_interrupt_ends_the_pauses_and_the_policy_goes_on_working():
+    def respond(request: Request) -> Answer:
+        return fails(500) if request.last.startswith("down") else says("fine")
+
+    with ChatServer(respond) as server:
+        policy = teacher(server, backoff=30.0)
+        main = threading.main_thread().ident
+        threading.Timer(0.1, signal.pthread_kill, (main, signal.SIGINT)).start()
+        started = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            act(policy, "down 1", "down 2")
+        assert time.monotonic() - started < 10
+        assert one(policy).text == "fine"
+
+
+# --- failures that stop the run ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "remedy"),
+    [
+        (fails(401, "Incorrect API key"), "API key"),
+        (fails(404, "The model `toy` does not exist"), "'toy'"),
+        (fails(400, "not a valid model ID", code="model_not_found"), "'toy'"),
+        (fails(429, "You exceeded your quota", code="insufficient_quota"), "credit"),
+        (fails(402, "pay first"), "credit"),
+        (fails(403, "not in your country"), "may not use"),
+        (fails(400, "Only the default (1) is supported", param="temperature"), "temperature=None"),
+    ],
+)
+def test_hopeless_failures_raise_at_once_with_the_remedy(answer, remedy):
+    with ChatServer(in_turn(answer)) as server:
+        policy = teacher(server)
+        with pytest.raises(ProviderError, match=remedy):
+            one(policy)
+        assert len(server.requests) == 1
+        with pytest.raises(ProviderError, match=remedy):  # and no further request is made
+            one(policy)
+        assert len(server.requests) == 1
+
+
+def test_replies_received_before_a_hopeless_failure_are_returned():
+    def respond(request: Request) -> Answer:
+        return fails(401) if request.last == "c" else says(request.last)
+
+    with ChatServer(respond) as server:
+        policy = teacher(server, concurrency=1)
+        replies = act(policy, "a", "b", "c", "d")
+        assert [r.text for r in replies] == ["a", "b", "", ""]
+        assert all("API key" in r.error for r in replies[2:])
+        assert "API key" in policy.stopped
+        with pytest.raises(ProviderError, match="API key"):
+            one(policy)
+    assert len(server.requests) == 3
+
+
+def test_a_bad_request_fails_one_conversation_without_retries():
+    long = fails(400, "maximum context length exceeded", code="context_length_exceeded")
+    with ChatServer(in_turn(long, says("fine"))) as server:
+        policy = teacher(server)
+        assert "maximum context length" in one(policy).error
+        assert len(server.requests) == 1
+        assert one(policy).text == "fine"
+
+
+def test_models_that_know_only_max_completion_tokens_are_served():
+    def respond(request: Request) -> Answer:
+        if "max_tokens" in request.body:
+            text = "'max_tokens' is not supported. Use 'max_completion_tokens' instead."
+            return fails(400, text, param="max_tokens", code="unsupported_parameter")
+        return says(str(request.body["max_completion_tokens"]))
+
+    with ChatServer(respond) as server:
+        policy = teacher(server, max_tokens=33, retries=0)
+        assert one(policy).text == "33"
+        assert one(policy).text == "33"
+    assert len(server.requests) == 3
+
+
+# --- replies that are none --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (Answer('{"choices": [{"mess'), "not JSON"),
+        (Answer(""), "not JSON"),
+        (Answer("[" * 200_000), "not JSON"),
+        (Answer([1, 2]), "no choices"),
+        (Answer({"choices": []}), "no choices"),
+        (Answer({"choices": [None]}), "no choices"),
+        (Answer({"error": {"message": "upstream died", "code": 502}}), "upstream died"),
+        (says(None), "no text"),
+        (says("half", finish="error"), "broke"),
+    ],
+)
+def test_unusable_replies_are_retried_then_reported(answer, reason):
+    with ChatServer(in_turn(answer, says("good"))) as server:
+        assert one(teacher(server)).text == "good"
+    with ChatServer(in_turn(answer)) as server:
+        reply = one(teacher(server, retries=1))
+        assert reason in reply.error
+        assert reply.text == ""
+        assert len(server.requests) == 2
+
+
+def test_a_withheld_reply_is_not_asked_for_again():
+    for answer in (says("", finish="content_filter"), says(None, refusal="I cannot")):
+        with ChatServer(in_turn(answer)) as server:
+            assert "content filter" in one(teacher(server)).error
+            assert len(server.requests) == 1
+
+
+def test_a_cut_reply_never_yields_half_an_action():
+    cut = says("Thought: look\nAction: search[red sho", finish="length")
+    with ChatServer(in_turn(cut)) as server:
+        reply = one(teacher(server, max_tokens=12))
+    assert not reply.error
+    assert parse_reply(reply.text).thought == "look"
+    assert not parse_reply(reply.text).valid
+    whole = says("Thought: a\nAction: search[b]\nThought: and th", finish="length")
+    with ChatServer(in_turn(whole)) as server:
+        assert parse_reply(one(teacher(server)).text).action == "search[b]"
+    for nothing in (says("Thought: I wond", finish="length"), says(None, finish="length")):
+        with ChatServer(in_turn(nothing)) as server:
+            assert "max_tokens=12" in one(teacher(server, max_tokens=12)).error
+
+
+def test_odd_but_usable_replies():
+    parts = [{"type": "text", "text": "Action: "}, {"type": "text", "text": "wait"}]
+    cases = {"Action: wait": says(parts), "": says(""), "a?b": says("a\ud800b")}
+    for text, answer in cases.items():
+        with ChatServer(in_turn(answer)) as server:
+            reply = one(teacher(server), "obs \udcff")
+        assert (reply.text, reply.error) == (text, "")
+        reply.text.encode()
+
+
+# --- tokens and money -------------------------------------------------------------------------
+
+
+def test_tokens_of_every_attempt_are_counted():
+    turns = in_turn(says(None, tokens=(10, 3)), says("ok", tokens=(10, 4)))
+    with ChatServer(turns) as server:
+        policy = teacher(server, price=Price(1.0, 1.0))
+        usage = one(policy).usage
+    assert usage is not None
+    assert (usage.prompt_tokens, usage.completion_tokens) == (20, 7)
+    assert usage.cost_usd == pytest.approx(27e-6)
+    assert usage.seconds > 0
+    assert policy.usage == usage
+
+
+def test_cached_tokens_cost_what_the_price_says():
+    answer = says("ok")
+    cached = {"cached_tokens": 900}
+    answer.body["usage"] = {"prompt_tokens": 1000, "prompt_tokens_details": cached}
+    with ChatServer(in_turn(answer)) as server:
+        usage = one(teacher(server, price=Price(10.0, 0.0, cached_prompt=1.0))).usage
+    assert usage is not None
+    assert usage.cost_usd == pytest.approx((100 * 10 + 900 * 1) / 1e6)
+
+
+def test_without_a_price_cost_is_unknown_and_a_cap_is_refused():
+    with ChatServer(in_turn(says("ok"))) as server:
+        policy = teacher(server)
+        usage = one(policy).usage
+        assert usage is not None
+        assert usage.cost_usd is None
+        assert usage.prompt_tokens == 10
+        assert policy.spent_usd is None
+        with pytest.raises(PrerequisiteError, match="price"):
+            teacher(server, max_cost_usd=1.0)
+        with pytest.raises(PrerequisiteError, match="max_tokens"):
+            teacher(server, price=Price(1, 1), max_cost_usd=1.0, max_tokens=None)
+
+
+def test_strange_token_counts_do_no_harm():
+    for usage in (
+        "many",
+        {"prompt_tokens": None, "completion_tokens": -5},
+        {"prompt_tokens": 1e300},
+    ):
+        answer = says("ok")
+        answer.body["usage"] = usage
+        with ChatServer(in_turn(answer)) as server:
+            reply = one(teacher(server, price=Price(1.0, 1.0)))
+        assert reply.text == "ok"
+        assert reply.usage is not None
+        assert reply.usage.cost_usd is None
+        assert reply.usage.prompt_tokens == 0
+
+
+def dear_model(request: Request) -> Answer:
+    """Charges as much as a request of this size can possibly cost."""
+    size = sum(len(m["content"].encode()) for m in request.body["messages"])
+    return says(request.last, tokens=(size, request.body["max_tokens"]))
+
+
+@pytest.mark.parametrize("concurrency", [1, 6])
+def test_the_cost_cap_is_never_exceeded_and_nothing_is_lost(concurrency):
+    cap = 0.01
+    with ChatServer(dear_model) as server:
+        policy = teacher(
+            server,
+            price=Price(1.0, 10.0),
+            max_tokens=100,
+            max_cost_usd=cap,
+            concurrency=concurrency,
+        )
+        replies = act(policy, *[f"question {i}" for i in range(20)])
+        answered = [r for r in replies if not r.error]
+        assert len(answered) == len(server.requests)
+        assert 5 <= len(answered) < 10  # each costs a little over a tenth of the cap
+        assert all(r.text == f"question {i}" for i, r in enumerate(replies) if not r.error)
+        charged = sum(r.usage.cost_usd for r in answered if r.usage and r.usage.cost_usd)
+        assert charged == pytest.approx(policy.spent_usd)
+        assert charged <= cap
+        assert "$0.0100" in replies[-1].error
+        before = len(server.requests)
+        with pytest.raises(ProviderError, match=r"cost cap: \$0\.00\d+ of \$0\.0100 spent"):
+            one(policy)
+        assert len(server.requests) == before
+
+
+def test_cheap_replies_use_the_cap_up_although_the_worst_case_would_not_fit():
+    # The worst case of eight requests at once is far above the cap, what they cost is not.
+    with ChatServer(lambda r: says(r.last, tokens=(10, 1))) as server:
+        policy = teacher(server, price=Price(1.0, 10.0), max_tokens=500, max_cost_usd=0.006)
+        replies = act(policy, *map(str, range(16)))
+    assert [r.text for r in replies] == [str(i) for i in range(16)]
+
+
+def test_a_cap_that_earlier_runs_used_up_sends_nothing():
+    with ChatServer(in_turn(says("x"))) as server:
+        policy = teacher(server, price=Price(1.0, 10.0), max_cost_usd=0.5, spent_usd=0.4999)
+        with pytest.raises(ProviderError, match=r"\$0\.4999 of \$0\.5000"):
+            one(policy)
+    assert server.requests == []
+
+
+def test_replies_that_do_not_say_their_cost_count_with_the_worst_case():
+    with ChatServer(in_turn(says("x", tokens=None))) as server:
+        policy = teacher(server, price=Price(1.0, 10.0), max_tokens=100, max_cost_usd=1.0)
+        assert one(policy).usage == Usage(0, 0, None, policy.usage.seconds)
+    assert policy.spent_usd is not None
+    assert policy.spent_usd > 100 * 10 / 1e6
+
+
+def test_estimate_counts_the_history_sent_again_and_again():
+    price = Price(2.0, 8.0)
+    got = estimate_cost(
+        10, price=price, steps=3, head_tokens=100, observation_tokens=50, reply_tokens=20
+    )
+    per_episode = (100 + 50) + (100 + 2 * 50 + 20) + (100 + 3 * 50 + 2 * 20)
+    assert got.requests == 30
+    assert got.prompt_tokens == 10 * per_episode
+    assert got.completion_tokens == 10 * 3 * 20
+    assert got.cost_usd == pytest.approx((10 * per_episode * 2 + 600 * 8) / 1e6)
+    assert estimate_cost(10).cost_usd is None
+
+
+def test_listed_prices_are_for_openai_only():
+    listed = listed_price("gpt-4o-mini")
+    assert listed is not None
+    assert listed.as_of
+    assert listed_price("gpt-4o-mini-of-mine") is None
+    assert OpenAICompatiblePolicy("gpt-4o-mini", api_key=KEY).meter.price == listed
+    elsewhere = OpenAICompatiblePolicy("gpt-4o-mini", base_url="http://127.0.0.1:1/v1")
+    assert elsewhere.meter.price is None
+
+
+# --- the key ----------------------------------------------------------------------------------
+
+
+def test_where_the_key_comes_from(monkeypatch):
+    with pytest.raises(PrerequisiteError, match="OPENAI_API_KEY"):
+        OpenAICompatiblePolicy("m", base_url="https://models.example.com/v1")
+    assert resolve_key(base_url="http://localhost:8000/v1") is None
+    monkeypatch.setenv("OPENAI_API_KEY", "from-openai-variable")
+    assert revealed() == "from-openai-variable"
+    monkeypatch.setenv("EEFLIB_API_KEY", " from-eeflib-variable\n")
+    assert revealed() == "from-eeflib-variable"
+    assert revealed("given") == "given"
+    with ChatServer(in_turn(says("x"))) as server:
+        one(teacher(server))
+        monkeypatch.delenv("EEFLIB_API_KEY")
+        monkeypatch.delenv("OPENAI_API_KEY")
+        one(teacher(server))
+    sent, none = (r.headers["authorization"] for r in server.requests)
+    assert sent == "Bearer from-eeflib-variable"
+    assert none == "Bearer EMPTY"
+
+
+def revealed(*args, **options) -> str:
+    key = resolve_key(*args, **options)
+    assert key is not None
+    return key.reveal()
+
+
+def test_notebooks_look_at_colab_secrets_then_environment_then_ask(monkeypatch):
+    class SecretNotFoundError(Exception):
+        pass
+
+    def get(name: str) -> str:
+        if name not in secrets:
+            raise SecretNotFoundError(name)
+        return secrets[name]
+
+    secrets = {"OPENAI_API_KEY": "colab-secret"}
+    colab = types.ModuleType("google.colab")
+    colab.userdata = types.SimpleNamespace(get=get, SecretNotFoundError=SecretNotFoundError)
+    monkeypatch.setitem(sys.modules, "google.colab", colab)
+    monkeypatch.setenv("OPENAI_API_KEY", "from-the-environment")
+    asked: list[str] = []
+
+    def answer(question: str) -> str:
+        asked.append(question)
+        return "typed-in-key"
+
+    assert revealed() == "from-the-environment"  # only an interactive caller asks Colab
+    assert revealed(interactive=True, ask=answer) == "colab-secret"
+    secrets.clear()
+    assert revealed(interactive=True, ask=answer) == "from-the-environment"
+    monkeypatch.delenv("OPENAI_API_KEY")
+    assert asked == []
+    assert revealed(interactive=True, ask=answer) == "typed-in-key"
+    assert len(asked) == 1
+    assert resolve_key(base_url="http://127.0.0.1:1/v1", interactive=True, ask=answer) is None
+
+    def nobody(_: str) -> str:
+        raise EOFError
+
+    for unanswered in (nobody, lambda _: "  "):
+        with pytest.raises(PrerequisiteError, match="EEFLIB_API_KEY"):
+            resolve_key(interactive=True, ask=unanswered)
+
+
+def test_local_endpoints():
+    local = [
+        "http://localhost:1/v1",
+        "http://[::1]:8/v1",
+        "http://192.168.1.4/v1",
+        "http://vllm:8000",
+    ]
+    assert all(map(is_local, local))
+    assert not any(map(is_local, [None, "", "https://api.example.com/v1", "http://8.8.8.8/v1"]))
+
+
+def test_an_unusable_key_is_refused_without_being_shown():
+    for bad in ("sk-secret\nX-Header: 1", "sk-secrét-key", "“sk-secret”", "   "):
+        with pytest.raises(PrerequisiteError) as caught:
+            resolve_key(bad)
+        assert "secr" not in str(caught.value)
+        assert caught.value.__context__ is None
+
+
+def test_the_key_is_in_nothing_that_is_produced(caplog):
+    """Searches replies, errors, tracebacks with locals, logs at DEBUG, reprs and configuration."""
+    caplog.set_level(logging.DEBUG)
+
+    def respond(request: Request) -> Answer:
+        header = request.headers["authorization"]
+        assert header == f"Bearer {KEY}"
+        return {
+            "echo": says(f"your header was {header}"),
+            "bad": fails(400, f"cannot use {header}, {MASKED}"),
+            "broken": Answer(f"<html>{'x' * 224} {header} {header}</html>", 500),
+            "json": Answer(f"{header} is not JSON"),
+            "in200": Answer({"error": f"cannot use {header}"}),
+            "401": fails(401, f"Incorrect API key provided: {KEY} ({MASKED})"),
+        }[request.last]
+
+    produced: list[str] = []
+    texts = ("echo", "bad", "broken", "json", "in200")
+    with ChatServer(respond) as server:
+        for batch in (texts, ("401",)):
+            policy = teacher(server, api_key=KEY, retries=1)
+            if batch == texts:
+                replies = act(policy, *batch)
+                assert len(replies) == len(batch)
+                produced += [json.dumps([r.text, r.error, repr(r)]) for r in replies]
+            else:
+                with pytest.raises(ProviderError) as caught:
+                    act(policy, *batch)
+                assert caught.value.__cause__ is None
+                assert caught.value.__context__ is None
+                produced += tracebacks(caught.value)
+            produced += [repr(policy), str(policy), json.dumps(policy.config()), policy.stopped]
+            produced += [f"{policy._key} {policy._key!r} {vars(policy)}"]
+            with pytest.raises(TypeError, match="not pickled"):
+                pickle.dumps(policy._key)
+    produced += [record.getMessage() for record in caplog.records] + [caplog.text]
+    everything = "\n".join(produced)
+    assert "your header was Bearer [key]" in everything
+    assert "API key was refused" in everything
+    assert len(caplog.records) > 10
+    assert KEY not in everything
+    assert KEY[:16] not in everything  # nor cut off at the end of a shortened text
+    assert MASKED not in everything
+
+
+def tracebacks(error: BaseException) -> list[str]:
+    shown = traceback.TracebackException.from_exception(error, capture_locals=True)
+    return [str(error), repr(error), "".join(shown.format())]
+
+
+def test_credentials_in_the_url_are_not_shown():
+    policy = OpenAICompatiblePolicy("m", base_url="http://user:pa55word@127.0.0.1:9/v1?token=t0ken")
+    shown = repr(policy) + json.dumps(policy.config()) + act_error(policy)
+    assert "http://127.0.0.1:9/v1" in shown
+    assert "pa55word" not in shown
+    assert "t0ken" not in shown
+
+
+def act_error(policy: OpenAICompatiblePolicy) -> str:
+    policy.retries, policy.backoff = 0, 0.0
+    return one(policy).error
+
+
+# --- options that cannot be right -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"model": " "}, "model"),
+        ({"base_url": "localhost:8000"}, "base_url"),
+        ({"base_url": "ftp://host/v1"}, "base_url"),
+        ({"base_url": "http://host:notaport/v1"}, "base_url"),
+        ({"concurrency": 0}, "concurrency"),
+        ({"retries": -1}, "retries"),
+        ({"timeout": 0}, "timeout"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"extra_body": {"n": 5}}, "extra_body"),
+        ({"price": Price(1, 1), "max_cost_usd": 0.0}, "max_cost_usd"),
+        ({"price": Price(1, 1), "spent_usd": float("inf")}, "spent_usd"),
+    ],
+)
+def test_impossible_options_are_refused_by_name(options, word):
+    good = {"model": "m", "base_url": "http://127.0.0.1:1/v1"}
+    with pytest.raises(DataError, match=word):
+        OpenAICompatiblePolicy(**(good | options))
+
+
+def test_a_price_must_be_an_amount():
+    with pytest.raises(DataError, match="completion"):
+        Price(1.0, -1.0)
+    with pytest.raises(DataError, match="prompt"):
+        Price(float("nan"), 1.0)
+
+
+def test_as_many_generators_as_conversations():
+    policy = OpenAICompatiblePolicy("m", base_url="http://127.0.0.1:1/v1")
+    with pytest.raises(ValueError, match="zip"):
+        policy.act([ask("a"), ask("b")], rng=[np.random.default_rng(0)])
