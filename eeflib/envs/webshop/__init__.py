@@ -8,7 +8,7 @@ from eeflib.envs.webshop.catalogue import Catalogue, Product, SkippedRow, parse_
 from eeflib.envs.webshop.env import WebShopEnv
 from eeflib.envs.webshop.goals import build_goals, sample_resets, task_from_goal
 from eeflib.envs.webshop.nouns import best_nouns, fixed_nouns, spacy_nouns, word_nouns
-from eeflib.envs.webshop.reward import Reward, reward
+from eeflib.envs.webshop.reward import Reward, purchase_reward
 from eeflib.envs.webshop.search import Index
 from eeflib.envs.webshop.state import WebShopState, parse_action
 
@@ -25,7 +25,7 @@ __all__ = [
     "fixed_nouns",
     "parse_action",
     "parse_price",
-    "reward",
+    "purchase_reward",
     "sample_resets",
     "spacy_nouns",
     "task_from_goal",

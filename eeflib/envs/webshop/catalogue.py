@@ -14,6 +14,7 @@ from decimal import Decimal, InvalidOperation
 from functools import cached_property
 from typing import Any
 
+from eeflib.envs.webshop.memo import StateMemo
 from eeflib.envs.webshop.search import Index
 from eeflib.errors import DataError
 from eeflib.records import content_hash
@@ -128,8 +129,8 @@ class Catalogue:
                 raise DataError(f"asin {product.asin!r} occurs twice in the catalogue; drop one")
             self.by_asin[product.asin] = product
         self.prices: dict[str, float] = self.draw_prices(random.Random(seed))
-        self.memo: dict[Any, Any] = {}
-        """States that environments have been in, see `WebShopEnv.restore`; bounded by them."""
+        self.memo = StateMemo()
+        """States that environments have been in, see `WebShopEnv.restore`."""
 
     def __len__(self) -> int:
         return len(self.products)
@@ -149,9 +150,11 @@ class Catalogue:
         """Hash of everything that decides how the shop behaves: products in order, prices."""
         return content_hash(
             [
-                [p.asin, p.title, p.description, p.bullets, p.price_text, p.category]
-                + [p.product_category, p.query, p.attributes, list(p.options.items())]
-                + [self.prices[p.asin]]
+                (
+                    *(p.asin, p.title, p.description, p.bullets, p.price_text, p.category),
+                    *(p.product_category, p.query, p.attributes, tuple(p.options.items())),
+                    self.prices[p.asin],
+                )
                 for p in self.products
             ]
         )
@@ -260,7 +263,7 @@ def _product(row: Mapping[str, Any], entry: Any, human: Any) -> Product:
     options, option_images = _options(row.get("customization_options"))
     bullets = row.get("small_description")
     images = row.get("images") or [""]
-    attributes = NO_ATTRIBUTES
+    attributes: tuple[str, ...] = NO_ATTRIBUTES
     if entry is not None and "attributes" in entry:
         attributes = _texts(entry["attributes"], "attributes")
     entry = entry or {}

@@ -6,7 +6,7 @@ rules it plays by are in `moves`, the pages in `pages`, the reward in `reward`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from eeflib.envs.webshop import pages
 from eeflib.envs.webshop.catalogue import Catalogue
 from eeflib.envs.webshop.moves import Move, Ranker, click, hits, search
 from eeflib.envs.webshop.nouns import Nouns, best_nouns, word_nouns
-from eeflib.envs.webshop.reward import Reward, reward
+from eeflib.envs.webshop.reward import Reward, purchase_reward
 from eeflib.envs.webshop.state import WebShopState, parse_action
 from eeflib.errors import DataError, EnvironmentFault
 from eeflib.records import Step, Task
@@ -26,9 +26,6 @@ __all__ = ["GOAL_FIELDS", "WebShopEnv"]
 GOAL_FIELDS = ("asin", "query", "product_category", "name", "attributes", "price_upper",
                "goal_options")  # fmt: skip
 """What `Task.goal` must hold."""
-
-_MEMO_SIZE, _MEMO_QUERY = 200_000, 1_000
-"""States remembered per catalogue, and the longest search text of one."""
 
 
 class WebShopEnv:
@@ -73,6 +70,8 @@ class WebShopEnv:
         self._limit = max_steps
         self._state = WebShopState()
         self._text = ""
+        self._key = ""
+        self._view = f"{observation_mode} {strict} {show_attributes}"
         self._nodes: list[pages.Node] = []
 
     @property
@@ -93,7 +92,8 @@ class WebShopEnv:
         self._state = state
         self._nodes = self._page(state)
         self._text = self._render(self._nodes)
-        self._remember()
+        self._key = state.key(self._salt)
+        self.catalogue.memo.add(self._view, self._key, state, self._text)
         return self._text
 
     @property
@@ -104,7 +104,7 @@ class WebShopEnv:
     @property
     def state_key(self) -> str:
         """Fingerprint of task and state, without the number of steps."""
-        return self._state.key(self._salt)
+        return self._key
 
     def reset(self, task: Task) -> Observation:
         """Start `task` at the search page.
@@ -139,6 +139,8 @@ class WebShopEnv:
         if move.valid:
             self.set_state(state)
         else:
+            if state.session != before.session:
+                self._key = state.key(self._salt)
             self._state = state
         return self._result(before, move._replace(state=state), judged)
 
@@ -200,7 +202,7 @@ class WebShopEnv:
     def _judge(self, state: WebShopState) -> Reward:
         catalogue, goal = self.catalogue, self._require_task().goal
         product, price = catalogue.by_asin[state.asin], catalogue.prices[state.asin]
-        return reward(product, goal, price, dict(state.options), self.nouns)
+        return purchase_reward(product, goal, price, dict(state.options), self.nouns)
 
     def _result(self, before: WebShopState, move: Move, judged: Reward | None) -> StepResult:
         state, task = move.state, self._require_task()
@@ -231,7 +233,10 @@ class WebShopEnv:
     # -- pages ------------------------------------------------------------------------------------
 
     def _page(self, state: WebShopState) -> list[pages.Node]:
-        instruction = self._require_task().goal.get("instruction_text") or self._task.instruction  # type: ignore[union-attr]
+        task = self._require_task()
+        # Officially the goal's own text, blanks around it and all; prompts know the task's.
+        instruction = task.goal.get("instruction_text") if self.strict else None
+        instruction = instruction or task.instruction
         catalogue = self.catalogue
         if state.page == "index":
             return pages.index_page(instruction)
@@ -294,35 +299,22 @@ class WebShopEnv:
                 "load the catalogue that the task was made from"
             )
 
-    def _memo_key(self, state_key: str) -> tuple[Any, ...]:
-        return (self.observation_mode, self.strict, self.show_attributes, state_key)
-
-    def _remember(self) -> None:
-        memo, state = self.catalogue.memo, self._state
-        if len(state.query) > _MEMO_QUERY:
-            return
-        if len(memo) >= _MEMO_SIZE:
-            memo.pop(next(iter(memo), None), None)
-        memo[self._memo_key(self.state_key)] = (state, hash(self._text))
-
     def _jump(self, task: Task, prefix: Sequence[Step], expected: str | None) -> Restored | None:
         """Restore from remembered states; None where any is unknown, or something differs."""
         limit = int(task.settings.get("max_steps", self.max_steps))
         if not prefix or len(prefix) >= limit:
             return None
         self._check(task)
-        memo: Mapping[Any, Any] = self.catalogue.memo
-        state = None
+        memo = self.catalogue.memo
         for step in prefix:
-            known = memo.get(self._memo_key(step.state_key)) if step.state_key else None
-            if known is None or known[1] != hash(step.observation) or known[0].done:
+            state = memo.get(self._view, step.state_key, step.observation)
+            if state is None or state.done:
                 return None
-            state = known[0]
-        self._task, self._limit, self._salt = task, limit, task.content_hash
         assert state is not None
-        if state.key(self._salt) != prefix[-1].state_key:  # keys of another task
-            return None
-        self.set_state(replace(state, steps=len(prefix) - 1))
+        self._task, self._limit, self._salt = task, limit, task.content_hash
+        text = self.set_state(replace(state, steps=len(prefix) - 1))
+        if self._key != prefix[-1].state_key or text != prefix[-1].observation:
+            return None  # the steps belong to another task
         result = self.step(prefix[-1].action)
         if result.terminated or (expected is not None and result.text != expected):
             return None

@@ -36,7 +36,7 @@ def hits(catalogue: Catalogue, state: WebShopState, strict: bool = False) -> tup
     """Product numbers of the state's search, best first.
 
     In strict, the back-door queries work: `<c> category`, `<q> query`, and `<r>`, 50 random
-    products (here drawn from the query, page and step, so that a state fixes its page).
+    products (here drawn from the query and the page number, so that a state fixes its page).
 
     Raises:
         LookupError, TypeError, ValueError: strict only, where the official environment raises so.
@@ -46,7 +46,7 @@ def hits(catalogue: Catalogue, state: WebShopState, strict: bool = False) -> tup
         return catalogue.index.search(query)
     first, *rest = query.split(" ")
     if first == "<r>":
-        rng = random.Random(f"{query} {state.number} {state.steps}")
+        rng = random.Random(f"{query} {state.number}")
         return tuple(rng.sample(range(len(catalogue)), TOP_K))
     if first == "<a>":
         raise TypeError("'NoneType' object is not subscriptable")

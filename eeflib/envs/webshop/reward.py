@@ -25,7 +25,7 @@ __all__ = [
     "Reward",
     "is_close",
     "normalize_color",
-    "reward",
+    "purchase_reward",
     "size_pattern",
     "token_set_ratio",
 ]
@@ -33,135 +33,53 @@ __all__ = [
 MATCH_ABOVE = 85
 """A token set ratio above this is a match."""
 
-COLOURS = tuple(
-    [
-        "alabaster",
-        "apricot",
-        "aqua",
-        "ash",
-        "asphalt",
-        "azure",
-        "banana",
-        "beige",
-        "black",
-        "blue",
-        "blush",
-        "bordeaux",
-        "bronze",
-        "brown",
-        "burgundy",
-        "camel",
-        "camo",
-        "caramel",
-        "champagne",
-        "charcoal",
-        "cheetah",
-        "chestnut",
-        "chocolate",
-        "christmas",
-        "coffee",
-        "cognac",
-        "copper",
-        "coral",
-        "cranberry",
-        "cream",
-        "crystal",
-        "dark",
-        "denim",
-        "eggplant",
-        "elephant",
-        "espresso",
-        "fuchsia",
-        "gold",
-        "granite",
-        "grape",
-        "graphite",
-        "grass",
-        "gray",
-        "green",
-        "grey",
-        "heather",
-        "indigo",
-        "ivory",
-        "ivy",
-        "khaki",
-        "lavender",
-        "lemon",
-        "leopard",
-        "light",
-        "lilac",
-        "lime",
-        "magenta",
-        "maroon",
-        "mauve",
-        "merlot",
-        "midnight",
-        "mint",
-        "mocha",
-        "multicolor",
-        "mushroom",
-        "mustard",
-        "natural",
-        "navy",
-        "nude",
-        "olive",
-        "orange",
-        "peach",
-        "pewter",
-        "pink",
-        "plum",
-        "purple",
-        "rainbow",
-        "red",
-        "rose",
-        "royal",
-        "rust",
-        "sand",
-        "sapphire",
-        "seashell",
-        "silver",
-        "skull",
-        "slate",
-        "steel",
-        "stone",
-        "stonewash",
-        "sunflower",
-        "tan",
-        "taupe",
-        "teal",
-        "tiger",
-        "turquoise",
-        "violet",
-        "walnut",
-        "wheat",
-        "white",
-        "wine",
-        "yellow",
-    ]
-)
+_COLOUR_WORDS = """
+    alabaster apricot aqua ash asphalt azure banana beige black blue blush bordeaux bronze
+    brown burgundy camel camo caramel champagne charcoal cheetah chestnut chocolate christmas
+    coffee cognac copper coral cranberry cream crystal dark denim eggplant elephant espresso
+    fuchsia gold granite grape graphite grass gray green grey heather indigo ivory ivy khaki
+    lavender lemon leopard light lilac lime magenta maroon mauve merlot midnight mint mocha
+    multicolor mushroom mustard natural navy nude olive orange peach pewter pink plum purple
+    rainbow red rose royal rust sand sapphire seashell silver skull slate steel stone stonewash
+    sunflower tan taupe teal tiger turquoise violet walnut wheat white wine yellow
+"""
+COLOURS = tuple(_COLOUR_WORDS.split())
 """The official colour words, in the order in which they are looked for."""
 
+_SIZE_WORDS = """
+    xx-large|3x-large|4x-large|5x-large|x-large|x-small|medium|large|small|queen|twin|full|king|
+    one size|pack
+"""
+_SIZE_SHAPES = r"""
+    (.*)neck(.*)sleeve
+    (.*) women \| (.*) men
+    (.*)w x(.*)l
+    (.*)w by (.*)l
+    (.*)w x(.*)h
+    (.*)wide
+    (.*)x-wide
+    (.*)narrow
+    (.*)petite
+    (.*)inch
+    (.*)plus
+    (.*)mm
+    women(.*)
+    (.*)x(.*)
+    (.*)ft
+    (.*)feet
+    (.*)meter
+    (.*)yards
+    (.*)\*(.*)
+    (.*)\-(.*)
+    (\d+)"$
+    (\d+)f$
+    (\d+)m$
+    (\d+)cm$
+    (\d+)g$
+"""
 _SIZES = tuple(
-    re.compile(p)
-    for p in [
-        *[
-            "xx-large",
-            "3x-large",
-            "4x-large",
-            "5x-large",
-            "x-large",
-            "x-small",
-            "medium",
-            "large",
-            "small",
-        ],
-        *["queen", "twin", "full", "king", "one size", "pack"],
-        *[r"(.*)neck(.*)sleeve", r"(.*) women \| (.*) men", r"(.*)w x(.*)l", r"(.*)w by (.*)l"],
-        *[r"(.*)w x(.*)h", r"(.*)wide", r"(.*)x-wide", r"(.*)narrow", r"(.*)petite"],
-        *[r"(.*)inch", r"(.*)plus", r"(.*)mm", r"women(.*)", r"(.*)x(.*)", r"(.*)ft"],
-        *[r"(.*)feet", r"(.*)meter", r"(.*)yards", r"(.*)\*(.*)", r"(.*)\-(.*)"],
-        *[r'(\d+)"$', r"(\d+)f$", r"(\d+)m$", r"(\d+)cm$", r"(\d+)g$"],
-    ]
+    re.compile(text.strip())
+    for text in [*_SIZE_WORDS.split("|"), *_SIZE_SHAPES.strip().splitlines()]
 )
 
 
@@ -273,7 +191,7 @@ def _option_matches(chosen: Sequence[str], wanted: Any) -> int:
     return sum(any(is_close(h, w) for h in have) for w in want)
 
 
-def reward(
+def purchase_reward(
     product: Product,
     goal: Mapping[str, Any],
     price: float,
