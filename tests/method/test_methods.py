@@ -1,0 +1,126 @@
+"""Declared methods: which rollouts they ask for, which samples they keep."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from toy import ACT, Corridor, Script, Student, corridor_task, drunk, recorded
+
+from eeflib.errors import DataError, PrerequisiteError
+from eeflib.explore import explore, plan_exploration
+from eeflib.methods import METHODS, Method, get_method, matched_attempts, rft
+
+TASKS = [corridor_task(i, door=12) for i in range(4)]
+TEACHERS = [
+    recorded(TASKS[0], 11),
+    *(recorded(t, s) for t, s in zip(TASKS[1:], (11, 12, 11), strict=True)),
+]
+"""Tasks 0, 1 and 3 failed (T = 12), task 2 solved (T = 13)."""
+WINS = {"corridor-000": {2, 8}, "corridor-001": {0}, "corridor-002": {4}}
+
+
+def branches_of(method: Method, policy: Script):
+    return explore(TASKS, TEACHERS, policy, Corridor, ACT, seed=0, **method.exploration).branches
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_every_method_says_what_it_runs_and_trains_on_it(name):
+    method = METHODS[name]
+    assert get_method(name) is method
+    plan = plan_exploration(TASKS, TEACHERS, **method.exploration)
+    states = sum(p.k > 0 for group in plan for p in group)
+    assert sum(map(len, plan)) == method.simulations(len(TASKS), states)
+    assert bool(plan) == method.explores == (method.iterations > 0)
+    branches = branches_of(method, Student(WINS))
+    out = method.samples(TASKS, TEACHERS, branches)
+    assert out.samples
+    trained = {
+        label for s in out.samples for on, label in zip(s.trained, s.labels, strict=True) if on
+    }
+    if not method.trains_harmful:
+        assert trained <= {"beneficial", "student"}
+    # Records of a method that runs more serve one that runs less.
+    everything = branches_of(dataclasses.replace(METHODS["EEF"], attempts=6), Student(WINS))
+    assert method.samples(TASKS, TEACHERS, everything) == out
+
+
+def test_what_each_method_learns_from():
+    branches = branches_of(METHODS["EEF"], Student(WINS))
+
+    def summary(name):
+        samples = METHODS[name].samples(TASKS, TEACHERS, branches).samples
+        return [(s.task_id[-1], s.kind, s.start, sum(s.trained)) for s in samples]
+
+    assert summary("SFT") == [("2", "positive", 0, 13)]
+    assert summary("SFT-all") == [(str(i), "all", 0, 13 if i == 2 else 12) for i in range(4)]
+    assert summary("RFT") == [("1", "positive", 0, 13), ("2", "positive", 0, 13)]
+    s0 = [("0", "s0", 0, 13), ("1", "s0", 0, 13), ("2", "s0", 0, 13)]
+    # Task 0 is won from s_2, lost from s_4, won from s_8; task 2 won from s_4, lost from s_6.
+    # Task 1 is won from s_0 only, so nothing leads on from its recovery state s_2.
+    recovery = [("0", "recovery", 4, 9), ("2", "recovery", 6, 7)]
+    assert sorted(summary("EEF")) == sorted(s0 + recovery)
+    assert summary("EEF-s0-only") == s0
+    assert summary("EEF-r-only") == recovery
+    assert len(summary("EEF-no-mask")) == 5
+    assert {trained for *_, trained in summary("EEF-no-mask")} == {13}
+    kept = METHODS["EEF"].samples(TASKS, TEACHERS, branches)
+    assert kept.unsolved == {"corridor-003": 0.25}
+    assert kept.counts["recovery without solution"] == 2
+    assert kept.counts["s0 without solution"] == 1
+
+
+def test_matched_baseline_never_runs_fewer_simulations():
+    eef = METHODS["EEF"]
+    assert matched_attempts(eef, 300, 1500) == 6  # M = 5 states in each of 300 trajectories
+    assert matched_attempts(eef, 300, 1110) == 5
+    assert matched_attempts(eef, 300, 1501) == 7
+    for n_tasks, n_states in [(7, 0), (7, 3), (100, 499), (1, 5)]:
+        k = matched_attempts(eef, n_tasks, n_states)
+        assert rft(k).simulations(n_tasks, 0) >= eef.simulations(n_tasks, n_states)
+        assert rft(k).simulations(n_tasks, 0) - eef.simulations(n_tasks, n_states) < n_tasks
+    assert matched_attempts(METHODS["SFT"], 10, 10) == 1
+
+
+def test_more_attempts_find_more_and_keep_each_solution_once():
+    policy = Script(drunk)
+    policy.name = "drunk"
+    near = [corridor_task(i, door=2) for i in range(4)]
+    many = rft(30)
+    branches = explore(near, [], policy, Corridor, ACT, seed=0, **many.exploration).branches
+    few = rft().samples(near, [], branches)
+    lots = many.samples(near, [], branches)
+    assert len(branches) == 120
+    assert 0 < len(few.samples) < len(lots.samples) <= sum(b.won for b in branches)
+    actions = [(s.task_id, tuple(x.action for x in s.steps)) for s in lots.samples]
+    assert len(set(actions)) == len(actions)
+    one = dataclasses.replace(many, rule="shortest").samples(near, [], branches)
+    assert len(one.samples) == len({s.task_id for s in lots.samples})
+
+
+def test_nothing_to_train_on_is_one_clear_error():
+    failed = [x for x in TEACHERS if not x.solved]
+    with pytest.raises(PrerequisiteError, match=r"SFT has nothing.*3 teacher.*of which 0 solved"):
+        METHODS["SFT"].samples(TASKS, failed)
+    nothing = branches_of(METHODS["EEF"], Student({}))
+    with pytest.raises(PrerequisiteError, match="EEF has nothing to train on"):
+        METHODS["EEF"].samples(TASKS, failed, [b for b in nothing if b.task_id != "corridor-002"])
+
+
+def test_names_and_declarations_are_checked():
+    assert get_method("RFTx4").attempts == 4
+    assert get_method("RFTx6") == METHODS["RFTx6"] == rft(6)
+    for name in ("RFTx0", "RFTx", "eef", "RFTx1"):
+        with pytest.raises(DataError, match="EEF-no-mask"):
+            get_method(name)
+    with pytest.raises(TypeError):
+        METHODS["EEF"] = rft()  # type: ignore[index]
+    eef = METHODS["EEF"]
+    for change in (
+        {"attempts": 0},
+        {"iterations": 0},
+        {"d_s0": False, "d_r": False},
+        {"uses": "positives"},
+    ):
+        with pytest.raises(DataError, match="method 'EEF'"):
+            dataclasses.replace(eef, **change)
