@@ -1,0 +1,427 @@
+"""The run folder: what is written is whole, a killed run continues, damage is reported."""
+
+import json
+import logging
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from eeflib.errors import DataError
+from eeflib.records import Step, Task, Trajectory, Usage
+from eeflib.store import ReadReport, RunFolder, open_run
+
+CONFIG = {"preset": "tiny", "student": {"lr": 0.01, "layers": 2}}
+
+
+def task(i: int, size: int = 10) -> Task:
+    return Task(f"task-{i:04d}", "webshop", "x" * size)
+
+
+def trajectory(i: int, seconds: float = 0.0) -> Trajectory:
+    step = Step("o", f"click[{i}]", "student", usage=Usage(5, 1, None, seconds))
+    return Trajectory(f"t{i}", f"task-{i}", "webshop", "buy", "p", (step,), "", 1.0, True, False)
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text().splitlines()
+
+
+def test_records_come_back_in_order_from_every_folder_of_a_run(tmp_path):
+    with open_run(tmp_path / "run", CONFIG, seeds=[0, 1]) as run:
+        assert run.append("tasks", [task(0), task(1)]) == 2
+        run.append("tasks", [task(2)])
+        inner = run.sub("seed-0/EEF/iter-1")
+        inner.append("trajectories", [trajectory(0)])
+        inner.append("evaluations", [{"method": "EEF", "win_rate": 0.5}])
+    run = RunFolder(tmp_path / "run")
+    assert list(run.read("tasks", Task)) == [task(0), task(1), task(2)]
+    assert list(run.sub("seed-0/EEF/iter-1").read("trajectories", Trajectory)) == [trajectory(0)]
+    assert list(inner.read("evaluations")) == [{"method": "EEF", "win_rate": 0.5}]
+    assert run.done_ids("tasks") == {"task-0000", "task-0001", "task-0002"}
+    assert run.done_ids("branches") == set()
+    assert len(lines(tmp_path / "run" / "tasks.jsonl")) == 3
+    run.rewrite("tasks", [task(5)])
+    assert list(run.read("tasks", Task)) == [task(5)]
+
+
+def test_the_manifest_says_what_made_the_run_and_keeps_no_secret(tmp_path):
+    config = {**CONFIG, "teacher": {"api_key": "sk-verysecret", "max_tokens": 5}}
+    with open_run(tmp_path, config, seeds=[3, 4]) as run:
+        manifest = run.manifest
+    assert manifest["config"] == {**CONFIG, "teacher": {"max_tokens": 5}}
+    assert manifest["seeds"] == [3, 4]
+    assert manifest["versions"]["numpy"]
+    assert manifest["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert "verysecret" not in (tmp_path / "manifest.json").read_text()
+
+
+def test_a_run_continues_only_with_its_own_configuration(tmp_path):
+    with open_run(tmp_path, CONFIG, seeds=(0,)) as run:
+        run.append("tasks", [task(0)])
+        run.mark_done("collect", {"solved": 3})
+    with open_run(str(tmp_path), CONFIG, seeds=[0]) as run:
+        assert run.phase_done("collect")
+        assert run.phase_summary("collect") == {"solved": 3}
+        assert not run.phase_done("explore")
+    other = {"preset": "tiny", "student": {"lr": 0.02, "layers": 2, "rank": 8}}
+    with pytest.raises(DataError) as caught:
+        open_run(tmp_path, other, seeds=[0, 1])
+    message = str(caught.value)
+    for part in ("student.lr: 0.01 -> 0.02", "student.rank", "seeds: [0] -> [0, 1]", "--fresh"):
+        assert part in message
+    assert "layers" not in message
+    with open_run(tmp_path, other, seeds=[0, 1], fresh=True) as run:
+        assert not run.exists("tasks")
+        assert not run.phase_done("collect")
+        assert run.manifest["seeds"] == [0, 1]
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path, fresh):
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(DataError, match=r"holds no manifest\.json"):
+        open_run(tmp_path, CONFIG, fresh=fresh)
+    (tmp_path / "manifest.json").write_text('{"name": "somebody else\'s"}')
+    with pytest.raises(DataError, match="not the manifest of a run"):
+        open_run(tmp_path, CONFIG, fresh=fresh)
+    assert (tmp_path / "thesis.tex").read_text() == "precious"
+
+
+def test_starting_over_goes_on_where_it_was_killed(tmp_path):
+    with open_run(tmp_path, CONFIG) as run:
+        run.append("tasks", [task(0)])
+    # as a kill leaves it: the decision noted, the manifest gone, a file still there
+    (tmp_path / ".eeflib-fresh").touch()
+    (tmp_path / "manifest.json").unlink()
+    with open_run(tmp_path, {"preset": "laptop"}) as run:
+        assert not run.exists("tasks")
+        assert run.manifest["config"] == {"preset": "laptop"}
+
+
+def test_two_runs_write_the_same_bytes_whatever_the_clock_said(tmp_path):
+    for name, seconds in (("a", 0.1), ("b", 7.9)):
+        with open_run(tmp_path / name, CONFIG) as run:
+            run.append("trajectories", [trajectory(i, seconds) for i in range(3)])
+            run.mark_done("collect", {"n": 3})
+    for file in ("trajectories.jsonl", "phases/collect.json"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+    times = list(RunFolder(tmp_path / "b").read("timings"))
+    assert [t["seconds"] for t in times] == [7.9] * 3
+    assert times[0]["id"] == "t0"
+    with open_run(tmp_path / "c", CONFIG, stable=False) as run:
+        run.append("trajectories", [trajectory(0, 7.9)])
+        assert next(run.read("trajectories", Trajectory)).usage.seconds == 7.9
+
+
+def test_damage_in_the_middle_is_reported_with_its_line_and_passed_over(tmp_path, caplog):
+    run = RunFolder(tmp_path)
+    run.append("tasks", [task(0), task(1)])
+    path = run.file("tasks")
+    bad = [
+        b'{"id": "half',
+        b'{"id": 5, "env": "webshop", "instruction": ""}',
+        b"[1]",
+        b"\x00\x00\x00",
+        b"\xff\xfe{}",
+        b"[" * 100_000,
+        b'{"id": "n", "env": "webshop", "instruction": "", "threshold": NaN}',
+        b"",
+    ]
+    with path.open("ab") as file:
+        file.writelines(line + b"\n" for line in bad)
+    run.append("tasks", [task(2)])
+    report = ReadReport()
+    with caplog.at_level(logging.WARNING):
+        assert list(run.read("tasks", Task, report)) == [task(0), task(1), task(2)]
+    assert report.records == 3
+    assert [s.line for s in report.skipped] == [3, 4, 5, 6, 7, 8, 9]
+    assert f"{path}:4: not a Task record: Expected `str`, got `int` - at `$.id`" in caplog.text
+    assert str(report.skipped[0]).startswith(f"{path}:3: not JSON")
+
+
+@pytest.mark.parametrize("tail", [b'{"id": "task-99', b"\x00" * 512, '{"id": "é'.encode()[:-1]])
+def test_a_torn_last_line_is_moved_aside_at_the_next_opening(tmp_path, caplog, tail):
+    with open_run(tmp_path, CONFIG) as run:
+        run.sub("seed-0").append("tasks", [task(0), task(1)])
+    path = tmp_path / "seed-0" / "tasks.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole + tail)
+    assert list(RunFolder(path.parent).read("tasks", Task)) == [task(0), task(1)]
+    with caplog.at_level(logging.WARNING), open_run(tmp_path, CONFIG) as run:
+        assert path.read_bytes() == whole
+        run.sub("seed-0").append("tasks", [task(2)])
+    assert "interrupted write" in caplog.text
+    assert path.with_name("tasks.jsonl.torn").read_bytes() == tail + b"\n"
+    assert list(run.sub("seed-0").read("tasks", Task)) == [task(0), task(1), task(2)]
+
+
+def test_a_whole_last_line_without_its_end_is_kept(tmp_path):
+    run = RunFolder(tmp_path)
+    run.append("tasks", [task(0), task(1, 3_000_000)])
+    path = run.file("tasks")
+    path.write_bytes(path.read_bytes().rstrip(b"\n"))
+    run.append("tasks", [task(2)])
+    assert list(run.read("tasks", Task)) == [task(0), task(1, 3_000_000), task(2)]
+    path.write_bytes(path.read_bytes()[:-2])  # longer than what is searched at a time
+    assert run.done_ids("tasks") == {"task-0000", "task-0001"}
+
+
+def test_a_newer_schema_is_read_with_a_warning_and_loses_nothing(tmp_path, caplog):
+    run = RunFolder(tmp_path)
+    row = {**task(0).to_dict(), "schema": 99, "mood": "good"}
+    run.append("tasks", [row, row])
+    report = ReadReport()
+    with caplog.at_level(logging.WARNING):
+        tasks = list(run.read("tasks", Task, report))
+    assert tasks[0].extra == {"mood": "good"}
+    assert report.newer == 2
+    assert caplog.text.count("newer eeflib") == 1
+    run.append("copy", tasks)
+    assert next(run.read("copy"))["mood"] == "good"
+
+
+def test_a_record_that_is_no_json_is_refused_before_anything_is_written(tmp_path):
+    run = RunFolder(tmp_path)
+    with pytest.raises(DataError, match=r"tasks\.jsonl: record 1 \(bad\).*\$\.goal\.x is nan"):
+        run.append("tasks", [task(0), Task("bad", "e", "i", {"x": float("nan")})])
+    assert not run.exists("tasks")
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/x", "", ".hidden", "a//b", "a/../b", "a b", "a\n"])
+def test_names_stay_inside_the_run(tmp_path, name):
+    run = RunFolder(tmp_path)
+    for call in (run.file, run.sub, run.mark_done, lambda n: run.write_atomic(n, "x")):
+        with pytest.raises(DataError, match="no name for a file"):
+            call(name)
+
+
+def test_a_missing_file_and_a_missing_run_are_named(tmp_path):
+    with pytest.raises(DataError, match=r"branches\.jsonl does not exist: run the step"):
+        RunFolder(tmp_path).read("branches")
+    with pytest.raises(DataError, match="not a run folder"):
+        _ = RunFolder(tmp_path).manifest
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="cannot be written"):
+        open_run(tmp_path / "file", CONFIG)
+
+
+def test_a_damaged_phase_marker_means_not_finished(tmp_path):
+    run = RunFolder(tmp_path)
+    run.mark_done("seed-0/train")
+    assert run.phase_done("seed-0/train")
+    (tmp_path / "phases/seed-0/train.json").write_text('{"phase":')
+    assert not run.phase_done("seed-0/train")
+
+
+@contextmanager
+def files_of_at_most(size: int):
+    """The kernel takes writes up to `size` bytes of a file and then fails, as a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_when_the_disk_is_full_the_batch_is_refused_and_what_was_there_stays(tmp_path):
+    run = open_run(tmp_path, CONFIG)
+    run.append("tasks", [task(0), task(1)])
+    run.write_atomic("report.html", "old")
+    before = run.file("tasks").read_bytes()
+    with files_of_at_most(len(before) + 5000):
+        with pytest.raises(DataError, match=r"tasks\.jsonl: cannot be written .*none of the last"):
+            run.append("tasks", [task(i, 2000) for i in range(2, 9)])
+        assert run.file("tasks").read_bytes() == before
+        with pytest.raises(DataError, match=r"report\.html: cannot be written"):
+            run.write_atomic("report.html", "n" * 100_000)
+        with pytest.raises(DataError, match="unchanged"):
+            run.rewrite("tasks", [task(i, 20_000) for i in range(3)])
+    assert (tmp_path / "report.html").read_text() == "old"
+    assert run.append("tasks", [task(i, 2000) for i in range(2, 9)]) == 7  # room again
+    assert [t.id for t in run.read("tasks", Task)] == [task(i).id for i in range(9)]
+    assert not list(tmp_path.glob("*.pending")) + list(tmp_path.glob(".*.tmp"))
+
+
+def test_no_space_left_on_device_is_said(tmp_path):
+    run = RunFolder(tmp_path)
+    run.file("tasks").symlink_to("/dev/full")
+    with pytest.raises(DataError, match=r"tasks\.jsonl: .*No space left on device"):
+        run.append("tasks", [task(0)])
+
+
+WRITER = """
+import sys
+from eeflib.records import Task
+from eeflib.store import open_run
+run = open_run(sys.argv[1], {"preset": "tiny", "student": {"lr": 0.01, "layers": 2}})
+print("ready", flush=True)
+done = run.done_ids("tasks")
+todo = [i for i in range(int(sys.argv[2])) if f"task-{i:04d}" not in done]
+for b in range(0, len(todo), 4):
+    run.append("tasks", [Task(f"task-{i:04d}", "webshop", "x" * 30_000) for i in todo[b : b + 4]])
+"""
+
+
+def start(code: str, *args: object) -> subprocess.Popen:
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, args)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def test_killed_at_any_moment_it_keeps_whole_batches_and_gives_the_lock_back(tmp_path):
+    rng = random.Random(5)
+    cut = 0
+    for attempt in range(40):
+        path = tmp_path / str(attempt)
+        process = start(WRITER, path, 100_000)
+        time.sleep(rng.uniform(0.0, 0.1))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        with open_run(path, CONFIG) as run:  # a stale lock would stop this
+            cut += (path / "tasks.jsonl.torn").exists()
+            report = ReadReport()
+            ids = [t.id for t in run.read("tasks", Task, report)] if run.exists("tasks") else []
+            assert ids == [task(i).id for i in range(len(ids))]
+            assert len(ids) % 4 == 0
+            assert not report.skipped
+            run.append("tasks", [task(len(ids))])
+            assert run.done_ids("tasks") == {*ids, task(len(ids)).id}
+        if cut == 2:
+            break
+    assert cut, "no kill came inside a write: the test proves nothing"
+
+
+def test_a_killed_and_continued_run_ends_with_the_same_bytes(tmp_path):
+    process = start(WRITER, tmp_path / "killed", 1000)
+    while not (tmp_path / "killed/tasks.jsonl").exists():
+        time.sleep(0.001)
+    process.kill()
+    process.wait()
+    before = (tmp_path / "killed/tasks.jsonl").stat().st_size
+    for name in ("killed", "whole"):
+        process = start(WRITER, tmp_path / name, 1000)
+        assert process.wait() == 0
+    whole = (tmp_path / "whole/tasks.jsonl").read_bytes()
+    assert before < len(whole)
+    assert (tmp_path / "killed/tasks.jsonl").read_bytes() == whole
+
+
+def test_a_half_written_batch_is_taken_back_before_anybody_counts_it(tmp_path):
+    run = RunFolder(tmp_path)
+    run.append("tasks", [task(0), task(1)])
+    path = run.file("tasks")
+    size = path.stat().st_size
+    # as a kill leaves it after two of the batch's lines
+    run.append("tasks", [task(2), task(3)])
+    path.with_name("tasks.jsonl.pending").write_text(f"{size}\n")
+    assert run.done_ids("tasks") == {"task-0000", "task-0001"}
+    run.append("tasks", [task(2), task(3), task(4)])
+    assert [t.id for t in run.read("tasks", Task)] == [task(i).id for i in range(5)]
+    # a note that was itself cut off came before any write
+    path.with_name("tasks.jsonl.pending").write_text("1")
+    assert len(run.done_ids("tasks")) == 5
+    # and a rewritten file owes nothing to an old note
+    path.with_name("tasks.jsonl.pending").write_text("10\n")
+    run.rewrite("tasks", [task(7)])
+    assert run.done_ids("tasks") == {"task-0007"}
+
+
+def test_only_one_process_writes_and_the_other_is_told_which(tmp_path):
+    holder = start(WRITER.replace("for b in", "import time; time.sleep(60)\nfor b in"), tmp_path, 4)
+    with pytest.raises(DataError, match=f"written by process {holder.pid} .*another --run DIR"):
+        open_run(tmp_path, CONFIG)
+    reader = RunFolder(tmp_path)
+    assert reader.manifest["config"] == CONFIG  # reading is free
+    with pytest.raises(DataError, match=str(holder.pid)):
+        reader.append("tasks", [task(0)])
+    with pytest.raises(DataError, match=str(holder.pid)):
+        open_run(tmp_path, CONFIG, fresh=True)
+    holder.kill()
+    holder.wait()
+    with open_run(tmp_path, CONFIG) as run:
+        run.append("tasks", [task(0)])
+
+
+FORKER = """
+import os, sys
+from eeflib.errors import DataError
+from eeflib.records import Task
+from eeflib.store import open_run
+run = open_run(sys.argv[1], {})
+child = os.fork()
+if not child:
+    try:
+        run.append("tasks", [Task("child", "e", "i")])
+    except DataError:
+        os._exit(3)
+    os._exit(0)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3, "a forked child could write"
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_forked_worker_neither_writes_nor_frees_its_parents_run(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", FORKER, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "ready\n"
+    with pytest.raises(DataError, match=str(process.pid)):
+        open_run(tmp_path, {})
+    process.communicate("")
+    open_run(tmp_path, {}).close()
+
+
+def test_a_notebook_cell_run_twice_does_not_lock_itself_out(tmp_path):
+    first = open_run(tmp_path, CONFIG)
+    second = open_run(tmp_path, CONFIG)
+    first.close()
+    second.append("tasks", [task(0)])
+    probe = "import sys; from eeflib.store import open_run; open_run(sys.argv[1], {})"
+    held = subprocess.run([sys.executable, "-c", probe, str(tmp_path)], capture_output=True)
+    assert b"is being written by process %d" % os.getpid() in held.stderr
+    second.close()
+    free = subprocess.run([sys.executable, "-c", probe, str(tmp_path)], capture_output=True)
+    assert b"another configuration" in free.stderr  # it got as far as the manifest
+
+
+def test_threads_may_append_at_once(tmp_path):
+    run = RunFolder(tmp_path)
+
+    def work(worker: int) -> None:
+        for i in range(10):
+            run.append("tasks", [task(1000 * worker + i), task(1000 * worker + 100 + i)])
+
+    threads = [threading.Thread(target=work, args=(w,)) for w in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    report = ReadReport()
+    assert len({t.id for t in run.read("tasks", Task, report)}) == 80
+    assert not report.skipped
+
+
+def test_json_written_atomically_is_readable_and_sorted(tmp_path):
+    run = RunFolder(tmp_path)
+    path = run.write_atomic("seed-0/summary.json", {"b": 1, "a": [1.5, None, "é"]})
+    assert json.loads(path.read_text()) == {"a": [1.5, None, "é"], "b": 1}
+    assert lines(path)[1].startswith(' "a"')
+    run.write_atomic("note.txt", "lone \ud83d")
+    with pytest.raises(DataError, match="append and rewrite"):
+        run.write_atomic("tasks.jsonl", "{}")
