@@ -19,7 +19,7 @@ from eeflib.envs.webshop.search import Index
 from eeflib.errors import DataError
 from eeflib.records import content_hash
 
-__all__ = ["DEFAULT_PRICE", "Catalogue", "Product", "SkippedRow", "parse_price"]
+__all__ = ["DEFAULT_PRICE", "Catalogue", "Product", "SkippedRow", "option_value", "parse_price"]
 
 DEFAULT_PRICE = 100.0
 """Price of a product without one."""
@@ -102,6 +102,11 @@ def parse_price(raw: str | None) -> tuple[tuple[float, ...], str]:
     if len(prices) == 1:
         return prices, f"${prices[0]}"
     return prices[:2], f"${prices[0]} to ${prices[1]}"
+
+
+def option_value(raw: str) -> str:
+    """An option value as it is shown and clicked."""
+    return raw.strip().replace("/", " | ").lower()
 
 
 class Catalogue:
@@ -249,7 +254,7 @@ def _options(raw: Any) -> tuple[dict[str, tuple[str, ...]], dict[str, str | None
                 raise DataError(
                     f"field customization_options[{name!r}]: {content!r:.60} has no value"
                 )
-            value = content["value"].strip().replace("/", " | ").lower()
+            value = option_value(content["value"])
             values.append(value)
             images[value] = content.get("image")
         options[str(name).lower()] = tuple(values)

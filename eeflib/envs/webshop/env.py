@@ -170,6 +170,10 @@ class WebShopEnv:
         """What can be clicked now, in the official order (the search button included)."""
         return list(pages.clickables(self._nodes))
 
+    def hits(self) -> tuple[int, ...]:
+        """Product numbers of the current search, best first; empty before a search."""
+        return self._ranker(self.catalogue, self._state) if self._state.query else ()
+
     # -- one step ---------------------------------------------------------------------------------
 
     def _require_task(self) -> Task:

@@ -1,0 +1,104 @@
+"""What others built around WebShop: needed to read their data and to reproduce their numbers.
+
+Owns the history text of the official environment, the scoring of ETO's wrapper and AgentGym's reply
+parser, each with its quirks. Knows nothing about our own prompts (`eeflib.prompts`). Sources:
+Yifan-Song793/ETO commit a2fc5da, WooooDyy/AgentGym commit 3ef9235.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from eeflib.envs.webshop.env import WebShopEnv
+from eeflib.records import Task
+
+__all__ = ["EtoEpisode", "EtoState", "joined_history", "parse_agentgym", "parse_eto"]
+
+_NO_ACTION = "Observation: Invalid format. The input must contains 'Action: '"
+
+
+def joined_history(
+    observations: Sequence[str], actions: Sequence[str], keep_obs: int, keep_actions: int
+) -> str:
+    """The text that the official environment returns when told to repeat its past.
+
+    Args:
+        observations: all so far, the current one last.
+        actions: all so far.
+        keep_obs, keep_actions: how many earlier observations and actions to put in front.
+    """
+    parts = [observations[-1]]
+    for i in range(1, 1 + max(keep_obs, keep_actions)):
+        if i <= keep_actions and i <= len(actions):
+            parts.append(actions[-i])
+        if i <= keep_obs and i < len(observations):
+            parts.append(observations[-1 - i])
+    return " [SEP] ".join(reversed(parts))
+
+
+def parse_eto(reply: str) -> str | None:
+    """The action ETO reads from a reply: all that follows the first `Action: `, or None."""
+    _, found, action = reply.strip().partition("Action: ")
+    return action if found else None
+
+
+def parse_agentgym(reply: str) -> tuple[str, str]:
+    """The (thought, action) AgentGym reads: the action follows the last `Action:`.
+
+    Without one, a reply that holds `search[` or `click[` is the action as a whole, any other
+    reply the thought.
+    """
+    thought, found, action = reply.rpartition("Action:")
+    if not found and not ("search[" in reply or "click[" in reply):
+        thought, action = reply, ""
+    parts = thought.split("Thought:")
+    return (parts[1].strip() if len(parts) > 1 else parts[0]), action.strip()
+
+
+@dataclass(frozen=True)
+class EtoState:
+    """Where an episode stands in ETO's wrapper."""
+
+    steps: int = 0
+    finished: bool = False
+    success: bool = False
+    """Only that something was bought: not that the reward is 1."""
+    reward: float | None = None
+    """0 from the first reply without an action on, until a purchase."""
+    terminate_reason: Literal["success", "max_steps"] | None = None
+
+
+class EtoEpisode:
+    """One episode as ETO's wrapper counts it: a reply without an action is a step, too.
+
+    Args:
+        env: an environment over the task's catalogue.
+        max_steps: ETO's limit (10 in its released configuration).
+    """
+
+    def __init__(self, env: WebShopEnv, task: Task, max_steps: int = 10) -> None:
+        self.env = env
+        self.max_steps = max_steps
+        self.state = EtoState()
+        self.first_message = env.reset(task).text
+
+    def step(self, reply: str) -> str:
+        """Answer with `reply`; gives the next user message and updates `state`."""
+        action = parse_eto(reply)
+        steps = self.state.steps + 1
+        bought, reward, text = False, self.state.reward, _NO_ACTION
+        if action is None:
+            reward = 0
+        else:
+            result = self.env.step(action)
+            text = f"Observation:\n{result.text}"
+            bought = result.terminated
+            reward = result.reward if bought else reward
+        self.state = replace(self.state, steps=steps, reward=reward)
+        if bought:
+            self.state = EtoState(steps, True, True, reward, "success")
+        elif steps >= self.max_steps:
+            self.state = EtoState(steps, True, False, 0, "max_steps")
+        return text
