@@ -1,0 +1,180 @@
+"""Everything the report says, computed once from a run folder.
+
+Owns the choice of what is compared with what: the focus method, its baselines, the trajectory that
+is shown. Knows nothing about HTML.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+
+from eeflib.analysis import frames, palette, summaries
+from eeflib.analysis.run import TEACHER, Run
+from eeflib.analysis.segments import Segment, segments, state_outcomes
+from eeflib.errors import DataError
+from eeflib.evaluate import (
+    GainedLost,
+    Outcome,
+    PairedDifference,
+    gained_lost,
+    last_iteration,
+    paired_difference,
+)
+from eeflib.outcomes import StateOutcome
+from eeflib.records import Trajectory
+
+__all__ = ["Annotated", "Findings"]
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """A teacher trajectory with what exploration says about it."""
+
+    seed: int
+    level: str
+    trajectory: Trajectory
+    segments: list[Segment]
+    states: list[StateOutcome]
+
+    @property
+    def labels(self) -> set[str]:
+        return {s.label for s in self.segments}
+
+
+@dataclass
+class Findings:
+    """Frames and comparisons of one run, each computed when first asked for."""
+
+    run: Run
+    faults: list[str] = field(default_factory=list)
+    """Comparisons that could not be made, and why."""
+
+    @cached_property
+    def outcomes(self) -> dict[str, list[Outcome]]:
+        """The last iteration of each method on test tasks, by method; without the teacher."""
+        out: dict[str, list[Outcome]] = {}
+        test = [o for o in self.run.outcomes if o.split == "test"] or self.run.outcomes
+        for o in last_iteration(test):
+            out.setdefault(o.method, []).append(o)
+        return {m: out[m] for m in palette.order(out)}
+
+    @cached_property
+    def evaluations(self) -> pd.DataFrame:
+        return frames.evaluations(o for o in self.run.outcomes if o.method != TEACHER)
+
+    @cached_property
+    def trajectories(self) -> pd.DataFrame:
+        return frames.trajectories(self.run)
+
+    @cached_property
+    def branches(self) -> pd.DataFrame:
+        return frames.branches(self.run)
+
+    @cached_property
+    def samples(self) -> pd.DataFrame:
+        return frames.samples(self.run)
+
+    @cached_property
+    def states(self) -> pd.DataFrame:
+        """Of the method and iteration that `summaries.pick_iteration` names."""
+        return summaries.pick_iteration(frames.states(self.branches, self.trajectories))
+
+    @cached_property
+    def actions(self) -> pd.DataFrame:
+        steps = frames.steps(self.run)
+        return summaries.action_shares(
+            summaries.training_actions(steps, self.trajectories, self.samples)
+        )
+
+    @cached_property
+    def reported(self) -> dict[str, Mapping[str, Any]]:
+        """What `summary.json` says of each method."""
+        rows = self.run.summary.get("methods")
+        rows = rows if isinstance(rows, list) else []
+        named = [r for r in rows if isinstance(r, dict) and isinstance(r.get("method"), str)]
+        return {r["method"]: r for r in named}
+
+    @cached_property
+    def methods(self) -> list[str]:
+        """Every method the run knows of, in reading order, the teacher first."""
+        names = [*self.outcomes, *self.reported]
+        if self.run.teacher_outcomes:
+            names.append(TEACHER)
+        return palette.order(names)
+
+    @cached_property
+    def focus(self) -> str:
+        """The method the report is about: EEF, else the last one that is not a baseline."""
+        names = list(self.outcomes)
+        exact = [m for m in names if palette.family(m) == "eef"]
+        return (exact or names[-1:] or [""])[0]
+
+    @cached_property
+    def baseline(self) -> str:
+        """What the focus is first of all compared with: RFTxk, else RFT, else SFT."""
+        for family in ("rftx", "rft", "sft"):
+            for m in self.outcomes:
+                if m != self.focus and palette.family(m) == family:
+                    return m
+        return next((m for m in self.outcomes if m != self.focus), "")
+
+    @cached_property
+    def paired(self) -> dict[str, PairedDifference]:
+        """The focus against each other method."""
+        out = {}
+        for method, outcomes in self.outcomes.items():
+            if method == self.focus:
+                continue
+            try:
+                out[method] = paired_difference(self.outcomes[self.focus], outcomes)
+            except DataError as exc:
+                self.faults.append(f"{self.focus} against {method}: {exc}")
+        return out
+
+    @cached_property
+    def gained(self) -> dict[str, GainedLost]:
+        """What the focus gained and lost against cloning and against the baseline."""
+        sft = next((m for m in self.outcomes if palette.family(m) == "sft"), "")
+        out = {}
+        for method in dict.fromkeys(m for m in (sft, self.baseline) if m and m != self.focus):
+            if method in self.paired:  # else the tasks differ, and `faults` says so
+                out[method] = gained_lost(self.outcomes[method], self.outcomes[self.focus])
+        return out
+
+    @cached_property
+    def annotated(self) -> list[Annotated]:
+        """Failed teacher trajectories that show most, best first.
+
+        Both beneficial and harmful segments come before harmful only, before beneficial only,
+        before none; then more labelled segments, then the shorter trajectory.
+        """
+        known = {(s, t.id): t for s, group in self.run.trajectories.items() for t in group}
+        failed = self.states[~self.states["teacher_solved"]]
+        explored = dict(list(failed.groupby(["seed", "trajectory_id"])))
+        found = []
+        for key, trajectory in known.items():
+            rows = explored.get(key)
+            if rows is not None and trajectory.length:
+                states = state_outcomes(rows)
+                parts = segments(trajectory, states)
+                level = str(rows["level"].iloc[0])
+                found.append(Annotated(key[0], level, trajectory, parts, states))
+        if not found:  # nothing explored: the plain transcripts of failures are still worth a look
+            found = [
+                Annotated(s, "", t, [], [])
+                for (s, _), t in known.items()
+                if not t.solved and t.length
+            ]
+        return sorted(found, key=_interest)
+
+
+def _interest(item: Annotated) -> tuple[int, int, int, int, str]:
+    harmful, beneficial = "harmful" in item.labels, "beneficial" in item.labels
+    rank = 0 if harmful and beneficial else 1 if harmful else 2 if beneficial else 3
+    known = sum(s.label != "unknown" for s in item.segments)
+    return (rank, -min(known, 3), item.trajectory.length, item.seed, item.trajectory.id)

@@ -1,0 +1,79 @@
+"""Untrusted text as HTML: escaped, inert, visible.
+
+Owns the one function through which text of an environment, a model or a file enters a page, and
+small HTML builders over it. Knows nothing about records.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable, Sequence
+
+__all__ = ["LIMIT", "cell", "clean", "code", "escape", "paragraphs", "table"]
+
+LIMIT = 6000
+"""Characters of one text shown at most: a page stays readable whatever a simulator prints."""
+
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
+# Controls (less tab and newline), bidirectional overrides, lone surrogates: each could hide or
+# reorder what a reader sees, or make the file unwritable.
+_HIDDEN = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
+
+
+def clean(text: object, limit: int = LIMIT) -> str:
+    """Plain text with terminal colours removed, hidden characters named, and a length limit."""
+    raw = str(text)
+    shown = _ANSI.sub("", raw[: 2 * limit]).replace("\r\n", "\n").replace("\r", "\n")
+    shown = _HIDDEN.sub(lambda m: f"\u27e8U+{ord(m.group()):04X}\u27e9", shown)
+    if len(raw) > 2 * limit or len(shown) > limit:
+        rest = len(raw) - min(limit, len(raw))
+        shown = f"{shown[:limit]} \u2026 [{rest:,} more characters]"
+    return shown
+
+
+def escape(text: object, limit: int = LIMIT) -> str:
+    """`clean` text, safe as HTML content and inside a quoted attribute."""
+    return html.escape(clean(text, limit), quote=True)
+
+
+def paragraphs(text: object, limit: int = LIMIT) -> str:
+    """Escaped text; WebShop's ` [SEP] ` between the strings of a page becomes a visible divider."""
+    parts = escape(text, limit).split("[SEP]")
+    return '<span class="sep"> \u00b7 </span>'.join(part.strip() for part in parts)
+
+
+def code(text: object, limit: int = 400) -> str:
+    """Escaped text as `<code>`, isolated so that right-to-left text keeps to itself."""
+    return f'<code dir="auto">{escape(text, limit)}</code>'
+
+
+def cell(content: str, *, number: bool = False, head: bool = False) -> str:
+    """A table cell around ready HTML."""
+    tag = "th" if head else "td"
+    scope = ' scope="col"' if head else ""
+    return f"<{tag}{scope}{' class=num' if number else ''}>{content}</{tag}>"
+
+
+def table(
+    head: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    numbers: Sequence[int] = (),
+    caption: str = "",
+    kind: str = "",
+) -> str:
+    """A table of ready HTML cells; `numbers` are the columns set to the right."""
+    top = "".join(cell(h, number=i in numbers, head=True) for i, h in enumerate(head))
+    body = "".join(
+        "<tr>" + "".join(cell(c, number=i in numbers) for i, c in enumerate(row)) + "</tr>"
+        for row in rows
+    )
+    name = f' class="{kind}"' if kind else ""
+    title = f"<caption>{caption}</caption>" if caption else ""
+    return (
+        f'<div class="scroll"><table{name}>{title}<thead><tr>{top}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )

@@ -1,0 +1,90 @@
+"""A teacher trajectory cut into labelled segments, each with its evidence in words.
+
+Owns the cutting and the wording. The labels themselves are those of `eeflib.outcomes`, the same
+that decide what is trained: won from s_k and lost from s_{k+1} makes the actions between `harmful`,
+lost and then won makes them `beneficial`. Knows nothing about files or HTML.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from eeflib.outcomes import Evidence, StateOutcome, action_labels
+from eeflib.records import Label, Trajectory
+
+__all__ = ["Segment", "from_labels", "segments", "state_outcomes", "state_text"]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Actions start..stop-1 of a trajectory, which share one label."""
+
+    start: int
+    stop: int
+    label: Label
+    evidence: str = ""
+
+    @property
+    def length(self) -> int:
+        return self.stop - self.start
+
+
+def state_outcomes(states: pd.DataFrame) -> list[StateOutcome]:
+    """The rows of `frames.states` of one trajectory, method and iteration, in order of t.
+
+    States that no branch ever reached (`untried`) have no place in the trajectory: left out.
+    """
+    rows = states[states["t"] >= 0].sort_values(["t", "k"])
+    columns = (rows[c] for c in ("k", "t", "n", "wins"))
+    return [
+        StateOutcome(int(k), int(t), int(n), int(wins))
+        for k, t, n, wins in zip(*columns, strict=True)
+    ]
+
+
+def state_text(state: StateOutcome) -> str:
+    """`won 1/1 from s2`."""
+    if not state.tried:
+        return f"s{state.k} could not be tried"
+    return f"{'won' if state.won else 'lost'} {state.wins}/{state.n} from s{state.k}"
+
+
+def segments(
+    trajectory: Trajectory, outcomes: Sequence[StateOutcome], evidence: Evidence = "paper"
+) -> list[Segment]:
+    """Segments covering all actions in order, cut where a tried state or another label begins.
+
+    Args:
+        outcomes: the trajectory's states, see `state_outcomes`.
+        evidence: the rule, see `eeflib.outcomes.action_labels`.
+    """
+    tried = [o for o in outcomes if o.tried and o.t < trajectory.length]
+    out = []
+    for run in from_labels(action_labels(trajectory, outcomes, evidence)):
+        cuts = [run.start, *(o.t for o in tried if run.start < o.t < run.stop), run.stop]
+        for start, stop in itertools.pairwise(cuts):
+            out.append(Segment(start, stop, run.label, _evidence(trajectory, tried, start, stop)))
+    return out
+
+
+def from_labels(labels: Sequence[Label]) -> list[Segment]:
+    """Runs of equal labels, e.g. of `Sample.labels`."""
+    out: list[Segment] = []
+    for t, label in enumerate(labels):
+        if out and out[-1].label == label:
+            out[-1] = Segment(out[-1].start, t + 1, label)
+        else:
+            out.append(Segment(t, t + 1, label))
+    return out
+
+
+def _evidence(trajectory: Trajectory, tried: Sequence[StateOutcome], start: int, stop: int) -> str:
+    before = [o for o in tried if o.t <= start]
+    after = [o for o in tried if o.t >= stop]
+    end = "the teacher solved it in the end" if trajectory.solved else "the teacher failed"
+    left = state_text(before[-1]) if before else "no state tried before"
+    return f"{left}, then {state_text(after[0]) if after else end}"
