@@ -280,13 +280,20 @@ def start(code: str, *args: object) -> subprocess.Popen:
     return process
 
 
+def wait_for(path: Path) -> None:
+    while not path.exists():
+        time.sleep(0.0002)
+
+
 def test_killed_at_any_moment_it_keeps_whole_batches_and_gives_the_lock_back(tmp_path):
     rng = random.Random(5)
     cut = 0
     for attempt in range(40):
         path = tmp_path / str(attempt)
-        process = start(WRITER, path, 100_000)
-        time.sleep(rng.uniform(0.0, 0.1))
+        process = start(WRITER, path, 10_000)
+        wait_for(path / "tasks.jsonl")
+        time.sleep(rng.uniform(0.0, 0.01))
+        wait_for(path / "tasks.jsonl.pending")  # a batch is under way
         process.send_signal(signal.SIGKILL)
         process.wait()
         with open_run(path, CONFIG) as run:  # a stale lock would stop this
@@ -304,14 +311,13 @@ def test_killed_at_any_moment_it_keeps_whole_batches_and_gives_the_lock_back(tmp
 
 
 def test_a_killed_and_continued_run_ends_with_the_same_bytes(tmp_path):
-    process = start(WRITER, tmp_path / "killed", 1000)
-    while not (tmp_path / "killed/tasks.jsonl").exists():
-        time.sleep(0.001)
+    process = start(WRITER, tmp_path / "killed", 200)
+    wait_for(tmp_path / "killed/tasks.jsonl")
     process.kill()
     process.wait()
     before = (tmp_path / "killed/tasks.jsonl").stat().st_size
     for name in ("killed", "whole"):
-        process = start(WRITER, tmp_path / name, 1000)
+        process = start(WRITER, tmp_path / name, 200)
         assert process.wait() == 0
     whole = (tmp_path / "whole/tasks.jsonl").read_bytes()
     assert before < len(whole)
