@@ -238,18 +238,27 @@ def test_connection_refused_names_the_address():
 
 
 def test_an_interrupt_ends_the_pauses_and_the_policy_goes_on_working():
+    main = threading.main_thread().ident
+    arrived = threading.Barrier(2, action=lambda: interrupt.start())
+    interrupt = threading.Timer(0.15, signal.pthread_kill, (main, signal.SIGINT))
+
     def respond(request: Request) -> Answer:
-        return fails(500) if request.last.startswith("down") else says("fine")
+        if request.last == "up":
+            return says("fine")
+        arrived.wait(timeout=5)  # both will be pausing for half a minute when the signal comes
+        return fails(500)
 
     with ChatServer(respond) as server:
         policy = teacher(server, backoff=30.0)
-        main = threading.main_thread().ident
-        threading.Timer(0.1, signal.pthread_kill, (main, signal.SIGINT)).start()
-        started = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
-            act(policy, "down 1", "down 2")
-        assert time.monotonic() - started < 10
-        assert one(policy).text == "fine"
+            act(policy, "down", "down")
+        started = time.monotonic()
+        pausing = [t for t in threading.enumerate() if t.name.startswith("eef-requests")]
+        assert pausing
+        for thread in pausing:
+            thread.join(timeout=5)
+        assert time.monotonic() - started < 4
+        assert one(policy, "up").text == "fine"
 
 
 # --- failures that stop the run ---------------------------------------------------------------
