@@ -1,0 +1,53 @@
+# Every target makes .venv with the pinned set (constraints.txt) when it is missing or out of date.
+# Needed beforehand: Python 3.11 or newer, and make. Nothing else: no GPU, no key, no Java.
+
+# The set is tested with 3.11, so that one is looked for first; `make PYTHON=/path/to/python` decides.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+SET := constraints.txt pyproject.toml scripts/setup_venv.sh
+
+# One thread per core: more collapse the speed of small models. Set either to override.
+export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: help setup unsloth demo test lint lab bench
+
+help:
+	@echo "make demo    the story in minutes: teacher, SFT, RFT, EEF; ARGS='--seeds 8' is passed on"
+	@echo "make lab     open the notebooks"
+	@echo "make test    linters, types, import rules, all tests; PYTEST_ARGS is passed on"
+	@echo "make bench   every script in benchmarks/, one JSON line each"
+	@echo "make setup   only install, everything the others need"
+	@echo "make unsloth only the Unsloth backend, again (part of setup)"
+
+setup: .venv/.stamp
+
+.venv/.stamp-demo: $(SET)
+	@sh scripts/setup_venv.sh demo "$(PYTHON)"
+	@touch $@
+
+.venv/.stamp: .venv/.stamp-demo
+	@sh scripts/setup_venv.sh all "$(PYTHON)"
+	@touch $@
+
+unsloth: .venv/.stamp-demo
+	@sh scripts/setup_venv.sh unsloth "$(PYTHON)"
+
+demo: .venv/.stamp-demo
+	$(BIN)/eef demo $(ARGS)
+
+lab: .venv/.stamp
+	$(BIN)/jupyter lab notebooks
+
+lint: .venv/.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+bench: .venv/.stamp
+	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script --json; done
