@@ -1,0 +1,184 @@
+"""The embedded catalogue: a seeded store whose search results make some wishes hard.
+
+Owns which products exist and how they are described; `tasks.py` makes the instructions. Output is
+rows of the official `items_shuffle.json` schema plus the attribute file, read by the same loader
+as official data.
+
+What makes a wish hard is what makes it hard in a real store. Some listings of a family are
+*sponsored*: their description repeats the words people search for ("Often searched together: ..."),
+without having those properties, and so they rank first. The one product that has both attributes in
+its title is then on page 2 or 3, behind listings that share one of them. *Twins* share a title and
+differ in one property that only the Features page tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from eeflib.envs.webshop.lexicon import (
+    ASIN_HEADS,
+    ASIN_TAILS,
+    BRANDS,
+    CATEGORIES,
+    COLORS,
+    FILLER,
+    Category,
+    ProductType,
+)
+
+__all__ = ["Item", "Store", "generate_store"]
+
+POOL = 9
+"""Attributes in a family; its items carry the pairs of them."""
+ITEMS = 32
+"""Items of a family that carry different pairs, out of 36."""
+TWINS = 3
+"""Further items of a family that repeat the pair of another one."""
+LAYOUTS = ((0, 9), (11, 17), (20, 22), (20, 22))
+"""Sponsored listings (low, high) in a family: the others start on page 1, 2, 3."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """What the generator knows of a product; the shop shows it only through its pages."""
+
+    asin: str
+    noun: str
+    category: str
+    pair: tuple[str, str]
+    """The two attributes in the title."""
+    hidden: str
+    """The attribute that only a later bullet (Features page) tells."""
+    options: dict[str, tuple[str, ...]]
+    price: int
+    """Dollars."""
+    sponsored: bool
+    twin: bool
+    """Shares its pair with another item of the family."""
+
+
+@dataclass(frozen=True)
+class Store:
+    items: tuple[Item, ...]
+    rows: list[dict[str, Any]]
+    """Products in the official schema."""
+    attributes: dict[str, dict[str, Any]]
+    """Product id -> {"attributes": [...]}, as in the official `items_ins_v2.json`."""
+
+
+def _some(rng: np.random.Generator, values: Sequence[str], low: int) -> tuple[str, ...]:
+    n = int(rng.integers(low, len(values) + 1)) if len(values) > low else len(values)
+    return tuple(values[i] for i in rng.choice(len(values), size=n, replace=False))
+
+
+def _stuffing(noun: str, pool: Sequence[str], rng: np.random.Generator) -> str:
+    """Search words without the properties: an attribute's two words never stand side by side."""
+    words = [a.split() for a in pool]
+    order = rng.permutation(len(words))
+    first = ", ".join(words[i][1] for i in order)
+    second = ", ".join(words[i][0] for i in order)
+    return (
+        f"Often searched together: {noun}, {first}; {noun}, {second}. "
+        f"See also: {first}; {second}; {noun}."
+    )
+
+
+def _family(
+    category: Category,
+    kind: ProductType,
+    asins: list[str],
+    n_sponsored: int,
+    rng: np.random.Generator,
+) -> tuple[list[Item], list[str]]:
+    drawn = [category.attributes[i] for i in rng.permutation(len(category.attributes))]
+    pool, rest = drawn[:POOL], drawn[POOL:]
+    pairs = list(combinations(pool, 2))
+    picked = [pairs[i] for i in rng.permutation(len(pairs))[:ITEMS]]
+    twin_of = [int(i) for i in rng.choice(ITEMS, size=TWINS, replace=False)]
+    sponsored = set(rng.choice(ITEMS, size=n_sponsored, replace=False).tolist()) - set(twin_of)
+    items: list[Item] = []
+    for i in range(ITEMS + TWINS):
+        source = twin_of[i - ITEMS] if i >= ITEMS else i
+        hidden = rest[rng.integers(len(rest))]
+        if i >= ITEMS:
+            others = [a for a in rest if a != items[source].hidden]
+            hidden = others[rng.integers(len(others))]
+        a, b = picked[source]
+        items.append(
+            Item(
+                asin=asins[i],
+                noun=kind.noun,
+                category=category.name,
+                pair=(a, b) if rng.random() < 0.5 else (b, a),
+                hidden=hidden,
+                options={
+                    "color": tuple(
+                        COLORS[j] for j in rng.choice(len(COLORS), size=3, replace=False)
+                    ),
+                    category.size_name: _some(rng, category.sizes, 3),
+                },
+                price=int(rng.integers(6, 130)),
+                sponsored=i in sponsored,
+                twin=i >= ITEMS or i in twin_of,
+            )
+        )
+    return items, pool
+
+
+def _row(item: Item, kind: ProductType, pool: Sequence[str], rng: np.random.Generator) -> dict:
+    brand = BRANDS[rng.integers(len(BRANDS))]
+    filler = [FILLER[i] for i in rng.permutation(len(FILLER))]
+    text = _stuffing(item.noun, pool, rng) if item.sponsored else filler[0]
+    return {
+        "asin": item.asin,
+        "name": f"{brand} {item.pair[0]} {item.pair[1]} {item.noun}".title(),
+        "category": item.category,
+        "query": item.noun,
+        "product_category": " \u203a ".join(kind.path),
+        "full_description": text,
+        "small_description": [filler[1], f"{item.hidden.capitalize()}.", filler[2]],
+        "pricing": f"${item.price}",
+        "customization_options": {
+            name: [{"value": v, "image": None} for v in values]
+            for name, values in item.options.items()
+        },
+        "images": [],
+    }
+
+
+def generate_store(seed: int, *, families: int = 48) -> Store:
+    """The store of `seed`: `families` x 35 products in up to 12 categories (default 1,680).
+
+    Two calls with the same arguments give equal stores. Needs 1 <= families <= 48.
+    """
+    if not 1 <= families <= 4 * len(CATEGORIES):
+        raise ValueError(f"families must be 1..{4 * len(CATEGORIES)}, not {families}")
+    rng = np.random.default_rng([seed, 1])
+    kinds = [(c, t) for j in range(4) for c in CATEGORIES for t in c.types[j : j + 1]][:families]
+    size = ITEMS + TWINS
+    numbers = rng.choice(len(ASIN_HEADS) * len(ASIN_TAILS), size=families * size, replace=False)
+    asins = [
+        (ASIN_HEADS[n // len(ASIN_TAILS)] + ASIN_TAILS[n % len(ASIN_TAILS)]).upper()
+        for n in numbers
+    ]
+    layouts = [LAYOUTS[i % len(LAYOUTS)] for i in rng.permutation(families)]
+    items: list[Item] = []
+    rows: list[dict[str, Any]] = []
+    for f, (category, kind) in enumerate(kinds):
+        low, high = layouts[f]
+        n_sponsored = int(rng.integers(low, high + 1))
+        family, pool = _family(
+            category, kind, asins[f * size : (f + 1) * size], n_sponsored, rng
+        )
+        items += family
+        rows += [_row(item, kind, pool, rng) for item in family]
+    order = rng.permutation(len(rows))
+    items = [items[i] for i in order]
+    rows = [rows[i] for i in order]
+    attributes = {i.asin: {"attributes": [*i.pair, i.hidden]} for i in items}
+    return Store(tuple(items), rows, attributes)

@@ -1,0 +1,46 @@
+"""The tiny student: a Llama of about 0.3 million parameters that reads but cannot shop yet.
+
+Owns loading `data/tiny`. Knows nothing about environments. It is a stand-in for a pretrained LLM
+that a laptop CPU trains in seconds: the same transformers/peft code path as a real model, with its
+own tokenizer (whole words of the embedded tasks, single characters for anything else).
+
+`scripts/tiny/pretrain.py` made it, on synthetic reading and copying exercises only: no WebShop
+action, no navigation, no reward. `data/tiny/pretraining.json` has its scores on fresh exercises.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from eeflib.errors import PrerequisiteError
+from eeflib.resources import data_path
+
+__all__ = ["load_tiny", "tiny_path"]
+
+
+def tiny_path() -> Path:
+    """The shipped model folder: config, safetensors weights (bfloat16), tokenizer."""
+    return data_path("tiny")
+
+
+def load_tiny(path: Path | str | None = None) -> tuple[Any, Any]:
+    """(model in float32, tokenizer).
+
+    Args:
+        path: another folder of the same kind (a pretraining of your own).
+
+    Raises:
+        PrerequisiteError: transformers is not installed, or the folder is missing.
+    """
+    try:
+        import torch
+        from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+    except ImportError as exc:
+        raise PrerequisiteError(
+            f"{exc.name} is missing: pip install 'eeflib[train]' to use the tiny student"
+        ) from None
+    folder = Path(path) if path is not None else tiny_path()
+    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    return model, tokenizer

@@ -1,0 +1,98 @@
+"""A world: everything about an environment that a run needs, in one value.
+
+Owns `World` and the worlds that eeflib ships (embedded WebShop, ScienceWorld): tasks, a way to make
+environments, a teacher. Knows nothing about methods or training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from eeflib.envs.base import TextEnv
+from eeflib.errors import DataError
+from eeflib.policies.base import Policy
+from eeflib.records import Task
+
+__all__ = ["WORLDS", "World", "make_world", "scienceworld_world", "webshop_world"]
+
+
+@dataclass(frozen=True)
+class World:
+    env: str
+    tasks: tuple[Task, ...]
+    """All splits."""
+    make_env: Callable[[], TextEnv]
+    teacher: Policy
+
+    def split(self, name: str) -> tuple[Task, ...]:
+        """The tasks of `train`, `validation` or `test`."""
+        return tuple(t for t in self.tasks if t.split == name)
+
+
+def webshop_world(
+    seed: int, counts: Mapping[str, int], *, teacher_middle: float | None = None
+) -> World:
+    """The embedded WebShop of `seed` with its scripted teacher.
+
+    Args:
+        counts: tasks per split.
+        teacher_middle: `Skill.middle` of the teacher, in words; None for the default.
+    """
+    from eeflib.envs.webshop import lexicon
+    from eeflib.envs.webshop.catalogue import Catalogue
+    from eeflib.envs.webshop.env import WebShopEnv
+    from eeflib.envs.webshop.generator import generate_store
+    from eeflib.envs.webshop.tasks import make_tasks
+    from eeflib.policies.scripted import ScriptedShopper, Skill
+
+    store = generate_store(seed)
+    catalogue = Catalogue.from_rows(store.rows, store.attributes, seed=seed)
+    tasks = make_tasks(store, catalogue, seed, counts)
+    words = {*lexicon.COLORS, "color", *lexicon.OPTION_WORDS}
+    skill = Skill() if teacher_middle is None else Skill(middle=teacher_middle)
+    return World(
+        "webshop",
+        tuple(tasks),
+        lambda: WebShopEnv(catalogue),
+        ScriptedShopper(skill, option_words=words),
+    )
+
+
+def scienceworld_world(seed: int, counts: Mapping[str, int]) -> World:
+    """Cheap ScienceWorld task types with a teacher that follows gold paths badly.
+
+    `counts` are totals per split, spread over the task types. Needs Java, see `eeflib.envs.java`.
+    """
+    from eeflib.envs.scienceworld import ScienceWorldEnv
+    from eeflib.envs.scienceworld_tasks import CHEAP_TASKS, scienceworld_tasks
+    from eeflib.policies.noisy_gold import NoisyGoldTeacher
+
+    tasks: list[Task] = []
+    for split, total in counts.items():
+        if total:
+            per_type = -(-total // len(CHEAP_TASKS))
+            drawn = scienceworld_tasks(CHEAP_TASKS, per_type, split=split, seed=seed)
+            tasks += drawn[:total]
+    env = ScienceWorldEnv()
+    try:
+        gold = {t.id: env.gold_actions(t) for t in tasks if t.split == "train"}
+    finally:
+        env.close()
+    return World(
+        "scienceworld", tuple(tasks), ScienceWorldEnv, NoisyGoldTeacher(gold, seed=seed)
+    )
+
+
+WORLDS = {"webshop": webshop_world, "scienceworld": scienceworld_world}
+
+
+def make_world(name: str, seed: int, counts: Mapping[str, int]) -> World:
+    """The shipped world `name`.
+
+    Raises:
+        DataError: no such world.
+    """
+    if name not in WORLDS:
+        raise DataError(f"unknown environment {name!r}; choose one of {', '.join(WORLDS)}")
+    return WORLDS[name](seed, counts)

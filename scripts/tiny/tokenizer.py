@@ -1,0 +1,106 @@
+"""The tiny student's tokenizer: whole words of the embedded tasks, single characters for the rest.
+
+Owns the vocabulary and the text normalisation. A WordPiece model, so any ASCII text can be read;
+buttons and product ids of the embedded WebShop cost one or two tokens.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from eeflib.envs.webshop import lexicon, phrasing
+
+SPECIAL = ("<|pad|>", "<|unk|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
+ATOMS = (
+    "click[", "search[", "answer[", "[sep]", "next>", "<prev", "back_to_search", "buy_now",
+)  # fmt: skip
+BUTTONS = {
+    "next >": "next>",
+    "< prev": "<prev",
+    "back to search": "back_to_search",
+    "buy now": "buy_now",
+}
+EXTRA = (
+    "instruction page webshop search description features reviews attributes price rating total "
+    "results find words choose read done none yes no half and or the a an is are of to in on for "
+    "with that which must be also as described lower than dollars thank you for shopping us your "
+    "score purchased thought action back color size"
+)
+CHAT_TEMPLATE = (
+    "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + '<|end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+
+
+def _words() -> list[str]:
+    text = [EXTRA, *lexicon.BRANDS, *lexicon.COLORS, *lexicon.FILLER, *phrasing.OPENINGS]
+    for category in lexicon.CATEGORIES:
+        text += [category.name, category.size_name, *category.attributes, *category.sizes]
+        text += [t.noun for t in category.types] + [p for t in category.types for p in t.path]
+    text.append((Path(__file__).parent / "scienceworld_words.txt").read_text())
+    found = re.findall(r"[a-z]+(?:-[a-z]+)*", " ".join(text).lower())
+    return list(dict.fromkeys(found))
+
+
+def vocabulary() -> dict[str, int]:
+    chars = [chr(c) for c in range(33, 127) if not chr(c).isupper()]
+    pieces = [
+        *SPECIAL,
+        *ATOMS,
+        *(str(n) for n in range(201)),
+        *(f"${n}" for n in range(1, 201)),
+        *lexicon.ASIN_HEADS,
+        *(f"##{tail}" for tail in lexicon.ASIN_TAILS),
+        *_words(),
+        *chars,
+        *(f"##{c}" for c in chars),
+    ]
+    return {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    tok = Tokenizer(
+        models.WordPiece(vocabulary(), unk_token="<|unk|>", continuing_subword_prefix="##")
+    )
+    drop = [
+        (r" ?\(total results: \d+\)", ""),
+        (r"\.0+(?=\s|$)", ""),
+        (r"(?<=b0[a-z0-9]{8}) \[sep\] ", " "),
+        (r" \[sep\] (?=\$)", " "),
+        (r" \[sep\] rating: n\.a\.", ""),
+    ]
+    tok.normalizer = normalizers.Sequence(
+        [
+            normalizers.NFKC(),
+            normalizers.Lowercase(),
+            *(normalizers.Replace(a, b) for a, b in BUTTONS.items()),
+            *(normalizers.Replace(Regex(a), b) for a, b in drop),
+        ]
+    )
+    atoms = "|".join(re.escape(a) for a in (*ATOMS, "]"))
+    tok.pre_tokenizer = pre_tokenizers.Split(
+        Regex(rf"{atoms}|b0[a-z0-9]{{8}}|\$?\d+|[a-z]+(?:-[a-z]+)*|[^\s]"), "removed", invert=True
+    )
+    tok.decoder = decoders.Sequence(
+        [
+            decoders.WordPiece(prefix="##", cleanup=False),
+            decoders.Fuse(),
+            decoders.Replace("[ ", "["),
+            decoders.Replace(" ]", "]"),
+            *(decoders.Replace(b, a) for a, b in BUTTONS.items()),
+        ]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tok,
+        pad_token="<|pad|>",
+        unk_token="<|unk|>",
+        eos_token="<|end|>",
+        additional_special_tokens=["<|system|>", "<|user|>", "<|assistant|>"],
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+        model_input_names=["input_ids", "attention_mask"],
+    )
