@@ -197,7 +197,8 @@ def simplicity(found: Findings) -> Section:
     for source in dict.fromkeys(shares["source"]):
         part = shares[shares["source"] == source]
         cells = "".join(
-            f'<td class="share" style="--w:{share / peak * 100:.1f}%" title="{count} of {total} actions">'
+            f'<td class="share" style="--w:{share / peak * 100:.1f}%" '
+            f'title="{count} of {total} actions">'
             f"{f'{share * 100:.1f}' if count else '&middot;'}</td>"
             for share, count, total in zip(part["share"], part["count"], part["total"], strict=True)
         )

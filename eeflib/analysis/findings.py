@@ -7,7 +7,7 @@ is shown. Knows nothing about HTML.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -51,8 +51,6 @@ class Findings:
     """Frames and comparisons of one run, each computed when first asked for."""
 
     run: Run
-    faults: list[str] = field(default_factory=list)
-    """Comparisons that could not be made, and why."""
 
     @cached_property
     def outcomes(self) -> dict[str, list[Outcome]]:
@@ -123,18 +121,27 @@ class Findings:
                     return m
         return next((m for m in self.outcomes if m != self.focus), "")
 
-    @cached_property
+    @property
     def paired(self) -> dict[str, PairedDifference]:
         """The focus against each other method."""
-        out = {}
+        return self._comparisons[0]
+
+    @property
+    def faults(self) -> list[str]:
+        """Comparisons that could not be made, and why."""
+        return self._comparisons[1]
+
+    @cached_property
+    def _comparisons(self) -> tuple[dict[str, PairedDifference], list[str]]:
+        out, faults = {}, []
         for method, outcomes in self.outcomes.items():
             if method == self.focus:
                 continue
             try:
                 out[method] = paired_difference(self.outcomes[self.focus], outcomes)
             except DataError as exc:
-                self.faults.append(f"{self.focus} against {method}: {exc}")
-        return out
+                faults.append(f"{self.focus} against {method}: {exc}")
+        return out, faults
 
     @cached_property
     def gained(self) -> dict[str, GainedLost]:

@@ -44,7 +44,8 @@ STYLE = """
 .eef-t summary::before{content:"\\25b8";color:var(--soft);flex:none}
 .eef-t details[open]>summary::before{content:"\\25be"}
 .eef-t summary:focus-visible{outline:2px solid currentColor;outline-offset:1px}
-.eef-t .n{color:var(--soft);min-width:1.6em;font-size:.88em;text-align:right;font-variant-numeric:tabular-nums}
+.eef-t .n{color:var(--soft);min-width:1.6em;font-size:.88em;text-align:right;
+ font-variant-numeric:tabular-nums}
 .eef-t q{display:block;color:var(--soft);font-size:.88em;quotes:none;unicode-bidi:isolate}
 .eef-t details[open]>summary q{display:none}
 .eef-t .invalid{margin-left:.6em}

@@ -1,0 +1,62 @@
+"""Reading an HTML page as a browser would, for assertions about what it holds and runs."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+
+ACTIVE = {"script", "img", "iframe", "object", "embed", "link", "form", "base", "video", "audio"}
+
+
+class Page(HTMLParser):
+    """Tags, attributes, visible text, and table rows of a page."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.rows: list[list[str]] = []
+        self.open: list[str] = []
+        self.pieces: list[str] = []
+        self.feed(html)
+        self.close()
+        self.text = " ".join("".join(self.pieces).split())
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.open.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th") and self.rows:
+            self.rows[-1].append("")
+        if tag in ("td", "th", "p", "li", "div", "h2", "h3", "summary", "dd", "text"):
+            self.pieces.append(" ")
+
+    def handle_endtag(self, tag):
+        if tag in self.open:
+            while self.open.pop() != tag:
+                pass
+
+    def handle_data(self, data):
+        if "style" in self.open:
+            return
+        self.pieces.append(data)
+        if self.rows and self.rows[-1] and {"td", "th"} & set(self.open):
+            self.rows[-1][-1] += data
+
+    def row(self, name: str) -> list[str]:
+        """The first table row whose first cell ends with `name`."""
+        return next(r for r in self.rows if r and r[0].strip().endswith(name))
+
+
+def assert_inert(page: Page) -> None:
+    """Nothing in the page runs, loads or leads elsewhere."""
+    assert not ACTIVE & set(page.tags)
+    for tag, name, value in page.attributes:
+        assert not name.startswith("on"), (tag, name, value)
+        assert name != "src", (tag, value)
+        if name == "href":
+            assert value.startswith("#"), (tag, value)
+        if name == "style":
+            assert "url(" not in value, value
+            assert "expression" not in value, value

@@ -1,0 +1,306 @@
+"""Frames, joins, states and the tables behind the figures."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pandas as pd
+import pytest
+from sample_run import write_jsonl, write_run
+
+from eeflib.analysis import figures, frames, segments, summaries
+from eeflib.analysis.actions import action_kind
+from eeflib.analysis.run import Run
+from eeflib.errors import DataError
+from eeflib.evaluate import Outcome
+from eeflib.intervals import wilson
+from eeflib.records import Branch, Sample, Step, Task, Trajectory
+
+
+def steps(n: int, actor: str = "teacher", action: str = "click[next >]") -> tuple[Step, ...]:
+    return tuple(Step(f"page {i}", action, actor) for i in range(n))
+
+
+def trajectory(name: str, task: str, reward: float, n: int = 8, error: str = "") -> Trajectory:
+    done = (steps(n), "end", reward, True, False)
+    return Trajectory(name, task, "webshop", "buy a lamp", "gpt", *done, error=error)
+
+
+def branch(task: str, k: int, t: int, won: bool | None, teacher: str | None, n: int = 0) -> Branch:
+    """won=None: not restorable."""
+    rollout = None if won is None else trajectory("r", task, float(won), 2)
+    why = "" if rollout else "at character 3"
+    return Branch(f"{teacher}-{k}-{n}", task, k, t, n, teacher, rollout, why, iteration=1)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """The worked example of the method page: outcomes fail, win, fail, win from s0, s2, s4, s6."""
+    here = tmp_path / "seed-5"
+    tasks = [
+        Task("u1", "webshop", "buy a lamp", {"x": 1}, split="train", extra={"level": "hard"}),
+        Task("u2", "webshop", "buy a mat", {"x": 2}, split="train", extra={"level": "easy"}),
+    ]
+    write_jsonl(here / "tasks.jsonl", tasks)
+    write_jsonl(
+        here / "trajectories.jsonl", [trajectory("e1", "u1", 0.5), trajectory("e2", "u2", 1.0, 3)]
+    )
+    branches = [
+        branch("u1", 0, 0, False, None),
+        branch("u2", 0, 0, True, None),
+        branch("u1", 1, 2, True, "e1"),
+        branch("u1", 2, 4, False, "e1"),
+        branch("u1", 3, 6, True, "e1"),
+        branch("u1", 4, 7, None, "e1"),
+    ]
+    write_jsonl(here / "EEF" / "iter-1" / "branches.jsonl", branches)
+    sample = Sample(
+        "s1",
+        "u1",
+        "webshop",
+        "buy a lamp",
+        "recovery",
+        (*steps(4), *steps(2, action="search[lamp]"), *steps(1, "student", "click[buy now]")),
+        (False,) * 4 + (True,) * 3,
+        ("context",) * 4 + ("beneficial",) * 2 + ("student",),
+        start=4,
+        source="e1-3-0",
+    )
+    write_jsonl(here / "EEF" / "iter-1" / "samples.jsonl", [sample])
+    return Run(tmp_path)
+
+
+def test_every_frame_has_its_documented_columns_also_when_empty(tmp_path, run):
+    (tmp_path / "empty").mkdir()
+    for source in (run, Run(tmp_path / "empty")):
+        made = {
+            "tasks": frames.tasks(source),
+            "trajectories": frames.trajectories(source),
+            "steps": frames.steps(source),
+            "branches": frames.branches(source),
+            "samples": frames.samples(source),
+            "evaluations": frames.evaluations(source.outcomes),
+        }
+        made["states"] = frames.states(made["branches"], made["trajectories"])
+        assert made.keys() == frames.COLUMNS.keys()
+        for name, frame in made.items():
+            assert {c: str(d) for c, d in frame.dtypes.items()} == {
+                c: d for c, (d, _) in frames.COLUMNS[name].items()
+            }
+
+
+def test_frames_join_by_id(run):
+    joined = frames.steps(run).merge(
+        frames.trajectories(run), on=["seed", "trajectory_id", "task_id"], validate="many_to_one"
+    )
+    joined = joined.merge(frames.tasks(run), on=["seed", "task_id"], suffixes=("", "_task"))
+    assert len(joined) == 8 + 3
+    assert joined.groupby("trajectory_id")["instruction"].first().to_dict() == {
+        "e1": "buy a lamp",
+        "e2": "buy a mat",
+    }
+    assert (joined["level"] == joined["level_task"]).all()
+    branches = frames.branches(run).merge(frames.tasks(run), on=["seed", "task_id"])
+    assert len(branches) == 6
+
+
+def test_states_count_rollouts_and_share_s0_between_trajectories(run):
+    table = frames.states(frames.branches(run), frames.trajectories(run))
+    e1 = table[table["trajectory_id"] == "e1"]
+    assert list(zip(e1["k"], e1["t"], e1["n"], e1["wins"], e1["status"], strict=True)) == [
+        (0, 0, 1, 0, "tried"),
+        (1, 2, 1, 1, "tried"),
+        (2, 4, 1, 0, "tried"),
+        (3, 6, 1, 1, "tried"),
+        (4, 7, 0, 0, "unrestorable"),
+    ]
+    assert e1["p"].isna().to_list() == [False] * 4 + [True]
+    first = e1.iloc[1]
+    assert (first["low"], first["high"]) == wilson(1, 1)
+    assert (first["seed"], first["method"], first["iteration"]) == (5, "EEF", 1)
+    e2 = table[table["trajectory_id"] == "e2"]
+    assert e2[["k", "wins", "teacher_solved"]].to_numpy().tolist() == [[0, 1, True]]
+
+
+def test_several_attempts_faults_and_gaps(tmp_path):
+    write_jsonl(tmp_path / "seed-1" / "trajectories.jsonl", [trajectory("e1", "u1", 0.0)])
+    faulty = Branch("f", "u1", 3, 6, 0, "e1", trajectory("r", "u1", 1.0, 2, "dead JVM"))
+    rows = [branch("u1", 1, 2, won, "e1", n) for n, won in enumerate([True, False, True])]
+    write_jsonl(tmp_path / "seed-1" / "EEF" / "iter-2" / "branches.jsonl", [*rows, faulty])
+    run = Run(tmp_path)
+    table = frames.states(frames.branches(run), frames.trajectories(run))
+    got = list(zip(table["k"], table["n"], table["wins"], table["status"], strict=True))
+    assert got == [
+        (0, 0, 0, "untried"),
+        (1, 3, 2, "tried"),
+        (2, 0, 0, "untried"),
+        (3, 0, 0, "faulted"),
+    ]
+    assert table["p"].iloc[1] == pytest.approx(2 / 3)
+    recovery = summaries.recovery_map(table)
+    assert recovery.loc[0, ["s0", "s1", "s2", "s3"]].to_list() == [
+        "untried",
+        "2/3",
+        "untried",
+        "faulted",
+    ]
+
+
+def test_the_worked_example_gets_the_method_pages_labels(run):
+    table = frames.states(frames.branches(run), frames.trajectories(run))
+    outcomes = segments.state_outcomes(table[table["trajectory_id"] == "e1"])
+    expert = run.trajectories[5][0]
+    got = segments.segments(expert, outcomes)
+    assert [(s.start, s.stop, s.label) for s in got][:3] == [
+        (0, 2, "beneficial"),
+        (2, 4, "harmful"),
+        (4, 6, "beneficial"),
+    ]
+    assert got[0].evidence == "lost 0/1 from s0, then won 1/1 from s1"
+    assert got[1].evidence == "won 1/1 from s1, then lost 0/1 from s2"
+    assert (got[-1].stop, got[-1].evidence) == (8, "won 1/1 from s3, then the teacher failed")
+
+
+def test_samples_frame_counts_only_trained_actions(run):
+    row = frames.samples(run).iloc[0]
+    assert (row["length"], row["trained"], row["trained_teacher"]) == (7, 3, 2)
+    assert row["trained_kinds"] == "search|search|buy"
+    actions = summaries.training_actions(
+        frames.steps(run), frames.trajectories(run), frames.samples(run)
+    )
+    shares = summaries.action_shares(actions).set_index(["source", "kind"])["share"]
+    assert shares["EEF", "search"] == pytest.approx(2 / 3)
+    assert shares["EEF", "next page"] == 0
+    assert shares["teacher failures", "next page"] == 1
+
+
+def test_recovery_curve_counts_shared_s0_rollouts_once(tmp_path):
+    here = tmp_path / "seed-1"
+    write_jsonl(
+        here / "trajectories.jsonl", [trajectory("e1", "u1", 0.0), trajectory("e2", "u1", 0.0)]
+    )
+    rows = [
+        branch("u1", 0, 0, True, None),
+        branch("u1", 1, 2, True, "e1"),
+        branch("u1", 1, 2, False, "e2"),
+    ]
+    write_jsonl(here / "EEF" / "iter-1" / "branches.jsonl", rows)
+    run = Run(tmp_path)
+    curve = summaries.recovery_curve(frames.states(frames.branches(run), frames.trajectories(run)))
+    assert curve[["group", "k", "n", "wins"]].to_numpy().tolist() == [
+        ["all", 0, 1, 1],
+        ["all", 1, 2, 1],
+    ]
+
+
+def test_reachable_splits_tasks_by_where_they_were_first_won(run):
+    table = frames.states(frames.branches(run), frames.trajectories(run))
+    got = summaries.reachable(table)
+    assert got.to_numpy().tolist() == [["hard", 1, 0, 1, 0]]
+
+
+def test_win_rates_use_test_tasks_and_pool_seeds():
+    def outcome(seed: int, split: str, reward: float, i: int) -> Outcome:
+        return Outcome("EEF", seed, 1, f"t{i}", f"h{seed}{i}", split, "", reward)
+
+    rows = [outcome(s, "test", float(i < w), i) for s, w in ((0, 3), (1, 1)) for i in range(4)]
+    rows.append(outcome(0, "train", 1.0, 9))
+    got = summaries.win_rates(frames.evaluations(rows)).iloc[0]
+    assert (got["wins"], got["n"], got["seeds"], got["rate"]) == (4, 8, 2, 0.5)
+    assert (got["low"], got["high"]) == wilson(4, 8)
+    assert got["sd"] == pytest.approx(math.sqrt(0.125))
+
+
+@pytest.mark.parametrize(
+    ("action", "kind"),
+    [
+        ("search[red lamp]", "search"),
+        ("click[Next >]", "next page"),
+        ("click[< Prev]", "previous"),
+        ("click[back to search]", "back to search"),
+        ("click[Features]", "sub page"),
+        ("click[b09xyz1234]", "item"),
+        ("click[extra large]", "option"),
+        ("click[buy now]", "buy"),
+        ("look around", "invalid"),
+    ],
+)
+def test_webshop_actions_have_kinds(action, kind):
+    assert action_kind(action) == kind
+
+
+def test_other_environments_use_the_verb():
+    assert action_kind("Pour water into cup", "scienceworld") == "pour"
+    assert action_kind("", "scienceworld") == "other"
+    assert action_kind("pour", "scienceworld", valid=False) == "invalid"
+
+
+def test_bad_lines_are_noted_with_file_and_line_and_skipped(run, tmp_path):
+    path = tmp_path / "seed-5" / "trajectories.jsonl"
+    good = path.read_text("utf-8").splitlines()
+    newer = json.dumps({**json.loads(good[1]), "schema": 99, "mood": "fine"})
+    torn = good[0][: len(good[0]) // 2]
+    path.write_text("\n".join([good[0], '{"id": 3}', "[]", "", newer, torn]), "utf-8")
+    fresh = Run(tmp_path)
+    assert frames.trajectories(fresh)["trajectory_id"].to_list() == ["e1", "e2"]
+    assert fresh.trajectories[5][1].extra["mood"] == "fine"
+    where = [p.split(": ")[0] for p in fresh.problems]
+    assert where == [f"seed-5/trajectories.jsonl:{n}" for n in (2, 3, 6)]
+
+
+def test_a_run_without_subfolders_is_read_too(run, tmp_path):
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    (flat / "manifest.json").write_text('{"seeds": [42]}')
+    for name in ("tasks", "trajectories"):
+        (tmp_path / "seed-5" / f"{name}.jsonl").rename(flat / f"{name}.jsonl")
+    source = tmp_path / "seed-5" / "EEF" / "iter-1" / "branches.jsonl"
+    source.rename(flat / "branches.jsonl")
+    table = frames.states(frames.branches(Run(flat)), frames.trajectories(Run(flat)))
+    assert set(table["seed"]) == {42}
+    assert set(table["iteration"]) == {1}
+    assert len(table) == 6
+
+
+def test_a_missing_folder_is_a_clear_error(tmp_path):
+    with pytest.raises(DataError, match="no run folder at"):
+        Run(tmp_path / "nowhere")
+
+
+def test_figures_show_the_tables_and_say_when_there_is_nothing(tmp_path):
+    run = Run(write_run(tmp_path, seeds=(1, 2), tasks=12))
+    evaluations = frames.evaluations(run.outcomes)
+    table = frames.states(frames.branches(run), frames.trajectories(run))
+    actions = summaries.training_actions(
+        frames.steps(run), frames.trajectories(run), frames.samples(run)
+    )
+    rates = summaries.win_rates(evaluations)
+    win = figures.win_rate_figure(evaluations)
+    lines = {t.name: t for t in win.data if t.name}
+    assert set(lines) == set(rates["method"])
+    assert list(lines["EEF"].y) == rates.loc[rates["method"] == "EEF", "rate"].to_list()
+    styles = {(t.line.dash, t.marker.symbol) for t in lines.values()}
+    assert len(styles) == len(lines)
+    curve = figures.recovery_curve_figure(table)
+    assert {t.name for t in curve.data if t.name} >= {"all", "hard"}
+    cells = figures.recovery_map_figure(table).data[0]
+    assert {x for row in cells.text for x in row} >= {"0/1", "1/1"}
+    bars = figures.action_share_figure(actions).data
+    assert sum(bars[0].y) == pytest.approx(1)
+    assert "EEF" in figures.method_table_figure(evaluations).data[0].cells.values[0]
+
+    for figure in (
+        figures.win_rate_figure(evaluations.iloc[:0]),
+        figures.recovery_curve_figure(table.iloc[:0]),
+        figures.recovery_map_figure(table.iloc[:0]),
+        figures.action_share_figure(actions.iloc[:0]),
+    ):
+        assert figure.layout.annotations[0].text == "nothing recorded yet"
+
+
+def test_markup_in_names_does_not_reach_plotly():
+    row = Outcome("<img src=x>", 0, 0, "t", "h", "test", "", 1.0)
+    figure = figures.win_rate_figure(frames.evaluations([row]))
+    assert "<img" not in figure.to_json()
+    assert isinstance(frames.evaluations([row]), pd.DataFrame)

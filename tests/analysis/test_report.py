@@ -1,0 +1,245 @@
+"""The one-file report: its numbers, what it says of missing data, and that it is inert."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from pages import Page, assert_inert
+from sample_run import M, write_jsonl, write_run
+from test_transcripts import HOSTILE
+
+from eeflib.analysis.report import write_report
+from eeflib.errors import DataError
+from eeflib.evaluate import Outcome, last_iteration, paired_difference, win_rate
+from eeflib.records import Branch, Step, Task, Trajectory
+
+SECTIONS = (
+    "The methods, side by side",
+    "Is the difference real?",
+    "How each method got there",
+    "How far into a failure can the student still win?",
+    "The recovery map",
+    "One failure, read closely",
+    "What was gained, and what was lost",
+    "What the training data teaches",
+    "What was counted",
+    "How to reproduce this",
+    "What these numbers do not show",
+)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    path = write_run(tmp_path_factory.mktemp("run"), seeds=(1, 2, 3), tasks=30)
+    return path, write_report(path).read_text("utf-8")
+
+
+def outcomes(path, method):
+    rows = []
+    for file in sorted(path.glob(f"seed-*/{method}/evaluations.jsonl")):
+        rows += [Outcome.from_dict(json.loads(x)) for x in file.read_text("utf-8").splitlines()]
+    return last_iteration(rows)
+
+
+def test_every_section_is_there_in_one_small_inert_file(whole):
+    html = whole[1]
+    page = Page(html)
+    for title in SECTIONS:
+        assert title in page.text
+    assert len(html.encode()) < 1_000_000
+    assert_inert(page)
+    assert "http://" not in html
+    assert "https://" not in html
+    policy = [v for t, n, v in page.attributes if n == "content" and "default-src" in v]
+    assert policy == ["default-src 'none'; style-src 'unsafe-inline'; img-src data:"]
+    assert not {"missing"} & {v for t, n, v in page.attributes if n == "class"}
+
+
+def test_the_table_holds_the_last_iterations_numbers(whole):
+    path, html = whole
+    page = Page(html)
+    for method in ("SFT", "RFT", "RFTx6", "EEF"):
+        rate = win_rate(outcomes(path, method))
+        row = page.row(method)
+        assert row[1] == f"{rate.rate * 100:.1f}\u202f%"
+        assert row[2] == f"{rate.low * 100:.1f} – {rate.high * 100:.1f}"
+    assert page.row("EEF")[6] == "1,440"  # simulations, from summary.json
+    assert "teacher †" in page.row("†")[0]
+
+
+def test_the_difference_is_that_of_the_paired_test(whole):
+    path, html = whole
+    p = paired_difference(outcomes(path, "EEF"), outcomes(path, "RFTx6"))
+    text = Page(html).text
+    assert f"EEF solves {abs(p.mean) * 100:.1f} percentage points" in text
+    assert f"p = {p.p:.3f}" in text or f"p = {p.p:.2f}" in text or "p < 0.001" in text
+    assert f"ahead in {p.better} of 3" in text
+    assert ("The interval includes zero" in text) == (p.low <= 0 <= p.high)
+
+
+def test_the_failure_shown_has_beneficial_and_harmful_segments(whole):
+    text = Page(whole[1]).text
+    at = text.index("One failure, read closely")
+    shown = text[at : text.index("What was gained")]
+    assert "▲ beneficial lost" in shown
+    assert "▼ harmful won" in shown
+    assert "not solved: reward" in shown
+
+
+def test_map_counts_and_reproduction(whole):
+    path, html = whole
+    page = Page(html)
+    assert page.rows[[r[:2] for r in page.rows].index(["task", "seed"])][4:] == [
+        f"s{k}" for k in range(M + 1)
+    ]
+    restored = skipped = 0
+    for file in path.glob("seed-*/EEF/iter-*/branches.jsonl"):
+        for line in file.read_text("utf-8").splitlines():
+            b = Branch.from_dict(json.loads(line))
+            restored += b.k > 0 and b.restored
+            skipped += b.k > 0 and not b.restored
+    row = [r for r in page.rows if r[0] == "EEF" and len(r) == 10][-1]
+    assert row[2:4] == [f"{restored:,}", f"{skipped:,}"]
+    assert skipped > 0
+    assert page.row("config hash")[1] == "0123456789abcdef"
+    assert '"student": "tiny"' in page.text
+
+
+def test_the_report_changes_nothing_else_and_is_reproducible(tmp_path):
+    run = write_run(tmp_path / "run", seeds=(1,), tasks=6)
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    out = write_report(run, tmp_path / "elsewhere" / "page.html")
+    again = write_report(run, tmp_path / "again.html")
+    assert out == tmp_path / "elsewhere" / "page.html"
+    assert out.read_bytes() == again.read_bytes()
+    assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
+
+
+def test_an_empty_folder_gives_a_report_that_says_so(tmp_path):
+    page = Page(write_report(tmp_path).read_text("utf-8"))
+    for piece in (
+        "An empty run folder",
+        "This run holds no results yet",
+        "No method has been evaluated yet",
+        "Two evaluated methods are needed",
+        "No exploration from expert states is recorded",
+        "No teacher trajectory is recorded",
+        "There is no readable manifest.json",
+    ):
+        assert piece in page.text
+    with pytest.raises(DataError, match="no run folder"):
+        write_report(tmp_path / "nowhere")
+
+
+def test_one_seed_without_branches_and_an_unfinished_method(tmp_path):
+    run = write_run(tmp_path, seeds=(4,), tasks=8)
+    for file in run.rglob("branches.jsonl"):
+        file.unlink()
+    for name in ("EEF", "eef-no-mask"):
+        path = run / "seed-4" / name / "evaluations.jsonl"
+        lines = path.read_text("utf-8").splitlines()
+        path.write_text("\n".join(lines[:24]), "utf-8")  # iteration 0 only
+    text = Page(write_report(run).read_text("utf-8")).text
+    assert "One seed only" in text
+    assert "One seed. Training is random" in text
+    assert "No exploration from expert states is recorded" in text
+    assert "Expert states have not been explored" in text
+    assert "Evaluated on 24 tasks of one seed" in text
+
+
+def test_trajectories_alone_are_worth_a_report(tmp_path):
+    steps = (Step("start", "search[lamp]", "teacher"),)
+    failed = Trajectory("e", "u", "webshop", "buy", "gpt", steps, "end", 0.3, True, False)
+    write_jsonl(tmp_path / "trajectories.jsonl", [failed])
+    page = Page(write_report(tmp_path).read_text("utf-8"))
+    assert "This is a failed trajectory as recorded" in page.text
+    assert page.row("teacher †")[1] == "0.0\u202f%"
+
+
+def test_methods_evaluated_on_different_tasks_are_not_compared(tmp_path):
+    run = write_run(tmp_path, seeds=(1,), tasks=8)
+    path = run / "seed-1" / "RFT" / "evaluations.jsonl"
+    rows = [json.loads(x) for x in path.read_text("utf-8").splitlines()]
+    rows[-1]["task_hash"] = "regenerated"
+    path.write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    text = Page(write_report(run).read_text("utf-8")).text
+    assert "Not comparable: EEF against RFT: seed 1" in text
+    assert "EEF − RFTx6" in text
+
+
+def test_summary_fills_in_for_missing_records_and_says_so(tmp_path):
+    row = {"method": "EEF", "win_rate": 0.6, "interval": [0.5, 0.7], "reward": 0.8, "dropped": 3}
+    summary = {"methods": [row, {"method": "RFT"}, 7], "seeds": "none"}
+    (tmp_path / "summary.json").write_text(json.dumps(summary), "utf-8")
+    page = Page(write_report(tmp_path).read_text("utf-8"))
+    assert page.row("EEF")[1:3] == ["60.0\u202f%", "50.0 – 70.0"]
+    assert page.row("RFT")[1] == "–"
+    assert "No evaluation records for RFT, EEF" in page.text
+    assert ["EEF", "dropped", "3"] in page.rows
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_text_anywhere_in_a_run_is_inert(tmp_path, text):
+    write_everywhere(tmp_path, text)
+    page = Page(write_report(tmp_path).read_text("utf-8"))
+    assert_inert(page)
+    harmless = tmp_path / "harmless"
+    write_everywhere(harmless, "plain")
+    assert Page(write_report(harmless).read_text("utf-8")).tags == page.tags
+    assert " ".join(text.split()) in page.text
+
+
+def test_odd_characters_and_megabytes_do_not_break_the_file(tmp_path):
+    write_everywhere(tmp_path, "\x1b[31m\u202e\x00 🫖 \ud800 " + "w" * 1_000_000)
+    path = write_report(tmp_path)
+    assert path.stat().st_size < 1_000_000
+    html = path.read_text("utf-8")
+    assert "\u202e" not in html
+    assert "\x1b" not in html
+    assert "🫖" in html
+
+
+def write_everywhere(root, text: str) -> None:
+    """A run with `text` in every field that a report could show."""
+
+    def episode(name: str, task: str, reward: float, n: int) -> Trajectory:
+        steps = tuple(
+            Step(text, f"click[{text}]", "teacher", text, text, i != 1, text) for i in range(n)
+        )
+        return Trajectory(name, task, text, text, text, steps, text, reward, True, False)
+
+    task = Task(text, text, text, {"a": text}, split="train", extra={"level": text})
+    here = root / "seed-1"
+    write_jsonl(here / "tasks.jsonl", [task])
+    write_jsonl(here / "trajectories.jsonl", [episode(text, text, 0.2, 6)])
+    branches = [
+        Branch("b0", text, 0, 0, 0, None, episode("r", text, 0.0, 1), iteration=1),
+        Branch("b1", text, 1, 2, 0, text, episode("r", text, 1.0, 1), iteration=1),
+        Branch("b2", text, 2, 4, 0, text, episode("r", text, 0.0, 1), iteration=1),
+        Branch("b3", text, 3, 5, 0, text, None, text, iteration=1),
+    ]
+    write_jsonl(here / "m" / "iter-1" / "branches.jsonl", branches)
+    for name in (text, "RFT"):
+        rows = [
+            Outcome(name, 1, i, text, "h", "test", text, float(i), error=text if i else "")
+            for i in (0, 1)
+        ]
+        write_jsonl(here / ("m" if name == text else "RFT") / "evaluations.jsonl", rows)
+    manifest = {"config": {text: text, "student": text}, "versions": {text: text}, "command": text}
+    (root / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    row = {"method": text, text: 5, "simulations": 7}
+    (root / "summary.json").write_text(json.dumps({"methods": [row], "env": text}), "utf-8")
+
+
+def test_the_report_needs_neither_plotly_nor_torch(tmp_path):
+    code = (
+        "import sys; from eeflib.analysis.report import write_report; write_report(sys.argv[1]); "
+        "print(sorted({'plotly', 'torch', 'transformers', 'IPython'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
