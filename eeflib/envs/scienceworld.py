@@ -24,7 +24,7 @@ from eeflib.envs.scienceworld_tasks import (
     ENV,
     TaskSpec,
     make_task,
-    sample_tasks,
+    scienceworld_tasks,
 )
 from eeflib.errors import EnvironmentFault
 from eeflib.records import Step, Task, content_hash
@@ -200,6 +200,12 @@ class ScienceWorldEnv:
             self._simulator = Simulator(deterministic=self.deterministic)
         return self._simulator
 
+    def borrow(self) -> Simulator:
+        """The JVM, for other work than an episode; one under way ends."""
+        with self._exclusive():
+            self._end_episode()
+            return self.simulator
+
     def task(
         self,
         name: str,
@@ -210,16 +216,14 @@ class ScienceWorldEnv:
         max_steps: int | None = None,
     ) -> Task:
         """A task record, see `scienceworld_tasks.make_task`. Ends an episode under way."""
-        with self._exclusive():
-            self._end_episode()
-            return make_task(
-                self.simulator,
-                name,
-                variation,
-                split=split,
-                simplifications=simplifications,
-                max_steps=self.max_steps if max_steps is None else max_steps,
-            )
+        return make_task(
+            self.borrow(),
+            name,
+            variation,
+            split=split,
+            simplifications=simplifications,
+            max_steps=self.max_steps if max_steps is None else max_steps,
+        )
 
     def gold_actions(self, task: Task) -> tuple[str, ...]:
         """The simulator's own solution, cut where the task is first completed.
@@ -309,36 +313,3 @@ def _is_reset(action: str) -> bool:
     # The simulator drops articles and case before it compares.
     words = [w for w in action.lower().split() if w not in _STOP_WORDS]
     return words == ["reset", "task"]
-
-
-def scienceworld_tasks(
-    task_names: Sequence[str] = CHEAP_TASKS,
-    per_task: int = 4,
-    split: str = "train",
-    seed: int = 0,
-    *,
-    env: ScienceWorldEnv | None = None,
-    simplifications: str | Sequence[str] = "easy",
-    max_steps: int = DEFAULT_MAX_STEPS,
-) -> list[Task]:
-    """Random tasks of the official splits, see `scienceworld_tasks.sample_tasks`.
-
-    The simulator writes the instructions: 30-100 ms a task in `env` (its episode ends), or in a JVM
-    that is started for the purpose and closed.
-    """
-    own = ScienceWorldEnv() if env is None else env
-    try:
-        with own._exclusive():
-            own._end_episode()
-            return sample_tasks(
-                own.simulator,
-                task_names,
-                per_task,
-                split,
-                seed,
-                simplifications=simplifications,
-                max_steps=max_steps,
-            )
-    finally:
-        if env is None:
-            own.close()
