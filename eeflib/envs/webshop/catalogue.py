@@ -248,6 +248,8 @@ def _options(raw: Any) -> tuple[dict[str, tuple[str, ...]], dict[str, str | None
     for name, contents in raw.items():
         if contents is None:
             continue
+        if not isinstance(contents, (list, tuple)):
+            raise DataError(f"field customization_options[{name!r}]: {contents!r:.60} is no list")
         values = []
         for content in contents:
             if not isinstance(content, Mapping) or not isinstance(content.get("value"), str):
@@ -267,7 +269,8 @@ def _product(row: Mapping[str, Any], entry: Any, human: Any) -> Product:
     prices, price_text = parse_price(row.get("pricing"))
     options, option_images = _options(row.get("customization_options"))
     bullets = row.get("small_description")
-    images = row.get("images") or [""]
+    images = row.get("images")
+    human = human if isinstance(human, (list, tuple)) else ()
     attributes: tuple[str, ...] = NO_ATTRIBUTES
     if entry is not None and "attributes" in entry:
         attributes = _texts(entry["attributes"], "attributes")
@@ -285,8 +288,10 @@ def _product(row: Mapping[str, Any], entry: Any, human: Any) -> Product:
         attributes=attributes,
         options=options,
         option_images=option_images,
-        main_image=str(images[0]),
-        instructions=tuple(h for h in (human or ()) if isinstance(h, Mapping)),  # type: ignore[misc]
+        main_image=str(images[0]) if isinstance(images, (list, tuple)) and images else "",
+        instructions=tuple(dict(h) for h in human if isinstance(h, Mapping)),
         synthetic_instruction=entry.get("instruction"),
-        synthetic_attributes=tuple(entry.get("instruction_attributes") or ()),
+        synthetic_attributes=_texts(
+            entry.get("instruction_attributes") or (), "instruction_attributes"
+        ),
     )
