@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 _LONGEST_ERROR = 300
 _TRANSIENT = frozenset({408, 409, 425, 429})
 _GATEWAY_TIMED_OUT = frozenset({504, 524})
+# Some servers answer 400 where OpenAI answers 404 (`transformers serve`: "pinned to"). Counts only
+# where the model's name stands in the message too.
+_NO_SUCH_MODEL = ("not exist", "not found", "not a valid", "unknown model", "pinned to")
 _SAMPLING = ("temperature", "top_p", "stop", "seed")
 
 
@@ -121,8 +124,7 @@ def refused(exc: Any, model: str, url: str) -> Outcome:
         return Outcome(
             error=f"the API key may not use this model or endpoint; check both. {text}", fatal=True
         )
-    bad_model = status in (400, 422) and (param == "model" or "model_not_found" in lower)
-    if status == 404 or bad_model:
+    if status == 404 or (status in (400, 422) and _names_the_model(model, param, lower)):
         return Outcome(
             error=f"no model {model!r} at {url}; check the model's name, and that base_url is "
             f"right (most end in /v1). {text}",
@@ -157,15 +159,23 @@ def unreachable(exc: Exception, url: str) -> Outcome:
     )
 
 
+def _names_the_model(model: str, param: str, lower: str) -> bool:
+    """Whether a bad request is bad because of the model's name."""
+    if param == "model" or "model_not_found" in lower:
+        return True
+    return model.lower() in lower and any(words in lower for words in _NO_SUCH_MODEL)
+
+
 def _truncated(base: Outcome, text: str, max_tokens: int | None) -> Outcome:
-    """Half an action must not be acted on: the unfinished last line goes."""
+    """Half an action must not be acted on: the unfinished last line goes, or is marked as cut."""
     limit = "its token limit" if max_tokens is None else f"max_tokens={max_tokens}"
-    whole = encodable(text).rpartition("\n")[0]
-    if not whole.strip():
-        error = f"the reply was cut at {limit} before its first line ended; raise max_tokens"
+    if not text.strip():  # a reasoning model that was still thinking
+        error = f"the reply was cut at {limit} before its first word; raise max_tokens"
         return dataclasses.replace(base, error=error)
-    logger.warning("a reply was cut at %s; its unfinished last line is dropped", limit)
-    return dataclasses.replace(base, text=whole)
+    logger.warning("a reply was cut at %s; its unfinished last line is not used", limit)
+    text = encodable(text)
+    whole = text.rpartition("\n")[0]
+    return dataclasses.replace(base, text=whole if whole.strip() else f"{text.rstrip()}…")
 
 
 def _content(content: Any) -> str | None:

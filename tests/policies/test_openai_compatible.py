@@ -269,7 +269,8 @@ def test_an_interrupt_ends_the_pauses_and_the_policy_goes_on_working():
     [
         (fails(401, "Incorrect API key"), "API key"),
         (fails(404, "The model `toy` does not exist"), "'toy'"),
-        (fails(400, "not a valid model ID", code="model_not_found"), "'toy'"),
+        (fails(400, "wrong", code="model_not_found"), "'toy'"),
+        (fails(400, "Server is pinned to 'other'; requested 'toy'."), "'toy'"),
         (fails(429, "You exceeded your quota", code="insufficient_quota"), "credit"),
         (fails(402, "pay first"), "credit"),
         (fails(403, "not in your country"), "may not use"),
@@ -369,9 +370,12 @@ def test_a_cut_reply_never_yields_half_an_action():
     whole = says("Thought: a\nAction: search[b]\nThought: and th", finish="length")
     with ChatServer(in_turn(whole)) as server:
         assert parse_reply(one(teacher(server)).text).action == "search[b]"
-    for nothing in (says("Thought: I wond", finish="length"), says(None, finish="length")):
-        with ChatServer(in_turn(nothing)) as server:
-            assert "max_tokens=12" in one(teacher(server, max_tokens=12)).error
+    for first_line in ("Thought: I wond", "Action: click[Buy No"):
+        with ChatServer(in_turn(says(first_line, finish="length"))) as server:
+            reply = one(teacher(server))
+        assert (reply.text, reply.error) == (first_line + "…", "")
+    with ChatServer(in_turn(says(None, finish="length"))) as server:
+        assert "max_tokens=12" in one(teacher(server, max_tokens=12)).error
 
 
 def test_odd_but_usable_replies():
