@@ -67,12 +67,8 @@ class ImportantState:
         return "recovery" if self.teacher_ids else "s0"
 
     def lies_on(self, solution: Solution) -> bool:
-        """Whether `solution` passes through this state and goes on."""
-        return (
-            solution.task_id == self.task_id
-            and len(solution.actions) > self.t
-            and solution.actions[: self.t] == self.prefix
-        )
+        """Whether `solution` passes through this state."""
+        return solution.task_id == self.task_id and solution.actions[: self.t] == self.prefix
 
 
 def positive_repository(

@@ -252,9 +252,13 @@ def test_a_solution_found_elsewhere_passes_through_a_state_if_it_begins_the_same
     out = select(tasks, teachers, [*branches, same_way])
     assert (out.samples[1].start, out.samples[1].source) == (3, "own")
     state = ImportantState(tasks[0].id, 3, ("right",) * 3, (teachers[0].id,))
-    assert [
-        s.id for s in choose(state, positive_repository(teachers, [same_way])[tasks[0].id])
-    ] == ["own"]
+    repository = positive_repository(teachers, [same_way])[tasks[0].id]
+    assert [s.id for s in choose(state, repository)] == ["own"]
+    # It leaves the teacher's path at s_3, no sooner than one taken over there; the shorter wins.
+    taken_over = dataclasses.replace(
+        repository[0], id="k1", handover=3, steps=(*steps[:3], *steps[4:])
+    )
+    assert [s.id for s in choose(state, [*repository, taken_over])] == ["k1"]
 
 
 def test_a_state_on_two_teachers_paths_is_one_important_state():
@@ -329,6 +333,10 @@ def test_iterations_judge_by_the_present_student_and_remember_solutions():
         (0, "corridor-000#i2.teacher.0.k2.0", True)
     ]
     # Later branches do not reach back.
+    (first,) = state_outcomes(teachers, [*one, *two, *three], iteration=1).values()
+    assert [(o.n, o.wins, o.solved_before) for o in first] == [
+        (1, int(letter == "W"), False) for letter in "WFFW"
+    ]
     assert select(tasks, teachers, [*one, *two, *three], iteration=2) == both
 
 
@@ -350,6 +358,9 @@ def test_wilson_asks_for_evidence():
     rise = [(0, 8), (3, 8), (8, 8), (8, 8)]
     assert labels(*rise, evidence="wilson")[:2] == ["beneficial"] * 2
     assert labels(*rise, evidence="paper")[:2] == ["beneficial", "unknown"]
+    # ... but not across a fall.
+    fall = [(0, 8), (4, 8), (0, 100), (8, 8)]
+    assert labels(*fall, evidence="wilson")[:3] == ["unknown", "harmful", "beneficial"]
     with pytest.raises(DataError, match="wilson"):
         labels(*once, evidence="bayes")
 
@@ -373,6 +384,16 @@ def test_several_attempts_are_counted_per_state():
     assert sum(o.wins for o in found) == out.report.wins > 0
     selection = select([task], [teacher], out.branches, rule="all")
     assert selection.repository_size <= out.report.wins
+
+
+def test_of_equal_action_sequences_the_students_own_is_kept():
+    task = corridor_task(door=4)
+    expert = recorded(task, 4)
+    student = Script(lambda c, _: "open" if "at 4" in c.observation else "right")
+    branches = explore([task], [expert], student, Corridor, ACT, M=2, seed=0).branches
+    assert [b.won for b in branches] == [True] * 3
+    ((kept,),) = positive_repository([expert], branches).values()
+    assert (kept.id, kept.handover) == ("corridor-000#i1.s0.0", 0)
 
 
 def test_what_never_counts():

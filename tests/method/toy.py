@@ -66,7 +66,8 @@ class Corridor:
         if move is not None:
             self.at = min(max(self.at + move, 0), self.task.settings["size"])
         info = {"valid": move is not None, "state_key": str(self.at), "score": 0.0}
-        return StepResult(self.text(), 0.0, False, False, info)
+        text = self.text() if move is not None else f"{self.text()} Nothing happens."
+        return StepResult(text, 0.0, False, False, info)
 
     def valid_actions(self) -> list[str] | None:
         return ["right", "hop", "left", "open"]
