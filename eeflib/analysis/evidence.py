@@ -52,8 +52,8 @@ def recovery(found: Findings) -> Section:
     body = (
         "<p>The student was put into the states that the teacher passed through on tasks it "
         f"failed, and went on from there.</p>{chart}"
-        f'<p class="note">{escape(method)}, iteration {iteration}: the student as it was before '
-        "that iteration's training. Bands are Wilson intervals over rollouts. States with a high k "
+        f'<p class="note">{escape(method, 60)}, iteration {iteration}: the student as it was '
+        "before that iteration's training. Bands are Wilson intervals over rollouts. States with a high k "
         "exist only where the teacher acted long enough, so points differ in the tasks behind "
         "them.</p>"
         f"<h3>First solved from where?</h3>{_reachable(summaries.reachable(found.states))}"
@@ -241,5 +241,5 @@ def _bias(shares: pd.DataFrame, focus: str) -> str:
         "failures"
     )
     if focus in share:
-        text += f"; in what {escape(focus)} trains on, {percent(share[focus])}"
+        text += f"; in what {escape(focus, 60)} trains on, {percent(share[focus])}"
     return f"{text}."

@@ -7,7 +7,6 @@ empty run gives empty frames with the same columns. Knows nothing about figures 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -29,8 +28,6 @@ __all__ = [
     "tasks",
     "trajectories",
 ]
-
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 _WHERE = {
     "seed": ("int64", "seed of the run"),
@@ -259,15 +256,7 @@ def _untried(rows: pd.DataFrame, known: pd.DataFrame, place: list[str]) -> pd.Da
 
 
 def _frame(name: str, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    values = [{column: _encodable(value) for column, value in row.items()} for row in rows]
-    return _typed(name, pd.DataFrame.from_records(values, columns=list(COLUMNS[name])))
-
-
-def _encodable(value: Any) -> Any:
-    """Half a surrogate pair is legal in JSON text but not in a string column."""
-    if isinstance(value, str) and not value.isascii():
-        return _LONE_SURROGATE.sub("\ufffd", value)
-    return value
+    return _typed(name, pd.DataFrame.from_records(list(rows), columns=list(COLUMNS[name])))
 
 
 def _typed(name: str, frame: pd.DataFrame) -> pd.DataFrame:

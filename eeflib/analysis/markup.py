@@ -24,13 +24,18 @@ _HIDDEN = re.compile(
 
 
 def clean(text: object, limit: int = LIMIT) -> str:
-    """Plain text with terminal colours removed, hidden characters named, and a length limit."""
+    """Plain text with terminal colours removed, hidden characters named, and a length limit.
+
+    Where text is cut, `\u2026` says so; with limits from 200 on also how much is missing.
+    """
     raw = str(text)
     shown = _ANSI.sub("", raw[: 2 * limit]).replace("\r\n", "\n").replace("\r", "\n")
     shown = _HIDDEN.sub(lambda m: f"\u27e8U+{ord(m.group()):04X}\u27e9", shown)
     if len(raw) > 2 * limit or len(shown) > limit:
-        rest = len(raw) - min(limit, len(raw))
-        shown = f"{shown[:limit]} \u2026 [{rest:,} more characters]"
+        rest = (
+            f" [{len(raw) - limit:,} more characters]" if limit >= 200 and len(raw) > limit else ""
+        )
+        shown = f"{shown[:limit]} \u2026{rest}"
     return shown
 
 

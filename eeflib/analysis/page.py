@@ -48,7 +48,8 @@ code{font:.88em ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;overflow-wr
 .scroll{overflow-x:auto;margin:1.2em 0}
 table{border-collapse:collapse;width:100%;font-size:.92rem;line-height:1.4;
  font-variant-numeric:tabular-nums}
-caption{caption-side:bottom;text-align:left;font-size:.85rem;padding:.7em 0 0}
+caption{caption-side:bottom;text-align:left;font-size:.85rem;padding:.7em 0 0;
+ max-width:min(72ch,86vw)}
 th{font-weight:600;font-size:.82rem;color:var(--soft);text-align:left;vertical-align:bottom;
  border-bottom:1px solid var(--soft);padding:.4em .8em .4em 0}
 td{border-bottom:1px solid var(--rule);padding:.48em .8em .48em 0;vertical-align:middle}
@@ -57,7 +58,7 @@ tr.hero td{font-weight:650}
 .swatch{color:var(--c);display:inline-block;width:1.3em}
 .strip{width:160px;height:16px;display:block}
 .strip .whisker{stroke-width:5;opacity:.4}.strip .tick{stroke:var(--c);stroke-width:3}
-.chart{width:100%;height:auto;display:block;margin:1.2em 0 .4em;overflow:visible}
+.chart{width:100%;min-width:640px;height:auto;display:block;margin:1.2em 0 .4em;overflow:visible}
 .chart text{fill:var(--soft);font-size:13px}
 .chart .end,.chart .name{fill:var(--ink);font-size:13.5px}
 .grid{stroke:var(--grid);stroke-width:1}.zero{stroke:var(--soft);stroke-width:1.3}
@@ -70,6 +71,7 @@ tr.hero td{font-weight:650}
 .stroke{stroke:var(--c);stroke-width:2.4;stroke-linecap:round}
 .seed{fill:var(--c);opacity:.45}
 .map td,.map th{padding:.2em .35em;font-size:.85rem}
+.map code{white-space:nowrap}.methods td:first-child{white-space:nowrap}
 .map td.c{text-align:center;width:4.2em;border:2px solid var(--paper);border-radius:5px}
 .map td.c.won{background:color-mix(in srgb,var(--won) 24%,var(--paper));font-weight:650}
 .map td.c.lost{background:var(--wash);color:var(--soft)}
@@ -77,7 +79,7 @@ tr.hero td{font-weight:650}
 .bar{display:flex;height:1.5em;gap:2px;min-width:240px;font-size:.78rem;line-height:1.5em}
 .bar span{overflow:hidden;white-space:nowrap;text-align:center;border-radius:3px;
  background:color-mix(in srgb,var(--c) var(--fill,30%),var(--paper))}
-td.share{white-space:nowrap;padding-bottom:.7em;background:linear-gradient(var(--won),var(--won))
+td.share{min-width:4.4em;white-space:nowrap;padding-bottom:.7em;background:linear-gradient(var(--won),var(--won))
  0 calc(100% - .35em)/calc(.9*var(--w)) 4px no-repeat}
 details.more{margin:1em 0}details.more>summary{cursor:pointer;color:var(--soft)}
 pre{background:var(--wash);padding:1em 1.1em;border-radius:6px;overflow-x:auto;

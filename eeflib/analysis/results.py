@@ -12,7 +12,7 @@ from typing import Any
 
 from eeflib.analysis import palette, summaries, svg
 from eeflib.analysis.findings import Findings
-from eeflib.analysis.markup import escape, table
+from eeflib.analysis.markup import clean, escape, table
 from eeflib.analysis.page import Section, missing
 from eeflib.analysis.run import TEACHER
 from eeflib.evaluate import GainedLost, PairedDifference, mean_reward, pooled, win_rate
@@ -36,12 +36,12 @@ def lede(found: Findings) -> str:
     if found.focus:
         own = win_rate(found.outcomes[found.focus])
         sentence = (
-            f"The student tuned with {escape(found.focus)} solves <strong>{percent(own.rate)}"
+            f"The student tuned with {escape(found.focus, 60)} solves <strong>{percent(own.rate)}"
             f"</strong> of the tasks it has never seen"
         )
         if found.baseline:
             other = win_rate(found.outcomes[found.baseline])
-            sentence += f", against {percent(other.rate)} with {escape(found.baseline)}"
+            sentence += f", against {percent(other.rate)} with {escape(found.baseline, 60)}"
             if found.baseline in found.paired:
                 p = found.paired[found.baseline]
                 sentence += (
@@ -54,9 +54,10 @@ def lede(found: Findings) -> str:
         out.append(f"The teacher it learned from solved {percent(teacher.rate)} of its own tasks.")
     reach = summaries.reachable(found.states)
     if int(reach["only_deeper"].sum()):
+        deep = int(reach["only_deeper"].sum())
         out.append(
-            f"Of {int(reach['tasks'].sum())} tasks the teacher failed, "
-            f"{int(reach['only_deeper'].sum())} were first solved from the middle of its failures."
+            f"Of the {int(reach['tasks'].sum())} explored tasks that it failed, {deep} "
+            f"{'was' if deep == 1 else 'were'} first solved from the middle of its failures."
         )
     return " ".join(out) or "This run holds no results yet."
 
@@ -97,13 +98,13 @@ def headline(found: Findings, colours: Mapping[str, str]) -> Section:
             "\u2020 The teacher's row is about the training tasks it recorded, the others' about "
             "held-out tasks."
         )
-    body = table(head, rows, numbers=(1, 2, 4, 5, 6, 7), caption=caption)
+    body = table(head, rows, numbers=(1, 2, 4, 5, 6, 7), caption=caption, kind="methods")
     body = body.replace("<tr><td><strong>", '<tr class="hero"><td><strong>')
     absent = [m for m in found.methods if m not in found.outcomes and m != TEACHER]
     if absent:
         body += missing(
-            f"No evaluation records for {escape(', '.join(absent))}: their figures are taken from "
-            "<code>summary.json</code>."
+            f"No evaluation records for {escape(', '.join(absent), 400)}: their figures are taken "
+            "from <code>summary.json</code>."
         )
     return Section("methods", "The methods, side by side", "Methods", body)
 
@@ -150,7 +151,7 @@ def paired(found: Findings, colours: Mapping[str, str]) -> Section:
     main = found.paired.get(found.baseline) or next(iter(found.paired.values()))
     rows = [
         svg.Row(
-            name=f"{p.a} \u2212 {p.b}",
+            name=f"{clean(p.a, 24)} \u2212 {clean(p.b, 24)}",
             dots=p.differences if p.basis == "seeds" else (),
             value=p.mean,
             low=p.low,
@@ -184,10 +185,14 @@ def paired(found: Findings, colours: Mapping[str, str]) -> Section:
 
 def _sentence(p: PairedDifference) -> str:
     seeds = f"{p.n} seed{'s' if p.n > 1 else ''}"
-    direction = "more" if p.mean > 0 else "fewer"
+    a, b = escape(p.a, 60), escape(p.b, 60)
+    if abs(p.mean) < 5e-4:
+        claim = f"{a} solves as many tasks as {b}"
+    else:
+        direction = "more" if p.mean > 0 else "fewer"
+        claim = f"{a} solves {abs(p.mean) * 100:.1f} percentage points {direction} than {b}"
     text = (
-        f"<strong>{escape(p.a)} solves {abs(p.mean) * 100:.1f} percentage points {direction} than "
-        f"{escape(p.b)}</strong> (95\u202f% interval {points(p.low)} to {points(p.high)}, "
+        f"<strong>{claim}</strong> (95\u202f% interval {points(p.low)} to {points(p.high)}, "
         f"{_p_text(p.p)}, {seeds}"
     )
     text += f"; ahead in {p.better} of {p.n})." if p.basis == "seeds" else ")."
@@ -198,8 +203,8 @@ def _sentence(p: PairedDifference) -> str:
 
 def _spoken(p: PairedDifference) -> str:
     return (
-        f"{p.a} minus {p.b}: {points(p.mean)} points, 95 % interval {points(p.low)} to "
-        f"{points(p.high)}, {_p_text(p.p)}, {p.n} seeds"
+        f"{clean(p.a, 60)} minus {clean(p.b, 60)}: {points(p.mean)} points, 95 % interval "
+        f"{points(p.low)} to {points(p.high)}, {_p_text(p.p)}, {p.n} seeds"
     )
 
 
@@ -248,13 +253,14 @@ def gained(found: Findings) -> Section:
     parts = []
     for method, change in found.gained.items():
         head = (
-            f"<h3>{escape(found.focus)} against {escape(method)}</h3><p>{len(change.gained)} tasks "
-            f"gained, {len(change.lost)} lost, {len(change.both)} solved by both, "
+            f"<h3>{escape(found.focus, 60)} against {escape(method, 60)}</h3>"
+            f"<p>{len(change.gained)} tasks gained, {len(change.lost)} lost, {len(change.both)} solved by both, "
             f"{len(change.never)} by neither.</p>"
         )
         parts.append(head + _levels_table(change))
     note = (
-        f'<p class="note">Counted over all seeds. Lost: no longer solved by {escape(found.focus)}. '
+        '<p class="note">Counted over all seeds. Lost: no longer solved by '
+        f"{escape(found.focus, 60)}. "
         "Some of either is chance: two students of equal skill differ on single tasks, too.</p>"
     )
     return Section("gained", name, "Gained and lost", "".join(parts) + note)

@@ -26,6 +26,8 @@ TEACHER = "teacher"
 
 R = TypeVar("R", bound=Record)
 
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
 
 class Place(NamedTuple):
     """Where in a run a file belongs."""
@@ -151,7 +153,7 @@ class Run:
         report = ReadReport()
         for number, data in read_objects(path, report):
             try:
-                record = cls.from_dict(data)
+                record = cls.from_dict(_encodable(data))
             except DataError as exc:
                 report.skip(path, number, str(exc)[:200])
             else:
@@ -165,7 +167,7 @@ class Run:
         if not path.is_file():
             return {}
         try:
-            data = json.loads(path.read_bytes())
+            data = _encodable(json.loads(path.read_bytes()))
         except ValueError as exc:
             self._problems[f"{name}: not readable, {str(exc)[:200]}"] = None
             return {}
@@ -173,6 +175,15 @@ class Run:
             self._problems[f"{name}: holds a {type(data).__name__}, not an object"] = None
             return {}
         return data
+
+
+def _encodable(value: Any) -> Any:
+    """Half a surrogate pair is legal in JSON text, but no data frame and no page can hold it."""
+    if isinstance(value, str):
+        return value if value.isascii() else _LONE_SURROGATE.sub("\ufffd", value)
+    if isinstance(value, dict):
+        return {_encodable(k): _encodable(v) for k, v in value.items()}
+    return [_encodable(v) for v in value] if isinstance(value, list) else value
 
 
 def _list(value: Any) -> list[Any]:

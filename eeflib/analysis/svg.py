@@ -121,7 +121,8 @@ def interval_chart(rows: Sequence[Row], *, x_label: str, label: str) -> str:
 
     Values are differences of shares, drawn in percentage points.
     """
-    width, left, right, step, top = 860, 190, 150, 40, 12
+    width, right, step, top = 872, 130, 40, 12
+    left = 24 + 7.4 * max((len(r.name) for r in rows), default=0)
     height = top + step * len(rows) + 52
     values = [v for r in rows for v in (*r.dots, r.low, r.high, 0.0) if math.isfinite(v)] or [0.0]
     unit = _tick_size(max(values) - min(values) or 0.1)
@@ -149,7 +150,7 @@ def interval_chart(rows: Sequence[Row], *, x_label: str, label: str) -> str:
         y = top + step * (i + 0.5)
         parts.append(
             f'<text x="{left - 12}" y="{y + 4:.1f}" text-anchor="end" class="name">'
-            f'{escape(row.name, 40)}</text><g style="--c:{row.colour}"><title>{escape(row.note)}'
+            f'{escape(row.name)}</text><g style="--c:{row.colour}"><title>{escape(row.note)}'
             f'</title><line x1="{px(row.low):.1f}" x2="{px(row.high):.1f}" y1="{y:.1f}" '
             f'y2="{y:.1f}" class="whisker"/>'
         )
@@ -261,6 +262,6 @@ def _ticks(peak: float) -> list[float]:
 
 def _svg(parts: Sequence[str], width: int, height: int, label: str) -> str:
     return (
-        f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" '
-        f'aria-label="{escape(label)}">{"".join(parts)}</svg>'
+        f'<div class="scroll"><svg class="chart" viewBox="0 0 {width} {height}" role="img" '
+        f'aria-label="{escape(label)}">{"".join(parts)}</svg></div>'
     )

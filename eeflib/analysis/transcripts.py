@@ -182,13 +182,14 @@ def _state(state: StateOutcome) -> str:
 def _step(step: Step, t: int, env: str) -> str:
     mark = '<span class="invalid">\u2717 invalid</span>' if not step.valid else ""
     action = code(step.action) if step.action else "<em>no action</em>"
+    usual = f"Thought: {step.thought}\nAction: {step.action}"
     rows = [("saw", paragraphs(step.observation))]
     if step.thought:
         rows.append(("thought", escape(step.thought)))
     rows.append(("action", action))
     if not step.valid:
         rows.append(("not valid", escape(step.reason or "no reason recorded")))
-    if step.reply and step.reply != step.action:
+    if step.reply and step.reply.split() not in (step.action.split(), usual.split()):
         rows.append(("raw reply", code(step.reply, 2000)))
     if step.score is not None:
         rows.append(("score", f"{step.score:.2f}"))

@@ -99,7 +99,8 @@ def test_a_megabyte_is_cut_and_says_so():
     page = render_trajectory(episode("z" * 1_000_000))
     assert len(page) < 60_000
     assert "more characters]" in page
-    assert clean("ab" * 4000, 10) == "ababababab … [7,990 more characters]"
+    assert clean("ab" * 4000, 200) == "ab" * 100 + " … [7,800 more characters]"
+    assert clean("ab" * 4000, 10) == "ababababab …"
 
 
 def test_works_for_other_environments_and_faulted_empty_episodes():
