@@ -98,8 +98,11 @@ class Pipeline:
     def base(self) -> tuple[Any, Any]:
         """(model, tokenizer) before any tuning; loaded once."""
         if self._base is None:
+            from transformers.utils import logging as transformers_logging
+
             from eeflib.policies.loading import load_student
 
+            transformers_logging.disable_progress_bar()  # a bar per loaded file hides ours
             self._base = load_student(self.recipe.student)
         return self._base
 
@@ -108,10 +111,12 @@ class Pipeline:
         if not self.folder.exists("tasks"):
             self.folder.append("tasks", self.world.tasks)
         self._check_tasks()
+        if self.folder.phase_done("collect"):
+            return list(self.folder.read("trajectories", Trajectory))
         tasks = self.world.split("train")
         done = _by_id(self.folder, "trajectories", Trajectory)
         with self._timed("collect"):
-            return run_episodes(
+            out = run_episodes(
                 [Episode(task, "teacher") for task in tasks],
                 self.world.teacher,
                 self.world.make_env,
@@ -122,6 +127,8 @@ class Pipeline:
                 done=done,
                 on_done=self._writer(self.folder, "trajectories", "collect", len(tasks), len(done)),
             )
+        self.folder.mark_done("collect", {"solved": sum(t.solved for t in out), "n": len(out)})
+        return out
 
     def run(
         self, method: Method, *, share: Sequence[tuple[Method, RunFolder]] = ()

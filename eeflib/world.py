@@ -79,9 +79,7 @@ def scienceworld_world(seed: int, counts: Mapping[str, int]) -> World:
         gold = {t.id: env.gold_actions(t) for t in tasks if t.split == "train"}
     finally:
         env.close()
-    return World(
-        "scienceworld", tuple(tasks), ScienceWorldEnv, NoisyGoldTeacher(gold, seed=seed)
-    )
+    return World("scienceworld", tuple(tasks), ScienceWorldEnv, NoisyGoldTeacher(gold, seed=seed))
 
 
 WORLDS = {"webshop": webshop_world, "scienceworld": scienceworld_world}

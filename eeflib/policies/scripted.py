@@ -138,7 +138,9 @@ class ScriptedShopper:
         memory.checked = False
         said = set(_WORD.findall(wish))
         listings = [(p, parts[i + 1]) for i, p in enumerate(parts[:-1]) if _ASIN.match(p)]
-        ranked = sorted(listings, key=lambda x: (self._missing(x[1], said), x[0] in memory.rejected))
+        ranked = sorted(
+            listings, key=lambda x: (self._missing(x[1], said), x[0] in memory.rejected)
+        )
         fitting = [
             a for a, title in ranked if not self._missing(title, said) and a not in memory.rejected
         ]

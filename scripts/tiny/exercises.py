@@ -86,7 +86,9 @@ def _find_turn(rng, noun, wanted, pool, n_items, present: bool, page: int, with_
     return text, answer, [r[2] for r in rows]
 
 
-def _choose_turns(rng, options: dict[str, str], groups: dict[str, list[str]], title: str, shop: bool):
+def _choose_turns(
+    rng, options: dict[str, str], groups: dict[str, list[str]], title: str, shop: bool
+):
     parts = ["Back to Search", "< Prev"] if shop else ["choose"]
     for name, values in groups.items():
         parts += [name, *values]
@@ -124,7 +126,9 @@ def make_document(rng: np.random.Generator, max_items: int = 10) -> Document:
     turns: list[tuple[str, str, list[str]]] = []
     if rng.random() < 0.6:
         order = sorted([noun, *said], key=sentence.index)
-        turns.append(("WebShop [SEP] Search" if rng.random() < 0.5 else "words", " ".join(order), []))
+        turns.append(
+            ("WebShop [SEP] Search" if rng.random() < 0.5 else "words", " ".join(order), [])
+        )
     if rng.random() < 0.25:
         some = " ".join(_pick(rng, ALL_WORDS, int(rng.integers(3, 9))))
         turns.append((f"repeat [SEP] {some}", some, []))

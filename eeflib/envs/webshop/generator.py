@@ -172,9 +172,7 @@ def generate_store(seed: int, *, families: int = 48) -> Store:
     for f, (category, kind) in enumerate(kinds):
         low, high = layouts[f]
         n_sponsored = int(rng.integers(low, high + 1))
-        family, pool = _family(
-            category, kind, asins[f * size : (f + 1) * size], n_sponsored, rng
-        )
+        family, pool = _family(category, kind, asins[f * size : (f + 1) * size], n_sponsored, rng)
         items += family
         rows += [_row(item, kind, pool, rng) for item in family]
     order = rng.permutation(len(rows))

@@ -149,8 +149,6 @@ def make_tasks(
                     f"the store has too few products of level {level!r} for {dict(counts)}: ask "
                     "for fewer tasks, more families or another mix"
                 )
-            drawn.append(
-                _task(source.pop(), level, split, number, seed, catalogue, max_steps, rng)
-            )
+            drawn.append(_task(source.pop(), level, split, number, seed, catalogue, max_steps, rng))
         tasks += drawn
     return tasks

@@ -1,0 +1,160 @@
+"""The `eef` command: the notebooks' steps for people who script.
+
+Owns arguments, printing and exit codes. Everything it does is a call into the library. A mistake of
+the user's ends in one line on stderr and exit code 1, never in a traceback.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from eeflib.errors import DataError, EefError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Explore the states of an expert's failures, and tune a small agent on what it finds.",
+)
+
+Env = Annotated[str, typer.Option(help="webshop or scienceworld")]
+PresetName = Annotated[str, typer.Option(help="tiny, laptop, colab or paper")]
+Student = Annotated[str, typer.Option(help="tiny, smollm2, or a model's path or hub name")]
+Run = Annotated[Path | None, typer.Option(help="run folder; default runs/demo-ENV")]
+Json = Annotated[bool, typer.Option("--json", help="last line of stdout is one JSON object")]
+
+
+@app.callback()
+def _main() -> None:
+    """Explore the states of an expert's failures, and tune a small agent on what it finds."""
+
+
+@app.command()
+def demo(
+    env: Env = "webshop",
+    preset: PresetName = "laptop",
+    student: Student = "tiny",
+    seeds: Annotated[int | None, typer.Option(min=1, help="number of seeds")] = None,
+    first_seed: Annotated[
+        int | None, typer.Option(help="first seed; 1000 and up report, below 1000 develop")
+    ] = None,
+    run: Run = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="delete what the folder holds")] = False,
+    processes: Annotated[int | None, typer.Option(min=1, help="worker processes")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run the whole story: teacher, SFT, RFT, RFTxk, EEF; a table and a report.
+
+    Examples:
+
+        eef demo
+
+        eef demo --seeds 8 --run runs/eight
+
+        eef demo --env scienceworld --preset tiny
+    """
+    from eeflib.analysis.report import write_report
+    from eeflib.demo import config_of, run_demo
+    from eeflib.presets import REPORT_SEED, get_preset
+
+    count = get_preset(preset, env).seeds if seeds is None else seeds
+    start = REPORT_SEED if first_seed is None else first_seed
+    config = config_of(env, preset, student, [start + i for i in range(count)])
+    folder = run or Path("runs") / f"demo-{env}{'' if preset == 'laptop' else '-' + preset}"
+    _say(_headline(config, folder), as_json)
+    result = run_demo(config, folder, fresh=fresh, processes=processes)
+    report = write_report(folder)
+    _say(_results(result), as_json)
+    _say(
+        f"\nReport:    {report}\n"
+        f"Run:       {folder}\n"
+        f"Next:      open the report, then `make lab` and notebooks/00_quickstart.ipynb",
+        as_json,
+    )
+    if as_json:
+        typer.echo(json.dumps(result))
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="a run folder")],
+    out: Annotated[
+        Path | None, typer.Option(help="where to write; default RUN/report.html")
+    ] = None,
+) -> None:
+    """Write the one-file HTML report of a run."""
+    from eeflib.analysis.report import write_report
+
+    typer.echo(str(write_report(run, out)))
+
+
+def _say(text: str, as_json: bool) -> None:
+    """For people; with --json stdout belongs to the object."""
+    typer.echo(text, err=as_json)
+
+
+def _headline(config: dict, folder: Path) -> str:
+    n = config["counts"]
+    return (
+        f"EEF on {config['env']}: student {config['student']}, {n['train']} training and "
+        f"{n['test']} unseen test tasks, seeds {config['seeds']}\n"
+        f"into {folder} (stop it at any time: the same command goes on where it was)\n"
+    )
+
+
+def _results(result: dict) -> str:
+    from eeflib.summary import render_table, sentence
+
+    taught = result["teacher_on_training_tasks"]
+    lines = [
+        f"\nThe teacher solved {taught['solved']} of {taught['n']} training tasks "
+        f"({100 * taught['win_rate']:.1f} %). On unseen test tasks:\n",
+        render_table(result["methods"]),
+        "",
+        *(sentence(c) for c in result["paired"].values()),
+        "",
+        "Win rate over all test tasks of all seeds with its Wilson interval; simulations and "
+        "seconds per seed.",
+    ]
+    if "masking" in result:
+        m = result["masking"]
+        lines += ["", f"Does masking matter? ({m['note']})", sentence(m)]
+    if "better_teacher" in result:
+        b = result["better_teacher"]
+        t = b["teacher_on_training_tasks"]
+        lines += [
+            "",
+            f"When does RFT catch up? {b['note']} ({100 * t['win_rate']:.1f} % of training tasks):",
+            render_table(b["methods"]),
+            *(sentence(c) for c in b["paired"].values()),
+        ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Entry point of the `eef` command."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        app(standalone_mode=False)
+    except EefError as exc:
+        kind = "" if isinstance(exc, DataError) else f"{type(exc).__name__}: "
+        typer.echo(f"eef: {kind}{exc}", err=True)
+        sys.exit(1)
+    except (typer.Abort, KeyboardInterrupt):
+        typer.echo("eef: interrupted; the same command goes on where it was", err=True)
+        sys.exit(130)
+    except Exception as exc:  # noqa: BLE001 - click's own errors know how to show themselves
+        show = getattr(exc, "show", None)
+        if show is None:
+            raise
+        show()
+        sys.exit(getattr(exc, "exit_code", 2))
