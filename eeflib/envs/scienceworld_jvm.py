@@ -47,6 +47,8 @@ class Simulator:
                     f"the ScienceWorld simulator did not start on {java}: {exc}; try again, and "
                     "check JAVA_TOOL_OPTIONS and the free memory (0.5 GB)"
                 ) from exc
+        self.stock: Any = stock
+        """The upstream environment object, to compare with."""
         self.process: subprocess.Popen[bytes] = stock._gateway.java_process
         self._server: Any = stock.server
         self._error = Py4JError

@@ -17,7 +17,10 @@ import pytest
 from eeflib.envs.base import StepResult, TextEnv
 from eeflib.envs.scienceworld import CHEAP_TASKS, ScienceWorldEnv, scienceworld_tasks
 from eeflib.errors import DataError, EnvironmentFault
+from eeflib.policies.noisy_gold import NoisyGoldTeacher
+from eeflib.prompts import get_format
 from eeflib.records import Step, Task
+from eeflib.rollout import EnvPool, Episode, run_episodes
 
 TYPES = (
     "find-plant",
@@ -349,6 +352,35 @@ def test_gold_paths_are_kept_in_a_file(
     assert reader._simulator is None, "a known path needs no JVM"
     assert "line 1" in caplog.text
     assert "line 2" in caplog.text
+
+
+def test_a_noisy_teacher_leaves_failures_whose_states_restore(
+    env: ScienceWorldEnv, experts: list[Expert]
+) -> None:
+    gold = {e.task.id: [s.action for s in e.steps] for e in experts}
+    short = [
+        dataclasses.replace(e.task, settings={**e.task.settings, "max_steps": len(e.steps) + 2})
+        for e in experts
+        if len(e.steps) < 15
+    ]
+    trajectories = run_episodes(
+        [Episode(task, "teacher", attempt) for task in short for attempt in range(2)],
+        NoisyGoldTeacher(gold, drop=0.3, insert=0.1, seed=1),
+        EnvPool(lambda: env),  # not closed: the environment is the module's
+        get_format("react", "scienceworld"),
+        actor="teacher",
+        seed=0,
+    )
+    failures = [t for t in trajectories if not t.solved]
+    assert not any(t.error for t in trajectories)
+    assert failures
+    assert max(s.reward for t in failures for s in t.steps) > 0, "some got somewhere"
+    tasks = {task.id: task for task in short}
+    for trajectory in failures[:3]:
+        t = trajectory.length // 2
+        assert env.restore(
+            tasks[trajectory.task_id], trajectory.steps[:t], trajectory.observation(t)
+        ).ok
 
 
 def test_two_threads_at_once_are_told(env: ScienceWorldEnv, tasks: list[Task]) -> None:
