@@ -1,0 +1,254 @@
+"""Supervised fine-tuning on encoded samples: peft or Unsloth behind one call.
+
+Owns `train`: checks, the work folder, and that an output folder is complete or absent. Knows
+nothing about EEF. One loop (`eeflib.training.loop`) serves the tiny student on a CPU and a real
+model on a GPU; the backends differ in how the model is loaded and who computes the loss.
+
+The loss is the mean over the trained tokens of an optimiser step, so a sample weighs as much as it
+has trained tokens, however it was batched. Equal settings, data and base give equal bytes on a CPU
+(with equal thread counts). A killed training goes on from its last checkpoint when called again,
+and a complete one is not repeated.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from tqdm.auto import tqdm
+
+from eeflib.encoded import EncodedSet
+from eeflib.errors import DataError
+from eeflib.records import content_hash
+from eeflib.training.config import BACKENDS, LLAMA_LINEAR, TrainConfig, TrainResult
+
+__all__ = ["BACKENDS", "CARD", "LLAMA_LINEAR", "TrainConfig", "TrainResult", "train"]
+
+log = logging.getLogger(__name__)
+
+CARD = "eef_adapter.json"
+"""Says what a trained folder holds: `base`, `base_fingerprint`, `method`, `backend`, `config`."""
+
+
+def train(
+    base: str | Path | tuple[Any, Any],
+    data: EncodedSet,
+    config: TrainConfig,
+    output_dir: str | Path,
+    *,
+    backend: Literal["peft", "unsloth"] = "peft",
+    progress: bool = True,
+) -> TrainResult:
+    """Fine-tune `base` on `data` and write the result to `output_dir`.
+
+    Args:
+        base: (model, tokenizer), left unchanged; or a name, folder or hub name as
+            `eeflib.policies.loading.load_student` takes it (less memory for a large model). One
+            with an adapter goes on from there.
+        data: from `eeflib.masking.encode_samples`.
+        output_dir: created, or replaced if it holds an earlier training. Work in progress lives
+            in a hidden folder beside it and is removed at the end.
+        backend: `unsloth` runs in a process of its own, because importing it patches transformers.
+        progress: show a progress bar.
+
+    Raises:
+        DataError: nothing to train on, a sample over `config.max_length`, a folder that is not
+            ours in the way, a loss that is not finite.
+        PrerequisiteError: unsloth, bitsandbytes or a GPU is asked for and missing.
+    """
+    if backend not in BACKENDS:
+        raise DataError(f"unknown backend {backend!r}; choose one of {', '.join(BACKENDS)}")
+    _check(data, config)
+    output = Path(output_dir)
+    _check_output(output)
+    if backend == "unsloth":
+        from eeflib.training.unsloth_process import train_unsloth
+
+        result = train_unsloth(base, data, config, output, progress=progress)
+    else:
+        result = _train_peft(base, data, config, output, progress)
+    log.info("trained %s: %d steps, %.0f tokens/s", output, result.steps, result.tokens_per_second)
+    return result
+
+
+def _train_peft(
+    base: Any, data: EncodedSet, config: TrainConfig, output: Path, progress: bool
+) -> TrainResult:
+    import torch
+
+    from eeflib.training import models
+    from eeflib.training.loss import choose_loss
+
+    device = models.pick_device(config.device)
+    config = replace(config, dtype=models.pick_dtype(config.dtype, device))  # type: ignore[arg-type]
+    owned = not isinstance(base, tuple)
+    model, tokenizer = (
+        base if isinstance(base, tuple) else models.load_base(str(base), config, device)
+    )
+    card = make_card(base, model, data, config, "peft")
+    done = finished(output, card)
+    if done is not None:
+        return done
+    cuda = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        torch.manual_seed(config.seed)
+        with models.trainable(model, config, device, owned=owned) as ready:
+            sample = torch.from_numpy(data.items[0].input_ids[None, :64].astype("int64"))
+            loss_function = choose_loss(ready, sample.to(device))
+            return run(
+                ready, tokenizer, data, config, output, card, loss_function, progress=progress
+            )
+
+
+def run(
+    model: Any,
+    tokenizer: Any,
+    data: EncodedSet,
+    config: TrainConfig,
+    output: Path,
+    card: dict[str, Any],
+    loss_function: Any,
+    *,
+    progress: bool = True,
+    on_step: Any = None,
+) -> TrainResult:
+    """Optimise a trainable `model` and publish it: what both backends end in."""
+    import torch
+
+    from eeflib.training import models
+    from eeflib.training.loop import optimise
+
+    device = next(p for p in model.parameters() if p.requires_grad).device
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    work = _work_dir(output)
+    with tqdm(desc="train", unit="step", disable=not progress) as bar:
+
+        def report(step: int, steps: int, loss: float) -> None:
+            bar.total = steps
+            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+            bar.update(step - bar.n)
+            if on_step is not None:
+                on_step(step, steps, loss)
+
+        state = optimise(
+            model,
+            data,
+            config,
+            loss_function=loss_function,
+            pad_id=models.pad_id(tokenizer),
+            job=card["job"],
+            work_dir=work,
+            on_step=report,
+        )
+    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+    final = work / "final"
+    shutil.rmtree(final, ignore_errors=True)
+    final.mkdir(parents=True)
+    models.write_model(model, tokenizer, final, card)
+    log_text = {
+        "losses": state.losses,
+        "tokens": state.tokens,
+        "trained_tokens": state.trained_tokens,
+    }
+    (final / "training_log.json").write_text(json.dumps(log_text) + "\n", "utf-8")
+    # the one file that differs between equal trainings
+    times = {"seconds": state.seconds, "peak_memory_bytes": peak}
+    (final / "timing.json").write_text(json.dumps(times) + "\n", "utf-8")
+    _publish(final, output, work)
+    result = finished(output, card)
+    assert result is not None, output
+    return replace(result, resumed_at=state.resumed_at, reused=False)
+
+
+def make_card(
+    base: Any, model: Any, data: EncodedSet, config: TrainConfig, backend: str
+) -> dict[str, Any]:
+    """The content of `eef_adapter.json`; `job` identifies the training."""
+    from eeflib.training.models import base_fingerprint, start_fingerprint
+
+    fingerprint = base_fingerprint(model)
+    name = getattr(base[0].config, "name_or_path", "") if isinstance(base, tuple) else str(base)
+    card = {
+        "schema": 1,
+        "base": name,
+        "base_fingerprint": fingerprint,
+        "start": start_fingerprint(model),
+        "method": config.method,
+        "backend": backend,
+        "config": config.to_dict(),
+        "data": data.hash,
+        "samples": len(data),
+    }
+    told = {**card, "config": {**config.to_dict(), "checkpoint_seconds": None}}
+    if fingerprint:  # the weights say which base it is, wherever they lie
+        told["base"] = None
+    return {**card, "job": content_hash(told)}
+
+
+def finished(output: Path, card: dict[str, Any]) -> TrainResult | None:
+    """The result in `output` if it is of this very training, else None."""
+    try:
+        found = json.loads((output / CARD).read_text("utf-8"))
+        told = json.loads((output / "training_log.json").read_text("utf-8"))
+        times = json.loads((output / "timing.json").read_text("utf-8"))
+        if found["job"] != card["job"]:
+            return None
+        return TrainResult(
+            output_dir=output,
+            method=found["method"],
+            backend=found["backend"],
+            steps=len(told["losses"]),
+            losses=tuple(told["losses"]),
+            tokens=told["tokens"],
+            trained_tokens=told["trained_tokens"],
+            reused=True,
+            **times,
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _check(data: EncodedSet, config: TrainConfig) -> None:
+    if not len(data):
+        why = "; ".join(f"{k}: {n}" for k, n in data.counts.items() if k.startswith("dropped"))
+        raise DataError(
+            "nothing to train on: the set holds no sample"
+            + (f" ({why}; raise max_length)" if why else " (no solved trajectory, no positives)")
+            + "; collect more or easier tasks, use a better teacher, or more roll-outs per state"
+        )
+    for item in data:
+        if item.trained_tokens == 0:
+            raise DataError(f"sample {item.sample_id!r} trains no token; encode the samples again")
+        if config.max_length is not None and item.length > config.max_length:
+            raise DataError(
+                f"sample {item.sample_id!r} has {item.length} tokens, more than "
+                f"TrainConfig.max_length = {config.max_length}; pass the same max_length to "
+                "encode_samples, which drops and counts it"
+            )
+
+
+def _check_output(output: Path) -> None:
+    """Only a folder that is empty or holds a training may be replaced."""
+    if not output.exists():
+        return
+    if not output.is_dir() or (any(output.iterdir()) and not (output / CARD).exists()):
+        raise DataError(f"{output} exists and holds no training; choose another output_dir")
+
+
+def _work_dir(output: Path) -> Path:
+    return output.parent / f".{output.name}.partial"
+
+
+def _publish(final: Path, output: Path, work: Path) -> None:
+    """Put the complete folder in its place, then clear up."""
+    if output.exists():
+        old = work / "replaced"
+        shutil.rmtree(old, ignore_errors=True)
+        output.rename(old)
+    final.rename(output)
+    shutil.rmtree(work, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""The parts of `eeflib.train`: settings, batches, loss, loop, checkpoints, backends."""
