@@ -1,7 +1,8 @@
 """Next-token logits that encode only what is new: a kept cache row per sequence.
 
-Owns `CachedDecoder` and `make_decoder`, which finds out by trial whether the cache applies to a
-model. Knows nothing about text, chats or sampling.
+Owns `CachedDecoder`: which sequence has which row, what of a prompt is already there, and who is
+evicted. Knows nothing about text, chats or sampling, nor whether the cache applies to a model
+(`eeflib.policies.cache_probe`).
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from eeflib.errors import DataError
-from eeflib.policies.decoding import BaseDecoder, Decoder, PlainDecoder, batches
+from eeflib.policies.decoding import BaseDecoder, batches
+from eeflib.policies.prefix_table import BLOCK, PrefixTable
 from eeflib.policies.ragged_cache import RaggedCache
 
-__all__ = ["CachedDecoder", "make_decoder"]
+__all__ = ["CachedDecoder"]
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +32,11 @@ class CachedDecoder(BaseDecoder):
     """Keeps the keys and values of every named sequence until it is forgotten or evicted.
 
     What a row holds is used as far as it is a prefix of the new prompt; from the first difference
-    on it is encoded again. Rows 0..live-1 are in use: forgetting a row moves the last one into the
-    gap, so that a batch of all live rows is read without copying.
+    on it is encoded again. A new sequence copies what another row already holds of its start: the
+    attempts at one task, and the branches of one trajectory, share most of their prompts.
+
+    Rows 0..live-1 are in use: forgetting a row moves the last one into the gap, so that a batch of
+    all live rows is read without copying.
     """
 
     def __init__(self, model: Any, *, cache_bytes: int | None = None) -> None:
@@ -54,6 +58,9 @@ class CachedDecoder(BaseDecoder):
         self._used = np.zeros(self.cache.rows, np.int64)
         self._ids = np.zeros((self.cache.rows, self.cache.capacity), np.int64)
         self._clock = self._longest = 0
+        self._prefixes = PrefixTable()
+        self._prompts: dict[int, np.ndarray] = {}  # of the batch's rows
+        self._donors: dict[int, tuple[int, int]] = {}  # prompt -> (row to copy from, tokens)
         self._batch: list[str] = []
         self._pending: list[np.ndarray] = []
 
@@ -92,19 +99,42 @@ class CachedDecoder(BaseDecoder):
             self._batch.append(f"\0{i}" if not key or key in seen else key)
             seen.add(key)
         self._reserve(max(len(p) for p in prompts) + _ROOM)
-        self._pending = []
-        for name, prompt in zip(self._batch, prompts, strict=True):
-            if name not in self._row:
-                self._row[name] = self.live
-                self._names.append(name)
-                self._lengths[self._row[name]] = 0
+        known = [name in self._row for name in self._batch]
+        self._pending = [np.zeros(0, np.int64)] * len(keys)
+        self._prompts, self._donors = {}, {}
+        # Long new prompts first: what starts like one of them is then copied from it.
+        for i in sorted(range(len(keys)), key=lambda i: (not known[i], -len(prompts[i]), i)):
+            self._take_up(i, self._batch[i], prompts[i])
+
+    def _take_up(self, i: int, name: str, prompt: np.ndarray) -> None:
+        """Give prompt number i its row and find out what of it is there already."""
+        most = len(prompt) - 1  # the last token is always encoded: its logits are asked for
+        if name in self._row:
             row = self._row[name]
-            self._used[row] = self._clock
-            shared = int(min(self._lengths[row], len(prompt)))
-            same = self._ids[row, :shared] == prompt[:shared]
-            keep = shared if same.all() else int(np.argmin(same))
-            self._lengths[row] = min(keep, len(prompt) - 1)
-            self._pending.append(prompt[self._lengths[row] :])
+            same = min(most, _common(self._ids[row, : self._lengths[row]], prompt))
+        else:
+            row, same = self.live, 0
+            self._row[name] = row
+            self._names.append(name)
+            donor = self._row.get(self._prefixes.find(prompt) or "", row)
+            if donor != row:
+                held = self._prompts.get(donor, self._ids[donor, : self._lengths[donor]])
+                shared = min(most, _common(held, prompt))
+                if shared >= BLOCK:
+                    self._donors[i] = (donor, shared)
+        self._lengths[row], self._used[row] = same, self._clock
+        self._prefixes.add(name, prompt, same)
+        self._prompts[row], self._pending[i] = prompt, prompt[same:]
+
+    def _copy_prefix(self, i: int) -> None:
+        """Take over what the donor's row holds by now."""
+        donor, shared = self._donors.pop(i)
+        row = self._row[self._batch[i]]
+        shared = min(shared, int(self._lengths[donor]))
+        self.cache.move(donor, row, shared)
+        self._ids[row, :shared] = self._prompts[row][:shared]
+        self._lengths[row] = shared
+        self._pending[i] = self._prompts[row][shared:]
 
     def _reserve(self, capacity: int) -> None:
         """Make room for the batch's rows of `capacity` tokens, evicting the longest unused."""
@@ -139,6 +169,30 @@ class CachedDecoder(BaseDecoder):
         self._used = np.concatenate([self._used, more])
 
     def logits(self, which: Sequence[int], new: Sequence[Sequence[int]]) -> torch.Tensor:
+        out: torch.Tensor | None = None
+        left = list(range(len(which)))
+        while left:  # donors before those that copy from them
+            waiting = {self._row[self._batch[which[j]]] for j in left}
+            ready: list[int] = []
+            rest: list[int] = []
+            for j in left:
+                donor = self._donors.get(which[j])
+                (rest if donor is not None and donor[0] in waiting else ready).append(j)
+            left = rest
+            for j in ready:
+                if which[j] in self._donors:
+                    self._copy_prefix(which[j])
+            logits = self._encode([which[j] for j in ready], [new[j] for j in ready])
+            if out is None and not left:
+                return logits
+            if out is None:
+                out = logits.new_empty(len(which), logits.shape[1])
+            out[torch.tensor(ready, device=out.device)] = logits
+        if out is None:
+            raise ValueError("no sequences given")
+        return out
+
+    def _encode(self, which: Sequence[int], new: Sequence[Sequence[int]]) -> torch.Tensor:
         nothing = np.zeros(0, np.int64)
         chunks: list[np.ndarray] = []
         for i, tokens in zip(which, new, strict=True):
@@ -186,6 +240,7 @@ class CachedDecoder(BaseDecoder):
 
     def end(self) -> None:
         names, self._batch, self._pending = self._batch, [], []
+        self._prompts, self._donors = {}, {}
         self.forget([n for n in names if n.startswith("\0")])
 
     def forget(self, keys: Sequence[str]) -> None:
@@ -207,80 +262,20 @@ class CachedDecoder(BaseDecoder):
                 self._names[row] = self._names[last]
                 self._row[self._names[row]] = row
             self._names.pop()
+            self._prefixes.drop(key)
 
     def clear(self) -> None:
         self._reset()
+
+
+def _common(a: np.ndarray, b: np.ndarray) -> int:
+    """Length of the common prefix."""
+    size = min(len(a), len(b))
+    same = a[:size] == b[:size]
+    return size if same.all() else int(np.argmin(same))
 
 
 def _default_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0] * 0.5)
     return _CPU_BYTES
-
-
-def _why_not_cached(model: Any) -> str:
-    """Why a cache row cannot stand for its tokens in this model; empty if it can, by its config."""
-    config = model.config.get_text_config()
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if kinds != {"full_attention"}:
-        return f"it has layers of kind {', '.join(sorted(kinds))}"
-    if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
-        return "it attends through a sliding window"
-    rope = getattr(config, "rope_parameters", None) or {}
-    kind = rope.get("rope_type", "default") if isinstance(rope, dict) else "default"
-    if kind in ("dynamic", "longrope"):
-        return f"its {kind} rotary positions depend on the sequence's length"
-    if getattr(config, "is_encoder_decoder", False):
-        return "it is an encoder-decoder"
-    return ""
-
-
-def _probe(model: Any, cached: CachedDecoder) -> str:
-    """Two ragged sequences, fed in chunks: why the result differs from whole encoding, or ""."""
-    size = model.config.get_text_config().vocab_size
-    draw = np.random.default_rng(0)
-    texts = [draw.integers(0, size, n) for n in (11, 6)]
-    plain = PlainDecoder(model)
-    plain.begin(["", ""], texts)
-    want = plain.logits([0, 1], [[], []])
-    try:
-        cached.begin(["a", "b"], [texts[0][:4], texts[1][:5]])
-        cached.logits([0, 1], [[], []])
-        got = cached.logits([0, 1], [list(texts[0][4:]), list(texts[1][5:])])
-    except (TypeError, ValueError, RuntimeError, AttributeError, LookupError) as exc:
-        return f"its forward pass rejects the cache: {exc}"
-    slack = 1e-3 if want.dtype == model.dtype else 0.1  # half precision is compared loosely
-    error, spread = float((want - got).abs().max()), float(want.std())
-    if not error <= slack * spread:  # also catches NaN
-        return f"its logits differ by {error:.3g} (spread {spread:.3g})"
-    return ""
-
-
-@torch.inference_mode()
-def make_decoder(
-    model: Any, *, cached: bool | None = None, cache_bytes: int | None = None
-) -> Decoder:
-    """The decoder for a causal language model: cached where that gives the same logits.
-
-    Args:
-        model: a transformers causal LM, possibly wrapped by peft.
-        cached: None tries; False never caches; True raises where the cache does not apply.
-        cache_bytes: memory for keys and values; default 768 MiB on a CPU, half of what is free on
-            a CUDA device.
-
-    Raises:
-        DataError: `cached=True` for a model that the cache does not apply to.
-    """
-    if cached is False:
-        return PlainDecoder(model)
-    why = _why_not_cached(model)
-    if not why:
-        decoder = CachedDecoder(model, cache_bytes=cache_bytes)
-        why = _probe(model, decoder)
-        if not why:
-            decoder.clear()
-            return decoder
-    if cached:
-        raise DataError(f"no cache for {type(model).__name__}: {why}; leave `cached` unset")
-    log.warning("no cache for %s: %s; every prompt is encoded whole", type(model).__name__, why)
-    return PlainDecoder(model)

@@ -2,7 +2,7 @@
 
 Owns the `Decoder` protocol and `PlainDecoder`, which encodes every sequence whole at every step
 and works for any causal model. Knows nothing about text, chats or sampling. The quick decoder is in
-`eeflib.policies.cached_decoding`.
+`eeflib.policies.cached_decoding`, the choice between them in `eeflib.policies.cache_probe`.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ import torch
 
 from eeflib.errors import DataError
 from eeflib.policies.base import Conversation, Reply
-from eeflib.policies.cached_decoding import make_decoder
+from eeflib.policies.cache_probe import make_decoder
 from eeflib.policies.constrained import Slots, Trie, Walk, draw, draw_rows
 from eeflib.policies.prompt_tokens import PromptTokens
 from eeflib.records import Usage
@@ -52,7 +52,7 @@ class HuggingFacePolicy:
         device: where to move the model first; None leaves it where it is.
         stop: texts that end a free reply; the reply is cut before them.
         slot_tokens: limit of the text that replaces `<text>` in an admissible action.
-        cached: see `eeflib.policies.cached_decoding.make_decoder`.
+        cached: see `eeflib.policies.cache_probe.make_decoder`.
         cache_bytes: memory for keys and values, see there.
 
     Raises:

@@ -1,0 +1,286 @@
+"""Students by name: `tiny`, `smollm2`, a local folder or a hub name, with or without an adapter.
+
+Owns finding and loading model, tokenizer and adapter, the check that an adapter belongs to its
+base, and `model_fingerprint`. Knows nothing about sampling. Weights are read from safetensors only:
+other formats can run code when opened.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib.util
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from eeflib.errors import DataError, PrerequisiteError
+from eeflib.records import content_hash
+
+__all__ = ["NAMES", "load_folder", "load_student", "model_fingerprint"]
+
+log = logging.getLogger(__name__)
+
+NAMES = ("tiny", "smollm2")
+"""Students that need no download."""
+
+_CARD = "eef_adapter.json"
+_ADAPTER = "adapter_config.json"
+_SIZES = (
+    "model_type",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+)
+_SAMPLED = 65536
+
+
+def load_student(
+    name_or_path: str | Path,
+    *,
+    adapter: str | Path | None = None,
+    device: Any = None,
+    dtype: Any = None,
+) -> tuple[Any, Any]:
+    """(model, tokenizer) of a student, in eval mode.
+
+    Args:
+        name_or_path: `tiny`, `smollm2`, a folder with a model, a folder with an adapter (its base
+            is looked up in it), or a hub name.
+        adapter: a folder written by training: an adapter for this base, or a whole model trained
+            from it (which then replaces it).
+        device: a torch device; None takes the GPU if there is one.
+        dtype: a torch dtype; None is bfloat16 on a GPU that has it, else float32.
+
+    Raises:
+        PrerequisiteError: no such model, no network, a missing extra.
+        DataError: weights that are not safetensors, an adapter for another base.
+    """
+    _need("torch", "transformers")
+    name = str(name_or_path)
+    device, dtype = _placement(device, dtype)
+    if adapter is None and (Path(name) / _ADAPTER).is_file():
+        name, adapter = _base_of(Path(name)), name
+    if adapter is not None and not Path(adapter).is_dir():
+        raise PrerequisiteError(f"no adapter folder at {adapter}; train one, or drop the adapter")
+    if adapter is not None and not (Path(adapter) / _ADAPTER).is_file():
+        return load_folder(Path(adapter), device=device, dtype=dtype)
+    model, tokenizer = _load_base(name, device, dtype)
+    if adapter is not None:
+        model = _adapted(model, name, Path(adapter))
+    return model.eval(), tokenizer
+
+
+def _load_base(name: str, device: Any, dtype: Any) -> tuple[Any, Any]:
+    if name == "tiny":
+        from eeflib.policies.tiny import load_tiny
+
+        model, tokenizer = load_tiny()
+        for weight in model.parameters():  # not model.to(dtype): rotary buffers stay float32
+            weight.data = weight.data.to(dtype)
+        model = model.to(device)
+    elif name == "smollm2":
+        from eeflib.policies.smollm2 import load_smollm2
+
+        model, tokenizer = load_smollm2(device=device, dtype=dtype)
+    elif Path(name).expanduser().is_dir():
+        return load_folder(Path(name).expanduser(), device=device, dtype=dtype)
+    else:
+        return _load_hub(name, device, dtype)
+    model.config.name_or_path = name  # adapters trained from it remember a name, not a folder
+    return model, tokenizer
+
+
+def load_folder(folder: Path, *, device: Any = None, dtype: Any = None) -> tuple[Any, Any]:
+    """(model, tokenizer) of a folder written by `save_pretrained`.
+
+    Raises:
+        DataError: no model there, or none in safetensors.
+    """
+    device, dtype = _placement(device, dtype)
+    if not (folder / "config.json").is_file():
+        raise DataError(f"{folder} holds no config.json, so no model; name another folder")
+    if not list(folder.glob("*.safetensors")):
+        found = sorted(f.name for p in ("*.bin", "*.pt", "*.pth") for f in folder.glob(p))
+        what = f"only {', '.join(found[:3])}, which could run code" if found else "no weights"
+        raise DataError(
+            f"{folder} holds {what}; eeflib reads safetensors: save the model with "
+            "model.save_pretrained(folder)"
+        )
+    return _from_pretrained(str(folder), device, dtype, local_files_only=True)
+
+
+def _load_hub(name: str, device: Any, dtype: Any) -> tuple[Any, Any]:
+    """A hub model; asked about first, for the libraries retry a minute when there is no network."""
+    import httpx
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+    )
+
+    known = f"known students: {', '.join(NAMES)}, a folder with a model, or a hub name (owner/name)"
+    close = difflib.get_close_matches(name, NAMES, 1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    if name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1:
+        raise PrerequisiteError(f"no folder at {name}; {known}")
+    online = True
+    try:
+        HfApi().model_info(name, timeout=10)
+    except GatedRepoError as exc:
+        raise PrerequisiteError(
+            f"the model {name} asks for its licence to be accepted: do so on its hub page and log "
+            "in with `hf auth login`"
+        ) from exc
+    except (RepositoryNotFoundError, HFValidationError) as exc:
+        raise PrerequisiteError(f"no model named {name!r} on the hub; {hint}{known}") from exc
+    except (OfflineModeIsEnabled, httpx.HTTPError) as exc:
+        log.debug("the hub does not answer (%s): looking for %s in the local cache", exc, name)
+        online = False
+    try:
+        return _from_pretrained(name, device, dtype, local_files_only=not online)
+    except OSError as exc:
+        if online:
+            raise PrerequisiteError(
+                f"the model {name} cannot be loaded: {_line(exc)}; it must be a causal language "
+                "model with safetensors weights"
+            ) from exc
+        raise PrerequisiteError(
+            f"no model named {name!r} here, and the hub cannot be reached; {hint}{known}; hub "
+            "names need a network once"
+        ) from exc
+
+
+def _from_pretrained(
+    name: str, device: Any, dtype: Any, *, local_files_only: bool
+) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=local_files_only)
+        model = AutoModelForCausalLM.from_pretrained(
+            name, dtype=dtype, use_safetensors=True, local_files_only=local_files_only
+        )
+    except (ValueError, KeyError) as exc:
+        raise DataError(f"{name} cannot be loaded as a causal model: {_line(exc)}") from exc
+    except OSError as exc:
+        if not Path(name).is_dir():
+            raise
+        raise DataError(f"the model in {name} is incomplete: {_line(exc)}") from exc
+    return model.to(device).eval(), tokenizer
+
+
+def _adapted(model: Any, name: str, folder: Path) -> Any:
+    """`model` with the adapter in `folder`, if it belongs to it."""
+    _need("peft")
+    from peft import PeftModel
+
+    card, settings = _read(folder / _CARD), _read(folder / _ADAPTER)
+    if not list(folder.glob("adapter_model*.safetensors")):
+        raise DataError(f"{folder} holds no adapter_model.safetensors; train it again")
+    base = str(card.get("base") or settings.get("base_model_name_or_path") or "")
+    wanted = card.get("base_fingerprint")
+    if wanted:
+        have = model_fingerprint(model)
+        if have != wanted:
+            raise DataError(
+                f"the adapter in {folder} was trained for another base: it needs "
+                f"{base or 'a model'} with fingerprint {wanted}, {name} has {have}; load that base "
+                "or train the adapter again"
+            )
+    elif base and _last(base) != _last(name):
+        raise DataError(
+            f"the adapter in {folder} was trained for {base}, not for {name}; load that base"
+        )
+    try:
+        return PeftModel.from_pretrained(model, str(folder), use_safetensors=True)
+    except (RuntimeError, ValueError, KeyError) as exc:  # shapes or layers that are not there
+        raise DataError(
+            f"the adapter in {folder} does not fit {name}: {_line(exc)}; it was trained for "
+            f"{base or 'another base'}"
+        ) from exc
+
+
+def _base_of(folder: Path) -> str:
+    card, settings = _read(folder / _CARD), _read(folder / _ADAPTER)
+    base = card.get("base") or settings.get("base_model_name_or_path")
+    if not base:
+        raise DataError(f"{folder / _ADAPTER} names no base model; give the base by name as well")
+    return str(base)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as exc:
+        raise DataError(f"{path} is not readable JSON: {exc}; train the adapter again") from exc
+    if not isinstance(found, dict):
+        raise DataError(f"{path} does not hold a JSON object; train the adapter again")
+    return found
+
+
+def model_fingerprint(model: Any) -> str:
+    """16 hex digits that identify a base by its architecture's sizes and its weights.
+
+    Every weight tensor enters, large ones by 65,536 evenly spaced values, rounded to bfloat16: a
+    model gives the same fingerprint in float32 and bfloat16, on any device, bare or under an
+    adapter (whose own weights do not count).
+    """
+    import torch
+
+    config = model.config.get_text_config()
+    sizes = {key: getattr(config, key, None) for key in _SIZES}
+    digest = hashlib.sha256()
+    for name, weight in sorted(_base_weights(model)):
+        flat = weight.detach().reshape(-1)
+        step = max(1, flat.numel() // _SAMPLED)
+        values = flat[::step].to(torch.bfloat16).cpu().contiguous().view(torch.int16)
+        digest.update(f"{name}{tuple(weight.shape)}".encode())
+        digest.update(values.numpy().astype("<i2").tobytes())
+    return content_hash([sizes, digest.hexdigest()])
+
+
+def _base_weights(model: Any) -> list[tuple[str, Any]]:
+    out = []
+    for name, weight in model.named_parameters():
+        if ".lora_" in name or ".modules_to_save." in name:
+            continue
+        plain = name.removeprefix("base_model.model.").replace(".base_layer.", ".")
+        out.append((plain.replace(".original_module.", "."), weight))
+    return out
+
+
+def _placement(device: Any, dtype: Any) -> tuple[Any, Any]:
+    import torch
+
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(device)
+    if dtype is None:
+        half = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        dtype = torch.bfloat16 if half else torch.float32
+    return device, dtype
+
+
+def _need(*modules: str) -> None:
+    missing = [m for m in modules if importlib.util.find_spec(m) is None]
+    if missing:
+        raise PrerequisiteError(
+            f"students need {', '.join(missing)}: pip install 'eeflib[train]' (on a machine "
+            "without a GPU install the CPU build of torch first)"
+        )
+
+
+def _last(name: str) -> str:
+    return name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1].lower()
+
+
+def _line(exc: BaseException) -> str:
+    return str(exc).strip().splitlines()[0][:300] if str(exc).strip() else type(exc).__name__
