@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+import click
 import typer
 
 from eeflib.errors import DataError, EefError
@@ -87,9 +88,7 @@ def demo(
 @app.command()
 def report(
     run: Annotated[Path, typer.Argument(help="a run folder")],
-    out: Annotated[
-        Path | None, typer.Option(help="where to write; default RUN/report.html")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="default: RUN/report.html")] = None,
 ) -> None:
     """Write the one-file HTML report of a run."""
     from eeflib.analysis.report import write_report
@@ -152,9 +151,6 @@ def main() -> None:
     except (typer.Abort, KeyboardInterrupt):
         typer.echo("eef: interrupted; the same command goes on where it was", err=True)
         sys.exit(130)
-    except Exception as exc:  # noqa: BLE001 - click's own errors know how to show themselves
-        show = getattr(exc, "show", None)
-        if show is None:
-            raise
-        show()
-        sys.exit(getattr(exc, "exit_code", 2))
+    except click.ClickException as exc:  # a wrong option, an unknown command
+        exc.show()
+        sys.exit(exc.exit_code)

@@ -159,7 +159,9 @@ class RunningEpisode:
         self.state_key = str(info.get("state_key", ""))
         self.left -= 1
         self.terminated = result.terminated
-        self.truncated = not result.terminated and (result.truncated or self.left <= 0)
+        self.truncated = not result.terminated and (
+            result.truncated or self.left <= 0 or reply.stop
+        )
         if not self.over:
             shown = self.fmt.observation(result.text, self.episode.task.instruction)
             self.messages += [Message("assistant", self.fmt.reply(step)), Message("user", shown)]

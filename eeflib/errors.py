@@ -38,7 +38,7 @@ class RestoreMismatch(EefError):
 
 
 class PrerequisiteError(EefError):
-    """Something must be installed, configured or provided first (Java, a key, an extra, a model)."""
+    """Something must be installed, configured or provided first (Java, a key, a model)."""
 
 
 class DataError(EefError):

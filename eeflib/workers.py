@@ -124,8 +124,8 @@ def run_jobs(
     """Run `jobs`, each as soon as those it needs are done; name -> what the call returned.
 
     Workers are started afresh (no fork: Java and torch do not survive one) and share the cores:
-    more threads than cores collapse the speed of small models. If a job raises, no further one is started, the running ones
-    are awaited, and the first error is raised.
+    more threads than cores collapse the speed of small models. If a job raises, no further one is
+    started, the running ones are awaited, and the first error is raised.
 
     Args:
         folder: the run folder, whose lock the caller holds.

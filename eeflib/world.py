@@ -69,16 +69,13 @@ def scienceworld_world(seed: int, counts: Mapping[str, int]) -> World:
     from eeflib.policies.noisy_gold import NoisyGoldTeacher
 
     tasks: list[Task] = []
-    for split, total in counts.items():
-        if total:
+    with ScienceWorldEnv() as env:
+        for split, total in counts.items():
             per_type = -(-total // len(CHEAP_TASKS))
-            drawn = scienceworld_tasks(CHEAP_TASKS, per_type, split=split, seed=seed)
-            tasks += drawn[:total]
-    env = ScienceWorldEnv()
-    try:
-        gold = {t.id: env.gold_actions(t) for t in tasks if t.split == "train"}
-    finally:
-        env.close()
+            drawn = scienceworld_tasks(CHEAP_TASKS, per_type, split=split, seed=seed, env=env)
+            # thinned out evenly, so that no task type is cut off at the end
+            tasks += [drawn[i * len(drawn) // total] for i in range(min(total, len(drawn)))]
+        gold = {t.id: env.gold_actions(t) for t in tasks}
     return World("scienceworld", tuple(tasks), ScienceWorldEnv, NoisyGoldTeacher(gold, seed=seed))
 
 

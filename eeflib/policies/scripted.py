@@ -24,11 +24,13 @@ __all__ = ["ScriptedShopper", "Skill"]
 _ASIN = re.compile(r"^B[A-Z0-9]{9}$")
 _WORD = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 _PRICE_LIMIT = re.compile(r",? and price lower than [\d.]+ dollars.*$")
-_SUB_PAGES = {"Description", "Features", "Reviews", "Attributes"}
 _STOP = frozenset(
-    "a also am an and are be buy can described find for get help i in is looking me must my need "
-    "new of on or order our out please ran shopping show sister so some that the to us want wants "
-    "we which who with would you like it these this described as".split()
+    re.findall(
+        r"\w+",
+        "a also am an and are be buy can described find for get help i in is looking me must my "
+        "need new of on or order our out please ran shopping show sister so some that the to us "
+        "want wants we which who with would you like it these this described as",
+    )
 )
 
 

@@ -141,7 +141,7 @@ def make_document(rng: np.random.Generator, max_items: int = 10) -> Document:
         turns.append(_find_turn(rng, noun, wanted, pool, n, present, page, rng.random() < 0.6))
     if with_hidden:
         yes = rng.random() < 0.5
-        lines = _pick(rng, lexicon.FILLER, 2) + [f"{hidden[0] if yes else hidden[1]}".capitalize()]
+        lines = [*_pick(rng, lexicon.FILLER, 2), hidden[0 if yes else 1].capitalize()]
         text = " [SEP] ".join(["read", *[lines[i] for i in rng.permutation(3)]])
         turns.append((text, "yes" if yes else "no", []))
     if rng.random() < 0.6:
@@ -153,7 +153,7 @@ def make_document(rng: np.random.Generator, max_items: int = 10) -> Document:
 
 
 def encode(doc: Document, tokenizer) -> tuple[list[int], list[int], list[int], list[int]]:
-    """(input_ids, labels, hints, id_hints), aligned: what position i must predict, -100 for nothing.
+    """(input_ids, labels, hints, id_hints), aligned: what position i must predict or -100.
 
     Hints sit on every word of a listing's title (does the instruction say it?) and on its last
     token, the price (does the listing match?); `id_hints`, on the price, name the listing's id.

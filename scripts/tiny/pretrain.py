@@ -66,13 +66,15 @@ def batch_of(rng, tokenizer, size, max_items):
     return [torch.from_numpy(x).long() for x in out]
 
 
-def losses(model, ids, labels, hints, id_hints, marks, heads):
+def losses(model, ids, labels, hints, id_hints, marks, heads, hint_layer):
     """(answers, reading hints, id hints): mean cross-entropies.
 
-    A hint competes only with its own kind of token (`marks` or `heads`), so the two kinds can
-    share a position.
+    Hints are read off after layer `hint_layer`, so that what was read is there for the layers
+    above to answer with. A hint competes only with its own kind of token (`marks` or `heads`), so
+    the two kinds can share a position.
     """
-    hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state
+    out = model.model(input_ids=ids, use_cache=False, output_hidden_states=True)
+    hidden, early = out.last_hidden_state, model.model.norm(out.hidden_states[hint_layer])
     at = labels >= 0
     answer = F.cross_entropy(model.lm_head(hidden[at]), labels[at])
     out = [answer]
@@ -81,7 +83,7 @@ def losses(model, ids, labels, hints, id_hints, marks, heads):
         if not at.any():
             out.append(answer.detach() * 0)
             continue
-        logits = hidden[at] @ model.lm_head.weight[kind].T
+        logits = early[at] @ model.lm_head.weight[kind].T
         out.append(F.cross_entropy(logits, torch.searchsorted(kind, target[at])))
     return out
 
@@ -133,6 +135,7 @@ def main() -> None:
     p.add_argument("--matching-layers", type=int, default=2)
     p.add_argument("--matching-std", type=float, default=0.1)
     p.add_argument("--hint-weight", type=float, default=0.5)
+    p.add_argument("--hint-layer", type=int, default=3, help="of --layers, counted from 1")
     p.add_argument("--curriculum", type=float, default=0.35, help="share of steps on short pages")
     p.add_argument("--seed", type=int, default=1)
     args = p.parse_args()
@@ -165,7 +168,7 @@ def main() -> None:
         progress = step / max(1.0, args.curriculum * args.steps)
         max_items = min(10, 3 + int(8 * max(0.0, progress - 0.35) / 0.65))
         batch = batch_of(rng, tokenizer, args.batch, max_items)
-        answer_loss, hint_loss, id_loss = losses(model, *batch, marks, heads)
+        answer_loss, hint_loss, id_loss = losses(model, *batch, marks, heads, args.hint_layer)
         loss = answer_loss + args.hint_weight * (hint_loss + id_loss)
         opt.zero_grad()
         loss.backward()
