@@ -10,7 +10,7 @@ import pandas as pd
 
 from eeflib.analysis import palette, summaries, svg, transcripts
 from eeflib.analysis.findings import Annotated, Findings
-from eeflib.analysis.markup import cell, escape, table
+from eeflib.analysis.markup import cell, clean, escape, table
 from eeflib.analysis.page import Section, missing
 from eeflib.analysis.results import percent
 
@@ -33,7 +33,7 @@ def recovery(found: Findings) -> Section:
     for i, (group, look) in enumerate(looks.items()):
         part = curve[curve["group"] == group]
         points = tuple(
-            svg.Point(k, p, lo, hi, f"{group}, s{k}: won {w} of {n} rollouts, {percent(p)}")
+            svg.Point(k, p, lo, hi, _point_note(group, k, p, lo, hi, w, n))
             for k, p, lo, hi, w, n in zip(
                 *(part[c] for c in ("k", "p", "low", "high", "wins", "n")), strict=True
             )
@@ -53,12 +53,19 @@ def recovery(found: Findings) -> Section:
         "<p>The student was put into the states that the teacher passed through on tasks it "
         f"failed, and went on from there.</p>{chart}"
         f'<p class="note">{escape(method, 60)}, iteration {iteration}: the student as it was '
-        "before that iteration's training. Bands are Wilson intervals over rollouts. States with a high k "
-        "exist only where the teacher acted long enough, so points differ in the tasks behind "
-        "them.</p>"
+        "before that iteration's training. Bands are Wilson intervals over rollouts. States with a "
+        "high k exist only where the teacher acted long enough, so points differ in the tasks "
+        "behind them.</p>"
         f"<h3>First solved from where?</h3>{_reachable(summaries.reachable(found.states))}"
     )
     return Section("recovery", name, "Recovery", body)
+
+
+def _point_note(group: str, k: int, p: float, low: float, high: float, w: int, n: int) -> str:
+    return (
+        f"{clean(group, 40)}, s{k}: won {w} of {n} rollouts, {percent(p)} "
+        f"[{percent(low)}, {percent(high)}]"
+    )
 
 
 def _reachable(reach: pd.DataFrame) -> str:

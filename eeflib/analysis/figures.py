@@ -33,7 +33,7 @@ _GRID = "rgba(128,128,128,0.25)"
 
 def win_rate_figure(evaluations: pd.DataFrame) -> go.Figure:
     """Win rate per fine-tuning iteration by method, 95 % band; from `frames.evaluations`."""
-    table = summaries.win_rates(evaluations)
+    table = summaries.courses(summaries.win_rates(evaluations))
     figure = _lines(table, "method", "iteration", "rate", palette.method_looks)
     figure.update_layout(title="Win rate per iteration (test tasks)")
     figure.update_xaxes(title="fine-tuning iteration (0 = behaviour cloning)", dtick=1)

@@ -54,16 +54,19 @@ class Findings:
 
     @cached_property
     def outcomes(self) -> dict[str, list[Outcome]]:
-        """The last iteration of each method on test tasks, by method; without the teacher."""
+        """The last iteration of each method, by method, on test tasks (any, if there are none)."""
         out: dict[str, list[Outcome]] = {}
-        test = [o for o in self.run.outcomes if o.split == "test"] or self.run.outcomes
-        for o in last_iteration(test):
+        for o in last_iteration(self._test):
             out.setdefault(o.method, []).append(o)
         return {m: out[m] for m in palette.order(out)}
 
     @cached_property
+    def _test(self) -> list[Outcome]:
+        return [o for o in self.run.outcomes if o.split == "test"] or self.run.outcomes
+
+    @cached_property
     def evaluations(self) -> pd.DataFrame:
-        return frames.evaluations(o for o in self.run.outcomes if o.method != TEACHER)
+        return frames.evaluations(self.run.outcomes)
 
     @cached_property
     def trajectories(self) -> pd.DataFrame:
@@ -80,7 +83,7 @@ class Findings:
     @cached_property
     def states(self) -> pd.DataFrame:
         """Of the method and iteration that `summaries.pick_iteration` names."""
-        return summaries.pick_iteration(frames.states(self.branches, self.trajectories))
+        return frames.states(summaries.pick_iteration(self.branches), self.trajectories)
 
     @cached_property
     def actions(self) -> pd.DataFrame:
@@ -134,11 +137,11 @@ class Findings:
     @cached_property
     def _comparisons(self) -> tuple[dict[str, PairedDifference], list[str]]:
         out, faults = {}, []
-        for method, outcomes in self.outcomes.items():
+        for method in self.outcomes:
             if method == self.focus:
                 continue
             try:
-                out[method] = paired_difference(self.outcomes[self.focus], outcomes)
+                out[method] = paired_difference(*self.matched(method))
             except DataError as exc:
                 faults.append(f"{self.focus} against {method}: {exc}")
         return out, faults
@@ -150,8 +153,35 @@ class Findings:
         out = {}
         for method in dict.fromkeys(m for m in (sft, self.baseline) if m and m != self.focus):
             if method in self.paired:  # else the tasks differ, and `faults` says so
-                out[method] = gained_lost(self.outcomes[method], self.outcomes[self.focus])
+                own, other = self.matched(method)
+                out[method] = gained_lost(other, own)
         return out
+
+    def matched(self, method: str) -> tuple[list[Outcome], list[Outcome]]:
+        """Outcomes of the focus and of `method` after the same number of iterations, per seed.
+
+        An ablation may run fewer iterations, a killed run may have finished fewer: then the focus
+        is taken at that iteration. Methods that do not iterate (last iteration 0) are compared as
+        they are.
+        """
+        last: dict[tuple[str, int], int] = {}
+        for group in (self.outcomes[self.focus], self.outcomes[method]):
+            last.update({(o.method, o.seed): o.iteration for o in group})
+
+        def pick(own: str, other: str) -> list[Outcome]:
+            out = []
+            for o in self._test:
+                if o.method == own:
+                    limit = last.get((other, o.seed), 0)
+                    final = last[own, o.seed]
+                    out += [o] if o.iteration == (min(limit, final) if limit else final) else []
+            return out
+
+        return pick(self.focus, method), pick(method, self.focus)
+
+    def iteration(self, method: str) -> int:
+        """The highest iteration of `method` that is evaluated."""
+        return max((o.iteration for o in self.outcomes.get(method, [])), default=0)
 
     @cached_property
     def annotated(self) -> list[Annotated]:

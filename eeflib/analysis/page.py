@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from eeflib.analysis import transcripts
 from eeflib.analysis.markup import escape
 from eeflib.analysis.palette import GROUPS, LABELS, Look
 
-__all__ = ["Section", "document", "missing", "series_names"]
+__all__ = ["Ink", "Section", "document", "inks", "missing"]
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
@@ -93,6 +94,14 @@ footer{color:var(--soft);font-size:.85rem;padding-top:3.5em;padding-bottom:4em}
 """
 
 
+class Ink(NamedTuple):
+    """How a series is drawn on the page."""
+
+    css: str
+    """Its colour, following light and dark mode."""
+    look: Look
+
+
 @dataclass(frozen=True)
 class Section:
     """One part of the page."""
@@ -110,9 +119,9 @@ def missing(text: str) -> str:
     return f'<p class="missing">{text}</p>'
 
 
-def series_names(names: Sequence[str]) -> dict[str, str]:
-    """Name from a file -> CSS colour that the page defines for it."""
-    return {name: f"var(--s-{i})" for i, name in enumerate(names)}
+def inks(looks: Mapping[str, Look]) -> dict[str, Ink]:
+    """Name from a file -> its look with a CSS colour that the page defines for it."""
+    return {name: Ink(f"var(--s-{i})", look) for i, (name, look) in enumerate(looks.items())}
 
 
 def document(
@@ -123,7 +132,7 @@ def document(
     looks: Mapping[str, Look],
     footer: str,
 ) -> str:
-    """The whole page; `looks` in the order given to `series_names`.
+    """The whole page; `looks` in the order given to `inks`.
 
     Args:
         title: plain text.

@@ -13,9 +13,10 @@ from typing import Any
 
 from eeflib.analysis import evidence, palette, results
 from eeflib.analysis.findings import Findings
-from eeflib.analysis.markup import code, escape, table
-from eeflib.analysis.page import Section, document, missing, series_names
+from eeflib.analysis.markup import clean, code, escape, table
+from eeflib.analysis.page import Ink, Section, document, inks, missing
 from eeflib.analysis.run import TEACHER, Run
+from eeflib.evaluate import win_rate
 from eeflib.jsonl import write_atomic
 
 __all__ = ["render_report", "write_report"]
@@ -42,17 +43,19 @@ def write_report(run_dir: str | Path, out: str | Path | None = None) -> Path:
 def render_report(run: Run) -> str:
     """The report's HTML."""
     found = Findings(run)
-    looks = palette.method_looks(found.methods)
-    colours = series_names(list(looks))
+    cases = {name: Findings(inner) for name, inner in run.cases().items()}
+    looks = palette.method_looks(m for f in (found, *cases.values()) for m in f.methods)
+    drawn = inks(looks)
     sections = [
-        results.headline(found, colours),
-        results.paired(found, colours),
-        results.iterations(found, colours),
+        results.headline(found, drawn),
+        results.paired(found, drawn),
+        results.iterations(found, drawn),
         evidence.recovery(found),
         evidence.recovery_map(found),
         evidence.failure(found),
         results.gained(found),
         evidence.simplicity(found),
+        *(case(name, inner, drawn) for name, inner in cases.items()),
         counted(found),
         reproduce(run),
         notes(found),
@@ -85,6 +88,23 @@ def _about(run: Run) -> str:
     if isinstance(created, str):
         out.append(escape(created[:10]))
     return " &middot; ".join(out) or "An empty run folder"
+
+
+def case(name: str, found: Findings, drawn: Mapping[str, Ink]) -> Section:
+    """The methods of another case inside the run, such as a better teacher, in short."""
+    run = found.run
+    note = run.summary.get("note")
+    title = f"Another case: {clean(name, 40).replace('-', ' ')}"
+    body = f"<p>{escape(note, 400)}.</p>" if isinstance(note, str) and note else ""
+    if run.teacher_outcomes:
+        rate = win_rate(run.teacher_outcomes)
+        body += (
+            f"<p>The teacher solved {results.percent(rate.rate)} of its {rate.n} training tasks in "
+            "this case.</p>"
+        )
+    body += results.headline(found, drawn).body + results.paired(found, drawn).body
+    anchor = "case-" + "".join(c for c in name if c.isascii() and c.isalnum())
+    return Section(anchor, title, clean(name, 24).replace("-", " "), body)
 
 
 def counted(found: Findings) -> Section:
@@ -147,18 +167,25 @@ def counted(found: Findings) -> Section:
 
 
 def _noted(found: Findings) -> str:
-    """Numbers that only the pipeline knows, such as samples dropped as too long."""
-    known = {"method", "win_rate", "reward", "simulations", "seconds"}
-    rows = [
-        [escape(method, 60), escape(key, 60), f"{value:,}"]
-        for method, row in found.reported.items()
-        for key, value in row.items()
-        if key not in known and isinstance(value, (int, float)) and not isinstance(value, bool)
-    ]
-    if not rows:
+    """Numbers that only the pipeline knows: tokens trained, samples dropped as too long, ..."""
+    totals: dict[tuple[str, str], float] = {}
+    for place, noted in found.run.phases("select"):
+        for key, value in noted.items():
+            if isinstance(value, int):
+                totals[place.method, key] = totals.get((place.method, key), 0) + value
+    known = {"method", "win_rate", "reward", "simulations", "seconds", "n", "sd_over_seeds"}
+    for method, row in found.reported.items():
+        for key, value in row.items():
+            if key not in known and isinstance(value, (int, float)) and not isinstance(value, bool):
+                totals[method, key] = value
+    if not totals:
         return ""
+    dropped = {k: int(n) for k, n in totals.items() if "dropped" in k[1] and n}
+    said = "; ".join(f"{escape(m, 60)}: {n:,} {escape(key, 60)}" for (m, key), n in dropped.items())
+    rows = [[escape(m, 60), escape(key, 60), f"{value:,}"] for (m, key), value in totals.items()]
     return (
-        '<details class="more"><summary>Further counts the run noted</summary>'
+        f"<p>Samples dropped before training: {said or 'none'}.</p>"
+        '<details class="more"><summary>Tokens, solutions and further counts</summary>'
         f"{table(('Method', 'count', 'value'), rows, numbers=(2,))}</details>"
     )
 

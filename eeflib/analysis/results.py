@@ -13,7 +13,7 @@ from typing import Any
 from eeflib.analysis import palette, summaries, svg
 from eeflib.analysis.findings import Findings
 from eeflib.analysis.markup import clean, escape, table
-from eeflib.analysis.page import Section, missing
+from eeflib.analysis.page import Ink, Section, missing
 from eeflib.analysis.run import TEACHER
 from eeflib.evaluate import GainedLost, PairedDifference, mean_reward, pooled, win_rate
 
@@ -49,7 +49,10 @@ def lede(found: Findings) -> str:
                     f"{points(p.high)})"
                 )
         out.append(f"{sentence}.")
-    if found.run.teacher_outcomes:
+    if TEACHER in found.outcomes:
+        teacher = win_rate(found.outcomes[TEACHER])
+        out.append(f"The teacher it learned from solves {percent(teacher.rate)} of the same tasks.")
+    elif found.run.teacher_outcomes:
         teacher = win_rate(found.run.teacher_outcomes)
         out.append(f"The teacher it learned from solved {percent(teacher.rate)} of its own tasks.")
     reach = summaries.reachable(found.states)
@@ -62,9 +65,9 @@ def lede(found: Findings) -> str:
     return " ".join(out) or "This run holds no results yet."
 
 
-def headline(found: Findings, colours: Mapping[str, str]) -> Section:
+def headline(found: Findings, inks: Mapping[str, Ink]) -> Section:
     """One row per method."""
-    rows = [_method_row(found, m, colours[m]) for m in found.methods]
+    rows = [_method_row(found, m, inks[m]) for m in found.methods]
     if not rows:
         body = missing(
             "No method has been evaluated yet: there is no <code>evaluations.jsonl</code> and no "
@@ -88,7 +91,8 @@ def headline(found: Findings, colours: Mapping[str, str]) -> Section:
     seeds = sorted({o.seed for group in found.outcomes.values() for o in group})
     caption = (
         "Win rate: share of solved tasks, last fine-tuning iteration, Wilson interval over all "
-        "evaluations. Seed sd: standard deviation of the seeds' win rates, in points. "
+        "evaluations. Seed sd: standard deviation of the seeds' win rates, in points. Simulations "
+        "(student rollouts) and seconds are per seed. "
     )
     if sizes:
         each = f"in each of {len(seeds)} seeds" if len(seeds) > 1 else "of one seed"
@@ -109,7 +113,7 @@ def headline(found: Findings, colours: Mapping[str, str]) -> Section:
     return Section("methods", "The methods, side by side", "Methods", body)
 
 
-def _method_row(found: Findings, method: str, colour: str) -> list[str]:
+def _method_row(found: Findings, method: str, ink: Ink) -> list[str]:
     reported = found.reported.get(method, {})
     outcomes = found.outcomes.get(method) or (
         found.run.teacher_outcomes if method == TEACHER else []
@@ -123,17 +127,18 @@ def _method_row(found: Findings, method: str, colour: str) -> list[str]:
         bounds = reported.get("interval")
         pair = bounds if isinstance(bounds, list) and len(bounds) == 2 else [None, None]
         low, high, sd = _number(pair[0]), _number(pair[1]), math.nan
-    look = palette.method_looks(found.methods)[method]
     dagger = " \u2020" if method == TEACHER and method not in found.outcomes else ""
-    swatch = f'<span class="swatch" style="--c:{colour}">{look.glyph}</span>'
-    name = f"{swatch}{escape(method, 60)}{dagger}"
+    swatch = f'<span class="swatch" style="--c:{ink.css}">{ink.look.glyph}</span>'
+    last, usual = found.iteration(method), found.iteration(found.focus)
+    after = f" <small>after {last} of {usual} iterations</small>" if 0 < last < usual else ""
+    name = f"{swatch}{escape(method, 60)}{dagger}{after}"
     interval = "" if math.isnan(low + high) else f"{low * 100:.1f} \u2013 {high * 100:.1f}"
     simulations, seconds = _number(reported.get("simulations")), _number(reported.get("seconds"))
     return [
         f"<strong>{name}</strong>" if method == found.focus else name,
         percent(rate),
         interval,
-        "" if math.isnan(low + high) else svg.interval_strip(rate, low, high, colour),
+        "" if math.isnan(low + high) else svg.interval_strip(rate, low, high, ink.css),
         "\u2013" if math.isnan(sd) else f"{sd * 100:.1f}",
         "\u2013" if math.isnan(reward) else f"{reward:.2f}",
         "\u2013" if math.isnan(simulations) else f"{simulations:,.0f}",
@@ -141,7 +146,7 @@ def _method_row(found: Findings, method: str, colour: str) -> list[str]:
     ]
 
 
-def paired(found: Findings, colours: Mapping[str, str]) -> Section:
+def paired(found: Findings, inks: Mapping[str, Ink]) -> Section:
     """The focus against every other method, seed by seed."""
     name = "Is the difference real?"
     faults = "".join(missing(f"Not comparable: {escape(f)}") for f in found.faults)
@@ -151,12 +156,13 @@ def paired(found: Findings, colours: Mapping[str, str]) -> Section:
     main = found.paired.get(found.baseline) or next(iter(found.paired.values()))
     rows = [
         svg.Row(
-            name=f"{clean(p.a, 24)} \u2212 {clean(p.b, 24)}",
+            name=f"{clean(p.a, 24)} \u2212 {clean(p.b, 24)}"
+            + (f" ({found.iteration(method)} it.)" if _early(found, method) else ""),
             dots=p.differences if p.basis == "seeds" else (),
             value=p.mean,
             low=p.low,
             high=p.high,
-            colour=colours[method],
+            colour=inks[method].css,
             note=_spoken(p),
         )
         for method, p in found.paired.items()
@@ -176,11 +182,17 @@ def paired(found: Findings, colours: Mapping[str, str]) -> Section:
             "One seed only: the interval is a bootstrap over tasks and p is McNemar's exact test. "
             "It says nothing about what another training seed would give. "
         )
+    if any(_early(found, m) for m in found.paired):
+        how += "(n it.): both methods after n iterations, since one of them ran no more. "
     left_out = sorted({s for p in found.paired.values() for s in p.unpaired})
     if left_out:
         how += f"Left out, because not all methods finished them: seeds {_join(left_out)}. "
     body = f'<p>{_sentence(main)}</p>{chart}<p class="note">{how}</p>{faults}'
     return Section("difference", name, "Difference", body)
+
+
+def _early(found: Findings, method: str) -> bool:
+    return 0 < found.iteration(method) < found.iteration(found.focus)
 
 
 def _sentence(p: PairedDifference) -> str:
@@ -212,14 +224,15 @@ def _p_text(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
 
-def iterations(found: Findings, colours: Mapping[str, str]) -> Section:
+def iterations(found: Findings, inks: Mapping[str, Ink]) -> Section:
     """Win rate per fine-tuning iteration."""
     name = "How each method got there"
-    rates = summaries.win_rates(found.evaluations)
+    rates = summaries.courses(summaries.win_rates(found.evaluations))
     if rates.empty:
         return Section("iterations", name, "Iterations", missing("No evaluation recorded yet."))
     series = []
-    for method, look in palette.method_looks(rates["method"]).items():
+    for method in palette.order(rates["method"]):
+        ink = inks[method]
         part = rates[rates["method"] == method]
         points_of = tuple(
             svg.Point(i, r, lo, hi, f"{method}, iteration {i}: {percent(r)} ({w} of {n})")
@@ -227,7 +240,7 @@ def iterations(found: Findings, colours: Mapping[str, str]) -> Section:
                 *(part[c] for c in ("iteration", "rate", "low", "high", "wins", "n")), strict=True
             )
         )
-        series.append(svg.Series(method, points_of, colours[method], look.dash, look.marker))
+        series.append(svg.Series(method, points_of, ink.css, ink.look.dash, ink.look.marker))
     chart = svg.line_chart(
         series,
         x_label="fine-tuning iteration (0 = cloning the teacher's successes)",
@@ -254,8 +267,8 @@ def gained(found: Findings) -> Section:
     for method, change in found.gained.items():
         head = (
             f"<h3>{escape(found.focus, 60)} against {escape(method, 60)}</h3>"
-            f"<p>{len(change.gained)} tasks gained, {len(change.lost)} lost, {len(change.both)} solved by both, "
-            f"{len(change.never)} by neither.</p>"
+            f"<p>{len(change.gained)} tasks gained, {len(change.lost)} lost, "
+            f"{len(change.both)} solved by both, {len(change.never)} by neither.</p>"
         )
         parts.append(head + _levels_table(change))
     note = (

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -43,8 +43,19 @@ class Run:
     Missing files are empty lists, missing JSON is an empty dict.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, summary: dict[str, Any] | None = None) -> None:
+        """No file is read yet.
+
+        Args:
+            path: the folder.
+            summary: instead of its `summary.json`.
+
+        Raises:
+            DataError: there is no such folder.
+        """
         self.path = Path(path)
+        if summary is not None:
+            self.summary = summary
         if not self.path.is_dir():
             raise DataError(f"no run folder at {self.path}; run `eef demo --run {self.path}` first")
         self._problems: dict[str, None] = {}
@@ -114,6 +125,21 @@ class Run:
             for sample in self._records(path, Sample):
                 yield place._replace(iteration=max(place.iteration, 0)), sample
 
+    def cases(self) -> dict[str, Run]:
+        """Runs inside this one, `RUN/CASE/seed-S/...`, such as the same with another teacher."""
+        out = {}
+        for folder in sorted({p.parent for p in self.path.glob("*/seed-*")}):
+            noted = self.summary.get(folder.name.replace("-", "_"))
+            out[folder.name] = Run(folder, noted if isinstance(noted, dict) else {})
+        return out
+
+    def phases(self, phase: str) -> Iterator[tuple[Place, dict[str, Any]]]:
+        """What the finished phase `phase` (`select`, `train`, ...) of each iteration noted."""
+        for path, place in self._files("phases"):
+            data = self._json(str((path / f"{phase}.json").relative_to(self.path)))
+            if isinstance(data.get("summary"), dict):
+                yield place, data["summary"]
+
     @cached_property
     def method_names(self) -> dict[str, str]:
         """Folder name -> method name, as its outcomes spell it."""
@@ -128,18 +154,15 @@ class Run:
         default = _list(self.manifest.get("seeds")) or [self.manifest.get("seed", 0)]
         out = []
         for path in self.path.rglob(name):
-            seed, method, iteration = default[0] if isinstance(default[0], int) else 0, "", -1
-            for part in path.relative_to(self.path).parts[:-1]:
-                if match := re.fullmatch(r"(seed|iter)-(\d+)", part):
-                    number = int(match.group(2))
-                    seed, iteration = (
-                        (number, iteration) if match.group(1) == "seed" else (seed, number)
-                    )
-                else:
-                    method = part
+            place = _place(path.relative_to(self.path).parts[:-1])
+            if place is None:  # of another case inside this run, see `cases`
+                continue
+            if place.seed < 0:
+                place = place._replace(seed=default[0] if isinstance(default[0], int) else 0)
             if resolve:
-                method = self.method_names.get(method, method)
-            out.append((path, Place(seed, method, iteration)))
+                name_of = self.method_names
+                place = place._replace(method=name_of.get(place.method, place.method))
+            out.append((path, place))
         return sorted(out, key=lambda item: (item[1], item[0]))
 
     def _by_seed(self, name: str, cls: type[R]) -> dict[int, list[R]]:
@@ -175,6 +198,21 @@ class Run:
             self._problems[f"{name}: holds a {type(data).__name__}, not an object"] = None
             return {}
         return data
+
+
+def _place(folders: Sequence[str]) -> Place | None:
+    """The place of `[seed-S/][METHOD/][iter-I]`, -1 for what is not said; None for other paths."""
+    rest = list(folders)
+    seed = iteration = -1
+    if rest and (match := re.fullmatch(r"seed-(\d+)", rest[0])):
+        seed = int(match.group(1))
+        rest.pop(0)
+    if rest and (match := re.fullmatch(r"iter-(\d+)", rest[-1])):
+        iteration = int(match.group(1))
+        rest.pop()
+    if len(rest) > 1:
+        return None
+    return Place(seed, rest[0] if rest else "", iteration)
 
 
 def _encodable(value: Any) -> Any:

@@ -16,6 +16,7 @@ from eeflib.intervals import wilson
 
 __all__ = [
     "action_shares",
+    "courses",
     "pick_iteration",
     "reachable",
     "recovery_curve",
@@ -50,11 +51,22 @@ def win_rates(evaluations: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def courses(rates: pd.DataFrame) -> pd.DataFrame:
+    """`win_rates`, with cloning as iteration 0 of the methods that iterate and have no other."""
+    start = rates[(rates["iteration"] == 0) & (rates["method"].map(palette.family) == "sft")].head(
+        1
+    )
+    iterated = rates.groupby("method")["iteration"].agg(["min", "max"])
+    missing = iterated.index[(iterated["min"] > 0) & (iterated["max"] > 0)]
+    added = [start.assign(method=method) for method in missing]
+    return pd.concat([*added, rates], ignore_index=True) if added and len(start) else rates
+
+
 def pick_iteration(states: pd.DataFrame, method: str | None = None) -> pd.DataFrame:
-    """The states of the first iteration that explored expert states: the cloned student's.
+    """The rows of the first iteration that explored expert states: the cloned student's.
 
     Args:
-        states: `frames.states`.
+        states: `frames.states` or `frames.branches`.
         method: whose; by default `EEF` if it is there, else the first that has expert states.
     """
     deep = states[states["k"] > 0]

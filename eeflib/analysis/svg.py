@@ -44,6 +44,8 @@ class Series:
     """A CSS colour, normally `var(--s-...)`."""
     dash: str = "solid"
     marker: str = "circle"
+    band: bool = True
+    """Draw the intervals; without, they are in the notes only."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def line_chart(
     right = 50 + 7.4 * max((min(len(s.name), 24) + 4 for s in series), default=0)
     xs = sorted({p.x for s in series for p in s.points}) or [0.0]
     span = max(xs[-1] - xs[0], 1.0)
-    peak = _ceiling(max((p.high for s in series for p in s.points), default=1.0))
+    peak = _ceiling(max((p.high if s.band else p.y for s in series for p in s.points), default=1.0))
     pad = 14
 
     def px(x: float) -> float:
@@ -177,6 +179,8 @@ def interval_strip(value: float, low: float, high: float, colour: str) -> str:
 
 
 def _band(s: Series, px: Scale, py: Scale, left: float, right: float) -> str:
+    if not s.band:
+        return ""
     if len(s.points) < 2:
         return "".join(
             f'<line x1="{left}" x2="{right}" y1="{py(p.y):.1f}" y2="{py(p.y):.1f}" class="across" '
@@ -197,7 +201,7 @@ def _line(s: Series, px: Scale, py: Scale) -> str:
         )
     for p in s.points:
         x = px(p.x)
-        if len(s.points) == 1:  # longer series have a band
+        if len(s.points) == 1 and s.band:  # longer series have a band
             ends = f'y1="{py(p.low):.1f}" y2="{py(p.high):.1f}"'
             out.append(f'<line x1="{x:.1f}" x2="{x:.1f}" {ends} class="whisker"/>')
         mark = _marker(s.marker, x, py(p.y), 5)

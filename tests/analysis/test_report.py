@@ -243,3 +243,54 @@ def test_the_report_needs_neither_plotly_nor_torch(tmp_path):
         [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_methods_that_start_from_the_clone_are_compared_after_equally_many_iterations(tmp_path):
+    """As the pipeline writes it: cloning is SFT's iteration 0, an ablation may run only one."""
+    here = tmp_path / "seed-1"
+
+    def write(folder, method, wins):
+        rows = [
+            Outcome(method, 1, i, f"t{j}", f"h{j}", "test", "hard", float(j < n))
+            for i, n in wins.items()
+            for j in range(20)
+        ]
+        write_jsonl(here / folder / "evaluations.jsonl", rows)
+
+    write("teacher", "teacher", {0: 4})
+    write("SFT", "SFT", {0: 6})
+    write("EEF", "EEF", {1: 9, 2: 11, 3: 14})
+    write("EEF-no-mask", "EEF-no-mask", {1: 10})
+    page = Page(write_report(tmp_path).read_text("utf-8"))
+    assert page.row("EEF")[1] == "70.0\u202f%"
+    assert page.row("EEF-no-mask after 1 of 3 iterations")[1] == "50.0\u202f%"
+    assert "EEF − EEF-no-mask (1 it.)" in page.text
+    assert "-5.0 points" in page.text.replace("−", "-")  # 9 - 10 of 20, not 14 - 10
+    assert "EEF solves 40.0 percentage points more than SFT" in page.text
+    assert "The teacher it learned from solves 20.0 % of the same tasks" in page.text
+    notes = page.text.split("EEF, iteration ")
+    assert notes[1].startswith("0: 30.0")  # the clone is where EEF's line begins
+
+
+def test_a_case_inside_the_run_is_reported_apart(tmp_path):
+    write_run(tmp_path, seeds=(1,), tasks=8)
+    rate = Page(write_report(tmp_path).read_text("utf-8")).row("EEF")[1]
+    write_run(tmp_path / "better-teacher", seeds=(1,), tasks=8, seed=99)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    summary["better_teacher"] = {"note": "a teacher that <i>tires</i> later", "methods": []}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    page = Page(write_report(tmp_path).read_text("utf-8"))
+    assert page.row("EEF")[1] == rate
+    at = page.text.index("Another case: better teacher a teacher that <i>tires</i> later.")
+    assert "The teacher solved" in page.text[at : at + 200]
+
+
+def test_what_the_pipeline_dropped_is_said(tmp_path):
+    for i, n in ((1, 2), (2, 3)):
+        folder = tmp_path / "seed-1" / "EEF" / f"iter-{i}" / "phases"
+        folder.mkdir(parents=True)
+        summary = {"samples": 10, "dropped: too long": n}
+        (folder / "select.json").write_text(json.dumps({"phase": "select", "summary": summary}))
+    page = Page(write_report(tmp_path).read_text("utf-8"))
+    assert "Samples dropped before training: EEF: 5 dropped: too long." in page.text
+    assert ["EEF", "samples", "20"] in page.rows
