@@ -1,7 +1,9 @@
 """The lock of a run folder: one process writes, any number read.
 
 Owns `RunLock`. The operating system gives the lock back when its holder dies, however it dies, so
-a killed run never blocks the next. Knows nothing about the folder's other files.
+a killed run never blocks the next. Workers of a run (`eeflib.workers`) hold a shared lock on
+`.workers` for as long as they live; a new holder waits until the workers of a killed one are gone.
+Knows nothing about the folder's other files.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from eeflib.errors import DataError
 __all__ = ["RunLock"]
 
 log = logging.getLogger(__name__)
+
+_WORKERS_SECONDS = 20.0
 
 _NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 _HELD: dict[tuple[int, Path], tuple[FileLock, int]] = {}
@@ -91,6 +95,11 @@ class RunLock:
                 "%s: this file system has no locks; make sure only one process writes this run",
                 self.folder,
             )
+        try:
+            self._wait_for_workers()
+        except BaseException:
+            lock.release(force=True)
+            raise
         owner = {
             "pid": os.getpid(),
             "host": platform.node(),
@@ -98,6 +107,22 @@ class RunLock:
         }
         (self.folder / ".lock.owner").write_text(json.dumps(owner))
         return lock
+
+    def _wait_for_workers(self) -> None:
+        workers = self.folder / ".workers"
+        if not workers.exists():
+            return
+        try:
+            # they notice within a moment; what they are writing must not be repaired meanwhile
+            with FileLock(workers, timeout=_WORKERS_SECONDS, thread_local=False):
+                pass
+        except Timeout:
+            raise DataError(
+                f"{self.folder} is still being written by worker processes of {self._owner()}, "
+                "which is gone: end them, or use another --run DIR"
+            ) from None
+        except (OSError, NotImplementedError) as exc:
+            log.debug("%s: no lock to wait for (%s)", workers, exc)
 
     def _owner(self) -> str:
         try:

@@ -3,6 +3,7 @@
 import ast
 import importlib.metadata
 import json
+import os
 import re
 import subprocess
 import sys
@@ -23,15 +24,17 @@ HEAVY = (
 
 def our_files(*suffixes: str) -> list[Path]:
     found = []
-    for path in sorted(ROOT.rglob("*")):
-        parts = path.relative_to(ROOT).parts
-        hidden = any(p.startswith(".") and p not in (".ci", ".gitignore") for p in parts)
-        if hidden or IGNORED.intersection(parts) or any(p.endswith(".egg-info") for p in parts):
-            continue
-        if path.is_file() and (not suffixes or path.suffix in suffixes):
-            found.append(path)
+    for folder, folders, names in os.walk(ROOT):
+        folders[:] = [
+            name
+            for name in sorted(folders)
+            if name not in IGNORED
+            and not name.endswith(".egg-info")
+            and (name == ".ci" or not name.startswith("."))
+        ]
+        found += [Path(folder, name) for name in sorted(names)]
     assert len(found) > 20
-    return found
+    return [path for path in found if not suffixes or path.suffix in suffixes]
 
 
 def modules_after(code: str) -> set[str]:

@@ -393,6 +393,30 @@ def test_a_forked_worker_neither_writes_nor_frees_its_parents_run(tmp_path):
     open_run(tmp_path, {}).close()
 
 
+ORPHAN = """
+import fcntl, os, sys, time
+os.makedirs(sys.argv[1], exist_ok=True)
+fcntl.flock(os.open(sys.argv[1] + "/.workers", os.O_RDWR | os.O_CREAT), fcntl.LOCK_SH)
+print("ready", flush=True)
+time.sleep(float(sys.argv[2]))
+open(sys.argv[1] + "/.gone", "w").close()
+"""
+
+
+def test_a_run_waits_for_the_workers_of_a_killed_one(tmp_path, monkeypatch):
+    process = start(ORPHAN, tmp_path / "soon", 0.3)
+    with open_run(tmp_path / "soon", CONFIG):
+        assert (tmp_path / "soon/.gone").exists()
+    process.wait()
+    monkeypatch.setattr("eeflib.lock._WORKERS_SECONDS", 0.1)
+    process = start(ORPHAN, tmp_path / "never", 60)
+    with pytest.raises(DataError, match="worker processes"):
+        open_run(tmp_path / "never", CONFIG)
+    process.kill()
+    process.wait()
+    open_run(tmp_path / "never", CONFIG).close()  # the failed opening gave the run's lock back
+
+
 def test_a_notebook_cell_run_twice_does_not_lock_itself_out(tmp_path):
     first = open_run(tmp_path, CONFIG)
     second = open_run(tmp_path, CONFIG)
