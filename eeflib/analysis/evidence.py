@@ -38,9 +38,10 @@ def recovery(found: Findings) -> Section:
                 *(part[c] for c in ("k", "p", "low", "high", "wins", "n")), strict=True
             )
         )
-        series.append(
-            svg.Series(group, points, f"var(--g-{i % len(palette.GROUPS)})", look.dash, look.marker)
-        )
+        colour = f"var(--g-{i % len(palette.GROUPS)})"
+        # Bands of many small groups would hide each other and the lines.
+        band = group == "all" or len(looks) <= 4
+        series.append(svg.Series(group, points, colour, look.dash, look.marker, band))
     chart = svg.line_chart(
         series,
         x_label="expert state k (0 = the start of the task)",

@@ -65,6 +65,8 @@ GROUPS: tuple[Look, ...] = (
     Look("#00609c", "#4b9fe0", "longdash", "diamond", "\u25c6"),
     Look("#008a64", "#2fc49b", "dash", "square", "\u25a0"),
     Look("#b58900", "#f0c23b", "dashdot", "triangle-down", "\u25bc"),
+    Look("#b8568f", "#ec9ecb", "dash", "x", "\u2715"),
+    Look("#3a9bd9", "#86cdf5", "dot", "cross", "\u271a"),
 )
 """Looks of groups that are no methods, such as difficulty levels."""
 

@@ -67,7 +67,8 @@ def segments(
     for run in from_labels(action_labels(trajectory, outcomes, evidence)):
         cuts = [run.start, *(o.t for o in tried if run.start < o.t < run.stop), run.stop]
         for start, stop in itertools.pairwise(cuts):
-            out.append(Segment(start, stop, run.label, _evidence(trajectory, tried, start, stop)))
+            why = _evidence(trajectory, tried, run.label, start, stop)
+            out.append(Segment(start, stop, run.label, why))
     return out
 
 
@@ -82,9 +83,12 @@ def from_labels(labels: Sequence[Label]) -> list[Segment]:
     return out
 
 
-def _evidence(trajectory: Trajectory, tried: Sequence[StateOutcome], start: int, stop: int) -> str:
+def _evidence(
+    trajectory: Trajectory, tried: Sequence[StateOutcome], label: Label, start: int, stop: int
+) -> str:
     before = [o for o in tried if o.t <= start]
-    after = [o for o in tried if o.t >= stop]
+    # What makes a segment beneficial is the next won state, perhaps some states further on.
+    after = [o for o in tried if o.t >= stop and (o.won or label != "beneficial")]
     end = "the teacher solved it in the end" if trajectory.solved else "the teacher failed"
     left = state_text(before[-1]) if before else "no state tried before"
     return f"{left}, then {state_text(after[0]) if after else end}"

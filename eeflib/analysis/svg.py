@@ -142,7 +142,7 @@ def interval_chart(rows: Sequence[Row], *, x_label: str, label: str) -> str:
         parts.append(
             f'<line x1="{px(x):.1f}" x2="{px(x):.1f}" y1="{top}" y2="{base}" '
             f'class="{"zero" if zero else "grid"}"/><text x="{px(x):.1f}" y="{base + 18}" '
-            f'text-anchor="middle">{"0" if zero else f"{x * 100:+.0f}"}</text>'
+            f'text-anchor="middle">{"0" if zero else _signed(x, 0)}</text>'
         )
     parts.append(
         f'<text x="{(left + width - right) / 2}" y="{base + 40}" text-anchor="middle">'
@@ -160,7 +160,7 @@ def interval_chart(rows: Sequence[Row], *, x_label: str, label: str) -> str:
         parts.append(f"{_marker('diamond', px(row.value), y, 6.5)}</g>")
         parts.append(
             f'<text x="{width - right + 14}" y="{y + 4:.1f}" class="name">'
-            f"{row.value * 100:+.1f} points</text>"
+            f"{_signed(row.value, 1)} points</text>"
         )
     return _svg(parts, width, height, label)
 
@@ -248,6 +248,10 @@ def _marker(kind: str, x: float, y: float, r: float) -> str:
             for a, b, c, d2 in ends
         )
     return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{r}" class="dot"/>'
+
+
+def _signed(share: float, digits: int) -> str:
+    return f"{share * 100:+.{digits}f}".replace("-", "\u2212")
 
 
 def _tick_size(span: float) -> float:

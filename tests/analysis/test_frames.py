@@ -15,6 +15,7 @@ from eeflib.analysis.run import Run
 from eeflib.errors import DataError
 from eeflib.evaluate import Outcome
 from eeflib.intervals import wilson
+from eeflib.outcomes import StateOutcome
 from eeflib.records import Branch, Sample, Step, Task, Trajectory
 
 
@@ -160,6 +161,14 @@ def test_the_worked_example_gets_the_method_pages_labels(run):
     assert got[0].evidence == "lost 0/1 from s0, then won 1/1 from s1"
     assert got[1].evidence == "won 1/1 from s1, then lost 0/1 from s2"
     assert (got[-1].stop, got[-1].evidence) == (8, "won 1/1 from s3, then the teacher failed")
+
+
+def test_a_beneficial_stretch_names_the_state_that_was_won():
+    expert = trajectory("e1", "u1", 0.0, 6)
+    outcomes = [StateOutcome(0, 0, 1, 0), StateOutcome(1, 2, 1, 0), StateOutcome(2, 4, 1, 1)]
+    first = segments.segments(expert, outcomes)[0]
+    assert (first.stop, first.label) == (2, "beneficial")
+    assert first.evidence == "lost 0/1 from s0, then won 1/1 from s2"
 
 
 def test_samples_frame_counts_only_trained_actions(run):
