@@ -154,8 +154,8 @@ def failure(found: Findings) -> Section:
         intro = (
             "The teacher failed this task, yet not all of it was wrong. \u25b2 <strong>Beneficial"
             "</strong> actions lead from a state where the student loses to one where it wins: "
-            "EEF may train on them. \u25bc <strong>Harmful</strong> ones lead the other way: they stay "
-            "in the context and are never trained; the student learns to recover after them."
+            "EEF may train on them. \u25bc <strong>Harmful</strong> ones lead the other way: they "
+            "stay in the context and are never trained; the student learns to recover after them."
         )
     elif first.labels & {"beneficial", "harmful"}:
         kind = "harmful" if "harmful" in first.labels else "beneficial"
