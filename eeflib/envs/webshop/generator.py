@@ -30,17 +30,19 @@ from eeflib.envs.webshop.lexicon import (
     Category,
     ProductType,
 )
+from eeflib.errors import DataError
 
 __all__ = ["Item", "Store", "generate_store"]
 
 POOL = 9
 """Attributes in a family; its items carry the pairs of them."""
-ITEMS = 32
-"""Items of a family that carry different pairs, out of 36."""
-TWINS = 3
-"""Further items of a family that repeat the pair of another one."""
-LAYOUTS = ((0, 9), (11, 17), (20, 22), (20, 22))
-"""Sponsored listings (low, high) in a family: the others start on page 1, 2, 3."""
+SIZE = 35
+"""Products of a family."""
+TWINS = (8, 3)
+"""Products of a family that repeat the pair of another one: in families that start on page 1, where
+tasks need them, and in others. The rest carry different pairs, out of 36."""
+LAYOUTS = ((0, 9), (11, 17), (11, 17), (20, 22))
+"""Sponsored listings (low, high) in a family: the others start on page 1, 2, 2, 3."""
 
 
 @dataclass(frozen=True)
@@ -98,14 +100,16 @@ def _family(
     drawn = [category.attributes[i] for i in rng.permutation(len(category.attributes))]
     pool, rest = drawn[:POOL], drawn[POOL:]
     pairs = list(combinations(pool, 2))
-    picked = [pairs[i] for i in rng.permutation(len(pairs))[:ITEMS]]
-    twin_of = [int(i) for i in rng.choice(ITEMS, size=TWINS, replace=False)]
-    sponsored = set(rng.choice(ITEMS, size=n_sponsored, replace=False).tolist()) - set(twin_of)
+    n_pairs = SIZE - TWINS[n_sponsored > LAYOUTS[0][1]]
+    picked = [pairs[i] for i in rng.permutation(len(pairs))[:n_pairs]]
+    twin_of = rng.choice(n_pairs, size=SIZE - n_pairs, replace=False).tolist()
+    single = [i for i in range(n_pairs) if i not in twin_of]
+    sponsored = set(rng.choice(single, size=n_sponsored, replace=False).tolist())
     items: list[Item] = []
-    for i in range(ITEMS + TWINS):
-        source = twin_of[i - ITEMS] if i >= ITEMS else i
+    for i in range(SIZE):
+        source = twin_of[i - n_pairs] if i >= n_pairs else i
         hidden = rest[rng.integers(len(rest))]
-        if i >= ITEMS:
+        if i >= n_pairs:
             others = [a for a in rest if a != items[source].hidden]
             hidden = others[rng.integers(len(others))]
         a, b = picked[source]
@@ -124,7 +128,7 @@ def _family(
                 },
                 price=int(rng.integers(6, 130)),
                 sponsored=i in sponsored,
-                twin=i >= ITEMS or i in twin_of,
+                twin=i >= n_pairs or i in twin_of,
             )
         )
     return items, pool
@@ -154,14 +158,16 @@ def _row(item: Item, kind: ProductType, pool: Sequence[str], rng: np.random.Gene
 def generate_store(seed: int, *, families: int = 48) -> Store:
     """The store of `seed`: `families` x 35 products in up to 12 categories (default 1,680).
 
-    Two calls with the same arguments give equal stores. Needs 1 <= families <= 48.
+    Two calls with the same arguments give equal stores.
+
+    Raises:
+        DataError: `families` is not in 1..48.
     """
     if not 1 <= families <= 4 * len(CATEGORIES):
-        raise ValueError(f"families must be 1..{4 * len(CATEGORIES)}, not {families}")
+        raise DataError(f"families is {families}; a store has 1 to {4 * len(CATEGORIES)} of them")
     rng = np.random.default_rng([seed, 1])
     kinds = [(c, t) for j in range(4) for c in CATEGORIES for t in c.types[j : j + 1]][:families]
-    size = ITEMS + TWINS
-    numbers = rng.choice(len(ASIN_HEADS) * len(ASIN_TAILS), size=families * size, replace=False)
+    numbers = rng.choice(len(ASIN_HEADS) * len(ASIN_TAILS), size=families * SIZE, replace=False)
     asins = [
         (ASIN_HEADS[n // len(ASIN_TAILS)] + ASIN_TAILS[n % len(ASIN_TAILS)]).upper()
         for n in numbers
@@ -172,7 +178,7 @@ def generate_store(seed: int, *, families: int = 48) -> Store:
     for f, (category, kind) in enumerate(kinds):
         low, high = layouts[f]
         n_sponsored = int(rng.integers(low, high + 1))
-        family, pool = _family(category, kind, asins[f * size : (f + 1) * size], n_sponsored, rng)
+        family, pool = _family(category, kind, asins[f * SIZE : (f + 1) * SIZE], n_sponsored, rng)
         items += family
         rows += [_row(item, kind, pool, rng) for item in family]
     order = rng.permutation(len(rows))

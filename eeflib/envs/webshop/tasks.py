@@ -7,7 +7,7 @@ the store's own search shows its product, for every query in `reference_queries`
 |---|---|
 | easy | the product on page 1, at most one option |
 | options | page 1, two options |
-| subpage | a twin with the same title: only the Features page tells them apart |
+| subpage | page 1 with a twin of the same title: only the Features page tells them apart |
 | page2 | Next > once, at most one option |
 | page3 | Next > twice, at most one option |
 """
@@ -15,7 +15,7 @@ the store's own search shows its product, for every query in `reference_queries`
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -44,49 +44,55 @@ SKILLS = {
 
 
 def reference_queries(item: Item, *, hidden: bool = False) -> list[str]:
-    """The queries a reasonable shopper types for `item`."""
+    """The queries a reasonable shopper types for `item`; the first says all that is wished."""
     a, b = item.pair
     full = f"{a} {b} {item.noun}"
-    return [f"{full} {item.hidden}" if hidden else full, f"{item.noun}", f"{a} {item.noun}"]
+    first = f"{full} {item.hidden}" if hidden else full
+    return [first, item.noun, f"{a} {item.noun}", f"{b} {item.noun}"]
 
 
-def _page(catalogue: Catalogue, item: Item, *, hidden: bool = False) -> int | None:
-    """The result page (from 1) the item is on for the full query; None if queries disagree.
-
-    The full query decides; a task is kept only if no reference query shows the item earlier.
-    """
-    pages = []
-    for query in reference_queries(item, hidden=hidden):
-        ranked = [catalogue.products[i].asin for i in catalogue.index.search(query)]
-        rank = ranked.index(item.asin) if item.asin in ranked else len(ranked) + 10 * PAGE
-        pages.append(rank // PAGE + 1)
-    return pages[0] if pages[0] <= min(pages) else None
+def _page(catalogue: Catalogue, asin: str, query: str) -> int:
+    """The result page (from 1) that shows the product; behind the last page if none does."""
+    ranked = [catalogue.products[i].asin for i in catalogue.index.search(query)]
+    rank = ranked.index(asin) if asin in ranked else len(ranked) + 10 * PAGE
+    return rank // PAGE + 1
 
 
-def _candidates(store: Store, catalogue: Catalogue) -> dict[str, list[Item]]:
+def _twins(store: Store) -> dict[str, list[Item]]:
+    """Product id -> the other products with the same title, brand and word order aside."""
+    groups: dict[tuple[str, frozenset[str]], list[Item]] = defaultdict(list)
+    for item in store.items:
+        groups[item.noun, frozenset(item.pair)].append(item)
+    return {x.asin: [y for y in group if y is not x] for group in groups.values() for x in group}
+
+
+def _candidates(
+    store: Store, catalogue: Catalogue, twins: Mapping[str, Sequence[Item]]
+) -> dict[str, list[Item]]:
+    """Items by page; only those that no reference query shows earlier than the first one does."""
     found: dict[str, list[Item]] = defaultdict(list)
     for item in store.items:
-        page = _page(catalogue, item, hidden=item.twin)
-        if item.twin:
-            if page == 1:
-                found["subpage"].append(item)
-        elif page == 1:
-            found["page1"].append(item)
-        elif page in (2, 3):
+        queries = reference_queries(item, hidden=item.twin)
+        page = _page(catalogue, item.asin, queries[0])
+        if page > 3 or any(_page(catalogue, item.asin, q) < page for q in queries[1:]):
+            continue
+        if not item.twin:
             found[f"page{page}"].append(item)
+        elif page == 1 and all(_page(catalogue, x.asin, queries[0]) == 1 for x in twins[item.asin]):
+            found["subpage"].append(item)
     return found
 
 
 def _task(
-    item: Item, level: str, split: str, number: int, store_seed: int, catalogue: Catalogue,
-    max_steps: int, rng: np.random.Generator,
+    item: Item, dearest: int, level: str, split: str, number: int, store_seed: int,
+    catalogue: Catalogue, max_steps: int, rng: np.random.Generator,
 ) -> Task:  # fmt: skip
     names = list(item.options)
     n_options = {"options": 2, "subpage": 0}.get(level, int(rng.integers(2)))
     asked = [names[i] for i in sorted(rng.permutation(len(names))[:n_options])]
     options = {n: item.options[n][rng.integers(len(item.options[n]))] for n in asked}
     wanted = [*item.pair, item.hidden] if level == "subpage" else list(item.pair)
-    upper = float((item.price // 10 + 1 + int(rng.integers(1, 4))) * 10)
+    upper = float((dearest // 10 + 1 + int(rng.integers(1, 4))) * 10)
     text = phrase(item.noun, wanted, options, upper, rng)
     product = catalogue.by_asin[item.asin]
     goal = {
@@ -129,7 +135,8 @@ def make_tasks(
         DataError: the store has too few products of a level; names the level and the numbers.
     """
     rng = np.random.default_rng([seed, 2])
-    found = _candidates(store, catalogue)
+    twins = _twins(store)
+    found = _candidates(store, catalogue, twins)
     for items in found.values():
         items[:] = [items[i] for i in rng.permutation(len(items))]
     tasks: list[Task] = []
@@ -149,6 +156,11 @@ def make_tasks(
                     f"the store has too few products of level {level!r} for {dict(counts)}: ask "
                     "for fewer tasks, more families or another mix"
                 )
-            drawn.append(_task(source.pop(), level, split, number, seed, catalogue, max_steps, rng))
+            item = source.pop()
+            # a limit that fits the twins as well: the price on the result page tells nothing
+            dearest = max(x.price for x in (item, *twins[item.asin]))
+            drawn.append(
+                _task(item, dearest, level, split, number, seed, catalogue, max_steps, rng)
+            )
         tasks += drawn
     return tasks
