@@ -129,17 +129,17 @@ def trainable(
     Raises:
         DataError: no layer has one of the `target_modules` names.
     """
+    from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+
     if config.method == "full":
         own = model if owned else copy.deepcopy(model)
-        if hasattr(own, "peft_config"):
+        if isinstance(own, PeftModel):
             own = own.merge_and_unload()
         own.to(device=device, dtype=torch.float32)
         own.requires_grad_(True)
         _checkpointing(own, config)
         yield own
         return
-    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
-
     home, was_training = model.device, model.training
     wanted = {n: p.requires_grad for n, p in model.named_parameters()}
     if getattr(model, "is_quantized", False):
@@ -148,7 +148,7 @@ def trainable(
         )
     else:
         model.to(device)
-    if hasattr(model, "peft_config"):
+    if isinstance(model, PeftModel):
         with _continued(model):
             _checkpointing(model, config)
             yield model

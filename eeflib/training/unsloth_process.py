@@ -107,15 +107,21 @@ def _start(job: Path, progress: bool) -> dict[str, Any]:
         ) as worker,
     ):
         assert worker.stdout is not None
-        for line in worker.stdout:
-            if not line.startswith(_MARK):
-                log.debug("unsloth: %s", line.rstrip())
-                continue
-            last = json.loads(line[len(_MARK) :])
-            if "step" in last:
-                bar.total = last["steps"]
-                bar.set_postfix(loss=f"{last['loss']:.3f}", refresh=False)
-                bar.update(last["step"] - bar.n)
+        ended = False
+        try:
+            for line in worker.stdout:
+                if not line.startswith(_MARK):
+                    log.debug("unsloth: %s", line.rstrip())
+                    continue
+                last = json.loads(line[len(_MARK) :])
+                if "step" in last:
+                    bar.total = last["steps"]
+                    bar.set_postfix(loss=f"{last['loss']:.3f}", refresh=False)
+                    bar.update(last["step"] - bar.n)
+            ended = True
+        finally:
+            if not ended:  # interrupted: do not leave a process on the GPU
+                worker.kill()
     if "error" in last:
         raise _ERRORS.get(last["error"], EefError)(last["message"])
     if "result" not in last:

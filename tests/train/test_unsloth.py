@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import sys
@@ -60,7 +61,7 @@ def test_unsloth_trains_real_steps_as_peft_does(parts, tmp_path, monkeypatch):
     )
     assert "unsloth" not in sys.modules, "the caller's transformers stays unpatched"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["peft", "unsloth"], "nothing littered"
-    tuned = PeftModel.from_pretrained(base, str(tmp_path / "unsloth"))
+    tuned = PeftModel.from_pretrained(copy.deepcopy(base), str(tmp_path / "unsloth"))
     assert any("lora_B" in n and p.abs().sum() > 0 for n, p in tuned.named_parameters())
 
 
