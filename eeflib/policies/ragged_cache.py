@@ -12,6 +12,8 @@ position of every row is the last position of the batch. The model must be given
 
 from __future__ import annotations
 
+import mmap
+import weakref
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,7 +49,7 @@ class _RaggedLayer(CacheLayerMixin):
 
     def __init__(self, owner: RaggedCache) -> None:
         super().__init__()
-        self.owner = owner
+        self.owner = weakref.proxy(owner)  # no cycle: the memory goes with the cache, at once
 
     @property
     def stores(self) -> tuple[torch.Tensor, ...]:
@@ -206,9 +208,10 @@ class RaggedCache(Cache):
 def _zeros(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
     """Zeros, not empty: what lies beyond a row's end is multiplied by a weight of 0.
 
-    On a CPU through numpy, whose zeros take no memory until they are written to.
+    On a CPU in anonymous mapped memory, which is taken page by page when first written to; numpy
+    and torch would take all of it at once.
     """
     if like.device.type != "cpu":
         return like.new_zeros(shape)
-    raw = np.zeros(int(np.prod(shape)) * like.element_size(), np.uint8)
-    return torch.from_numpy(raw).view(like.dtype).view(shape)
+    raw = mmap.mmap(-1, int(np.prod(shape)) * like.element_size())
+    return torch.frombuffer(raw, dtype=like.dtype).view(shape)
