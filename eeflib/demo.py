@@ -90,10 +90,12 @@ def run_demo(
     n = processes or min(os.cpu_count() or 1, 2 * len(seeds))
     if config["env"] != "webshop":
         n = min(n, len(seeds) + 1)
+    # the tiny student is too small for two threads to help, and two on a busy core collapse
+    threads = 1 if config["student"] == "tiny" else None
     with open_run(run_dir, config, seeds=seeds, fresh=fresh) as run:
         jobs = _jobs(dict(config), str(run.path))
         with _Bar(jobs, config, progress) as bar:
-            run_jobs(jobs, run.path, processes=n, on_event=bar.on_event)
+            run_jobs(jobs, run.path, processes=n, threads=threads, on_event=bar.on_event)
         summary = summarise(run, config)
         run.write_atomic("summary.json", summary)
     return summary

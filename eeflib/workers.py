@@ -119,6 +119,7 @@ def run_jobs(
     folder: Path,
     *,
     processes: int,
+    threads: int | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> dict[str, Any]:
     """Run `jobs`, each as soon as those it needs are done; name -> what the call returned.
@@ -129,6 +130,7 @@ def run_jobs(
 
     Args:
         folder: the run folder, whose lock the caller holds.
+        threads: torch threads of a worker; None shares the cores out.
         on_event: called in a thread of this process with the jobs' progress.
 
     Raises:
@@ -143,9 +145,9 @@ def run_jobs(
     waiting = list(jobs)
     running: dict[Future[Any], Job] = {}
     failed: BaseException | None = None
-    threads = str(max(1, (os.cpu_count() or 1) // processes))
+    threads = threads or max(1, (os.cpu_count() or 1) // processes)
     with (
-        _environment(OMP_NUM_THREADS=threads, TOKENIZERS_PARALLELISM="false"),
+        _environment(OMP_NUM_THREADS=str(threads), TOKENIZERS_PARALLELISM="false"),
         _listening(events, on_event),
         ProcessPoolExecutor(
             processes, context, initializer=_start, initargs=(events, os.getpid(), alive)

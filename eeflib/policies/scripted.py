@@ -43,9 +43,9 @@ class Skill:
 
     floor: float = 0.06
     ceiling: float = 0.9
-    middle: float = 200.0
+    middle: float = 205.0
     """Words read at which half of the tiring has happened; a page of results has about 90."""
-    width: float = 15.0
+    width: float = 7.0
     patience: int = 3
     """Result pages looked at before settling for the best listing so far."""
 
@@ -73,6 +73,7 @@ class ScriptedShopper:
         skill: how soon it tires.
         option_words: words that name options (colours, sizes): left out of the search query, as
             shoppers do.
+        option_names: what groups of options are called; shown like a value, but not to be clicked.
     """
 
     wants_admissible = False
@@ -82,10 +83,12 @@ class ScriptedShopper:
         skill: Skill | None = None,
         *,
         option_words: Collection[str] = (),
+        option_names: Collection[str] = (),
         name: str = "scripted-shopper",
     ) -> None:
         self.skill = skill or Skill()
         self.option_words = frozenset(option_words)
+        self.option_names = frozenset(option_names)
         self.name = name
         self._memory: dict[str, _Memory] = {}
 
@@ -147,7 +150,10 @@ class ScriptedShopper:
             a for a, title in ranked if not self._missing(title, said) and a not in memory.rejected
         ]
         if wrong:
-            similar = [a for a, title in ranked if self._missing(title, said)][:3]
+            other = [(a, title) for a, title in ranked if self._missing(title, said)]
+            # nobody takes headphones for a charger: the last word says what a thing is
+            alike = [x for x in other if x[1].lower().split()[-1] in said] or other
+            similar = [a for a, _ in alike][:3]
             if similar:
                 memory.asin = similar[int(rng.integers(len(similar)))]
                 return "This one looks right.", f"click[{memory.asin}]"
@@ -166,10 +172,10 @@ class ScriptedShopper:
         price = next((i for i, p in enumerate(parts) if p.startswith("Price:")), len(parts))
         title = parts[price - 1]
         memory.title = title
-        values = parts[2 : price - 1]
+        values = [v for v in parts[2 : price - 1] if v not in self.option_names]
         named = [v for v in values if _says(wish, v) and v not in memory.clicked]
         if wrong:
-            kinds = ["buy", "stray"] + (["option"] if len(values) > 1 else [])
+            kinds = ["buy", "stray"] + (["option"] if values else [])
             kind = kinds[int(rng.integers(len(kinds)))]
             others = [v for v in values if not _says(wish, v)]
             if kind == "option" and others:
@@ -183,7 +189,7 @@ class ScriptedShopper:
             return "Good enough, buy it.", "click[Buy Now]"
         if memory.asin in memory.rejected:
             return "Not this one, back to the results.", "click[< Prev]"
-        told = set(_WORD.findall(title.lower())) | {w for v in values for w in _WORD.findall(v)}
+        told = {w for part in (title.lower(), *parts[2:price]) for w in _WORD.findall(part)}
         if not memory.checked and any(w not in told for w in self._content(wish)):
             return "The title does not say everything, read the features.", "click[Features]"
         if named:

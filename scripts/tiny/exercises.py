@@ -137,7 +137,8 @@ def make_document(rng: np.random.Generator, max_items: int = 10) -> Document:
         n = int(rng.integers(min(2, max_items), max_items + 1))
         if max_items >= 10 and rng.random() < 0.5:
             n = 10
-        present = rng.random() < 0.6
+        # a shopper reads on only where nothing fitted: at most the last page has the listing
+        present = page == pages and rng.random() < 0.8
         turns.append(_find_turn(rng, noun, wanted, pool, n, present, page, rng.random() < 0.6))
     if with_hidden:
         yes = rng.random() < 0.5

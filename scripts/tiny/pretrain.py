@@ -66,7 +66,7 @@ def batch_of(rng, tokenizer, size, max_items):
     return [torch.from_numpy(x).long() for x in out]
 
 
-def losses(model, ids, labels, hints, id_hints, marks, heads, hint_layer):
+def losses(model, ids, labels, hints, id_hints, marks, heads, choices, hint_layer):
     """(answers, reading hints, id hints): mean cross-entropies.
 
     Hints are read off after layer `hint_layer`, so that what was read is there for the layers
@@ -76,7 +76,10 @@ def losses(model, ids, labels, hints, id_hints, marks, heads, hint_layer):
     out = model.model(input_ids=ids, use_cache=False, output_hidden_states=True)
     hidden, early = out.last_hidden_state, model.model.norm(out.hidden_states[hint_layer])
     at = labels >= 0
-    answer = F.cross_entropy(model.lm_head(hidden[at]), labels[at])
+    token_losses = F.cross_entropy(model.lm_head(hidden[at]), labels[at], reduction="none")
+    # which listing, or none: one token an answer, but the one that is hard to learn
+    weight = 1.0 + 3.0 * torch.isin(labels[at], choices)
+    answer = (weight * token_losses).sum() / weight.sum()
     out = [answer]
     for target, kind in ((hints, marks), (id_hints, heads)):
         at = target >= 0
@@ -152,6 +155,7 @@ def main() -> None:
     vocab = tokenizer.get_vocab()
     marks = torch.tensor(sorted(vocab[m] for m in ("yes", "half", "no")))
     heads = torch.tensor(sorted(vocab[h] for h in lexicon.ASIN_HEADS))
+    choices = torch.cat([heads, torch.tensor([vocab["none"]])])
     decay = [q for q in model.parameters() if q.ndim > 1]
     rest = [q for q in model.parameters() if q.ndim <= 1]
     opt = torch.optim.AdamW(
@@ -168,7 +172,9 @@ def main() -> None:
         progress = step / max(1.0, args.curriculum * args.steps)
         max_items = min(10, 3 + int(8 * max(0.0, progress - 0.35) / 0.65))
         batch = batch_of(rng, tokenizer, args.batch, max_items)
-        answer_loss, hint_loss, id_loss = losses(model, *batch, marks, heads, args.hint_layer)
+        answer_loss, hint_loss, id_loss = losses(
+            model, *batch, marks, heads, choices, args.hint_layer
+        )
         loss = answer_loss + args.hint_weight * (hint_loss + id_loss)
         opt.zero_grad()
         loss.backward()
