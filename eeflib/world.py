@@ -49,13 +49,14 @@ def webshop_world(
     store = generate_store(seed)
     catalogue = Catalogue.from_rows(store.rows, store.attributes, seed=seed)
     tasks = make_tasks(store, catalogue, seed, counts)
+    names = {"color", *(c.size_name for c in lexicon.CATEGORIES)}
     words = {*lexicon.COLORS, "color", *lexicon.OPTION_WORDS}
     skill = Skill() if teacher_middle is None else Skill(middle=teacher_middle)
     return World(
         "webshop",
         tuple(tasks),
         lambda: WebShopEnv(catalogue),
-        ScriptedShopper(skill, option_words=words),
+        ScriptedShopper(skill, option_words=words, option_names=names),
     )
 
 

@@ -55,7 +55,8 @@ def shop(seed: int) -> Shop:
 
 def expert() -> ScriptedShopper:
     words = {*lexicon.COLORS, "color", *lexicon.OPTION_WORDS}
-    return ScriptedShopper(Skill(floor=0, ceiling=0), option_words=words)
+    names = {"color", *(c.size_name for c in lexicon.CATEGORIES)}
+    return ScriptedShopper(Skill(floor=0, ceiling=0), option_words=words, option_names=names)
 
 
 def play(tasks: list[Task], catalogue: Catalogue, policy: ScriptedShopper) -> list[Trajectory]:
@@ -240,6 +241,7 @@ def test_a_shopper_without_mistakes_solves_every_task(seed):
         assert p.actions.count("click[Next >]") == {"page2": 1, "page3": 2}.get(
             task.extra["level"], 0
         )
+        assert all(step.valid for step in p.steps)
         assert p.length <= task.settings["max_steps"] - 2  # room for a detour
 
 

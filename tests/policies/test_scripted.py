@@ -1,0 +1,197 @@
+"""The scripted teacher: solves what is short, fails what is long after doing the key navigation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import pytest
+
+from eeflib.policies.base import Conversation
+from eeflib.policies.scripted import ScriptedShopper, Skill
+from eeflib.prompts import get_format
+from eeflib.records import Task, Trajectory
+from eeflib.rollout import Episode, run_episodes
+from eeflib.world import World, webshop_world
+
+SEED = 21
+
+
+@cache
+def world() -> World:
+    return webshop_world(SEED, {"train": 160, "test": 40})
+
+
+def shopper(**skill: float) -> ScriptedShopper:
+    default = world().teacher
+    assert isinstance(default, ScriptedShopper)
+    return ScriptedShopper(
+        Skill(**skill), option_words=default.option_words, option_names=default.option_names
+    )
+
+
+def play(
+    tasks: Sequence[Task], policy: ScriptedShopper, batch_size: int = 64, seed: int = SEED
+) -> list[Trajectory]:
+    return run_episodes(
+        [Episode(t, "teacher") for t in tasks],
+        policy,
+        world().make_env,
+        get_format("react", "webshop"),
+        actor="teacher",
+        seed=seed,
+        batch_size=batch_size,
+    )
+
+
+@dataclass
+class Played:
+    won: list[Trajectory]
+    lost: list[Trajectory]
+
+    @property
+    def share(self) -> float:
+        return len(self.won) / (len(self.won) + len(self.lost))
+
+
+@cache
+def default_teacher() -> dict[str, Played]:
+    """How the teacher that a run gets by default does on each level."""
+    tasks = world().tasks
+    teacher = world().teacher
+    assert isinstance(teacher, ScriptedShopper)
+    out: dict[str, Played] = {}
+    for task, t in zip(tasks, play(tasks, teacher), strict=True):
+        assert not t.error
+        level = out.setdefault(task.extra["level"], Played([], []))
+        (level.won if t.solved else level.lost).append(t)
+    return out
+
+
+def test_it_solves_most_easy_tasks_and_hardly_any_that_need_paging():
+    levels = default_teacher()
+    assert levels["easy"].share > 0.5
+    assert levels["page2"].share < 0.2
+    assert levels["page3"].share < 0.1
+    overall = sum(len(x.won) for x in levels.values()) / len(world().tasks)
+    assert 0.15 < overall < 0.5
+
+
+def test_its_failures_hold_the_navigation_that_its_successes_lack():
+    levels = default_teacher()
+    hard = [*levels["page2"].lost, *levels["page3"].lost]
+    paged = [t for t in hard if "click[Next >]" in t.actions]
+    assert len(paged) > 0.6 * len(hard)
+    won = [t for x in levels.values() for t in x.won]
+    assert sum("click[Next >]" in t.actions for t in won) < 0.2 * len(paged)
+    # and part of them had the right page open: what a student can go on from
+    goal = {t.id: t.goal["asin"] for t in world().tasks}
+    seen = [t for t in paged if any(goal[t.task_id] in s.observation for s in t.steps)]
+    assert len(seen) > 0.4 * len(paged)
+
+
+def test_it_errs_in_more_than_one_way():
+    lost = [t for x in default_teacher().values() for t in x.lost]
+    goal = {t.id: t.goal for t in world().tasks}
+
+    def bought(t: Trajectory) -> str:
+        return next((a[6:-1] for a in reversed(t.actions) if a.startswith("click[B0")), "")
+
+    wrong_item = [t for t in lost if bought(t) and bought(t) != goal[t.task_id]["asin"]]
+    right_item = [t for t in lost if bought(t) == goal[t.task_id]["asin"]]
+    assert len(wrong_item) >= 10
+    assert len(right_item) >= 5  # an option forgotten or wrong
+    assert any("click[Description]" in t.actions for t in lost)
+
+
+def test_its_replies_are_thought_and_action_and_every_action_is_understood():
+    for levels in default_teacher().values():
+        for t in (*levels.won, *levels.lost):
+            assert all(s.valid for s in t.steps), t.id
+            assert all(s.thought and s.action for s in t.steps)
+
+
+def test_a_tireless_shopper_errs_at_a_constant_rate_and_a_tired_one_at_every_step():
+    assert Skill(floor=0.1, ceiling=0).error(0) == Skill(floor=0.1, ceiling=0).error(10**6) == 0.1
+    assert Skill(floor=1, ceiling=1).error(0) == 1.0
+
+
+def test_the_more_it_has_read_the_likelier_it_errs():
+    skill = Skill()
+    errors = [skill.error(words) for words in range(0, 1000, 20)]
+    assert errors == sorted(errors)
+    assert errors[0] == pytest.approx(skill.floor, abs=0.01)
+    assert errors[-1] == pytest.approx(skill.floor + skill.ceiling, abs=0.01)
+    assert skill.error(skill.middle) == pytest.approx(skill.floor + skill.ceiling / 2)
+
+
+def results(shop: ScriptedShopper, key: str, words: int, n: int = 400) -> int:
+    """How often it takes the listing that does not fit, with an instruction of `words` words."""
+    wrong = 0
+    for i in range(n):
+        wish = "i need slippers, soft sole and wide fit" + ", please" * words
+        page = (
+            f"Instruction: [SEP] {wish} [SEP] Back to Search [SEP] Page 1 (Total results: 2) [SEP] "
+            "Next > [SEP] B0AAAAAAA1 [SEP] Norvale Soft Sole Wide Fit Slippers [SEP] $20.0 [SEP] "
+            "B0AAAAAAA2 [SEP] Norvale Soft Sole Fleece Inner Slippers [SEP] $20.0"
+        )
+        c = Conversation((), f"{key}{i}", None, page, wish)
+        (reply,) = shop.act([c], rng=[np.random.default_rng(i)])
+        wrong += "B0AAAAAAA2" in reply.text
+        assert "B0AAAAAAA" in reply.text
+    return wrong
+
+
+def test_words_read_decide_how_often_the_wrong_listing_is_taken():
+    shop = shopper(floor=0.05, ceiling=0.9, middle=100, width=10)
+    short, long = results(shop, "short", 0), results(shop, "long", 150)
+    assert short < 0.12 * 400
+    assert long > 0.85 * 400
+
+
+def test_reading_the_same_page_again_does_not_tire():
+    shop = shopper()
+    page = "WebShop [SEP] Instruction: [SEP] i need a sofa [SEP] Search"
+    for _ in range(50):
+        shop.act(
+            [Conversation((), "e", None, page, "i need a sofa")], rng=[np.random.default_rng(0)]
+        )
+    assert shop._memory["e"].words < 20
+
+
+@pytest.mark.parametrize("batch_size", [1, 7])
+def test_who_shares_the_batch_changes_nothing(batch_size):
+    tasks = world().tasks[:40]
+    assert play(tasks, shopper(), 64) == play(tasks, shopper(), batch_size)
+    assert play(tasks[20:], shopper(), 64) == play(tasks, shopper(), 64)[20:]
+
+
+def test_another_seed_makes_other_mistakes():
+    tasks = world().tasks[:40]
+    a, b = play(tasks, shopper()), play(tasks, shopper(), seed=SEED + 1)
+    assert sum(x.actions != y.actions for x, y in zip(a, b, strict=True)) > 10
+
+
+def test_an_episode_that_is_over_is_forgotten():
+    shop = shopper()
+    first = play(world().tasks[:10], shop)
+    assert shop._memory == {}
+    assert play(world().tasks[:10], shop) == first  # nothing was carried over
+    shop.forget(["never seen"])
+
+
+def test_it_acts_on_any_page():
+    shop = shopper()
+    pages = (
+        "", "Search", "Thank you for shopping with us! [SEP] Your code: [SEP] None",
+        "Instruction: [SEP] x [SEP] Back to Search [SEP] Page 1 (Total results: 0) [SEP] Next >",
+        "Back to Search [SEP] < Prev [SEP] Bullet one [SEP] Bullet two",
+        "Back to Search [SEP] < Prev [SEP] Title [SEP] Price: $5 [SEP] Buy Now",
+    )  # fmt: skip
+    for i, page in enumerate(pages):
+        c = Conversation((), f"p{i}", None, page, "find me <b>\u00e9tag\u00e8re</b> in [red]")
+        (reply,) = shop.act([c], rng=[np.random.default_rng(0)])
+        assert "\nAction: " in reply.text
+        assert reply.text.rstrip().endswith("]")
