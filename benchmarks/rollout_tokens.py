@@ -23,7 +23,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from eeflib.policies.base import Conversation, Message
 from eeflib.policies.huggingface import HuggingFacePolicy
 
-GOALS = {"cached_tokens_per_second": 10_000, "cached_over_naive": 4.0}
+GOALS = {"cached_tokens_per_second": 10_000, "cached_over_naive": 2.0}
 TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}<|end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
