@@ -214,6 +214,39 @@ def test_missing_packages_name_the_remedy(base, adapter, monkeypatch):
         load_student(base, adapter=adapter, device="cpu")
 
 
+def test_tiny_loads_by_name_and_its_own_tokenizer_is_cut_exactly():
+    model, tokenizer = load_student("tiny", device="cpu")
+    assert model.config.name_or_path == "tiny"
+    pages = (
+        "Instruction: find me red wool socks\nWebShop [SEP] Search",
+        "Back to Search [SEP] Page 1 (Total results: 12) [SEP] Next > [SEP] B0KEZASADU [SEP] Red "
+        "Wool Socks [SEP] $12.00",
+        "Back to Search [SEP] < Prev [SEP] red wool socks [SEP] Price: $12.0 [SEP] Rating: N.A.",
+    )
+    listed = ("search[<text>]", "click[next >]", "click[b0kezasadu]", "click[back to search]")
+    texts = []
+    for cached in (True, False):
+        student = HuggingFacePolicy(
+            model, tokenizer, name="tiny", mode="admissible", greedy=True, cached=cached
+        )
+        history: list[Message] = []
+        for page in pages:
+            history.append(Message("user", page))
+            asked = Conversation(tuple(history), "a", listed)
+            (reply,) = student.act([asked], rng=[np.random.default_rng(0)])
+            history.append(Message("assistant", reply.text))
+        texts.append([m.content for m in history[1::2]])
+        whole = tokenizer.apply_chat_template(
+            [{"role": m.role, "content": m.content} for m in history[:-1]],
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+        ids = tokenizer(whole, add_special_tokens=False)["input_ids"]
+        assert student.tokens.prompts([history[:-1]])[0].tolist() == ids
+    assert texts[0] == texts[1]
+    assert all(t in listed or t.startswith("search[") for t in texts[0])
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_smollm2_converts_once_answers_and_chooses(tmp_path, monkeypatch):
