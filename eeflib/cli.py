@@ -1,7 +1,7 @@
 """The `eef` command: the notebooks' steps for people who script.
 
 Owns arguments, printing and exit codes. Everything it does is a call into the library. A mistake of
-the user's ends in one line on stderr and exit code 1, never in a traceback.
+the user's ends in one line on stderr and exit code 1 (2 for wrong options), never in a traceback.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
-import click
 import typer
 
 from eeflib.errors import DataError, EefError
@@ -20,7 +19,6 @@ from eeflib.errors import DataError, EefError
 __all__ = ["app", "main"]
 
 app = typer.Typer(
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -46,7 +44,8 @@ def demo(
     student: Student = "tiny",
     seeds: Annotated[int | None, typer.Option(min=1, help="number of seeds")] = None,
     first_seed: Annotated[
-        int | None, typer.Option(help="first seed; 1000 and up report, below 1000 develop")
+        int | None,
+        typer.Option(min=0, help="first seed; 1000 and up report, below 1000 develop"),
     ] = None,
     run: Run = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="delete what the folder holds")] = False,
@@ -139,18 +138,29 @@ def _results(result: dict) -> str:
     return "\n".join(lines)
 
 
+# typer brings its own copy of click, whose base class of usage errors has no public name
+_UsageError: type[Exception] = next(
+    c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException"
+)
+
+
 def main() -> None:
     """Entry point of the `eef` command."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    args = sys.argv[1:] or ["--help"]
     try:
-        app(standalone_mode=False)
+        app(args, prog_name="eef", standalone_mode=False)
     except EefError as exc:
         kind = "" if isinstance(exc, DataError) else f"{type(exc).__name__}: "
-        typer.echo(f"eef: {kind}{exc}", err=True)
-        sys.exit(1)
+        _fail(f"{kind}{exc}", 1)
     except (typer.Abort, KeyboardInterrupt):
-        typer.echo("eef: interrupted; the same command goes on where it was", err=True)
-        sys.exit(130)
-    except click.ClickException as exc:  # a wrong option, an unknown command
-        exc.show()
-        sys.exit(exc.exit_code)
+        _fail("interrupted; the same command goes on where it was", 130)
+    except _UsageError as exc:
+        command = args[0] if args[0] in ("demo", "report") else ""
+        _fail(f"{exc.format_message()} (see: {' '.join(['eef', command, '--help'])})", 2)  # type: ignore[attr-defined]
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    """One line, whatever the message holds."""
+    typer.echo(f"eef: {' '.join(message.split())}", err=True)
+    sys.exit(code)

@@ -10,15 +10,17 @@ that of the notebooks and the other commands: this module only puts them togethe
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 
-from eeflib.errors import DataError
+from eeflib.errors import DataError, PrerequisiteError
 from eeflib.evaluate import Outcome, outcomes_from
 from eeflib.methods import Method, get_method
 from eeflib.pipeline import CLONING, Pipeline, Progress
@@ -29,7 +31,7 @@ from eeflib.rollout import Episode, run_episodes
 from eeflib.store import RunFolder, open_run
 from eeflib.summary import compare, method_row
 from eeflib.workers import Event, Job, run_jobs, worker_folder_lock
-from eeflib.world import make_world, webshop_world
+from eeflib.world import WORLDS, World, make_world, webshop_world
 
 __all__ = ["DemoResult", "config_of", "run_demo"]
 
@@ -47,12 +49,18 @@ def config_of(
     student: str = "tiny",
     seeds: Sequence[int] | int | None = None,
 ) -> dict[str, Any]:
-    """Everything that decides a demo's results, as JSON values for the manifest."""
+    """Everything that decides a demo's results, as JSON values for the manifest.
+
+    Raises:
+        DataError: no such environment or preset; seeds that are negative, repeated or none.
+    """
     p = get_preset(preset, env) if isinstance(preset, str) else preset
     if seeds is None or isinstance(seeds, int):
         seeds = [REPORT_SEED + i for i in range(p.seeds if seeds is None else seeds)]
-    if not seeds:
-        raise DataError("a demo needs at least one seed; use --seeds 1 or more")
+    if env not in WORLDS:
+        raise DataError(f"unknown environment {env!r}; choose one of {', '.join(WORLDS)}")
+    if not seeds or min(seeds) < 0 or len({*seeds}) < len(seeds):
+        raise DataError(f"seeds are {[*seeds]}; give one or more, different, none below 0")
     return {
         "env": env,
         "student": student,
@@ -84,9 +92,12 @@ def run_demo(
         progress: show a progress bar.
 
     Raises:
-        EefError: see `eeflib.pipeline.Pipeline.run` and `eeflib.store.open_run`.
+        EefError: see `eeflib.pipeline.Pipeline.run` and `eeflib.store.open_run`. The first one ends
+            the demo, for a table over some of the seeds or methods would mislead: a seed whose
+            teacher solves nothing has nothing to clone. What is on file stays.
     """
     seeds: list[int] = list(config["seeds"])
+    _check_student(config["student"])
     n = processes or min(os.cpu_count() or 1, 2 * len(seeds))
     if config["env"] != "webshop":
         n = min(n, len(seeds) + 1)
@@ -99,6 +110,14 @@ def run_demo(
         summary = summarise(run, config)
         run.write_atomic("summary.json", summary)
     return summary
+
+
+def _check_student(name: str) -> None:
+    """A wrong name must not leave a run folder behind that then stands for another student."""
+    from eeflib.policies.loading import NAMES, load_student
+
+    if name not in NAMES:
+        load_student(name)
 
 
 def _methods(config: Mapping[str, Any]) -> list[Method]:
@@ -125,7 +144,9 @@ def _extra_methods(config: Mapping[str, Any]) -> list[Method]:
 
 
 def _jobs(config: dict[str, Any], run_dir: str) -> list[Job]:
-    main, late = [], []
+    main: list[Job] = []
+    late: list[Job] = []
+    args: tuple[Any, ...]
     methods = [m for m in _methods(config) if m.name != CLONING]
     # the longest first, so that no worker is left alone with one at the end
     methods.sort(key=lambda m: (not m.explores_states, -m.attempts))
@@ -150,17 +171,28 @@ def _jobs(config: dict[str, Any], run_dir: str) -> list[Job]:
     return main + late
 
 
+@lru_cache(maxsize=2)
+def _world(env: str, case: str, seed: int, counts: str) -> World:
+    """Kept between the jobs of a worker: they often are of one seed, and Java starts slowly."""
+    if case == BETTER_TEACHER:
+        return webshop_world(seed, json.loads(counts), teacher_middle=BETTER_MIDDLE)
+    return make_world(env, seed, json.loads(counts))
+
+
 def _pipeline(
     config: Mapping[str, Any], run_dir: str, case: str, seed: int, progress: Progress | None
 ) -> Pipeline:
-    if case == BETTER_TEACHER:
-        world = webshop_world(seed, config["counts"], teacher_middle=BETTER_MIDDLE)
-    else:
-        world = make_world(config["env"], seed, config["counts"])
-    preset = replace(get_preset(config["preset"], config["env"]), steps=config["steps"])
+    world = _world(config["env"], case, seed, json.dumps(config["counts"]))
     path = Path(run_dir)
-    folder = RunFolder(path, lock=worker_folder_lock(path)).sub(f"{case}/seed-{seed}".lstrip("/"))
-    return Pipeline(world, recipe_for(config["student"], preset), folder, seed, progress=progress)
+    folder = RunFolder(path, lock=worker_folder_lock(path)).sub(_seed_folder(case, seed))
+    recipe = recipe_for(config["student"], _preset(config))
+    return Pipeline(world, recipe, folder, seed, progress=progress)
+
+
+def _preset(config: Mapping[str, Any]) -> Preset:
+    """The sizes in `config`, which need not be those of a preset with a name."""
+    sizes = {key: config[key] for key in ("counts", "iterations", "M", "k", "steps")}
+    return Preset(config["preset"], seeds=len(config["seeds"]), **sizes)
 
 
 def _start_seed(
@@ -183,7 +215,12 @@ def _start_seed(
         )
         folder.rewrite("evaluations", outcomes_from(rollouts, tasks, "teacher", seed, 0))
         folder.mark_done("evaluate")
-    pipeline.run(get_method(CLONING))
+    try:
+        pipeline.run(get_method(CLONING))
+    except PrerequisiteError as exc:
+        raise PrerequisiteError(
+            f"seed {seed}: {exc}. In the demo: a larger --preset, or another --first-seed"
+        ) from exc
 
 
 def _run_method(
@@ -353,8 +390,8 @@ class _Bar:
         before = self._share.get(job, 0.0)
         if share > before:
             self._share[job] = share
-            done = sum(v * self._weight[k] for k, v in self._share.items())
-            self._bar.update(min(done, self._bar.total) - self._bar.n)
+            so_far = sum(v * self._weight[k] for k, v in self._share.items())
+            self._bar.update(min(so_far, self._bar.total) - self._bar.n)
         else:
             self._bar.refresh()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -61,6 +62,7 @@ def worker_folder_lock(folder: Path) -> RunLock:
 def _start(events: Any, parent: int, alive: Path) -> None:
     global _EVENTS
     _EVENTS = events
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends us
     logging.getLogger("transformers").setLevel(logging.ERROR)
     _hold(alive)
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
@@ -105,6 +107,12 @@ def _wait_for_orphans(alive: Path, seconds: float = 10.0) -> None:
                 time.sleep(0.1)
     finally:
         os.close(handle)
+
+
+def _end_workers() -> None:
+    for process in multiprocessing.active_children():
+        if process.name.startswith("SpawnProcess"):
+            process.kill()
 
 
 def _call(job: Job) -> Any:
@@ -160,7 +168,11 @@ def run_jobs(
                 running[pool.submit(_call, job)] = job
             if not running:
                 break
-            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            try:
+                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            except KeyboardInterrupt:
+                _end_workers()  # else leaving the pool would wait for their jobs
+                raise
             for future in finished:
                 job = running.pop(future)
                 try:
