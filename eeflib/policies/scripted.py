@@ -42,7 +42,7 @@ class Skill:
     """
 
     floor: float = 0.06
-    ceiling: float = 0.9
+    ceiling: float = 0.93
     middle: float = 205.0
     """Words read at which half of the tiring has happened; a page of results has about 90."""
     width: float = 7.0
