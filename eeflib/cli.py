@@ -142,6 +142,7 @@ def _results(result: dict) -> str:
 _UsageError: type[Exception] = next(
     c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException"
 )
+_INTERRUPTED = 130
 
 
 def main() -> None:
@@ -149,15 +150,17 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     args = sys.argv[1:] or ["--help"]
     try:
-        app(args, prog_name="eef", standalone_mode=False)
+        code = app(args, prog_name="eef", standalone_mode=False)
     except EefError as exc:
         kind = "" if isinstance(exc, DataError) else f"{type(exc).__name__}: "
         _fail(f"{kind}{exc}", 1)
     except (typer.Abort, KeyboardInterrupt):
-        _fail("interrupted; the same command goes on where it was", 130)
+        code = _INTERRUPTED
     except _UsageError as exc:
         command = args[0] if args[0] in ("demo", "report") else ""
         _fail(f"{exc.format_message()} (see: {' '.join(['eef', command, '--help'])})", 2)  # type: ignore[attr-defined]
+    if code == _INTERRUPTED:  # newer typer returns it, older raises Abort
+        _fail("interrupted; the same command goes on where it was", code)
 
 
 def _fail(message: str, code: int) -> NoReturn:

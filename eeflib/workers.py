@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from eeflib.errors import EefError, EnvironmentFault
 from eeflib.lock import RunLock
 
@@ -64,6 +66,7 @@ def _start(events: Any, parent: int, alive: Path) -> None:
     _EVENTS = events
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends us
     logging.getLogger("transformers").setLevel(logging.ERROR)
+    tqdm.set_lock(threading.RLock())  # its own lock is a semaphore, which a killed worker leaks
     _hold(alive)
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
 

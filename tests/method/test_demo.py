@@ -1,0 +1,401 @@
+"""The demo with real parts, very small: files, table, interruptions of every kind, bad folders."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from eeflib.demo import config_of, run_demo
+from eeflib.errors import DataError, PrerequisiteError
+from eeflib.presets import PRESETS, REPORT_SEED, Preset
+from eeflib.records import Branch, Sample, Task, Trajectory
+from eeflib.store import RunFolder
+from eeflib.workers import Job, run_jobs
+from eeflib.world import make_world, webshop_world
+
+COUNTS = {"train": 8, "test": 6}
+SIZES = {"iterations": 1, "M": 2, "k": 2, "steps": 3}
+SMALL = Preset("small", COUNTS, 1, **SIZES, extras=False)
+METHODS = ("SFT", "RFT", "RFTx2", "EEF")
+COMMAND = f"""
+import os, signal
+os.setpgid(0, 0)  # a terminal's Ctrl-C goes to all processes of the command
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+from eeflib import presets
+presets.PRESETS["tiny"] = presets.Preset("tiny", {COUNTS}, 1, **{SIZES}, extras=False)
+from eeflib.cli import main
+main()
+"""
+
+
+@cache
+def seed_whose_teacher_solves(some: bool) -> int:
+    """A development seed whose teacher solves two of eight training tasks, or none of one."""
+    from eeflib.prompts import get_format
+    from eeflib.rollout import Episode, run_episodes
+
+    counts = COUNTS if some else {"train": 1, "test": 1}
+    for seed in range(41, 60):
+        world = webshop_world(seed, counts)
+        played = run_episodes(
+            [Episode(t, "teacher") for t in world.split("train")],
+            world.teacher,
+            world.make_env,
+            get_format("react", "webshop"),
+            actor="teacher",
+            seed=seed,
+        )
+        solved = sum(t.solved for t in played)
+        if (solved >= 2) if some else (solved == 0):
+            return seed
+    raise AssertionError("no seed from 41 to 59 will do")
+
+
+def eef_demo(run: Path, *more: str, **how: Any) -> subprocess.Popen[str]:
+    """The real command with smaller sizes, as a process group of its own."""
+    seed = seed_whose_teacher_solves(True)
+    args = ["demo", "--preset", "tiny", "--first-seed", str(seed), "--run", str(run), *more]
+    return subprocess.Popen(
+        [sys.executable, "-c", COMMAND, *args],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        **how,
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    """The command uninterrupted, with two workers: run folder, stdout, stderr."""
+    path = tmp_path_factory.mktemp("demo") / "whole"
+    process = eef_demo(path, "--processes", "2", "--json")
+    out, err = process.communicate(timeout=500)
+    assert process.returncode == 0, err
+    return path, out, err
+
+
+def lasting(path: Path) -> dict[str, bytes]:
+    """Everything a run leaves, less measured times, what holds them, and locks."""
+    timed = ("timings.jsonl", "timing.json", "manifest.json", "summary.json", "report.html")
+    return {
+        str(f.relative_to(path)): f.read_bytes()
+        for f in sorted(path.rglob("*"))
+        if f.is_file() and f.name not in timed and not f.name.startswith((".lock", ".workers"))
+    }
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def seed_folder(path: Path) -> Path:
+    return path / f"seed-{seed_whose_teacher_solves(True)}"
+
+
+def test_json_is_the_only_thing_on_stdout(whole):
+    path, out, err = whole
+    (line,) = out.splitlines()
+    told = json.loads(line)
+    assert told == json.loads((path / "summary.json").read_text())
+    assert [m["method"] for m in told["methods"]] == ["teacher", *METHODS]
+    assert told["seeds"] == [seed_whose_teacher_solves(True)]
+    assert {"win_rate", "interval", "reward", "simulations", "seconds"} <= told["methods"][0].keys()
+    assert "EEF - RFTx2" in told["paired"]
+    # people are told the same on stderr
+    assert "95 % interval" in err
+    assert "Next:" in err
+    assert "Traceback" not in err
+
+
+def test_the_run_folder_is_complete(whole):
+    path = whole[0]
+    home = seed_folder(path)
+    assert json.loads((path / "manifest.json").read_text())["config"]["counts"] == COUNTS
+    assert (path / "report.html").stat().st_size > 10_000
+    tasks = list(RunFolder(home).read("tasks", Task))
+    assert len(tasks) == 14
+    assert len(list(RunFolder(home).read("trajectories", Trajectory))) == 8
+    for method in METHODS:
+        last = home / method / f"iter-{0 if method == 'SFT' else 1}"
+        assert list(RunFolder(last).read("samples", Sample))
+        assert (last / "model" / "model.safetensors").exists()
+        assert len(rows(home / method / "evaluations.jsonl")) == 6
+    assert not list(path.rglob("*.partial")) + list(path.rglob("*.pending"))
+
+
+def wilson(wins: int, n: int) -> tuple[float, float]:
+    z, p = 1.959964, wins / n
+    centre = p + z * z / (2 * n)
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return (centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)
+
+
+def test_the_table_follows_from_the_files(whole):
+    path, out, _ = whole
+    for row in json.loads(out)["methods"]:
+        home = seed_folder(path) / row["method"]
+        found = rows(home / "evaluations.jsonl")
+        wins = sum(o["reward"] >= o["threshold"] for o in found)
+        assert row["n"] == len(found) == 6
+        assert row["win_rate"] == pytest.approx(wins / 6, abs=1e-4)
+        assert row["interval"] == pytest.approx(wilson(wins, 6), abs=1e-4)
+        assert row["reward"] == pytest.approx(sum(o["reward"] for o in found) / 6, abs=1e-4)
+        branches = [b for f in home.glob("iter-*/branches.jsonl") for b in rows(f)]
+        assert row["simulations"] == sum(b.get("rollout") is not None for b in branches)
+    simulations = {m["method"]: m["simulations"] for m in json.loads(out)["methods"]}
+    assert simulations["RFT"] == 8
+    assert simulations["RFTx2"] == 16
+    assert simulations["EEF"] > 16
+    trajectories = rows(seed_folder(path) / "trajectories.jsonl")
+    taught = json.loads(out)["teacher_on_training_tasks"]
+    assert taught["n"] == len(trajectories) == 8
+    assert taught["solved"] == sum(t["reward"] >= 1 for t in trajectories) >= 2
+
+
+def test_every_expert_state_was_restored(whole):
+    folder = RunFolder(seed_folder(whole[0]) / "EEF/iter-1")
+    branches = [b for b in folder.read("branches", Branch) if b.k > 0]
+    assert branches
+    assert all(b.restored and not b.restore_mismatch for b in branches)
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + 400
+    while not condition():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < end, "it takes too long"
+        time.sleep(0.001)
+
+
+def gone(processes: list[psutil.Process], seconds: float) -> bool:
+    return not psutil.wait_procs(processes, timeout=seconds)[1]
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    found = psutil.Process(process.pid).children(recursive=True)
+    return [p for p in found if p.is_running() and "spawn_main" in " ".join(p.cmdline())]
+
+
+def under_way(process: subprocess.Popen[str], file: Path) -> bool:
+    return file.exists() and bool(workers_of(process))
+
+
+@pytest.fixture(scope="module")
+def battered(whole, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was ended four times, each time in another way, and continued to its end."""
+    path = tmp_path_factory.mktemp("demo") / "battered"
+    home = seed_folder(path)
+    for file, end in (
+        ("trajectories.jsonl", kill_all_at_once),
+        ("SFT/iter-0/samples.jsonl", kill_a_worker),
+        ("EEF/iter-1/branches.jsonl", kill_all_at_once),
+        ("RFTx2/iter-1/phases/explore.json", press_ctrl_c),
+    ):
+        process = eef_demo(path, "--processes", "1")
+        wait_for(partial(under_way, process, home / file), process)
+        end(process, path)
+        assert not (path / "summary.json").exists(), "the end came too late to prove anything"
+    process = eef_demo(path, "--processes", "1")
+    _, err = process.communicate(timeout=500)
+    assert process.returncode == 0, err
+    return path
+
+
+def kill_all_at_once(process: subprocess.Popen[str], path: Path) -> None:
+    """SIGKILL, as a power cut does; workers must not go on without their parent."""
+    workers = workers_of(process)
+    assert workers
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert gone(workers, 10), "a worker outlives its killed parent"
+    files = {f: f.stat().st_mtime_ns for f in path.rglob("*") if f.is_file()}
+    time.sleep(0.3)
+    assert files == {f: f.stat().st_mtime_ns for f in path.rglob("*") if f.is_file()}
+
+
+def kill_a_worker(process: subprocess.Popen[str], path: Path) -> None:
+    """As the kernel does when memory runs out."""
+    workers = workers_of(process)
+    assert workers
+    for worker in workers:
+        worker.send_signal(signal.SIGKILL)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "Traceback" not in err
+    assert "a worker process was killed" in err.splitlines()[-1]
+    assert "run the same command again" in err.splitlines()[-1]
+
+
+def press_ctrl_c(process: subprocess.Popen[str], path: Path) -> None:
+    workers = workers_of(process)
+    assert workers
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert err.splitlines()[-1] == "eef: interrupted; the same command goes on where it was"
+    assert gone(workers, 10)
+
+
+@pytest.mark.slow
+def test_however_often_it_is_ended_it_ends_with_the_same_files(whole, battered):
+    ours, theirs = lasting(battered), lasting(whole[0])
+    assert ours.keys() == theirs.keys()
+    assert [k for k in theirs if ours[k] != theirs[k]] == []
+    assert {f.rsplit("/", 1)[-1] for f in theirs} >= {
+        "tasks.jsonl", "trajectories.jsonl", "branches.jsonl", "samples.jsonl",
+        "evaluations.jsonl", "model.safetensors",
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_table_of_an_interrupted_run_is_the_same_but_for_seconds(whole, battered):
+    def table(path: Path) -> Any:
+        told = json.loads((path / "summary.json").read_text())
+        for row in told["methods"]:
+            assert row.pop("seconds") >= 0
+        return told
+
+    assert table(battered) == table(whole[0])
+
+
+def test_a_folder_in_use_or_of_another_configuration_is_refused(whole, capsys, monkeypatch):
+    path = whole[0]
+    before = lasting(path)
+    config = json.loads((path / "manifest.json").read_text())["config"]
+    with pytest.raises(DataError, match=r"another configuration \(steps: 3 -> 4\): use another"):
+        run_demo({**config, "steps": 4}, path, progress=False)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", "import sys; from pathlib import Path\n"
+         "from eeflib.lock import RunLock\nRunLock(Path(sys.argv[1])).acquire()\n"
+         "print('ready', flush=True); sys.stdin.read()", str(path)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "ready\n"
+        with pytest.raises(
+            DataError, match=f"is being written by process {holder.pid} .*--run DIR"
+        ):
+            run_demo(config, path, progress=False)
+    finally:
+        holder.kill()
+        holder.communicate()
+    assert lasting(path) == before
+
+
+def test_a_teacher_that_solves_nothing_ends_the_demo_with_the_remedy(tmp_path):
+    seed = seed_whose_teacher_solves(False)
+    sizes = Preset("none", {"train": 1, "test": 1}, 1, **SIZES, extras=False)
+    with pytest.raises(PrerequisiteError) as caught:
+        run_demo(config_of(preset=sizes, seeds=[seed]), tmp_path, processes=1, progress=False)
+    message = str(caught.value)
+    assert f"seed {seed}: SFT has nothing to train on" in message
+    assert "another --first-seed" in message
+    assert "\n" not in message
+    assert len(rows(tmp_path / f"seed-{seed}/trajectories.jsonl")) == 1  # the evidence stays
+
+
+def test_a_student_that_does_not_exist_leaves_no_run_behind(tmp_path):
+    config = config_of(preset=SMALL, student=str(tmp_path / "nothing"), seeds=[41])
+    with pytest.raises(PrerequisiteError, match="no folder at"):
+        run_demo(config, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("seeds", [[], [-1], [3, 3], 0])
+def test_seeds_that_cannot_be_are_refused(seeds):
+    with pytest.raises(DataError, match="seeds are "):
+        config_of(seeds=seeds)
+
+
+def test_a_configuration_is_plain_data_and_decides_seeds_apart_from_development():
+    config = config_of("webshop", "laptop")
+    assert json.loads(json.dumps(config)) == config
+    assert config["seeds"] == [REPORT_SEED + i for i in range(PRESETS["laptop"].seeds)]
+    assert config_of(seeds=2)["seeds"] == [REPORT_SEED, REPORT_SEED + 1]
+    with pytest.raises(DataError, match="unknown environment 'mars'; choose one of webshop"):
+        config_of("mars")
+    with pytest.raises(DataError, match="unknown preset 'huge'; choose one of tiny"):
+        config_of(preset="huge")
+
+
+def say(text: str, progress: Callable[..., None]) -> str:
+    progress("say", 1, 1)
+    return f"{text} in {os.getpid()}"
+
+
+def fail(progress: Callable[..., None]) -> None:
+    raise DataError("line 3 of the file is damaged; fix it")
+
+
+def test_a_job_waits_for_those_it_needs_and_its_error_is_the_runs(tmp_path):
+    heard: list[tuple[str, str, int, int]] = []
+    jobs = [
+        Job("b", say, ("b",), needs=("a",)),
+        Job("a", say, ("a",)),
+    ]
+    results = run_jobs(jobs, tmp_path, processes=1, on_event=heard.append)
+    assert results["a"].startswith("a in ")
+    assert str(os.getpid()) not in results["a"]
+    assert [name for name, *_ in heard] == ["a", "b"]
+    bad = [Job("fails", fail), Job("never", say, ("x",), needs=("fails",))]
+    with pytest.raises(DataError, match="line 3 of the file is damaged; fix it"):
+        run_jobs(bad, tmp_path, processes=1, on_event=heard.append)
+    assert [name for name, *_ in heard] == ["a", "b"]
+
+
+@pytest.mark.slow
+def test_scienceworld_from_the_simulator_to_a_trained_student(tmp_path):
+    sizes = Preset(
+        "small", {"train": 5, "test": 2}, 1, 1, 2, 2, 1, methods=("SFT", "EEF"), extras=False
+    )
+    seed = scienceworld_seed(sizes.counts)
+    config = config_of("scienceworld", sizes, seeds=[seed])
+    told = run_demo(config, tmp_path, processes=1, progress=False)
+    home = tmp_path / f"seed-{seed}"
+    tasks = list(RunFolder(home).read("tasks", Task))
+    assert len({t.extra["task_type"] for t in tasks if t.split == "train"}) >= 4
+    trajectories = list(RunFolder(home).read("trajectories", Trajectory))
+    assert any(t.solved for t in trajectories)
+    assert not any(t.error for t in trajectories)
+    branches = list(RunFolder(home / "EEF/iter-1").read("branches", Branch))
+    states = [b for b in branches if b.k > 0]
+    assert len({b.task_id for b in states}) >= 4
+    assert [b.id for b in states if not b.restored] == []
+    faults = [b.rollout.error for b in branches if b.rollout and b.rollout.error]
+    assert not [e for e in faults if "the model reads 2048" not in e]  # a long wander may end so
+    assert list(RunFolder(home / "EEF/iter-1").read("samples", Sample))
+    log = json.loads((home / "EEF/iter-1/model/training_log.json").read_text())
+    assert len(log["losses"]) == 1
+    assert log["trained_tokens"] > 0
+    assert {m["method"]: m["n"] for m in told["methods"]} == {"teacher": 2, "SFT": 2, "EEF": 2}
+    assert told["methods"][-1]["simulations"] == len(branches)
+
+
+def scienceworld_seed(counts: dict[str, int]) -> int:
+    """A seed whose noisy teacher keeps one path whole, so that there is something to clone."""
+    from eeflib.policies.noisy_gold import NoisyGoldTeacher
+
+    for seed in range(41, 60):
+        world = make_world("scienceworld", seed, counts)
+        teacher = world.teacher
+        assert isinstance(teacher, NoisyGoldTeacher)
+        for task in world.split("train"):
+            plan = teacher.plan(task.id, f"{task.id}#teacher.0")
+            if plan == tuple(teacher._gold[task.id]):
+                return seed
+    raise AssertionError("no seed from 41 to 59 will do")
