@@ -61,7 +61,7 @@ class Recipe:
     train: TrainConfig = field(default_factory=TrainConfig)
     backend: Literal["peft", "unsloth"] = "peft"
     max_length: int | None = None
-    """Longer samples are dropped, and counted."""
+    """Longer samples are dropped, and counted; None: longer than the model has positions for."""
     temperature: float = 1.0
     """Of exploration; evaluation is greedy."""
     batch_size: int = 128
@@ -168,7 +168,8 @@ class Pipeline:
         return method.iterations * sum(len(group) for group in plan)
 
     def seconds(self, method: Method) -> float:
-        """Wall-clock seconds spent on `method` so far, over all parts of an interrupted run."""
+        """Wall-clock seconds spent on `method` so far; what a killed process did not finish of its
+        step is not in it."""
         rows = []
         for i in range(method.iterations + 1):
             sub = self.folder.sub(f"{method.name}/iter-{i}")
@@ -259,7 +260,7 @@ class Pipeline:
             samples,
             self.fmt,
             self.base[1],
-            max_length=self.recipe.max_length,
+            max_length=self.recipe.max_length or self._positions(),
             allow_harmful=method.trains_harmful,
         )
         here.mark_done(
@@ -273,6 +274,10 @@ class Pipeline:
         )
         return data
 
+    def _positions(self) -> int | None:
+        config = self.base[0].config.get_text_config()
+        return getattr(config, "max_position_embeddings", None)
+
     def _train(self, method: Method, i: int, here: RunFolder, data: EncodedSet) -> None:
         from eeflib.train import train
 
@@ -281,10 +286,10 @@ class Pipeline:
                 f"{method.name}: start_from='previous' is not supported by the pipeline yet; "
                 "use start_from='base'"
             )
-        step = f"{method.name} iteration {i}: train"
-        self._progress(step, 0, 1)
         if here.phase_done("train"):
             return
+        step = f"{method.name} iteration {i}: train"
+        self._progress(step, 0, 1)
         with self._timed("train", here):
             result = train(
                 self.base,
