@@ -86,10 +86,17 @@ def demo(
 
 @app.command()
 def report(
-    run: Annotated[Path, typer.Argument(help="a run folder")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")],
     out: Annotated[Path | None, typer.Option(help="default: RUN/report.html")] = None,
 ) -> None:
-    """Write the one-file HTML report of a run."""
+    """Write the one-file HTML report of a run, finished or not.
+
+    Examples:
+
+        eef report runs/demo-webshop
+
+        eef report runs/demo-webshop --out mine.html
+    """
     from eeflib.analysis.report import write_report
 
     typer.echo(str(write_report(run, out)))

