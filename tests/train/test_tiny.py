@@ -1,0 +1,214 @@
+"""The tiny student as shipped: small, safe to open, reads every word of its world, can be tuned."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from eeflib.errors import PrerequisiteError
+from eeflib.masking import encode_samples
+from eeflib.methods import get_method
+from eeflib.policies.huggingface import HuggingFacePolicy
+from eeflib.policies.loading import load_student
+from eeflib.policies.scripted import ScriptedShopper, Skill
+from eeflib.policies.tiny import load_tiny, tiny_path
+from eeflib.prompts import get_format
+from eeflib.records import Trajectory
+from eeflib.resources import data_path
+from eeflib.rollout import Episode, run_episodes
+from eeflib.train import TrainConfig, train
+from eeflib.world import World, webshop_world
+
+ACT = get_format("act", "webshop")
+SCRIPTS = Path(__file__).parents[2] / "scripts" / "tiny"
+
+
+@pytest.fixture
+def scripts() -> Iterator[None]:
+    """The pretraining scripts can be imported."""
+    sys.path.insert(0, str(SCRIPTS))
+    yield
+    sys.path.remove(str(SCRIPTS))
+    for name in ("exercises", "tokenizer"):
+        sys.modules.pop(name, None)
+
+
+@cache
+def world() -> World:
+    return webshop_world(51, {"train": 24, "test": 1})
+
+
+@cache
+def positives() -> tuple[Trajectory, ...]:
+    """Solved trajectories of a shopper that makes no mistakes."""
+    default = world().teacher
+    assert isinstance(default, ScriptedShopper)
+    shopper = ScriptedShopper(
+        Skill(floor=0, ceiling=0),
+        option_words=default.option_words,
+        option_names=default.option_names,
+    )
+    tasks = world().split("train")
+    return tuple(
+        run_episodes(
+            [Episode(t, "teacher") for t in tasks],
+            shopper,
+            world().make_env,
+            get_format("react", "webshop"),
+            actor="teacher",
+            seed=0,
+        )
+    )
+
+
+@cache
+def student() -> tuple[Any, Any]:
+    return load_tiny()
+
+
+def test_what_is_shipped_is_small_and_cannot_run_code():
+    files = sorted(f for f in tiny_path().rglob("*") if f.is_file())
+    assert {f.suffix for f in files} <= {".json", ".safetensors", ".jinja"}
+    assert (tiny_path() / "model.safetensors").stat().st_size <= 3_000_000
+    assert sum(f.stat().st_size for f in files) < 4_000_000
+
+
+def test_its_pretraining_is_on_record():
+    card = json.loads((tiny_path() / "pretraining.json").read_text("utf-8"))
+    assert card["exercises"]
+    assert all(0 <= score <= 1 for score in card["exercises"].values())
+    model, _ = student()
+    assert card["parameters"] == sum(p.numel() for p in model.parameters())
+
+
+def test_it_loads_as_any_transformers_model_and_always_the_same():
+    import torch
+
+    model, tokenizer = student()
+    again, _ = load_student("tiny", device="cpu")
+    for (name, a), (_, b) in zip(model.named_parameters(), again.named_parameters(), strict=True):
+        assert a.dtype == torch.float32, name
+        assert torch.equal(a, b), name
+        assert torch.isfinite(a).all(), name
+    assert model.config.model_type == "llama"
+    assert len(tokenizer) == model.config.vocab_size
+    assert tokenizer.pad_token_id != tokenizer.eos_token_id
+    assert model.config.eos_token_id == tokenizer.eos_token_id
+
+
+def test_its_tokenizer_is_the_one_its_script_makes(scripts):
+    from tokenizer import build_tokenizer  # type: ignore[import-not-found]
+
+    shipped = student()[1]
+    built = build_tokenizer()
+    assert built.get_vocab() == shipped.get_vocab(), "the words of the store changed: pretrain anew"
+    text = "Instruction: find me a sofa in [SEP] B0BITONUVO [SEP] Next > [SEP] $12.0 É"
+    assert built(text)["input_ids"] == shipped(text)["input_ids"]
+
+
+def test_it_knows_every_word_of_the_store():
+    tokenizer = student()[1]
+    unknown = tokenizer.convert_tokens_to_ids("<|unk|>")
+    tokens = words = 0
+    for t in positives():
+        assert t.solved
+        for step in t.steps:
+            for text in (step.observation, step.action):
+                ids = tokenizer(text)["input_ids"]
+                assert unknown not in ids, text
+                tokens, words = tokens + len(ids), words + len(text.split())
+    assert tokens < 2 * words  # words, not letters
+
+
+def test_odd_text_is_read_without_a_fault():
+    tokenizer = student()[1]
+    for text in ("", " ", "\x00\x07", "<|end|><|assistant|>", "étagère 漢字 🛋", "x" * 5000):
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert all(0 <= i < len(tokenizer) for i in ids)
+
+
+def test_an_episode_fits_its_positions_with_room_to_spare():
+    model, tokenizer = student()
+    found = get_method("SFT").samples(world().split("train"), positives()).samples
+    data = encode_samples(found, ACT, tokenizer, max_length=model.config.max_position_embeddings)
+    assert not data.dropped
+    assert len(data) == len(positives())
+    longest = max(item.length for item in data)
+    assert 2 * longest < model.config.max_position_embeddings
+    for item in data:
+        assert 3 < item.trained_tokens < 0.5 * item.length
+
+
+def test_it_was_pretrained_without_shopping(scripts):
+    from exercises import make_document  # type: ignore[import-not-found]
+
+    rng = np.random.default_rng(0)
+    documents = [make_document(rng) for _ in range(200)]
+    turns = [turn for d in documents for turn in d.turns]
+    assert len(turns) > 200
+    for shown, answer, _ in turns:
+        assert not answer.startswith(("click[", "search["))
+        assert "Buy Now" not in answer
+        assert "Your score" not in shown
+    # nor did it see the wishes of a store
+    instructions = {t.instruction for t in world().tasks}
+    assert not [i for i in instructions for shown, _, _ in turns if i in shown]
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_few_steps_on_real_samples_teach_it_something(tmp_path, method):
+    import torch
+
+    model, tokenizer = student()
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    found = get_method("SFT").samples(world().split("train"), positives()).samples
+    data = encode_samples(found[:8], ACT, tokenizer)
+    rate = {"full": 2e-3, "lora": 2e-2}[method]
+    config = TrainConfig(
+        method=method, learning_rate=rate, max_steps=8, batch_size=8, dtype="float32",
+        device="cpu",
+    )  # fmt: skip
+    result = train((model, tokenizer), data, config, tmp_path / "model", progress=False)
+    assert result.losses[-1] < 0.8 * result.losses[0]
+    assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
+    # what is saved is what was trained: the loss on the same samples falls
+    tuned, _ = load_student("tiny", adapter=tmp_path / "model", device="cpu")
+    losses = []
+    for m in (model, tuned):
+        with torch.no_grad():
+            item = data.items[0]
+            ids = torch.from_numpy(item.input_ids[None].astype("int64"))
+            labels = torch.from_numpy(item.labels[None].astype("int64"))
+            losses.append(float(m(input_ids=ids, labels=labels).loss))
+    assert losses[1] < losses[0]
+
+
+def test_it_plays_admissible_actions_and_the_same_ones_alone_or_in_a_batch():
+    model, tokenizer = student()
+    tasks = world().tasks[:6]
+
+    def play(batch_size: int) -> list[tuple[str, ...]]:
+        policy = HuggingFacePolicy(model, tokenizer, name="tiny", mode="admissible", greedy=True)
+        played = run_episodes(
+            [Episode(replace(t, settings={**t.settings, "max_steps": 5}), "x") for t in tasks],
+            policy, world().make_env, ACT, actor="student", seed=0, batch_size=batch_size,
+        )  # fmt: skip
+        for t in played:
+            assert not t.error
+            assert all(s.valid for s in t.steps)
+        return [t.actions for t in played]
+
+    assert play(1) == play(6)
+
+
+def test_a_missing_data_file_is_named_with_the_remedy(tmp_path):
+    with pytest.raises(PrerequisiteError, match=r"no/such/file is missing .*reinstall eeflib"):
+        data_path("no", "such", "file")
