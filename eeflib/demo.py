@@ -370,6 +370,7 @@ class _Bar:
             disable=not on,
             bar_format="{l_bar}{bar}| {elapsed}<{remaining} {postfix}",
             desc="demo",
+            smoothing=0.0,  # steps differ too much in length for a recent rate to mean anything
         )
 
     @staticmethod
