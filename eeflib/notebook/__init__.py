@@ -1,0 +1,38 @@
+"""What the notebooks share: sizes and folders from one preset, pictures that survive saving.
+
+Nothing here is needed to use eeflib from a script; the notebooks' own steps are calls into the
+other modules, so that a reader sees the library and not a wrapper around it.
+"""
+
+from eeflib.notebook.display import (
+    Html,
+    losses,
+    rates,
+    recovery_curve,
+    recovery_map,
+    shares,
+    table,
+    tokens,
+    transcript,
+    win_rates,
+)
+from eeflib.notebook.endpoint import DemoEndpoint
+from eeflib.notebook.lab import DEVELOPMENT_SEED, Lab, open_lab, versions
+
+__all__ = [
+    "DEVELOPMENT_SEED",
+    "DemoEndpoint",
+    "Html",
+    "Lab",
+    "losses",
+    "open_lab",
+    "rates",
+    "recovery_curve",
+    "recovery_map",
+    "shares",
+    "table",
+    "tokens",
+    "transcript",
+    "versions",
+    "win_rates",
+]

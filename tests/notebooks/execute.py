@@ -1,0 +1,158 @@
+"""Run notebooks on a fresh kernel, and refresh their committed outputs.
+
+    python tests/notebooks/execute.py [NAME ...]     all of them, in order, or those named
+
+Refreshing runs them in the tiny preset in one new folder, each starting from the files of the one
+before. What differs from run to run without meaning anything is taken out before saving: execution
+counts stay, times of execution, widget state and machine details go. A progress bar is a widget; it
+is saved as its last line of text, since a saved widget shows as an error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import sys
+import tempfile
+import textwrap
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import psutil
+from nbclient import NotebookClient
+
+FOLDER = Path(__file__).parents[2] / "notebooks"
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def names() -> list[str]:
+    """The notebooks, in order."""
+    return sorted(path.name for path in FOLDER.glob("[0-9][0-9]_*.ipynb"))
+
+
+def solutions_of(notebook: nbformat.NotebookNode) -> list[str]:
+    """The code of the solutions to the exercises, a text per block."""
+    (text,) = (c.source for c in notebook.cells if c.source.startswith("<details>"))
+    blocks = re.findall(r"^ *```python\n(.*?)^ *```$", text, re.DOTALL | re.MULTILINE)
+    return [textwrap.dedent(block) for block in blocks]
+
+
+def run(
+    name: str, folder: Path, *, solutions: bool = False, timeout: int = 900
+) -> nbformat.NotebookNode:
+    """Execute a copy of the notebook in `folder`, its working directory; raises where a cell does.
+
+    The kernel is this very Python. Runs go to `folder/runs`, whatever the environment says.
+
+    Args:
+        solutions: run the solutions of the exercises after it.
+    """
+    notebook = nbformat.read(FOLDER / name, as_version=4)
+    if solutions:
+        notebook.cells += map(nbformat.v4.new_code_cell, solutions_of(notebook))
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
+    client = NotebookClient(
+        notebook, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": folder}}
+    )
+    env = {k: v for k, v in os.environ.items() if k not in ("EEFLIB_RUNS", "OPENAI_BASE_URL")}
+    env = {k: v for k, v in env.items() if not k.endswith("_API_KEY")}
+    client.execute(env=env)
+    return notebook
+
+
+def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The notebook as it is committed."""
+    state = notebook.metadata.get("widgets", {}).get(
+        "application/vnd.jupyter.widget-state+json", {}
+    )
+    models = state.get("state", {})
+    for cell in notebook.cells:
+        kept = {k: v for k, v in cell.metadata.items() if k in ("cellView", "tags")}
+        cell.metadata = nbformat.from_dict(kept)
+        if cell.cell_type == "code":
+            cell.outputs = [o for o in (_clean(x, models) for x in cell.outputs) if o]
+    notebook.metadata = nbformat.from_dict(
+        {
+            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+            "language_info": {"name": "python"},
+        }
+    )
+    return notebook
+
+
+def _clean(output: Any, models: dict[str, Any]) -> Any:
+    data = output.get("data", {})
+    if WIDGET in data:
+        text = _bar(data[WIDGET]["model_id"], models)
+        return nbformat.v4.new_output("stream", name="stdout", text=text) if text else None
+    if output.output_type == "stream":
+        # a bar in text overwrites itself: keep what was seen last
+        output.text = "\n".join(line.rsplit("\r", 1)[-1] for line in output.text.split("\n"))
+        return output if output.text.strip() else None
+    if "metadata" in output:
+        output.metadata = {}
+    return output
+
+
+def _bar(model_id: str, models: dict[str, Any]) -> str:
+    """The last text of a tqdm bar: `explore: 100% 92/92 [00:04<00:00, 21.9episode/s, wins=22]`."""
+    box = models.get(model_id, {}).get("state", {})
+    values = []
+    for child in box.get("children", []):
+        child_id = child.removeprefix("IPY_MODEL_")
+        value = models.get(child_id, {}).get("state", {}).get("value")
+        values += [value] if isinstance(value, str) else []
+    text = re.sub(r"<[^>]*>", "", " ".join(values)).replace("\u2007", " ").replace("&lt;", "<")
+    return " ".join(text.split()) + "\n" if text.strip() else ""
+
+
+class _Memory:
+    """Peak of the summed resident memory of this process's children, twice a second."""
+
+    def __init__(self) -> None:
+        self.peak = 0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.5):
+            total = 0
+            for child in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    total += child.memory_info().rss
+            self.peak = max(self.peak, total)
+
+    def __enter__(self) -> _Memory:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+
+def refresh(wanted: list[str]) -> None:
+    """Execute and save; prints what it took."""
+    folder = Path(tempfile.mkdtemp(prefix="eef-notebooks-"))
+    for name in wanted:
+        before, cpu = time.perf_counter(), os.times()
+        with _Memory() as memory:
+            notebook = clean(run(name, folder))
+        nbformat.write(notebook, FOLDER / name)
+        wall, after = time.perf_counter() - before, os.times()
+        used = after.children_user + after.children_system - cpu.children_user - cpu.children_system
+        size = (FOLDER / name).stat().st_size / 1000
+        took = f"{wall:.0f} s, {used:.0f} s of CPU, {memory.peak / 1e9:.1f} GB"
+        sys.stdout.write(f"{name}: {took}, {size:.0f} kB\n")
+        sys.stdout.flush()
+    shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    chosen = [n for n in names() if not sys.argv[1:] or any(a in n for a in sys.argv[1:])]
+    refresh(chosen)

@@ -1,0 +1,135 @@
+"""The notebooks: each runs on a fresh kernel in an empty folder, and keeps the promised form."""
+
+import re
+import subprocess
+import sys
+
+import execute
+import nbformat
+import pytest
+
+NAMES = execute.names()
+HEADER = ("Goal", "Needs", "Time", "Memory", "Cost", "Reads → writes")
+PRESET = 'PRESET = "tiny"  # @param ["tiny", "laptop", "colab", "paper"]'
+
+
+def load(name: str) -> nbformat.NotebookNode:
+    notebook = nbformat.read(execute.FOLDER / name, as_version=4)
+    nbformat.validate(notebook)
+    return notebook
+
+
+def prose(notebook: nbformat.NotebookNode) -> list[str]:
+    return [c.source for c in notebook.cells if c.cell_type == "markdown"]
+
+
+def code(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    return [c for c in notebook.cells if c.cell_type == "code"]
+
+
+def printed(notebook: nbformat.NotebookNode) -> str:
+    return "".join(o.text for c in code(notebook) for o in c.outputs if o.output_type == "stream")
+
+
+def test_all_seven_are_there_and_in_the_index():
+    assert [n[:2] for n in NAMES] == ["00", "01", "02", "03", "04", "05", "06"]
+    index = (execute.FOLDER / "README.md").read_text("utf-8")
+    assert [n for n in NAMES if f"({n})" not in index] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+class TestForm:
+    def test_a_header_says_what_it_takes(self, name):
+        first = prose(load(name))[0]
+        assert first.startswith(f"# {name[:2]} · ")
+        for row in HEADER:
+            found = re.search(rf"^\| \*\*{row}\*\* \| (.+) \|$", first, re.MULTILINE)
+            assert found, f"no row {row!r}"
+            assert "@" not in found[1], f"row {row!r} is not filled in"
+
+    def test_one_form_cell_decides_the_size(self, name):
+        forms = [c for c in code(load(name)) if "@param" in c.source]
+        assert len(forms) == 1
+        assert forms[0].source.splitlines()[0] == PRESET
+        assert code(load(name))[0].source == forms[0].source, "nothing comes before the form"
+
+    def test_more_prose_than_code_and_thin_cells(self, name):
+        notebook = load(name)
+        assert len(prose(notebook)) > len(code(notebook))
+        thick = [c.source for c in code(notebook) if len(c.source.splitlines()) > 10]
+        assert not thick, thick[0]
+
+    def test_steps_are_checked(self, name):
+        notebook = load(name)
+        assert sum("assert " in c.source for c in code(notebook)) >= 7
+        assert sum("ou should see" in text for text in prose(notebook)) >= 5
+
+    def test_three_exercises_with_solutions(self, name):
+        cells = prose(load(name))
+        (exercises,) = (text for text in cells if text.startswith("## Exercises"))
+        (solutions,) = (text for text in cells if text.startswith("<details>"))
+        for text in (exercises, solutions):
+            assert re.findall(r"^(\d)\. ", text, re.MULTILINE) == ["1", "2", "3"]
+        assert solutions.endswith("</details>")
+
+    def test_takeaways_and_a_way_on(self, name):
+        last = prose(load(name))[-1]
+        assert last.startswith("## Takeaways")
+        assert "](" in last
+
+    def test_links_lead_somewhere(self, name):
+        for target in re.findall(r"\]\(([^)#]+)\)", "\n".join(prose(load(name)))):
+            assert (execute.FOLDER / target).exists(), target
+
+    def test_outputs_are_committed_and_small(self, name):
+        assert (execute.FOLDER / name).stat().st_size < 1_000_000
+        cells = code(load(name))
+        assert [c.execution_count for c in cells] == list(range(1, len(cells) + 1))
+        assert sum(bool(c.outputs) for c in cells) >= len(cells) / 2
+        for output in (o for c in cells for o in c.outputs):
+            assert output.output_type != "error"
+            assert execute.WIDGET not in output.get("data", {}), "a saved widget shows as an error"
+            if "text/html" in output.get("data", {}):
+                assert output.data["text/plain"].strip(), "a view without a text twin"
+
+    def test_nothing_of_the_machine_is_saved(self, name):
+        notebook = load(name)
+        assert set(notebook.metadata) == {"kernelspec", "language_info"}
+        assert all(set(c.metadata) <= {"cellView", "tags"} for c in notebook.cells)
+        text = (execute.FOLDER / name).read_text("utf-8")
+        assert not re.search(r"(?<![\w.:/~-])/(?:root|home|Users|work|tmp|usr|mnt)/\w", text)
+        assert not re.search(r"\bsk-\w{6,}|127\.0\.0\.1:\d", text)
+
+
+def test_lint_and_format():
+    for command in (["check"], ["format", "--check"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "ruff", *command, str(execute.FOLDER)],
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_it_runs_in_an_empty_folder(name, tmp_path):
+    """With its own asserts, and with the solutions of its exercises after it."""
+    saved = load(name)
+    notebook = execute.run(name, tmp_path, solutions=True)
+    fresh = code(notebook)[: len(code(saved))]
+    for before, now in zip(code(saved), fresh, strict=True):
+        assert bool(before.outputs) == bool(now.outputs), f"saved outputs are stale: {now.source}"
+    manifests = list(tmp_path.glob("runs/*/manifest.json"))
+    assert len(manifests) == 1, "a notebook writes one run folder, beside it"
+
+
+@pytest.mark.slow
+def test_a_second_run_and_the_next_notebook_go_on_from_the_files(tmp_path):
+    first = printed(execute.run(NAMES[1], tmp_path))
+    again = printed(execute.run(NAMES[1], tmp_path))
+    after = execute.clean(execute.run(NAMES[2], tmp_path))
+    assert "0 of 24 already done" in first
+    assert "interrupted" in first
+    assert again.count("24 of 24 already done") == 2
+    assert "collect: 24 of 24 already done" in printed(after)
