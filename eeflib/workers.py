@@ -112,12 +112,6 @@ def _wait_for_orphans(alive: Path, seconds: float = 10.0) -> None:
         os.close(handle)
 
 
-def _end_workers() -> None:
-    for process in multiprocessing.active_children():
-        if process.name.startswith("SpawnProcess"):
-            process.kill()
-
-
 def _call(job: Job) -> Any:
     def progress(step: str, done: int, total: int) -> None:
         _EVENTS.put((job.name, step, done, total))
@@ -163,6 +157,7 @@ def run_jobs(
         ProcessPoolExecutor(
             processes, context, initializer=_start, initargs=(events, os.getpid(), alive)
         ) as pool,
+        _ending_workers_on_interrupt(),
     ):
         while waiting or running:
             ready = [j for j in waiting if all(n in results for n in j.needs)]
@@ -171,11 +166,7 @@ def run_jobs(
                 running[pool.submit(_call, job)] = job
             if not running:
                 break
-            try:
-                finished, _ = wait(running, return_when=FIRST_COMPLETED)
-            except KeyboardInterrupt:
-                _end_workers()  # else leaving the pool would wait for their jobs
-                raise
+            finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
                 job = running.pop(future)
                 try:
@@ -205,6 +196,18 @@ def _environment(**values: str) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def _ending_workers_on_interrupt() -> Iterator[None]:
+    """Ctrl-C does not wait until the running jobs, which may take minutes, are done."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        for process in multiprocessing.active_children():
+            if process.name.startswith("SpawnProcess"):
+                process.kill()
+        raise
 
 
 @contextmanager

@@ -34,7 +34,7 @@ import os, signal
 os.setpgid(0, 0)  # a terminal's Ctrl-C goes to all processes of the command
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 from eeflib import presets
-presets.PRESETS["tiny"] = presets.Preset("tiny", {COUNTS}, 1, **{SIZES}, extras=False)
+presets.PRESETS["tiny"] = presets.Preset("tiny", {COUNTS}, 1, **{SIZES}, extras=True)
 from eeflib.cli import main
 main()
 """
@@ -165,6 +165,35 @@ def test_the_table_follows_from_the_files(whole):
     assert taught["solved"] == sum(t["reward"] >= 1 for t in trajectories) >= 2
 
 
+def test_the_extra_cases_follow_from_the_files(whole):
+    path, out, err = whole
+    told = json.loads(out)
+    home = seed_folder(path)
+
+    def rate(file: Path) -> float:
+        found = rows(file)
+        return sum(o["reward"] >= 1 for o in found) / len(found)
+
+    names = ["EEF", "EEF-no-mask"]
+    expected = [rate(home / name / "evaluations.jsonl") for name in names]
+    assert told["masking"]["win_rates"] == pytest.approx(expected, abs=1e-4)
+    assert (home / "EEF/iter-1/branches.jsonl").read_bytes() == (
+        home / "EEF-no-mask/iter-1/branches.jsonl"
+    ).read_bytes()
+    better = told["better_teacher"]
+    away = path / "better-teacher" / home.name
+    assert [m["method"] for m in better["methods"]] == ["teacher", "SFT", "RFTx2", "EEF"]
+    for row in better["methods"]:
+        file = away / row["method"] / "evaluations.jsonl"
+        assert row["win_rate"] == pytest.approx(rate(file), abs=1e-4)
+    solved = [t["reward"] >= 1 for t in rows(away / "trajectories.jsonl")]
+    assert better["teacher_on_training_tasks"]["solved"] == sum(solved)
+    assert sum(solved) > told["teacher_on_training_tasks"]["solved"]
+    assert (away / "tasks.jsonl").read_bytes() == (home / "tasks.jsonl").read_bytes()
+    assert "Does masking matter?" in err
+    assert "When does RFT catch up?" in err
+
+
 def test_every_expert_state_was_restored(whole):
     folder = RunFolder(seed_folder(whole[0]) / "EEF/iter-1")
     branches = [b for b in folder.read("branches", Branch) if b.k > 0]
@@ -265,7 +294,7 @@ def test_however_often_it_is_ended_it_ends_with_the_same_files(whole, battered):
 def test_the_table_of_an_interrupted_run_is_the_same_but_for_seconds(whole, battered):
     def table(path: Path) -> Any:
         told = json.loads((path / "summary.json").read_text())
-        for row in told["methods"]:
+        for row in (*told["methods"], *told["better_teacher"]["methods"]):
             assert row.pop("seconds") >= 0
         return told
 
