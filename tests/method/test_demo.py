@@ -23,7 +23,7 @@ from eeflib.presets import PRESETS, REPORT_SEED, Preset
 from eeflib.records import Branch, Sample, Task, Trajectory
 from eeflib.store import RunFolder
 from eeflib.workers import Job, run_jobs
-from eeflib.world import make_world, webshop_world
+from eeflib.world import webshop_world
 
 COUNTS = {"train": 8, "test": 6}
 SIZES = {"iterations": 1, "M": 2, "k": 2, "steps": 3}
@@ -390,9 +390,9 @@ def test_a_job_waits_for_those_it_needs_and_its_error_is_the_runs(tmp_path):
 @pytest.mark.slow
 def test_scienceworld_from_the_simulator_to_a_trained_student(tmp_path):
     sizes = Preset(
-        "small", {"train": 4, "test": 1}, 1, 1, 2, 2, 1, methods=("SFT", "EEF"), extras=False
+        "small", {"train": 4, "test": 1}, 1, 1, 1, 2, 1, methods=("SFT", "EEF"), extras=False
     )
-    seed = scienceworld_seed(sizes.counts)
+    seed = 41  # its noisy teacher solves some: there is something to clone
     config = config_of("scienceworld", sizes, seeds=[seed])
     told = run_demo(config, tmp_path, processes=1, progress=False)
     home = tmp_path / f"seed-{seed}"
@@ -413,18 +413,3 @@ def test_scienceworld_from_the_simulator_to_a_trained_student(tmp_path):
     assert log["trained_tokens"] > 0
     assert {m["method"]: m["n"] for m in told["methods"]} == {"teacher": 1, "SFT": 1, "EEF": 1}
     assert told["methods"][-1]["simulations"] == len(branches)
-
-
-def scienceworld_seed(counts: dict[str, int]) -> int:
-    """A seed whose noisy teacher keeps one path whole, so that there is something to clone."""
-    from eeflib.policies.noisy_gold import NoisyGoldTeacher
-
-    for seed in range(41, 60):
-        world = make_world("scienceworld", seed, counts)
-        teacher = world.teacher
-        assert isinstance(teacher, NoisyGoldTeacher)
-        for task in world.split("train"):
-            plan = teacher.plan(task.id, f"{task.id}#teacher.0")
-            if plan == tuple(teacher._gold[task.id]):
-                return seed
-    raise AssertionError("no seed from 41 to 59 will do")
