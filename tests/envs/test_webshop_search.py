@@ -8,18 +8,10 @@ import time
 from collections import Counter
 
 import pytest
-from nltk.stem.porter import PorterStemmer
 
-from eeflib.envs.webshop.porter import porter_stem
 from eeflib.envs.webshop.search import TOP_K, Index, decode_length, encode_length
 from eeflib.envs.webshop.tokens import _ASCII_WORD, _WORD, analyze
 
-ENDS = """
-    ational tional enci anci izer bli alli entli eli ousli ization ation ator alism
-    iveness fulness ousness aliti iviti biliti logi icate ative alize iciti ical ful ness
-    ance able ement ment ent ion sion tion ou ism ate iti ous ive ize s es ies sses ed eed
-    ing y ll
-"""
 WORDS = "red blue green sofa lamp table shoe soft hard easy clean wood"
 
 
@@ -43,20 +35,6 @@ def test_terms(text: str, terms: list[str]) -> None:
 
 def test_a_token_of_more_than_255_characters_is_cut() -> None:
     assert [len(t) for t in analyze("x" * 600)] == [255, 255, 90]
-
-
-def test_stems_equal_the_reference_implementation() -> None:
-    reference = PorterStemmer(mode=PorterStemmer.MARTIN_EXTENSIONS)
-    rng = random.Random(3)
-    ends = ENDS.split()
-    words = {
-        "".join(rng.choice("aeiouybcdlstzwxé") for _ in range(rng.randint(0, 6)))
-        + rng.choice(["", *ends])
-        + rng.choice(["", "", *ends])
-        for _ in range(8_000)
-    } - {""}
-    differing = [w for w in words if porter_stem(w) != reference.stem(w, to_lowercase=False)]
-    assert differing == []
 
 
 def test_the_fast_ascii_words_are_the_unicode_words() -> None:

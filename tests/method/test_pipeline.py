@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -192,6 +193,16 @@ def test_a_crash_after_any_report_of_progress_changes_nothing(tmp_path, whole):
     ours, theirs = lasting(tmp_path), lasting(whole)
     assert [k for k in theirs if ours.get(k) != theirs[k]] == []
     assert ours.keys() == theirs.keys()
+
+
+def test_a_kill_between_writing_and_marking_as_done_changes_nothing(tmp_path, whole):
+    shutil.copytree(whole, tmp_path / "copy")
+    markers = list((tmp_path / "copy").rglob("phases/*.json"))
+    assert len(markers) > 15
+    for marker in markers:
+        marker.unlink()
+    run_all(tmp_path / "copy")
+    assert lasting(tmp_path / "copy") == lasting(whole)
 
 
 def test_a_finished_run_is_only_read(whole):

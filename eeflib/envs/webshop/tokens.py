@@ -12,11 +12,10 @@ linear, not quadratic time.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
+from typing import Any
 
 import regex
-
-from eeflib.envs.webshop.porter import porter_stem
 
 __all__ = ["MAX_TOKEN", "STOP_WORDS", "analyze", "stem"]
 
@@ -91,6 +90,14 @@ _ASCII_WORD = regex.compile(
 """The same rules where all text is lower-case ASCII: several times faster."""
 
 
+@cache
+def _porter() -> Any:
+    """Loaded with the first word: importing nltk takes a second."""
+    from nltk.stem.porter import PorterStemmer
+
+    return PorterStemmer(mode=PorterStemmer.MARTIN_EXTENSIONS)
+
+
 @lru_cache(maxsize=200_000)
 def stem(token: str) -> str:
     """The term of a token; empty for a stop word. Possessive first, then case, stop, stem."""
@@ -99,7 +106,7 @@ def stem(token: str) -> str:
     token = token.lower()
     if token in STOP_WORDS:
         return ""
-    return porter_stem(token)
+    return _porter().stem(token, to_lowercase=False)
 
 
 def analyze(text: str) -> list[str]:
