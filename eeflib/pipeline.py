@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from eeflib.encoded import EncodedSet
-from eeflib.errors import DataError
+from eeflib.errors import DataError, ProviderError
 from eeflib.evaluate import Outcome, outcomes_from
 from eeflib.explore import explore, plan_exploration
 from eeflib.masking import encode_samples
@@ -107,13 +107,22 @@ class Pipeline:
         return self._base
 
     def collect(self) -> list[Trajectory]:
-        """The teacher's rollouts of the training tasks."""
+        """The teacher's rollouts of the training tasks.
+
+        Episodes that the provider cut short in an earlier, interrupted call are moved to
+        `failed_attempts.jsonl` and run again.
+
+        Raises:
+            ProviderError: the teacher's provider cannot go on (key, credit, cost cap); the same
+                call goes on from there.
+        """
         if not self.folder.exists("tasks"):
             self.folder.append("tasks", self.world.tasks)
         self._check_tasks()
         if self.folder.phase_done("collect"):
             return list(self.folder.read("trajectories", Trajectory))
         tasks = self.world.split("train")
+        self._set_failed_aside()
         done = _by_id(self.folder, "trajectories", Trajectory)
         with self._timed("collect"):
             out = run_episodes(
@@ -340,6 +349,20 @@ class Pipeline:
 
         self._progress(step, before, total)
         return write
+
+    def _set_failed_aside(self) -> None:
+        """What the provider cut short is asked for again; what it has cost stays on record."""
+        if not self.folder.exists("trajectories"):
+            return
+        rows = list(self.folder.read("trajectories", Trajectory))
+        failed = [t for t in rows if t.error.startswith(ProviderError.__name__)]
+        if failed:
+            known = []
+            if self.folder.exists("failed_attempts"):
+                known = list(self.folder.read("failed_attempts", Trajectory))
+            new = [t for t in failed if t not in known]  # a kill may come before the next rewrite
+            self.folder.rewrite("failed_attempts", [*known, *new])
+            self.folder.rewrite("trajectories", [t for t in rows if t not in failed])
 
     def _check_tasks(self) -> None:
         recorded = [t.content_hash for t in self.folder.read("tasks", Task)]

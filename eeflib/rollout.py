@@ -109,7 +109,8 @@ def run_episodes(
     trajectory holds the policy's own steps only, without the prefix. Its reward is that of its
     last step. A reply without an action is an invalid step: the environment is not touched, the
     observation repeats, and the step counts. A fault (provider, environment, a task that cannot be
-    set up or restored) ends its own episode, recorded in `Trajectory.error`.
+    set up or restored) ends its own episode, recorded in `Trajectory.error`. Where the provider
+    cannot serve any further request, the running chunk is recorded like that, and the run ends.
 
     Args:
         make_env: builds one environment; called at most `batch_size` times, plus once for each
@@ -119,7 +120,8 @@ def run_episodes(
         seed: of the policy's random choices; each episode has its own stream, see `episode_rng`.
         max_steps: overrides the tasks' own limit; counts prefix + own steps.
         done: results by episode id from an earlier, interrupted run with the same arguments: a
-            chunk all of whose episodes are in it is not run again, any other chunk is run whole.
+            chunk all of whose episodes are in it is not run again, any other chunk is run whole
+            (only what is missing in it, if the policy is `independent`).
         on_done: called after each chunk that was run with its trajectories, less those in `done`.
         progress: shows a progress bar of that text (wins and, where known, dollars so far).
 
@@ -127,6 +129,8 @@ def run_episodes(
         DataError: two episodes share an id, a task is not of the format's environment, or
             `batch_size` is not positive.
         PrerequisiteError: from `make_env`.
+        ProviderError: key refused, no credit, cost cap and the like; `on_done` has been given
+            everything until then, the episodes that were cut short with their `error`.
     """
     _check(episodes, fmt, batch_size)
     done = done or {}
@@ -143,12 +147,18 @@ def run_episodes(
                     result = [done[e.id] for e in chunk]
                     bar.skipped(result)
                 else:
+                    kept = done if getattr(policy, "independent", False) else {}
+                    again = [e for e in chunk if e.id not in kept]
                     runs = [
-                        RunningEpisode(e, policy.name, fmt, actor, seed, max_steps) for e in chunk
+                        RunningEpisode(e, policy.name, fmt, actor, seed, max_steps) for e in again
                     ]
-                    result = _run_chunk(runs, policy, pool, bar)
+                    fatal = _run_chunk(runs, policy, pool, bar)
+                    played = {run.episode.id: run.trajectory() for run in runs}
                     if on_done is not None:
-                        on_done([t for t in result if t.id not in done])
+                        on_done([t for key, t in played.items() if key not in done])
+                    if fatal:
+                        raise ProviderError(fatal)
+                    result = [played.get(e.id) or done[e.id] for e in chunk]
                 out += result
     finally:
         if pool is not make_env:
@@ -178,9 +188,9 @@ def _check(episodes: Sequence[Episode], fmt: PromptFormat, batch_size: int) -> N
             )
 
 
-def _run_chunk(
-    runs: Sequence[RunningEpisode], policy: Policy, pool: EnvPool, bar: _Bar
-) -> list[Trajectory]:
+def _run_chunk(runs: Sequence[RunningEpisode], policy: Policy, pool: EnvPool, bar: _Bar) -> str:
+    """Play `runs` to their ends; why the provider cannot go on, or nothing."""
+    fatal = ""
     slots = {run.episode.id: i for i, run in enumerate(runs)}
     active = list(runs)
 
@@ -203,11 +213,13 @@ def _run_chunk(
         while active:
             if policy.wants_admissible:
                 each(RunningEpisode.look_around)
-            replies = iter(_ask(policy, active))
+            answers = _ask(policy, active)
+            fatal = fatal or next((r.error for r in answers if r.fatal), "")
+            replies = iter(answers)
             each(lambda run, replies=replies: run.advance(next(replies)))  # type: ignore[misc]
     finally:
         policy.forget([run.episode.id for run in runs])
-    return [run.trajectory() for run in runs]
+    return fatal
 
 
 def _ask(policy: Policy, active: Sequence[RunningEpisode]) -> list[Reply]:
@@ -217,7 +229,7 @@ def _ask(policy: Policy, active: Sequence[RunningEpisode]) -> list[Reply]:
     try:
         replies = policy.act(asked, rng=[run.rng for run in active])
     except ProviderError as exc:
-        return [Reply("", error=str(exc)) for _ in active]
+        return [Reply("", error=str(exc), fatal=True) for _ in active]
     if len(replies) != len(active):
         raise DataError(
             f"policy {policy.name!r} gave {len(replies)} replies to {len(active)} conversations; "

@@ -88,30 +88,6 @@ def _hold(alive: Path) -> None:
     fcntl.flock(handle, fcntl.LOCK_SH)
 
 
-def _wait_for_orphans(alive: Path, seconds: float = 10.0) -> None:
-    """Workers of a killed run need a moment to notice; do not write beside them."""
-    try:
-        import fcntl
-    except ImportError:
-        return
-    handle = os.open(alive, os.O_RDWR | os.O_CREAT)
-    try:
-        end = time.monotonic() + seconds
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except OSError:
-                if time.monotonic() > end:
-                    raise EnvironmentFault(
-                        f"worker processes of an earlier run still write beside {alive}: end them "
-                        "and start again"
-                    ) from None
-                time.sleep(0.1)
-    finally:
-        os.close(handle)
-
-
 def _call(job: Job) -> Any:
     def progress(step: str, done: int, total: int) -> None:
         _EVENTS.put((job.name, step, done, total))
@@ -142,8 +118,7 @@ def run_jobs(
         EefError: from a job.
         EnvironmentFault: a worker was killed (out of memory?).
     """
-    alive = folder / ".workers"
-    _wait_for_orphans(alive)
+    alive = folder / ".workers"  # whoever holds the lock has waited for an earlier run's workers
     context = multiprocessing.get_context("spawn")
     events = context.Queue()
     results: dict[str, Any] = {}
@@ -207,6 +182,7 @@ def _ending_workers_on_interrupt() -> Iterator[None]:
         for process in multiprocessing.active_children():
             if process.name.startswith("SpawnProcess"):
                 process.kill()
+                process.join(5.0)
         raise
 
 

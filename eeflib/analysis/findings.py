@@ -17,15 +17,9 @@ from eeflib.analysis import frames, palette, summaries
 from eeflib.analysis.run import TEACHER, Run
 from eeflib.analysis.segments import Segment, segments, state_outcomes
 from eeflib.errors import DataError
-from eeflib.evaluate import (
-    GainedLost,
-    Outcome,
-    PairedDifference,
-    gained_lost,
-    last_iteration,
-    paired_difference,
-)
+from eeflib.evaluate import Outcome, last_iteration
 from eeflib.outcomes import StateOutcome
+from eeflib.paired import GainedLost, PairedDifference, gained_lost, paired_difference
 from eeflib.records import Trajectory
 
 __all__ = ["Annotated", "Findings"]

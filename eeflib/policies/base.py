@@ -52,6 +52,9 @@ class Reply:
     error: str = ""
     """Why there is no usable reply (provider failed after retries); the rollout is then recorded
     as failed, never lost."""
+    fatal: bool = False
+    """With `error`: no later request can succeed either (key refused, cost cap), so that the run
+    ends when this round is on record."""
     stop: bool = False
     """The policy gives up after this action: the rollout then ends, as truncated, unless the
     environment ended it."""
@@ -59,10 +62,15 @@ class Reply:
 
 @runtime_checkable
 class Policy(Protocol):
+    """Answers batches of conversations.
+
+    A policy may have an attribute `independent = True`: no reply depends, not even in its last bit,
+    on what else is in the batch. Then an interrupted batch of episodes is not run again whole.
+    """
+
     name: str
     wants_admissible: bool
     """Whether `Conversation.admissible` must be filled."""
-
     def act(
         self, conversations: Sequence[Conversation], *, rng: Sequence[np.random.Generator]
     ) -> list[Reply]:

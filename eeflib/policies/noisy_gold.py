@@ -45,6 +45,7 @@ class NoisyGoldTeacher:
     """
 
     wants_admissible = True
+    independent = True
 
     def __init__(
         self,

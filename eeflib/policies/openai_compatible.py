@@ -47,13 +47,14 @@ class OpenAICompatiblePolicy:
 
     - Nothing can succeed (key refused, unknown model, no credit, an option the model rejects, the
       cost cap): `ProviderError`. If replies were received before, the call of `act` in which it
-      happens still returns, with `Reply.error` set where there is no reply, and the next call
-      raises: what was paid for can be recorded.
+      happens still returns, with `Reply.error` and `Reply.fatal` set where there is no reply, and
+      the next call raises: what was paid for can be recorded.
     - One conversation fails, after `retries` where retrying makes sense (429, 5xx, time-out,
       connection): its `Reply.error` says why; the others are not touched.
     """
 
     wants_admissible = False
+    independent = True
 
     def __init__(
         self,
@@ -260,7 +261,8 @@ class OpenAICompatiblePolicy:
         if outcome.error:
             gave_up = outcome.transient and self.retries > 0
             tries = f" (after {self.retries + 1} attempts)" if gave_up else ""
-            return Reply("", used, error=outcome.error + tries)
+            fatal = bool(self._stopped) and outcome.error == self._stopped
+            return Reply("", used, error=outcome.error + tries, fatal=fatal)
         self._answered = True
         return Reply(outcome.text, used)
 

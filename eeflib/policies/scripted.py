@@ -77,6 +77,7 @@ class ScriptedShopper:
     """
 
     wants_admissible = False
+    independent = True
 
     def __init__(
         self,

@@ -10,16 +10,8 @@ from scipy import stats
 
 from eeflib import intervals
 from eeflib.errors import DataError
-from eeflib.evaluate import (
-    Outcome,
-    gained_lost,
-    last_iteration,
-    mean_reward,
-    outcomes_from,
-    paired_difference,
-    pooled,
-    win_rate,
-)
+from eeflib.evaluate import Outcome, last_iteration, mean_reward, outcomes_from, pooled, win_rate
+from eeflib.paired import gained_lost, paired_difference
 from eeflib.records import Step, Task, Trajectory
 
 

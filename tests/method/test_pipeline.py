@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -11,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from eeflib.errors import DataError, PrerequisiteError
+from eeflib.errors import DataError, PrerequisiteError, ProviderError
 from eeflib.evaluate import Outcome
 from eeflib.masking import encode_samples
 from eeflib.methods import get_method
 from eeflib.pipeline import Pipeline, Progress, Recipe
-from eeflib.policies.base import Policy
+from eeflib.policies.base import Conversation, Policy, Reply
 from eeflib.policies.scripted import ScriptedShopper, Skill
 from eeflib.records import Branch, Sample, Task, Trajectory
 from eeflib.store import RunFolder
@@ -203,6 +204,37 @@ def test_a_kill_between_writing_and_marking_as_done_changes_nothing(tmp_path, wh
         marker.unlink()
     run_all(tmp_path / "copy")
     assert lasting(tmp_path / "copy") == lasting(whole)
+
+
+class Refused:
+    """The teacher, until its provider refuses to go on."""
+
+    name, wants_admissible, independent = "refused", False, True
+
+    def __init__(self, teacher: Policy, calls: int) -> None:
+        self.teacher, self.calls = teacher, calls
+        self.name, self.forget = teacher.name, teacher.forget
+
+    def act(self, conversations: Sequence[Conversation], *, rng: Any) -> list[Reply]:
+        self.calls -= 1
+        if self.calls < 0:
+            raise ProviderError("no credit left")
+        return self.teacher.act(conversations, rng=rng)
+
+
+def test_a_collection_goes_on_after_the_provider_refused(tmp_path):
+    undisturbed = pipeline(tmp_path / "a").collect()
+    p = pipeline(tmp_path / "b")
+    p.world = replace(world(), teacher=Refused(world().teacher, 4))
+    with pytest.raises(ProviderError, match="no credit left"):
+        p.collect()
+    cut = [t for t in read(tmp_path / "b", "trajectories", Trajectory) if t.error]
+    assert cut
+    p.world = replace(world(), teacher=Refused(world().teacher, 100))
+    assert p.collect() == undisturbed
+    on_file = read(tmp_path / "b", "trajectories", Trajectory)
+    assert sorted(on_file, key=lambda t: t.id) == sorted(undisturbed, key=lambda t: t.id)
+    assert read(tmp_path / "b", "failed_attempts", Trajectory) == cut
 
 
 def test_a_finished_run_is_only_read(whole):

@@ -23,7 +23,7 @@ from toy import (
 )
 
 from eeflib.envs.base import replay_restore
-from eeflib.errors import DataError, EnvironmentFault, PrerequisiteError
+from eeflib.errors import DataError, EnvironmentFault, PrerequisiteError, ProviderError
 from eeflib.policies.base import Reply
 from eeflib.records import Usage
 from eeflib.rollout import EnvPool, Episode, run_episodes
@@ -174,11 +174,26 @@ def test_a_provider_fault_in_one_reply_ends_that_episode_only():
     assert out[1].actions == ("right",)
 
 
-def test_a_provider_that_dies_loses_no_finished_episode():
-    tasks = [corridor_task(i, door=1, max_steps=2 + i) for i in range(4)]
-    out = run([Episode(t, "s0") for t in tasks], Down(calls=3), batch_size=4)
-    assert [t.error for t in out] == ["", ""] + ["ProviderError: no answer after 3 retries"] * 2
-    assert [t.length for t in out] == [2, 3, 3, 3]
+def test_a_provider_that_dies_ends_the_run_with_everything_on_record():
+    tasks = [corridor_task(i, door=1, max_steps=2 + i) for i in range(8)]
+    kept: list = []
+    policy = Down(calls=3)
+    with pytest.raises(ProviderError, match="no answer after 3 retries"):
+        run([Episode(t, "s0") for t in tasks], policy, batch_size=4, on_done=kept.extend)
+    assert [t.error for t in kept] == ["", ""] + ["ProviderError: no answer after 3 retries"] * 2
+    assert [t.length for t in kept] == [2, 3, 3, 3]
+    assert policy.batches == [4, 4, 3]  # the other four tasks were not asked about
+
+
+def test_only_what_is_missing_in_a_chunk_is_run_again_if_the_policy_says_so():
+    episodes = [Episode(corridor_task(i, door=2), "s0") for i in range(6)]
+    whole = run(episodes, teacher(2), batch_size=4)
+    done = {t.id: t for t in whole[1:]}
+    policy, kept = teacher(2), []
+    policy.independent = True
+    assert run(episodes, policy, batch_size=4, done=done, on_done=kept.extend) == whole
+    assert kept == whole[:1]
+    assert {c.task_id for c in policy.asked} == {"corridor-000"}
 
 
 def test_a_task_of_another_world_is_recorded_not_raised():
