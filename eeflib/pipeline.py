@@ -161,13 +161,14 @@ class Pipeline:
         branches: list[Branch] = []
         for i in range(1 if method.explores else 0, method.iterations + 1):
             here = folder.sub(f"iter-{i}")
+            before = folder if i > 1 else self.folder.sub(CLONING)
+            model = before.sub(f"iter-{i - 1}").path / "model"
             if method.explores:
-                before = folder if i > 1 else self.folder.sub(CLONING)
-                model = before.sub(f"iter-{i - 1}").path / "model"
                 known = self._known(share) if i == 1 else {}
                 branches += self._explore(method, i, here, trajectories, model, known)
             data = self._select(method, i, here, trajectories, branches)
-            self._train(method, i, here, data)
+            goes_on = method.start_from == "previous" and i > 0
+            self._train(method, i, here, data, model if goes_on else None)
             self._evaluate(method, i, folder, here)
         return list(folder.read("evaluations", Outcome))
 
@@ -189,12 +190,8 @@ class Pipeline:
     def policy(self, model: Path, *, greedy: bool) -> Policy:
         """The student saved in `model`, as a policy."""
         from eeflib.policies.huggingface import HuggingFacePolicy
-        from eeflib.policies.loading import load_student
 
-        if (model / "adapter_config.json").exists():
-            tuned, tokenizer = load_student(self.recipe.student, adapter=model)
-        else:
-            tuned, tokenizer = load_student(str(model))
+        tuned, tokenizer = self._tuned(model)
         return HuggingFacePolicy(
             tuned,
             tokenizer,
@@ -205,6 +202,14 @@ class Pipeline:
             max_new_tokens=self.recipe.max_new_tokens,
             max_batch=self.recipe.batch_size,
         )
+
+    def _tuned(self, model: Path) -> tuple[Any, Any]:
+        """(model, tokenizer) of a student trained here."""
+        from eeflib.policies.loading import load_student
+
+        if (model / "adapter_config.json").exists():
+            return load_student(self.recipe.student, adapter=model)
+        return load_student(str(model))
 
     def _known(self, share: Sequence[tuple[Method, RunFolder]]) -> dict[str, Branch]:
         known: dict[str, Branch] = {}
@@ -287,21 +292,19 @@ class Pipeline:
         config = self.base[0].config.get_text_config()
         return getattr(config, "max_position_embeddings", None)
 
-    def _train(self, method: Method, i: int, here: RunFolder, data: EncodedSet) -> None:
+    def _train(
+        self, method: Method, i: int, here: RunFolder, data: EncodedSet, before: Path | None
+    ) -> None:
+        """Train the base on `data`, or the student in `before` further."""
         from eeflib.train import train
 
-        if method.start_from == "previous" and i > 0:
-            raise DataError(
-                f"{method.name}: start_from='previous' is not supported by the pipeline yet; "
-                "use start_from='base'"
-            )
         if here.phase_done("train"):
             return
         step = f"{method.name} iteration {i}: train"
         self._progress(step, 0, 1)
         with self._timed("train", here):
             result = train(
-                self.base,
+                self.base if before is None else self._tuned(before),
                 data,
                 self.recipe.train,
                 here.path / "model",

@@ -363,11 +363,20 @@ def test_samples_longer_than_the_model_reads_are_dropped_without_being_told(tmp_
         p.run(SFT)
 
 
-def test_going_on_from_the_previous_student_is_refused_until_it_works(tmp_path):
-    p = pipeline(tmp_path)
-    p.run(SFT)
-    with pytest.raises(DataError, match="start_from='previous' is not supported"):
-        p.run(replace(EEF, start_from="previous"))
+@pytest.mark.parametrize("how", ["full", "lora"])
+def test_going_on_from_the_previous_student_starts_where_that_one_ended(tmp_path, how):
+    p = pipeline(tmp_path, train=replace(TRAIN, method=how, max_steps=4))
+    first_loss = {}
+    for start in ("base", "previous"):
+        method = replace(SFT, name=f"SFT-{start}")  # the same data again: only the start differs
+        p.run(SFT)
+        again = replace(RFT, name=method.name, start_from=start, iterations=1)
+        p.run(again)
+        log = json.loads((tmp_path / method.name / "iter-1/model/training_log.json").read_text())
+        first_loss[start] = log["losses"][0]
+    trained = json.loads((tmp_path / "SFT/iter-0/model/training_log.json").read_text())["losses"]
+    assert trained[-1] < trained[0]
+    assert first_loss["previous"] < first_loss["base"]
 
 
 def test_a_student_that_writes_freely_runs_through_the_same_steps(tmp_path):
