@@ -45,7 +45,7 @@ _BLANK = b"\xef\xbb\xbf \t\r\n"
 class Patience:
     """How long to keep trying."""
 
-    retries: int = 5
+    retries: int = 4
     """Attempts in a row that bring nothing new before giving up."""
     wait: float = 1.0
     """Seconds before the first of them; doubled each time. A `Retry-After` comes first."""
