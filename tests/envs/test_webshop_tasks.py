@@ -1,4 +1,4 @@
-"""The embedded store and its tasks: reproducible, solvable, as hard as said, nothing leaked."""
+"""The embedded store and its default tasks: reproducible, solvable, as hard as said, not leaked."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 from eeflib.envs.webshop import Catalogue, WebShopEnv, lexicon
 from eeflib.envs.webshop.generator import Item, Store, generate_store
 from eeflib.envs.webshop.reward import is_close, normalize_color
-from eeflib.envs.webshop.tasks import LEVELS, make_tasks
+from eeflib.envs.webshop.tasks import FIRST_LEVELS, make_tasks
 from eeflib.errors import DataError
 from eeflib.policies.scripted import ScriptedShopper, Skill
 from eeflib.presets import PRESETS, get_preset
@@ -148,7 +148,7 @@ def walk_to_page(env: WebShopEnv, task: Task, query: str, page: int) -> str:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", FIRST_LEVELS)
 def test_a_level_says_on_which_page_the_product_is(seed, level):
     s = shop(seed)
     env = WebShopEnv(s.catalogue)
@@ -166,7 +166,7 @@ def test_a_level_says_on_which_page_the_product_is(seed, level):
 def test_a_level_says_how_many_options_are_asked_for(seed):
     asked = {
         level: Counter(len(t.goal["goal_options"]) for t in shop(seed).of(level))
-        for level in LEVELS
+        for level in FIRST_LEVELS
     }
     assert set(asked["options"]) == {2}
     assert set(asked["subpage"]) == {0}
@@ -218,7 +218,7 @@ def test_splits_share_neither_product_nor_content(seed):
 
 def test_every_split_has_the_same_mix_of_levels():
     tasks = shop(SEEDS[0]).tasks
-    for level in LEVELS:
+    for level in FIRST_LEVELS:
         shares = [
             sum(t.extra["level"] == level for t in tasks if t.split == split) / n
             for split, n in COUNTS.items()

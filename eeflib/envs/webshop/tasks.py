@@ -1,7 +1,8 @@
 """Graded tasks over the embedded catalogue: which wish, how worded, how hard.
 
-Owns the levels and the splits. A level is measured, not intended: a task is put on the page where
-the store's own search shows its product, for every query in `reference_queries`.
+Owns the levels and the splits. A level is measured, not intended: a task is put where the store's
+own search shows its product, for every query that a reasonable shopper types. What the levels ask
+for and how many products each has is in `LEVELS`, `SKILLS`, `count_products` and docs/webshop.md.
 
 | level | what it takes |
 |---|---|
@@ -10,37 +11,67 @@ the store's own search shows its product, for every query in `reference_queries`
 | subpage | page 1 with a twin of the same title: only the Features page tells them apart |
 | page2 | Next > once, at most one option |
 | page3 | Next > twice, at most one option |
+| twins | subpage, and the wrong twin is ranked first: read its Features, go back, take the other |
+| back | the one or two best-ranked fitting titles lack a wanted option value: go back |
+| price | the one or two best-ranked fitting titles are too dear |
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from eeflib.envs.webshop.catalogue import Catalogue
+from eeflib.envs.webshop.catalogue import Catalogue, Product
 from eeflib.envs.webshop.generator import Item, Store
-from eeflib.envs.webshop.phrasing import phrase
+from eeflib.envs.webshop.phrasing import phrase, phrase_wish
+from eeflib.envs.webshop.wishes import PAGE, Wish, WishFinder, ranked, same_titles
 from eeflib.errors import DataError
 from eeflib.records import Task
 
-__all__ = ["LEVELS", "MIX", "make_tasks", "reference_queries"]
+__all__ = [
+    "FIRST_LEVELS",
+    "LEVELS",
+    "MIX",
+    "MIXES",
+    "SKILLS",
+    "count_products",
+    "make_tasks",
+    "reference_queries",
+]
 
-LEVELS = ("easy", "options", "subpage", "page2", "page3")
+FIRST_LEVELS = ("easy", "options", "subpage", "page2", "page3")
+"""Levels of the default mix; their tasks never change for the same arguments."""
+LEVELS = (*FIRST_LEVELS, "twins", "back", "price")
 MIX: Mapping[str, float] = {
     "easy": 0.30, "options": 0.12, "subpage": 0.06, "page2": 0.38, "page3": 0.14,
 }  # fmt: skip
 """Default share of each level in every split."""
+MIXES: Mapping[str, Mapping[str, float]] = {
+    "default": MIX,
+    "all": {
+        "easy": 0.20, "options": 0.12, "subpage": 0.04, "page2": 0.23, "page3": 0.10,
+        "twins": 0.08, "back": 0.09, "price": 0.14,
+    },
+}  # fmt: skip
+"""Shares by name; a level's own name stands for that level only."""
 
-PAGE = 10
 SKILLS = {
     "easy": (),
     "options": ("two options",),
     "subpage": ("sub page", "go back and choose again"),
     "page2": ("next page",),
     "page3": ("next page", "next page again"),
+    "twins": ("sub page", "go back and choose again"),
+    "back": ("go back and choose again",),
+    "price": ("price limit",),
 }
+
+
+_Parts = tuple[Sequence[str], Mapping[str, str], float, str]
+"""(attributes, options, price limit, instruction) of a task."""
 
 
 def reference_queries(item: Item, *, hidden: bool = False) -> list[str]:
@@ -53,17 +84,9 @@ def reference_queries(item: Item, *, hidden: bool = False) -> list[str]:
 
 def _page(catalogue: Catalogue, asin: str, query: str) -> int:
     """The result page (from 1) that shows the product; behind the last page if none does."""
-    ranked = [catalogue.products[i].asin for i in catalogue.index.search(query)]
-    rank = ranked.index(asin) if asin in ranked else len(ranked) + 10 * PAGE
+    found = ranked(catalogue, query)
+    rank = found.index(asin) if asin in found else len(found) + 10 * PAGE
     return rank // PAGE + 1
-
-
-def _twins(store: Store) -> dict[str, list[Item]]:
-    """Product id -> the other products with the same title, brand and word order aside."""
-    groups: dict[tuple[str, frozenset[str]], list[Item]] = defaultdict(list)
-    for item in store.items:
-        groups[item.noun, frozenset(item.pair)].append(item)
-    return {x.asin: [y for y in group if y is not x] for group in groups.values() for x in group}
 
 
 def _candidates(
@@ -83,39 +106,74 @@ def _candidates(
     return found
 
 
-def _task(
-    item: Item, dearest: int, level: str, split: str, number: int, store_seed: int,
-    catalogue: Catalogue, max_steps: int, rng: np.random.Generator,
-) -> Task:  # fmt: skip
+def _goal(
+    product: Product, wanted: Sequence[str], options: Mapping[str, str], upper: float, text: str
+) -> dict[str, Any]:
+    return {
+        "asin": product.asin,
+        "category": product.category,
+        "query": product.query,
+        "name": product.title,
+        "product_category": product.product_category,
+        "instruction_text": text,
+        "attributes": list(wanted),
+        "price_upper": upper,
+        "goal_options": list(options.values()),
+    }
+
+
+def _order_by_need(pools: Mapping[str, list[Any]]) -> None:
+    """Within each pool, what a smaller pool holds as well is drawn last (from the end)."""
+    scarce: set[str] = set()
+    for pool in sorted(pools.values(), key=len):
+        pool.sort(key=lambda x: x.asin not in scarce)
+        scarce |= {x.asin for x in pool}
+
+
+def _next(pool: list[Any], used: set[str], level: str, counts: Mapping[str, int]) -> Any:
+    """Take the next of `pool` (items or wishes) whose product is not yet a target."""
+    while pool:
+        candidate = pool.pop()
+        if candidate.asin not in used:
+            used.add(candidate.asin)
+            return candidate
+    raise DataError(
+        f"the store has too few products of level {level!r} for {dict(counts)}: ask "
+        "for fewer tasks, more families or another mix"
+    )
+
+
+def _first_wish(item: Item, dearest: int, level: str, rng: np.random.Generator) -> _Parts:
+    """What a task of the first five levels asks for."""
     names = list(item.options)
     n_options = {"options": 2, "subpage": 0}.get(level, int(rng.integers(2)))
     asked = [names[i] for i in sorted(rng.permutation(len(names))[:n_options])]
     options = {n: item.options[n][rng.integers(len(item.options[n]))] for n in asked}
     wanted = [*item.pair, item.hidden] if level == "subpage" else list(item.pair)
     upper = float((dearest // 10 + 1 + int(rng.integers(1, 4))) * 10)
-    text = phrase(item.noun, wanted, options, upper, rng)
-    product = catalogue.by_asin[item.asin]
-    goal = {
-        "asin": item.asin,
-        "category": product.category,
-        "query": product.query,
-        "name": product.title,
-        "product_category": product.product_category,
-        "instruction_text": text,
-        "attributes": wanted,
-        "price_upper": upper,
-        "goal_options": list(options.values()),
-    }
-    return Task(
-        id=f"webshop-{split}-{number:04d}",
-        env="webshop",
-        instruction=text,
-        goal=goal,
-        seed=store_seed,
-        settings={"catalogue": catalogue.id, "max_steps": max_steps},
-        split=split,
-        extra={"level": level, "skills": list(SKILLS[level])},
-    )
+    return wanted, options, upper, phrase(item.noun, wanted, options, upper, rng)
+
+
+def _later_wish(wish: Wish, rng: np.random.Generator) -> _Parts:
+    """As `_first_wish`, for the later levels."""
+    upper = float(wish.limits[rng.integers(len(wish.limits))])
+    text = phrase_wish(wish.item.noun, wish.attributes, wish.options, upper, rng)
+    return wish.attributes, wish.options, upper, text
+
+
+def _shares(mix: Mapping[str, float] | str) -> Mapping[str, float]:
+    if isinstance(mix, str):
+        if mix not in MIXES and mix not in LEVELS:
+            names = ", ".join([*MIXES, *LEVELS])
+            raise DataError(f"no mix or level is called {mix!r}; choose one of {names}")
+        return MIXES.get(mix) or {mix: 1.0}
+    unknown = [level for level in mix if level not in LEVELS]
+    if unknown or abs(sum(mix.values()) - 1) > 1e-6 or min(mix.values()) < 0:
+        raise DataError(
+            f"mix {dict(mix)} is none: it gives shares that add up to 1 to some of the levels "
+            f"{', '.join(LEVELS)}"
+        )
+    return mix
 
 
 def make_tasks(
@@ -124,43 +182,78 @@ def make_tasks(
     seed: int,
     counts: Mapping[str, int],
     *,
-    mix: Mapping[str, float] = MIX,
+    mix: Mapping[str, float] | str = MIX,
     max_steps: int = 14,
 ) -> list[Task]:
     """Tasks for the splits in `counts` (e.g. {"train": 150, "validation": 50, "test": 200}).
 
     No product is the target of two tasks, so splits are disjoint by product and by goal hash.
 
+    Args:
+        store: what the generator made, and `catalogue`, the same products loaded.
+        seed: which products, options and words are drawn.
+        counts: tasks per split.
+        mix: share of each level (adding up to 1), a name in `MIXES`, or one level's name.
+        max_steps: actions after which an episode ends.
+
     Raises:
-        DataError: the store has too few products of a level; names the level and the numbers.
+        DataError: the store has too few products of a level (names it and the numbers), or `mix`
+            is none.
     """
+    shares = _shares(mix)
     rng = np.random.default_rng([seed, 2])
-    twins = _twins(store)
-    found = _candidates(store, catalogue, twins)
-    for items in found.values():
-        items[:] = [items[i] for i in rng.permutation(len(items))]
+    twins = same_titles(store)
+    pools: dict[str, list[Any]] = {**_candidates(store, catalogue, twins)}
+    for name, items in pools.items():
+        pools[name] = [items[i] for i in rng.permutation(len(items))]
+    levels = [*FIRST_LEVELS, *(v for v in LEVELS if v not in FIRST_LEVELS and shares.get(v))]
+    finder = WishFinder(store, catalogue, np.random.default_rng([seed, 3]))
+    pools |= {level: finder.wishes(level) for level in levels if level not in FIRST_LEVELS}
+    _order_by_need(pools)
+    used: set[str] = set()
     tasks: list[Task] = []
     for split, total in counts.items():
-        raw = {level: mix.get(level, 0.0) * total for level in LEVELS}
+        raw = {level: shares.get(level, 0.0) * total for level in levels}
         number_of = {level: int(x) for level, x in raw.items()}
         short = total - sum(number_of.values())
-        for level in sorted(LEVELS, key=lambda v: number_of[v] - raw[v])[:short]:
+        for level in sorted(levels, key=lambda v: number_of[v] - raw[v])[:short]:
             number_of[level] += 1
-        drawn: list[Task] = []
-        levels = [level for level in LEVELS for _ in range(number_of[level])]
-        for number, at in enumerate(rng.permutation(len(levels))):
-            level = levels[at]
-            source = found["page1" if level in ("easy", "options") else level]
-            if not source:
-                raise DataError(
-                    f"the store has too few products of level {level!r} for {dict(counts)}: ask "
-                    "for fewer tasks, more families or another mix"
+        order = [level for level in levels for _ in range(number_of[level])]
+        for number, at in enumerate(rng.permutation(len(order))):
+            level = order[at]
+            pool = pools.get("page1" if level in ("easy", "options") else level, [])
+            drawn = _next(pool, used, level, counts)
+            if isinstance(drawn, Wish):
+                parts = _later_wish(drawn, rng)
+            else:
+                # a limit that fits the twins as well: the price on the result page tells nothing
+                dearest = max(x.price for x in (drawn, *twins[drawn.asin]))
+                parts = _first_wish(drawn, dearest, level, rng)
+            goal = _goal(catalogue.by_asin[drawn.asin], *parts)
+            tasks.append(
+                Task(
+                    id=f"webshop-{split}-{number:04d}",
+                    env="webshop",
+                    instruction=goal["instruction_text"],
+                    goal=goal,
+                    seed=seed,
+                    settings={"catalogue": catalogue.id, "max_steps": max_steps},
+                    split=split,
+                    extra={"level": level, "skills": list(SKILLS[level])},
                 )
-            item = source.pop()
-            # a limit that fits the twins as well: the price on the result page tells nothing
-            dearest = max(x.price for x in (item, *twins[item.asin]))
-            drawn.append(
-                _task(item, dearest, level, split, number, seed, catalogue, max_steps, rng)
             )
-        tasks += drawn
     return tasks
+
+
+def count_products(store: Store, catalogue: Catalogue) -> dict[str, int]:
+    """How many products each level could use if it were the only one, so tasks at most.
+
+    Levels share products (`easy` and `options` all of theirs), so a mix gets fewer.
+    """
+    found = _candidates(store, catalogue, same_titles(store))
+    finder = WishFinder(store, catalogue, np.random.default_rng(0))
+    first = {level: "page1" if level in ("easy", "options") else level for level in FIRST_LEVELS}
+    return {
+        level: len(found[first[level]] if level in first else finder.wishes(level))
+        for level in LEVELS
+    }
