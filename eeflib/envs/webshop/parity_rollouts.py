@@ -92,8 +92,9 @@ def check_rollouts(v: Any) -> Iterator[tuple[str, bool]]:
             result = env.step(want["action"])
             differs = _page_differs(env, result.text, want, session)
             differs += _step_differs(env, result, want)
-            observations.append(result.text)
-            actions.append(want["action"])
+            if "error" not in want:  # a step that raised left no trace in the history
+                observations.append(result.text)
+                actions.append(want["action"])
             told = joined_history(
                 observations, actions, episode["num_prev_obs"], episode["num_prev_actions"]
             )
