@@ -104,7 +104,6 @@ class OpenAICompatiblePolicy:
         """
         try:
             import openai
-            import tenacity  # noqa: F401
         except ImportError as exc:
             raise PrerequisiteError(
                 f"{exc.name} is not installed: pip install 'eeflib[openai]'"
