@@ -6,6 +6,8 @@ Played by a small shopper that reads the instruction and the pages and has the s
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
@@ -327,3 +329,13 @@ def test_the_documented_shares_of_solved_tasks_are_measured():
         for said, able in ((with_skill, True), (without, False)):
             outcomes = [x for seed in SEEDS for x in solved(level, seed, able)]
             assert said == f"{sum(outcomes)} of {len(outcomes)}", level
+
+
+def test_the_documented_example_runs(tmp_path):
+    (code,) = re.findall(r"^```python\n(.*?)^```", PAGE.read_text("utf-8"), re.M | re.S)
+    script = tmp_path / "example.py"
+    script.write_text(code, "utf-8")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    level, instruction = done.stdout.split(" ", 1)
+    assert level in LEVELS
+    assert read(instruction.strip())
