@@ -31,7 +31,13 @@ What looks odd and is kept in both: `Next >` on the last page, an option called 
 from eeflib.envs.webshop.catalogue import Catalogue, Product, SkippedRow, parse_price
 from eeflib.envs.webshop.env import WebShopEnv
 from eeflib.envs.webshop.goals import build_goals, sample_resets, task_from_goal
-from eeflib.envs.webshop.nouns import best_nouns, fixed_nouns, spacy_nouns, word_nouns
+from eeflib.envs.webshop.nouns import (
+    best_nouns,
+    fixed_nouns,
+    nouns_name,
+    spacy_nouns,
+    word_nouns,
+)
 from eeflib.envs.webshop.reward import Reward, purchase_reward
 from eeflib.envs.webshop.search import Index
 from eeflib.envs.webshop.state import WebShopState, parse_action
@@ -47,6 +53,7 @@ __all__ = [
     "best_nouns",
     "build_goals",
     "fixed_nouns",
+    "nouns_name",
     "parse_action",
     "parse_price",
     "purchase_reward",
