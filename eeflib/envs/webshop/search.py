@@ -1,21 +1,38 @@
 """BM25 ranking, number for number the one of the official WebShop index (Lucene 8, k1 0.9, b 0.4).
 
-Owns the inverted index and the ranking. Knows nothing about pages; a document is an id and a text.
+Owns the ranking. Knows nothing about pages, nor where the index comes from (`postings`, in memory
+or on disk); a document is an id and a text.
 
 Score of a document = sum over the query's terms of
 `idf * tf / (tf + k1 * (1 - b + b * length / average length))`, `idf = ln(1 + (N - df + .5) /
 (df + .5))`, where length is rounded down to what Lucene's one-byte length code can hold. Sums are
 rounded to single precision before they are compared, as Lucene does; ties go to the smaller
 document id.
+
+Over many documents most of them cannot be among the best 50: frequent terms add little. Terms are
+added up from the rarest on, until all that are left together add less than the 50th best document
+has; after that, only documents already found are looked up (`_Contest`). The result is exactly
+that of adding up everything: whoever is left at the end is scored anew, term by term in the order
+of the query.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
+from eeflib.envs.webshop.postings import (
+    Postings,
+    PostingsBuilder,
+    decode_length,
+    encode_length,
+    id_ranks,
+    in_memory,
+)
 from eeflib.envs.webshop.tokens import analyze
 
 __all__ = ["TOP_K", "Index", "decode_length", "encode_length"]
@@ -23,32 +40,18 @@ __all__ = ["TOP_K", "Index", "decode_length", "encode_length"]
 TOP_K = 50
 """Results of one search at most."""
 
-_K1, _B = np.float32(0.9), np.float32(0.4)
-_FREE = 24
-"""Lengths below this are coded exactly."""
-
-
-def encode_length(length: int) -> int:
-    """Lucene's one-byte code of a document length (0..255): 3 bits of mantissa above 24 + 16."""
-    if length < _FREE:
-        return length
-    rest = length - _FREE
-    shift = rest.bit_length() - 4
-    if shift < 0:
-        return _FREE + rest
-    return _FREE + (((rest >> shift) & 7) | ((shift + 1) << 3))
-
-
-def decode_length(code: int) -> int:
-    """The smallest length that has this code: what the ranking takes the length to be."""
-    if code < _FREE:
-        return code
-    mantissa, shift = (code - _FREE) & 7, ((code - _FREE) >> 3) - 1
-    return _FREE + (mantissa if shift < 0 else (mantissa | 8) << shift)
+_FEW = 30_000
+"""Up to so many documents, adding up everything is quicker."""
+_MANY = 64
+"""For more terms than this too."""
+_SLACK = 1e-5
+"""Of a score: more than rounding can change it."""
+_LONG = 1_000
+"""Characters; of a longer query only a hash is remembered."""
 
 
 class Index:
-    """An immutable inverted index over `texts`; one is shared by any number of environments.
+    """An immutable inverted index; one is shared by any number of environments.
 
     Args:
         ids: N document ids; ties in the score are broken by them, ascending.
@@ -57,66 +60,175 @@ class Index:
     """
 
     def __init__(self, ids: Sequence[str], texts: Sequence[str], *, cache: int = 4096) -> None:
-        lists: dict[str, tuple[list[int], list[int]]] = {}
-        lengths = np.zeros(len(texts), dtype=np.int64)
-        for doc, text in enumerate(texts):
-            terms = analyze(text)
-            lengths[doc] = len(terms)
-            for term, count in Counter(terms).items():
-                docs, counts = lists.setdefault(term, ([], []))
-                docs.append(doc)
-                counts.append(count)
-        self.size = len(texts)
-        filled = int((lengths > 0).sum())
-        average = np.float32(lengths.sum() / filled) if filled else np.float32(1)
-        table = np.array([decode_length(c) for c in range(256)], dtype=np.float32)
-        one = np.float32(1)
-        inverse = one / (_K1 * ((one - _B) + _B * table / average))
-        norms = inverse[[encode_length(int(n)) for n in lengths]]
-        rank = np.empty(self.size, dtype=np.int64)
-        rank[np.array(sorted(range(self.size), key=lambda i: ids[i]), dtype=np.int64)] = np.arange(
-            self.size
-        )
-        self._rank = rank
-        self._postings: dict[str, tuple[np.ndarray, np.ndarray, np.float32]] = {}
-        for term, (docs, counts) in lists.items():
-            where = np.array(docs, dtype=np.int32)
-            saturation = one + np.array(counts, dtype=np.float32) * norms[where]
-            idf = np.float32(np.log(1 + (filled - len(docs) + 0.5) / (len(docs) + 0.5)))
-            self._postings[term] = (where, saturation, idf)
+        builder = PostingsBuilder()
+        for text in texts:
+            builder.add(text)
+        self._open(builder.finish(id_ranks(ids), in_memory), cache)
+
+    @classmethod
+    def over(cls, postings: Postings, *, cache: int = 4096) -> Index:
+        """An index over arrays that exist."""
+        index = cls.__new__(cls)
+        index._open(postings, cache)
+        return index
+
+    def _open(self, postings: Postings, cache: int) -> None:
+        self.postings = postings
+        self.size = postings.size
         self._cache: OrderedDict[str, tuple[int, ...]] = OrderedDict()
         self._cache_size = cache
 
     def search(self, query: str) -> tuple[int, ...]:
         """Numbers of the best documents, best first, `TOP_K` at most; without a hit, empty."""
-        hit = self._cache.get(query)
+        known = query
+        if len(query) > _LONG:
+            known = hashlib.sha256(query.encode("utf-8", "surrogatepass")).hexdigest()
+        hit = self._cache.get(known)
         if hit is not None:
             return hit
         result = tuple(int(doc) for doc, _ in self.scored(query))
-        self._cache[query] = result
+        self._cache[known] = result
         if len(self._cache) > self._cache_size:
             self._cache.popitem(last=False)
         return result
 
     def scored(self, query: str) -> list[tuple[int, float]]:
         """`search` with its scores; not cached."""
-        terms = [
-            (self._postings[t], n)
-            for t, n in Counter(analyze(query)).items()
-            if t in self._postings
-        ]
-        if not terms:
+        lists = self._lists(query)
+        if not lists:
             return []
-        total = np.zeros(self.size, dtype=np.float64)
-        for (docs, saturation, idf), count in terms:
-            weight = np.float32(count) * idf
-            total[docs] += weight - weight / saturation
-        found = np.flatnonzero(total)
-        scores = total[found].astype(np.float32)
+        if self.size <= _FEW or len(lists) > _MANY:
+            found, total = self.all_scores(lists)
+        else:
+            found, total = _Contest(self.size, lists).best()
+        scores = total.astype(np.float32)
         if len(found) > TOP_K:
             # Everything that ties with the last place stays in until the ids decide.
             floor = np.partition(scores, len(scores) - TOP_K)[len(scores) - TOP_K]
             keep = scores >= floor
             found, scores = found[keep], scores[keep]
-        order = np.lexsort((self._rank[found], -scores))[:TOP_K]
+        order = np.lexsort((self.postings.ranks[found], -scores))[:TOP_K]
         return [(int(found[i]), float(scores[i])) for i in order]
+
+    def all_scores(self, lists: Sequence[_List]) -> tuple[np.ndarray, np.ndarray]:
+        """(numbers of all documents with any of the terms, their scores in double precision)."""
+        total = np.zeros(self.size, dtype=np.float64)
+        for one in lists:
+            total[one.docs] += one.values(one.codes)
+        found = np.flatnonzero(total)
+        return found, total[found]
+
+    def _lists(self, query: str) -> list[_List]:
+        """The terms of the query that occur, in the order of their first occurrence in it."""
+        p, lists = self.postings, []
+        for term, count in Counter(analyze(query)).items():
+            at = p.find(term)
+            if at is None:
+                continue
+            start, end = int(p.starts[at]), int(p.starts[at + 1])
+            df = end - start
+            idf = np.float32(np.log(1 + (p.filled - df + 0.5) / (df + 0.5)))
+            weight = np.float32(count) * idf
+            peak = p.peaks[at]
+            most = float(weight - weight / p.saturations[peak])
+            lists.append(
+                _List(p.docs[start:end], p.codes[start:end], weight, p.saturations, most)
+            )
+        return lists
+
+
+class _List(NamedTuple):
+    """The postings of one term of a query."""
+
+    docs: np.ndarray
+    codes: np.ndarray
+    weight: np.float32
+    """Occurrences in the query times idf."""
+    saturations: np.ndarray
+    most: float
+    """No document gets more from this term."""
+
+    def values(self, codes: np.ndarray) -> np.ndarray:
+        """What postings with these codes add to a score, float32."""
+        if len(codes) > len(self.saturations):
+            return (self.weight - self.weight / self.saturations)[codes]
+        return self.weight - self.weight / self.saturations[codes]
+
+    def look_up(self, docs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(which of the ascending `docs` hold the term, what it adds to them)."""
+        at = np.searchsorted(self.docs, docs)
+        at[at == len(self.docs)] = 0
+        held = self.docs[at] == docs
+        return held, self.values(self.codes[at[held]])
+
+
+class _Contest:
+    """Finds the documents that may be among the best `TOP_K`, and their exact scores."""
+
+    def __init__(self, size: int, lists: Sequence[_List]) -> None:
+        self.lists = lists
+        self.rising = sorted(lists, key=lambda one: len(one.docs))
+        """Rarest first."""
+        self.left = [0.0]
+        """left[i]: at most so much from the terms rising[i:] together."""
+        for one in reversed(self.rising):
+            self.left.insert(0, self.left[0] + one.most)
+        self.sums = np.zeros(size, dtype=np.float32)
+        """Scores so far; only good for comparing."""
+
+    def best(self) -> tuple[np.ndarray, np.ndarray]:
+        """(ascending numbers of documents that include all of the best, their exact scores)."""
+        floor, seen, at = 0.0, 0, 0
+        for at, one in enumerate(self.rising):
+            # Looking for the floor pays where much is still to be added up.
+            if len(one.docs) > max(2_000, seen // 4):
+                floor = max(floor, self._floor(at))
+                if self.left[at] < floor * (1 - _SLACK):
+                    break
+            self.sums[one.docs] += one.values(one.codes)
+            seen += len(one.docs)
+        else:
+            at = len(self.rising)
+            floor = max(floor, self._floor(at))
+        docs = self._candidates(at, floor)
+        return self._exact(docs)
+
+    def _floor(self, done: int) -> float:
+        """A score that `TOP_K` documents have at least, found among the best so far; 0 if none."""
+        tops = []
+        for one in self.rising[:done]:
+            sums = self.sums[one.docs]
+            if len(sums) > TOP_K:
+                tops.append(one.docs[np.argpartition(sums, len(sums) - TOP_K)[-TOP_K:]])
+            else:
+                tops.append(one.docs)
+        if not tops:
+            return 0.0
+        docs = np.unique(np.concatenate(tops))
+        if len(docs) < TOP_K:
+            return 0.0
+        sums = self.sums[docs]
+        docs = np.sort(docs[np.argpartition(sums, len(sums) - TOP_K)[-TOP_K:]])
+        return float(self._exact(docs)[1].min())
+
+    def _candidates(self, done: int, floor: float) -> np.ndarray:
+        """Documents found in the first terms that can still reach `floor`."""
+        least = floor * (1 - _SLACK)
+        kept = []
+        for one in self.rising[:done]:
+            kept.append(one.docs[self.sums[one.docs] >= least - self.left[done]])
+        docs = np.unique(np.concatenate(kept))
+        sums = self.sums[docs].astype(np.float64)
+        for i in range(done, len(self.rising)):
+            held, values = self.rising[i].look_up(docs)
+            sums[held] += values
+            keep = sums >= least - self.left[i + 1]
+            docs, sums = docs[keep], sums[keep]
+        return docs
+
+    def _exact(self, docs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        total = np.zeros(len(docs), dtype=np.float64)
+        for one in self.lists:
+            held, values = one.look_up(docs)
+            total[held] += values
+        return docs, total

@@ -1,0 +1,256 @@
+"""An inverted index as arrays: which documents hold a term, and how much that counts.
+
+Owns the arrays and how they are built from texts, one by one, in bounded memory. Knows nothing
+about queries. The arrays are the same in memory and on disk (`disk_index`).
+
+What a document adds to a query's score depends, for a given term, on two numbers only: how often
+it holds the term and the one-byte code of its length. The pairs that occur are few (thousands), so
+a posting is a document number (4 bytes) and the number of its pair (2 bytes), and pairs are
+numbered in the order of what they add: a larger code never adds less.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain, count
+from pathlib import Path
+
+import numpy as np
+
+from eeflib.envs.webshop.tokens import analyze
+
+__all__ = ["Arrays", "Postings", "PostingsBuilder", "decode_length", "encode_length", "in_memory"]
+
+_K1, _B = np.float32(0.9), np.float32(0.4)
+_FREE = 24
+"""Lengths below this are coded exactly."""
+
+CHUNK = 6_000_000
+"""Terms that are collected before they are sorted and put away: about 300 MB at the peak."""
+
+_PIECE = 200
+"""Characters; longer pieces of a text are not remembered."""
+
+Arrays = Callable[[str, tuple[int, ...], type[np.generic]], np.ndarray]
+"""(name, shape, type) -> an array to fill, in memory or in a file."""
+
+
+def encode_length(length: int) -> int:
+    """Lucene's one-byte code of a document length (0..255): 3 bits of mantissa above 24 + 16."""
+    if length < _FREE:
+        return length
+    rest = length - _FREE
+    shift = rest.bit_length() - 4
+    if shift < 0:
+        return _FREE + rest
+    return _FREE + (((rest >> shift) & 7) | ((shift + 1) << 3))
+
+
+def decode_length(code: int) -> int:
+    """The smallest length that has this code: what the ranking takes the length to be."""
+    if code < _FREE:
+        return code
+    mantissa, shift = (code - _FREE) & 7, ((code - _FREE) >> 3) - 1
+    return _FREE + (mantissa if shift < 0 else (mantissa | 8) << shift)
+
+
+@dataclass(frozen=True)
+class Postings:
+    """An inverted index over N documents and V terms with P postings."""
+
+    find: Callable[[str], int | None]
+    """Term -> its number, 0..V-1."""
+    filled: int
+    """Documents that hold any term; the N of the ranking's formula."""
+    starts: np.ndarray
+    """V + 1 positions in `docs`: term t has those from starts[t] to starts[t + 1]."""
+    docs: np.ndarray
+    """P document numbers, int32, ascending within a term."""
+    codes: np.ndarray
+    """P numbers of pairs (occurrences, length code), uint16 (uint32 if there are many)."""
+    saturations: np.ndarray
+    """Per pair 1 + occurrences / (k1 * (1 - b + b * length / average)), float32, ascending."""
+    peaks: np.ndarray
+    """V largest codes of a term."""
+    ranks: np.ndarray
+    """N places of the documents' ids in their order: what breaks ties, int32."""
+
+    @property
+    def size(self) -> int:
+        """N."""
+        return len(self.ranks)
+
+
+def in_memory(name: str, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
+    """`Arrays` for an index that is not kept."""
+    return np.empty(shape, dtype)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Sorted postings of a part of the documents: terms, their numbers of postings, postings."""
+
+    terms: np.ndarray
+    counts: np.ndarray
+    docs: np.ndarray
+    times: np.ndarray
+    """How often a document holds the term."""
+
+
+class PostingsBuilder:
+    """Takes texts one by one; `finish` gives the index.
+
+    Memory: the distinct terms, one number a document, and `chunk` terms. The rest lies in `spill`.
+
+    Args:
+        spill: a folder for what does not fit (8 bytes a posting); None: all stays in memory.
+        chunk: terms in one sorted run.
+    """
+
+    def __init__(self, spill: Path | None = None, *, chunk: int = CHUNK) -> None:
+        self._spill, self._chunk = spill, chunk
+        self._numbers: defaultdict[str, int] = defaultdict(count().__next__)
+        self._terms, self._lengths = array("i"), array("i")
+        self._first = 0  # document that the terms collected start with
+        self._runs: list[_Run | int] = []
+        self._found: list[np.ndarray] = []  # postings per term, per run
+        self._pairs = np.empty(0, np.int64)
+        self._codes = np.empty(0, np.uint8)
+        self._of_piece = lru_cache(300_000)(self._analyze)
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def add(self, text: str) -> None:
+        """Take the next document."""
+        before = len(self._terms)
+        # No term holds a blank, so texts are taken apart at them: pieces repeat, texts do not.
+        pieces = text.lower().split(" ")
+        number = self._of_piece if max(map(len, pieces)) <= _PIECE else self._analyze
+        self._terms.extend(chain.from_iterable(map(number, pieces)))
+        self._lengths.append(len(self._terms) - before)
+        if len(self._terms) >= self._chunk:
+            self._put_away()
+
+    def _analyze(self, piece: str) -> tuple[int, ...]:
+        return tuple(map(self._numbers.__getitem__, analyze(piece)))
+
+    @property
+    def terms(self) -> list[str]:
+        """All terms in the order of their numbers in the index: that of their UTF-8 bytes."""
+        return sorted(self._numbers, key=_bytes)
+
+    def finish(
+        self, ranks: np.ndarray, arrays: Arrays, find: Callable[[str], int | None] | None = None
+    ) -> Postings:
+        """Merge what was put away into the arrays of an index.
+
+        Args:
+            ranks: see `Postings.ranks`.
+            arrays: makes the arrays that are filled.
+            find: see `Postings.find`; None: a dictionary.
+        """
+        if len(self._terms) or not self._runs:
+            self._put_away()
+        terms = self.terms
+        place = np.empty(len(terms), np.int64)  # number given while reading -> number in the index
+        for new, term in enumerate(terms):
+            place[self._numbers[term]] = new
+        if find is None:
+            find = {term: new for new, term in enumerate(terms)}.get
+        saturations, code_of = self._saturations()
+        starts = arrays("starts", (len(terms) + 1,), np.int64)
+        found = np.zeros(len(terms), np.int64)
+        for run in self._load():
+            found[place[run.terms]] += run.counts
+        starts[0] = 0
+        np.cumsum(found, out=starts[1:])
+        docs = arrays("docs", (int(starts[-1]),), np.int32)
+        small = np.uint16 if len(saturations) <= 1 << 16 else np.uint32
+        codes = arrays("codes", (int(starts[-1]),), small)
+        free = np.array(starts[:-1])  # next position of each term
+        for run in self._load():
+            at = place[run.terms]
+            before = np.cumsum(run.counts) - run.counts
+            where = np.arange(len(run.docs)) + np.repeat(free[at] - before, run.counts)
+            docs[where] = run.docs
+            pairs = _pair(run.times, self._codes[run.docs])
+            codes[where] = code_of[np.searchsorted(self._pairs, pairs)]
+            free[at] += run.counts
+        peaks = arrays("peaks", (len(terms),), small)
+        if len(terms):
+            peaks[:] = np.maximum.reduceat(codes, starts[:-1])
+        table = arrays("saturations", (len(saturations),), np.float32)
+        table[:] = saturations
+        own = arrays("ranks", (len(ranks),), np.int32)
+        own[:] = ranks
+        filled = int(np.count_nonzero(np.frombuffer(self._lengths, np.int32)))
+        return Postings(find, filled, starts, docs, codes, table, peaks, own)
+
+    def _put_away(self) -> None:
+        """Sort the terms collected into a run."""
+        lengths = np.frombuffer(self._lengths, np.int32)[self._first :].astype(np.int64)
+        table = np.array([encode_length(n) for n in range(int(lengths.max(initial=0)) + 1)])
+        self._codes = np.concatenate([self._codes, table[lengths].astype(np.uint8)])
+        docs = np.repeat(np.arange(self._first, self._first + len(lengths)), lengths)
+        keys = np.frombuffer(self._terms, np.int32).astype(np.int64) << 32
+        keys |= docs
+        keys.sort()
+        first = np.flatnonzero(np.diff(keys, prepend=-1))
+        times = np.diff(first, append=len(keys)).astype(np.int32)
+        keys = keys[first]
+        numbers, own = (keys >> 32).astype(np.int32), (keys & 0xFFFFFFFF).astype(np.int32)
+        at = np.flatnonzero(np.diff(numbers, prepend=-1))
+        run = _Run(numbers[at], np.diff(at, append=len(numbers)), own, times)
+        self._pairs = np.union1d(self._pairs, _pair(times, self._codes[own]))
+        if self._spill is None:
+            self._runs.append(run)
+        else:
+            np.savez(self._spill / f"run{len(self._runs)}.npz", **vars(run))
+            self._runs.append(len(self._runs))
+        self._terms = array("i")
+        self._first = len(self._lengths)
+
+    def _load(self) -> Iterator[_Run]:
+        for run in self._runs:
+            if isinstance(run, _Run):
+                yield run
+            else:
+                assert self._spill is not None
+                with np.load(self._spill / f"run{run}.npz") as file:
+                    yield _Run(**{name: file[name] for name in file.files})
+
+    def _saturations(self) -> tuple[np.ndarray, np.ndarray]:
+        """(what pairs add, ascending; position among the sorted pairs -> code)."""
+        lengths = np.frombuffer(self._lengths, np.int32)
+        filled = int(np.count_nonzero(lengths))
+        average = np.float32(lengths.sum(dtype=np.int64) / filled) if filled else np.float32(1)
+        one = np.float32(1)
+        decoded = np.array([decode_length(c) for c in range(256)], dtype=np.float32)
+        inverse = one / (_K1 * ((one - _B) + _B * decoded / average))
+        found = one + (self._pairs >> 8).astype(np.float32) * inverse[self._pairs & 0xFF]
+        order = np.argsort(found, kind="stable")
+        code_of = np.empty(len(order), np.int64)
+        code_of[order] = np.arange(len(order))
+        return found[order], code_of
+
+
+def _pair(times: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    return times.astype(np.int64) << 8 | codes
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def id_ranks(ids: Sequence[str]) -> np.ndarray:
+    """Document number -> place of its id in the order of ids."""
+    ranks = np.empty(len(ids), dtype=np.int32)
+    ranks[np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64)] = np.arange(
+        len(ids)
+    )
+    return ranks
