@@ -87,3 +87,16 @@ def test_unreadable_file_is_one_clear_error(
     assert main([str(tmp_path / "nowhere")]) == 2
     assert main([]) == 2
     assert "usage" in capsys.readouterr().out
+
+
+def test_a_folder_that_holds_some_of_the_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(VECTORS, tmp_path / "v")
+    (tmp_path / "v" / "searches.json.gz").unlink()
+    assert main([str(tmp_path / "v")]) == 2
+    assert "searches.json.gz" in capsys.readouterr().out
+    assert main([str(tmp_path / "v"), "--present"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == len(FILES) - 1
+    (tmp_path / "empty").mkdir()
+    assert main([str(tmp_path / "empty"), "--present"]) == 2

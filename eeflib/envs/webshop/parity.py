@@ -1,6 +1,6 @@
 """Compares this package with recorded outputs of the official environment.
 
-    python -m eeflib.envs.webshop.parity FOLDER
+    python -m eeflib.envs.webshop.parity FOLDER [--present]
 
 Owns the checks of a folder of golden vectors, one function per file; each compared item counts
 once, with everything that is recorded about it. Knows nothing about where the folder comes from.
@@ -290,14 +290,22 @@ def check_folder(folder: str | Path, files: Sequence[str] = FILES) -> list[FileC
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print one line per file; the exit code is 0 only if everything agrees."""
+    """Print one line per file; the exit code is 0 only if everything agrees.
+
+    `--present` checks the files that are there, of a folder that `scripts/webshop/record.py` made.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     write = sys.stdout.write
-    if len(arguments) != 1 or arguments[0].startswith("-"):
-        write("usage: python -m eeflib.envs.webshop.parity FOLDER\n")
+    present = "--present" in arguments
+    folders = [a for a in arguments if a != "--present"]
+    if len(folders) != 1 or folders[0].startswith("-"):
+        write("usage: python -m eeflib.envs.webshop.parity FOLDER [--present]\n")
         return 2
+    files = [f for f in FILES if not present or (Path(folders[0]) / f"{f}.json.gz").exists()]
     try:
-        results = check_folder(arguments[0])
+        if not files:
+            raise DataError(f"{folders[0]}: holds none of the files of golden vectors")
+        results = check_folder(folders[0], files)
     except EefError as exc:
         write(f"{exc}\n")
         return 2
