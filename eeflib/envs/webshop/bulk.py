@@ -35,13 +35,16 @@ _COMMON = """
     the and to for with a of your is in you it this are or on from be can our that as not will size
     very have when use please color made if any up high quality we all by more material easy package
     comfortable product design which soft home water so used has perfect light pack other free after
-    time at women great men set suitable 1 2 3 out long than no one style gift make into may also new
-    keep black do different before cotton inch but their wear them set feel provide only clean good
-    natural like white skin need black over what just no non without most
+    time at women great men set suitable 1 2 3 out long than no one style gift make into may also
+    new keep black do different before cotton inch but their wear them set feel provide only clean
+    good natural like white skin need black over what just no non without most
 """
-_ONSETS = "b bl br c ch cl d dr f fl g gr h j k l m n p pl pr r s sh sl st t tr v w z".split()
-_VOWELS = "a e i o u ai ea oo ou".split()
-_ENDS = "l m n r s t x nd rt ck ss".split()
+_SOUNDS = """
+    b bl br c ch cl d dr f fl g gr h j k l m n p pl pr r s sh sl st t tr v w z
+    a e i o u ai ea oo ou
+    l m n r s t x nd rt ck ss
+"""
+_ONSETS, _VOWELS, _ENDS = (line.split() for line in _SOUNDS.strip().splitlines())
 
 ATTRIBUTES = tuple(sorted({a for c in CATEGORIES for a in c.attributes}))
 """What products are described by, two words each."""
@@ -129,7 +132,8 @@ def _block(number: int, seed: int) -> Iterator[dict[str, Any]]:
         at = number * _BLOCK + i
         asin = _asin(at, seed)
         first, *more = bulk_attributes(asin)["attributes"]
-        name = f"{text.take(int(title[i]))} {first} {kind.noun}".title()
+        model = f" {asin[4:6]}{at % 9973}" if small.random() < 0.5 else ""
+        name = f"{text.take(int(title[i]))}{model} {first} {kind.noun}".title()
         body = text.take(int(description[i]))
         bullets = [text.take(int(n)).capitalize() for n in bullet[i]]
         bullets[1] = f"{', '.join([*more, bullets[1]])}".capitalize()

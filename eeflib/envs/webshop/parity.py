@@ -4,7 +4,8 @@
 
 Owns the checks of a folder of golden vectors, one function per file; each compared item counts
 once, with everything that is recorded about it. Knows nothing about where the folder comes from.
-The nouns of the title score are taken from the folder.
+The nouns of the title score are taken from the folder. With `--disk` the catalogue is built on disk
+and opened from there (`build_catalogue`), else it is in memory.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import gzip
 import json
 import sys
+import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +22,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from eeflib.envs.webshop.catalogue import Catalogue, Product, option_value, parse_price
+from eeflib.envs.webshop.disk_build import build_catalogue
+from eeflib.envs.webshop.disk_catalogue import open_catalogue
 from eeflib.envs.webshop.goals import build_goals, sample_resets
 from eeflib.envs.webshop.nouns import Nouns, best_nouns, fixed_nouns
 from eeflib.envs.webshop.reward import (
@@ -58,10 +62,14 @@ class FileCheck:
 
 
 class Vectors:
-    """A folder of golden vectors, read as needed, and the catalogue and goals it describes."""
+    """A folder of golden vectors, read as needed, and the catalogue and goals it describes.
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+    Args:
+        disk: where to build the catalogue; None: it is in memory.
+    """
+
+    def __init__(self, folder: str | Path, *, disk: Path | None = None) -> None:
+        self.folder, self.disk = Path(folder), disk
         self._read: dict[str, Any] = {}
 
     def load(self, name: str) -> Any:
@@ -78,9 +86,13 @@ class Vectors:
     def catalogue(self) -> Catalogue:
         rows = self.load("catalogue")
         seed = self.load("catalogue_loaded")["seed_before_load"]
-        return Catalogue.from_rows(
-            rows["products"], rows["attributes"], rows["human_instructions"], seed=seed
+        rest = (rows["attributes"], rows["human_instructions"])
+        if self.disk is None:
+            return Catalogue.from_rows(rows["products"], *rest, seed=seed)
+        build_catalogue(
+            rows["products"], self.disk, attributes=rest[0], human_instructions=rest[1], seed=seed
         )
+        return open_catalogue(self.disk)
 
     @cached_property
     def goals(self) -> dict[str, list[dict[str, Any]]]:
@@ -266,13 +278,24 @@ FILES = (
 )
 
 
-def check_folder(folder: str | Path, files: Sequence[str] = FILES) -> list[FileCheck]:
+def check_folder(
+    folder: str | Path, files: Sequence[str] = FILES, *, disk: bool = False
+) -> list[FileCheck]:
     """Compare everything in `folder`.
+
+    Args:
+        disk: with a catalogue on disk, in a temporary folder.
 
     Raises:
         DataError: a file is missing or unreadable.
     """
-    vectors, checks, out = Vectors(folder), _checks(), []
+    with tempfile.TemporaryDirectory() as temporary:
+        vectors = Vectors(folder, disk=Path(temporary) / "catalogue" if disk else None)
+        return _check(vectors, files)
+
+
+def _check(vectors: Vectors, files: Sequence[str]) -> list[FileCheck]:
+    checks, out = _checks(), []
     for name in files:
         outcome = list(checks[name](vectors))
         failures = [what for what, same in outcome if not same]
@@ -296,16 +319,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     write = sys.stdout.write
-    present = "--present" in arguments
-    folders = [a for a in arguments if a != "--present"]
+    present, disk = ("--present" in arguments, "--disk" in arguments)
+    folders = [a for a in arguments if a not in ("--present", "--disk")]
     if len(folders) != 1 or folders[0].startswith("-"):
-        write("usage: python -m eeflib.envs.webshop.parity FOLDER [--present]\n")
+        write("usage: python -m eeflib.envs.webshop.parity FOLDER [--present] [--disk]\n")
         return 2
     files = [f for f in FILES if not present or (Path(folders[0]) / f"{f}.json.gz").exists()]
     try:
         if not files:
             raise DataError(f"{folders[0]}: holds none of the files of golden vectors")
-        results = check_folder(folders[0], files)
+        results = check_folder(folders[0], files, disk=disk)
     except EefError as exc:
         write(f"{exc}\n")
         return 2

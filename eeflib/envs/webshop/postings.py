@@ -32,8 +32,10 @@ _FREE = 24
 CHUNK = 6_000_000
 """Terms that are collected before they are sorted and put away: about 300 MB at the peak."""
 
-_PIECE = 200
+_PIECE = 60
 """Characters; longer pieces of a text are not remembered."""
+_PIECES = 1_000_000
+"""Pieces whose terms are remembered: stemming a word costs a hundred times a look-up (250 MB)."""
 
 Arrays = Callable[[str, tuple[int, ...], type[np.generic]], np.ndarray]
 """(name, shape, type) -> an array to fill, in memory or in a file."""
@@ -90,6 +92,11 @@ def in_memory(name: str, shape: tuple[int, ...], dtype: type[np.generic]) -> np.
     return np.empty(shape, dtype)
 
 
+def dictionary(terms: list[str]) -> Callable[[str], int | None]:
+    """Finds terms, in memory."""
+    return {term: number for number, term in enumerate(terms)}.get
+
+
 @dataclass(frozen=True)
 class _Run:
     """Sorted postings of a part of the documents: terms, their numbers of postings, postings."""
@@ -120,7 +127,7 @@ class PostingsBuilder:
         self._found: list[np.ndarray] = []  # postings per term, per run
         self._pairs = np.empty(0, np.int64)
         self._codes = np.empty(0, np.uint8)
-        self._of_piece = lru_cache(300_000)(self._analyze)
+        self._of_piece = lru_cache(_PIECES)(self._analyze)
 
     def __len__(self) -> int:
         return len(self._lengths)
@@ -130,8 +137,8 @@ class PostingsBuilder:
         before = len(self._terms)
         # No term holds a blank, so texts are taken apart at them: pieces repeat, texts do not.
         pieces = text.lower().split(" ")
-        number = self._of_piece if max(map(len, pieces)) <= _PIECE else self._analyze
-        self._terms.extend(chain.from_iterable(map(number, pieces)))
+        numbers = self._of_piece if max(map(len, pieces)) <= _PIECE else self._analyze
+        self._terms.extend(chain.from_iterable(map(numbers, pieces)))
         self._lengths.append(len(self._terms) - before)
         if len(self._terms) >= self._chunk:
             self._put_away()
@@ -139,29 +146,27 @@ class PostingsBuilder:
     def _analyze(self, piece: str) -> tuple[int, ...]:
         return tuple(map(self._numbers.__getitem__, analyze(piece)))
 
-    @property
-    def terms(self) -> list[str]:
-        """All terms in the order of their numbers in the index: that of their UTF-8 bytes."""
-        return sorted(self._numbers, key=_bytes)
-
     def finish(
-        self, ranks: np.ndarray, arrays: Arrays, find: Callable[[str], int | None] | None = None
+        self,
+        ranks: np.ndarray,
+        arrays: Arrays = in_memory,
+        keep: Callable[[list[str]], Callable[[str], int | None]] = dictionary,
     ) -> Postings:
         """Merge what was put away into the arrays of an index.
 
         Args:
             ranks: see `Postings.ranks`.
             arrays: makes the arrays that are filled.
-            find: see `Postings.find`; None: a dictionary.
+            keep: takes the terms in the order of their numbers in the index, that of their UTF-8
+                bytes; gives `Postings.find`.
         """
         if len(self._terms) or not self._runs:
             self._put_away()
-        terms = self.terms
+        terms = sorted(self._numbers, key=_bytes)
         place = np.empty(len(terms), np.int64)  # number given while reading -> number in the index
         for new, term in enumerate(terms):
             place[self._numbers[term]] = new
-        if find is None:
-            find = {term: new for new, term in enumerate(terms)}.get
+        find = keep(terms)
         saturations, code_of = self._saturations()
         starts = arrays("starts", (len(terms) + 1,), np.int64)
         found = np.zeros(len(terms), np.int64)

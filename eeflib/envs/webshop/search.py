@@ -31,7 +31,6 @@ from eeflib.envs.webshop.postings import (
     decode_length,
     encode_length,
     id_ranks,
-    in_memory,
 )
 from eeflib.envs.webshop.tokens import analyze
 
@@ -63,7 +62,7 @@ class Index:
         builder = PostingsBuilder()
         for text in texts:
             builder.add(text)
-        self._open(builder.finish(id_ranks(ids), in_memory), cache)
+        self._open(builder.finish(id_ranks(ids)), cache)
 
     @classmethod
     def over(cls, postings: Postings, *, cache: int = 4096) -> Index:
@@ -131,9 +130,7 @@ class Index:
             weight = np.float32(count) * idf
             peak = p.peaks[at]
             most = float(weight - weight / p.saturations[peak])
-            lists.append(
-                _List(p.docs[start:end], p.codes[start:end], weight, p.saturations, most)
-            )
+            lists.append(_List(p.docs[start:end], p.codes[start:end], weight, p.saturations, most))
         return lists
 
 
