@@ -6,9 +6,13 @@ import math
 import random
 import time
 from collections import Counter
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+from eeflib.envs.webshop import postings, search
+from eeflib.envs.webshop.postings import PostingsBuilder, id_ranks
 from eeflib.envs.webshop.search import TOP_K, Index, decode_length, encode_length
 from eeflib.envs.webshop.tokens import _ASCII_WORD, _WORD, analyze
 
@@ -107,3 +111,94 @@ def test_nothing_to_find() -> None:
     assert Index([], []).search("x") == ()
     assert Index(["a"], [""]).search("x") == ()
     assert Index(["a"], ["red"]).search("the of") == ()
+
+
+def _corpus(seed: int, n: int = 3_000) -> tuple[list[str], list[str]]:
+    """Texts with rare and frequent words, many ties, some texts empty."""
+    rng = random.Random(seed)
+    ids = [f"B{i}" for i in rng.sample(range(10**6), n)]
+    words = [f"w{int(400 * rng.random() ** 3)}" for _ in range(n * 14)]
+    sizes = [rng.choice((0, 1, 3, 9, 20)) for _ in range(n)]
+    return ids, [" ".join(words[i * 14 : i * 14 + sizes[i]]) for i in range(n)]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_leaving_out_what_cannot_win_changes_nothing(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids, texts = _corpus(seed)
+    index, rng = Index(ids, texts), random.Random(seed)
+    queries = [
+        " ".join(f"w{int(400 * rng.random() ** rng.choice((1, 3, 6)))}" for _ in range(n))
+        for n in [1, 2, 3, 5, 8, 13, 30] * 20
+    ]
+    everything = [index.scored(query) for query in queries]
+    monkeypatch.setattr(search, "_FEW", 0)
+    assert [index.scored(query) for query in queries] == everything
+
+
+def test_a_frequent_word_is_not_added_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the search is spared: the postings of terms that cannot change who wins."""
+    n = 20_000
+    texts = ["common " * (1 + i % 3) + ("rare words" if i % 200 == 0 else "") for i in range(n)]
+    index = Index([f"B{i:05d}" for i in range(n)], texts)
+    everything = index.scored("common rare words")
+    monkeypatch.setattr(search, "_FEW", 0)
+    valued: list[int] = []
+    real = search._List.values
+
+    def counted(self: search._List, codes: np.ndarray) -> np.ndarray:
+        valued.append(len(codes))
+        return real(self, codes)
+
+    monkeypatch.setattr(search._List, "values", counted)
+    assert index.scored("common rare words") == everything
+    assert sum(valued) < n / 10
+
+
+@pytest.mark.parametrize("in_files", [False, True])
+def test_an_index_built_in_runs_is_the_same(tmp_path: Path, in_files: bool) -> None:
+    ids, texts = _corpus(1, 800)
+    whole = Index(ids, texts)
+    builder = PostingsBuilder(tmp_path if in_files else None, chunk=500)
+    for text in texts:
+        builder.add(text)
+    index = Index.over(builder.finish(id_ranks(ids)))
+    for name in ("starts", "docs", "codes", "saturations", "peaks", "ranks"):
+        assert np.array_equal(getattr(index.postings, name), getattr(whole.postings, name)), name
+    assert index.scored("w1 w3 w200") == whole.scored("w1 w3 w200")
+
+
+def test_more_different_lengths_than_two_bytes_can_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids, texts = _corpus(2, 300)
+    index = Index(ids, texts)
+    monkeypatch.setattr(postings, "_CODES", 3)
+    wide = Index(ids, texts)
+    assert (index.postings.codes.dtype, wide.postings.codes.dtype) == (np.uint16, np.uint32)
+    assert wide.scored("w1 w5") == index.scored("w1 w5")
+
+
+def test_pieces_of_texts_are_analysed_as_the_texts_are() -> None:
+    """The builder takes texts apart at blanks; words that only blanks part must stay themselves."""
+    rng = random.Random(3)
+    letters = [
+        *"ab1_.,'’: \t\n",
+        "\u00a0",
+        "\u202f",
+        "é",
+        "日",
+        "ひ",
+        "★",
+        "\u200d",
+        "\u0301",
+        "🇩",
+        "ß",
+    ]
+    for _ in range(1_500):
+        text = "".join(rng.choice(letters) for _ in range(rng.randint(1, 24)))
+        builder = PostingsBuilder()
+        builder.add(text)
+        found = builder.finish(id_ranks(["B"]))
+        terms = Counter(analyze(text.lower()))
+        assert len(found.docs) == len(terms), repr(text)
+        assert all(found.find(term) is not None for term in terms), repr(text)

@@ -8,6 +8,7 @@ on disk: `disk_catalogue`. Rules: web_agent_site/engine/engine.py of princeton-n
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -32,6 +33,9 @@ __all__ = [
 ]  # fmt: skip
 
 
+_plain_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
 class CatalogueId:
     """The hash of everything that decides how a shop behaves, product by product."""
 
@@ -41,14 +45,16 @@ class CatalogueId:
 
     def add(self, p: Product, price: float) -> None:
         """Take the next product and its reward price."""
-        text = canonical_json(
-            (
-                *(p.asin, p.title, p.description, p.bullets, p.price_text, p.category),
-                *(p.product_category, p.query, p.attributes, tuple(p.options.items())),
-                price,
-            )
+        value = (
+            *(p.asin, p.title, p.description, p.bullets, p.price_text, p.category),
+            *(p.product_category, p.query, p.attributes, tuple(p.options.items())),
+            price,
         )
-        self._hash.update(self._comma + text.encode())
+        try:
+            raw = _plain_json(value).encode()  # canonical too, as there is no mapping in it
+        except UnicodeEncodeError:
+            raw = canonical_json(value).encode()
+        self._hash.update(self._comma + raw)
         self._comma = b","
 
     def digest(self) -> str:

@@ -56,6 +56,8 @@ class Manifest(msgspec.Struct, frozen=True):
     filled: int
     """Products with any searchable term."""
     files: dict[str, FileMark]
+    check: str = ""
+    """SHA-256 of the manifest without this field."""
 
 
 def fault(folder: Path, reason: str) -> DataError:
@@ -139,8 +141,15 @@ def seal(folder: Path, **facts: int | str) -> Manifest:
         sync(path)
         files[path.name] = _mark(path)
     manifest = msgspec.convert({**facts, "format": FORMAT, "files": files}, Manifest)
-    write_atomic(folder / MANIFEST, msgspec.json.encode(manifest).decode() + "\n")
+    manifest = msgspec.structs.replace(manifest, check=_check(manifest))
+    write_atomic(folder / MANIFEST, msgspec.json.encode(manifest).decode())
     return manifest
+
+
+def _check(manifest: Manifest) -> str:
+    return hashlib.sha256(
+        msgspec.json.encode(msgspec.structs.replace(manifest, check=""))
+    ).hexdigest()
 
 
 def read_manifest(folder: Path, *, whole: bool = False) -> Manifest:
@@ -164,6 +173,8 @@ def read_manifest(folder: Path, *, whole: bool = False) -> Manifest:
         raise fault(folder, f"{MANIFEST} cannot be read ({exc})") from exc
     if manifest.format != FORMAT:
         raise fault(folder, f"it has format {manifest.format}, this version reads {FORMAT}")
+    if manifest.check != _check(manifest):
+        raise fault(folder, f"{MANIFEST} is damaged: its content has changed")
     for name, mark in manifest.files.items():
         _compare(folder / name, mark, whole)
     return manifest

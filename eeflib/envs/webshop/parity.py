@@ -1,6 +1,6 @@
 """Compares this package with recorded outputs of the official environment.
 
-    python -m eeflib.envs.webshop.parity FOLDER [--present]
+    python -m eeflib.envs.webshop.parity FOLDER [--present] [--disk]
 
 Owns the checks of a folder of golden vectors, one function per file; each compared item counts
 once, with everything that is recorded about it. Knows nothing about where the folder comes from.

@@ -32,6 +32,9 @@ _FREE = 24
 CHUNK = 6_000_000
 """Terms that are collected before they are sorted and put away: about 300 MB at the peak."""
 
+_CODES = 1 << 16
+"""Pairs that two bytes can number."""
+
 _PIECE = 60
 """Characters; longer pieces of a text are not remembered."""
 _PIECES = 1_000_000
@@ -175,7 +178,7 @@ class PostingsBuilder:
         starts[0] = 0
         np.cumsum(found, out=starts[1:])
         docs = arrays("docs", (int(starts[-1]),), np.int32)
-        small = np.uint16 if len(saturations) <= 1 << 16 else np.uint32
+        small = np.uint16 if len(saturations) <= _CODES else np.uint32
         codes = arrays("codes", (int(starts[-1]),), small)
         free = np.array(starts[:-1])  # next position of each term
         for run in self._load():
