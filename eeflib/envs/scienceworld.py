@@ -1,21 +1,17 @@
 """ScienceWorld (PyPI `scienceworld` 1.2.3, a Java simulator) behind the `TextEnv` protocol.
 
-Owns what an episode is: counting actions, score and end, menus, forbidden actions, verified
-restore. Knows nothing about policies or training. Parts of it that nobody else needs: tasks are
-made in `scienceworld_tasks`, gold paths in `scienceworld_gold`, the JVM in `scienceworld_jvm`.
+Owns what is special about its episodes: score and end, menus, forbidden actions; the common rules
+are `simulated.SimulatedEnv`'s. Knows nothing about policies or training. Parts of it that nobody
+else needs: tasks are made in `scienceworld_tasks`, gold paths in `scienceworld_gold`, the JVM in
+`scienceworld_jvm`.
 """
 
 from __future__ import annotations
 
-import logging
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
 
-from eeflib.envs.base import Observation, Restored, StepResult, replay_restore
+from eeflib.envs.base import Observation
 from eeflib.envs.scienceworld_gold import GoldPaths
 from eeflib.envs.scienceworld_jvm import Simulator
 from eeflib.envs.scienceworld_tasks import (
@@ -26,8 +22,9 @@ from eeflib.envs.scienceworld_tasks import (
     make_task,
     scienceworld_tasks,
 )
+from eeflib.envs.simulated import SimulatedEnv, Standing
 from eeflib.errors import EnvironmentFault
-from eeflib.records import Step, Task, content_hash
+from eeflib.records import Task, content_hash
 
 __all__ = ["CHEAP_TASKS", "DEFAULT_MAX_STEPS", "ScienceWorldEnv", "scienceworld_tasks"]
 
@@ -35,13 +32,11 @@ _NOT_UNDERSTOOD = "No known action matches that input."
 _CANCELLED = "Unknown action."
 _MENU = "Ambiguous request: Please enter the number"
 _AMBIGUOUS = "Ambiguous request:"
-_OVER = "The episode is over."
 _STOP_WORDS = frozenset(("a", "an", "the"))
 _MAX_CHARACTERS = 1000
-_log = logging.getLogger(__name__)
 
 
-class ScienceWorldEnv:
+class ScienceWorldEnv(SimulatedEnv):
     """One ScienceWorld simulator; its JVM starts at the first use (2-5 s, 0.5 GB).
 
     Rules of an episode:
@@ -52,7 +47,8 @@ class ScienceWorldEnv:
       negative: terminated is not won;
     - truncated after `max_steps` *actions*, whatever they were. The simulator's own count is of
       ticks (`wait` is 11 of them, an input it does not understand none);
-    - `reset task` would wipe the progress: it is answered like an input that is not understood.
+    - `reset task` would wipe the progress: it is answered like an input that is not understood;
+    - a state in which a menu is pending is never restored.
 
     `info` holds `score, raw_score, won, valid, state_key, actions`, and `reason` if not valid.
     `state_key` is a hash of what is visible (room, inventory, score), without the clock.
@@ -68,6 +64,7 @@ class ScienceWorldEnv:
     """
 
     name = ENV
+    title = "ScienceWorld"
 
     def __init__(
         self,
@@ -77,17 +74,13 @@ class ScienceWorldEnv:
         gold_file: str | Path | None = None,
         max_parallel: int = 1,
     ) -> None:
+        super().__init__()
         self.deterministic = deterministic
         self.max_steps = max_steps
         self.max_parallel = max_parallel
         self._gold = GoldPaths(None if gold_file is None else Path(gold_file))
         self._simulator: Simulator | None = None
-        self._busy = threading.RLock()
-        self._limit = 0
-        self._actions = 0
-        self._ended = False
         self._menu = False
-        self._keys: list[str] = []  # state keys of s_0 ... s_t; empty: no episode
 
     # ---- the protocol
 
@@ -105,36 +98,7 @@ class ScienceWorldEnv:
             simulator = self.simulator
             spec.check(simulator.task_sizes, f"task {task.id!r}")
             text = simulator.load(spec.name, spec.variation, spec.simplification_text)
-            self._limit = spec.max_steps
-            raw = self._raw_score()
-            key = self._state_key(raw)
-            self._keys = [key]
-            return Observation(text, {"state_key": key, "score": max(raw, 0.0), "raw_score": raw})
-
-    def step(self, action: str) -> StepResult:
-        """Act. No action raises; what is not understood costs an action and changes nothing.
-
-        Raises:
-            EnvironmentFault: no episode under way, or the JVM failed during it.
-        """
-        with self._exclusive():
-            if not self._keys:
-                raise EnvironmentFault("no ScienceWorld episode is under way; call reset(task)")
-            if self._ended:
-                return self._result(_OVER, "the episode is over")
-            self._actions += 1
-            sent, reason = self._sendable(action)
-            if reason:
-                return self._result(_NOT_UNDERSTOOD, reason)
-            text = str(self.simulator.call("step", sent))
-            if text.startswith(_NOT_UNDERSTOOD):
-                reason = "not an action that the simulator understands here"
-            elif self._menu and text.startswith(_CANCELLED):
-                reason = "a number of the menu was asked for; the request is cancelled"
-            elif text.startswith(_AMBIGUOUS) and not text.startswith(_MENU):
-                reason = "the action is ambiguous"
-            self._menu = text.startswith(_MENU)
-            return self._result(text, reason)
+            return self._begin(text, spec.max_steps)
 
     def valid_actions(self) -> list[str]:
         """Admissible actions, sorted: 20-80 ms, up to 1500 of them; the numbers in a menu."""
@@ -144,45 +108,12 @@ class ScienceWorldEnv:
             actions = {str(a) for a in self.simulator.call("getValidActionObjectCombinations")}
             return sorted(a for a in actions if not _is_reset(a))
 
-    def restore(self, task: Task, prefix: Sequence[Step], expected: str | None = None) -> Restored:
-        """Replay `prefix` and compare every observation, and state key where one is recorded.
-
-        A mismatch is tried once more. A state in which a menu is pending is never restored: the
-        next action would be swallowed unless it is a number.
-
-        Raises:
-            DataError, PrerequisiteError, EnvironmentFault: see `reset`.
-        """
-        if expected is not None and expected.startswith(_MENU):
-            return Restored(False, expected, len(prefix), "a menu is pending in this state")
-        with self._exclusive():
-            restored = self._replay(task, prefix, expected)
-            if not restored.ok:
-                _log.info("replaying %s once more: %s", task.id, restored.detail)
-                restored = self._replay(task, prefix, expected)
-            if restored.ok and self._menu:
-                restored = Restored(False, restored.text, len(prefix), "a menu is pending")
-            if not restored.ok:
-                self._end_episode()
-            return restored
-
     def close(self) -> None:
         """End the JVM; a later `reset` starts a new one."""
         self._end_episode()
         if self._simulator is not None:
             self._simulator.close()
             self._simulator = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # ---- what is ScienceWorld's own
 
@@ -246,35 +177,33 @@ class ScienceWorldEnv:
     # ---- inside
 
     def _end_episode(self) -> None:
-        self._limit = self._actions = 0
-        self._ended = self._menu = False
-        self._keys = []
+        super()._end_episode()
+        self._menu = False
 
-    def _result(self, text: str, reason: str = "") -> StepResult:
-        raw = self._raw_score()
-        score = max(raw, 0.0)
-        terminated = raw < 0 or bool(self.simulator.call("getCompleted"))
-        truncated = not terminated and self._actions >= self._limit
-        self._ended = terminated or truncated
-        self._keys.append(self._state_key(raw))
-        info: dict[str, Any] = {
-            "score": score,
-            "raw_score": raw,
-            "won": score >= 1.0,
-            "valid": not reason,
-            "state_key": self._keys[-1],
-            "actions": self._actions,
-        }
+    def _act(self, action: str) -> tuple[str, str]:
+        sent, reason = self._sendable(action)
         if reason:
-            info["reason"] = reason
-        return StepResult(text, score, terminated, truncated, info)
+            return _NOT_UNDERSTOOD, reason
+        text = str(self.simulator.call("step", sent))
+        if text.startswith(_NOT_UNDERSTOOD):
+            reason = "not an action that the simulator understands here"
+        elif self._menu and text.startswith(_CANCELLED):
+            reason = "a number of the menu was asked for; the request is cancelled"
+        elif text.startswith(_AMBIGUOUS) and not text.startswith(_MENU):
+            reason = "the action is ambiguous"
+        self._menu = text.startswith(_MENU)
+        return text, reason
 
-    def _raw_score(self) -> float:
-        return float(self.simulator.call("getScore"))
-
-    def _state_key(self, raw_score: float) -> str:
+    def _standing(self) -> Standing:
+        raw = float(self.simulator.call("getScore"))
+        over = raw < 0 or bool(self.simulator.call("getCompleted"))
         seen = [str(self.simulator.call(m)) for m in ("freeActionLook", "freeActionInventory")]
-        return content_hash([*seen, raw_score, self._menu])
+        return Standing(raw, over, content_hash([*seen, raw, self._menu]))
+
+    def _unrestorable(self, expected: str | None) -> str:
+        # the next action would be swallowed unless it is a number
+        pending = self._menu if expected is None else expected.startswith(_MENU)
+        return "a menu is pending in this state" if pending else ""
 
     def _sendable(self, action: object) -> tuple[str, str]:
         """The action as the simulator may get it, and why it may not."""
@@ -288,25 +217,6 @@ class ScienceWorldEnv:
         if not self._menu and _is_reset(sent):
             return "", "`reset task` is not open to agents"
         return sent, ""
-
-    def _replay(self, task: Task, prefix: Sequence[Step], expected: str | None) -> Restored:
-        restored = replay_restore(self, task, prefix, expected)
-        if restored.ok:
-            for t, (step, key) in enumerate(zip(prefix, self._keys, strict=False)):
-                if step.state_key and step.state_key != key:
-                    return Restored(False, restored.text, t, "same text, but another state")
-        return restored
-
-    @contextmanager
-    def _exclusive(self) -> Iterator[None]:
-        if not self._busy.acquire(blocking=False):
-            raise EnvironmentFault(
-                "two threads use one ScienceWorldEnv at the same time; give each its own"
-            )
-        try:
-            yield
-        finally:
-            self._busy.release()
 
 
 def _is_reset(action: str) -> bool:

@@ -1,28 +1,22 @@
-"""One JVM with the ScienceWorld simulator inside: start, call, stop.
+"""One JVM with the ScienceWorld simulator inside: what its interface offers.
 
-Owns the process and the raw interface of PyPI `scienceworld` 1.2.3. Turns everything that can go
-wrong with a JVM into `EnvironmentFault`. Knows nothing about tasks as records or episodes.
+Owns the raw interface of PyPI `scienceworld` 1.2.3; the process is `jvm.JavaSimulator`'s. Knows
+nothing about tasks as records or episodes.
 """
 
 from __future__ import annotations
 
-import logging
-import os
-import subprocess
-import weakref
 from typing import Any, Literal
 
-from eeflib.envs.java import java_environment
-from eeflib.errors import EnvironmentFault, PrerequisiteError
+from eeflib.envs.jvm import JavaSimulator, import_stock
+from eeflib.errors import EnvironmentFault
 
 __all__ = ["Simulator"]
 
 Split = Literal["train", "dev", "test"]
 
-_EXIT_SECONDS = 3.0
 
-
-class Simulator:
+class Simulator(JavaSimulator):
     """A running simulator. Takes 2-5 s to start and about 0.5 GB.
 
     Args:
@@ -34,60 +28,15 @@ class Simulator:
         EnvironmentFault: the JVM did not come up.
     """
 
-    def __init__(self, *, deterministic: bool = True) -> None:
-        stock_class = _stock_class()
-        from py4j.protocol import Py4JError
+    title = "ScienceWorld"
 
-        with java_environment(deterministic=deterministic) as java:
-            try:
-                # Its own step limit counts ticks of the world, not actions: out of the way with it.
-                stock = stock_class("", envStepLimit=10**9)
-            except (OSError, ValueError, Py4JError) as exc:
-                raise EnvironmentFault(
-                    f"the ScienceWorld simulator did not start on {java}: {exc}; try again, and "
-                    "check JAVA_TOOL_OPTIONS and the free memory (0.5 GB)"
-                ) from exc
-        self.stock: Any = stock
-        """The upstream environment object, to compare with."""
-        self.process: subprocess.Popen[bytes] = stock._gateway.java_process
-        self._server: Any = stock.server
-        self._error = Py4JError
-        self._pid = os.getpid()
-        self._stop = weakref.finalize(self, _stop, stock, self._pid)
+    def __init__(self, *, deterministic: bool = True) -> None:
+        stock_class = import_stock(_load, title=self.title, extra="scienceworld")
+        # Its own step limit counts ticks of the world, not actions: out of the way with it.
+        arguments = {"taskName": "", "envStepLimit": 10**9}
+        super().__init__(stock_class, arguments, deterministic=deterministic)
         self._sizes: dict[str, int] | None = None
         self._splits: dict[tuple[str, Split], tuple[int, ...]] = {}
-
-    @property
-    def alive(self) -> bool:
-        """The JVM runs, was not stopped, and belongs to this process (not to a parent's fork)."""
-        return self._stop.alive and self._pid == os.getpid() and self.process.poll() is None
-
-    def call(self, method: str, *args: Any) -> Any:
-        """Call the simulator's interface.
-
-        Raises:
-            EnvironmentFault: the JVM is gone, or the call failed in it; it is then stopped, for its
-                state is unknown.
-        """
-        if not self.alive:
-            self.close()
-            raise EnvironmentFault(
-                "the ScienceWorld JVM of this environment is gone; reset() starts a new one"
-            )
-        done = False
-        try:
-            value = getattr(self._server, method)(*args)
-            done = True
-        except self._error as exc:
-            reason = str(exc).strip().splitlines()[-1:] or [type(exc).__name__]
-            raise EnvironmentFault(
-                f"ScienceWorld failed in {method}{args!r:.200}: {reason[0]:.200}; "
-                "reset() starts a new JVM"
-            ) from exc
-        finally:
-            if not done:  # also an interrupt: the JVM may still be at work on the call
-                self.close()
-        return value
 
     @property
     def task_sizes(self) -> dict[str, int]:
@@ -125,45 +74,8 @@ class Simulator:
         self.call("goldPathGenerationEnabled_$eq", False)
         return actions
 
-    def close(self) -> None:
-        """Stop the JVM (about 0.1 s). Calling it again does nothing."""
-        self._stop()
 
+def _load() -> type[Any]:
+    from scienceworld import ScienceWorldEnv
 
-def _stock_class() -> type[Any]:
-    try:
-        from scienceworld import ScienceWorldEnv
-    except ImportError as exc:
-        raise PrerequisiteError(
-            f"ScienceWorld is not installed ({exc}); "
-            "run `pip install 'eeflib[scienceworld]'` (it brings a Java runtime along)"
-        ) from exc
-
-    # py4j logs a traceback per retry besides raising; what matters arrives as EnvironmentFault.
-    py4j_log = logging.getLogger("py4j")
-    if py4j_log.level == logging.NOTSET:
-        py4j_log.setLevel(logging.CRITICAL)
-
-    class Stock(ScienceWorldEnv):
-        def __del__(self) -> None:
-            """`Simulator` stops the JVM; the inherited one raises when there is none."""
-
-    return Stock
-
-
-def _stop(stock: Any, pid: int) -> None:
-    if os.getpid() != pid:  # a fork: the JVM is its parent's
-        return
-    process = stock._gateway.java_process
-    stock._gateway.shutdown()
-    stock._obj_tree_tempdir.cleanup()
-    try:
-        process.stdin.write(b"\n")  # the JVM waits for a line, or the end, of its input
-        process.stdin.close()
-    except (OSError, ValueError):
-        process.kill()
-    try:
-        process.wait(_EXIT_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    return ScienceWorldEnv
