@@ -46,19 +46,19 @@ def _score(verdict: Verdict) -> str:
 
 def _parts(verdict: Verdict) -> str:
     rows = "".join(
-        f'<tr><td class="n">{part.kind}</td><td dir="auto">{escape(part.wanted, 200)}</td>'
+        f'<tr><td dir="auto"><small class="soft">{part.kind}</small>{escape(part.wanted, 200)}</td>'
         f'<td dir="auto">{escape(part.got, 200)}</td><td>{_mark(part.ok)}</td></tr>'
         for part in verdict.parts
     )
     ok = verdict.r_type == 1
     rows += (
-        '<tr><td class="n">Kind of product</td><td>the right kind</td>'
+        '<tr><td><small class="soft">Kind of product</small>the right kind</td>'
         f"<td>{escape(verdict.type_reason)}</td>"
         f'<td><span class="{"yes" if ok else "no"}">\u00d7 {verdict.r_type:g}</span></td></tr>'
     )
     n = len(verdict.parts)
     return (
-        '<div class="scroll"><table><thead><tr><th scope="col">What</th><th scope="col">Wanted</th>'
+        '<div class="scroll"><table><thead><tr><th scope="col">Wanted</th>'
         '<th scope="col">Your purchase</th><th scope="col">Counts</th></tr></thead>'
         f'<tbody>{rows}</tbody></table></div><p class="sum">Reward = kind of product \u00d7 wishes '
         f"met / wishes = {verdict.r_type:g} \u00d7 {verdict.matched} / {n} = "

@@ -66,8 +66,8 @@ def welcome(n_tasks: int, steps: int, where: str, notice: str = "") -> str:
         "one: every search and every click is a step.</li>"
         "<li>The reward is between 0 and 1: which of the wanted attributes, options and price "
         "limit the purchase meets. 1 means solved.</li>"
-        "<li>You buy once. What an option or a feature says may be on a later page, "
-        "and the best match need not come first.</li>"
+        "<li>You buy once. The best match need not come first: look at later pages of results, and "
+        "at what a product's own pages say.</li>"
         "</ul></div>"
         '<form method="post" action="/start"><p class="bar">'
         '<button class="main" autofocus>Start shopping</button></p></form>'
@@ -91,7 +91,7 @@ def task_list(visit: Visit) -> str:
     """All tasks and how they went on this visit."""
     rows = []
     for i, task in enumerate(visit.tasks):
-        result = "not yet"
+        result = "\u2013"
         if i in visit.results:
             reward = visit.results[i]
             solved = reward is not None and reward >= task.threshold - 1e-9

@@ -22,14 +22,15 @@ _STYLE = """
  --bad:#ff9d66;--mark:#3a3320}}
 *{box-sizing:border-box}
 html{-webkit-text-size-adjust:100%;scroll-padding-top:9rem}
-body{margin:0;background:var(--paper);color:var(--ink);overflow-wrap:anywhere;
+body{margin:0;background:var(--paper);color:var(--ink);overflow-wrap:break-word;
  font:17px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
-.wide{max-width:1060px;margin:0 auto;padding:0 24px}
+.wide{max-width:1060px;margin:0 auto;padding-left:24px;padding-right:24px}
 a{color:var(--accent);text-underline-offset:3px}
 h1,h2,h3,.serif{font-family:ui-serif,Georgia,"Times New Roman",serif;font-weight:600;
- line-height:1.22;letter-spacing:-.005em;margin:0}
+ line-height:1.22;letter-spacing:-.005em;margin:0;
+ overflow-wrap:anywhere}
 h1{font-size:2rem}h2{font-size:1.35rem}
-p{margin:.6em 0}
+p{margin:.6em 0}h1+.text{margin-top:14px}
 .soft{color:var(--soft)}.small{font-size:.86rem}
 .skip{position:absolute;left:-999px}.skip:focus{left:12px;top:12px;z-index:9;background:var(--card);
  padding:.5em 1em}
@@ -105,7 +106,8 @@ legend{padding:0;margin-bottom:.45em;font-weight:650}
 .about h2{font:650 .95rem system-ui,sans-serif;margin-bottom:.7em}
 .text{background:var(--card);border:1px solid var(--rule);border-radius:12px;padding:22px 26px;
  max-width:46em}
-.text li{margin:.35em 0}
+.text{overflow-wrap:anywhere}.text ul{margin:0;padding-left:1.2em}.text p{margin:0}
+.text li{margin:.35em 0}.text+form{margin-top:24px}.pills button{overflow-wrap:anywhere}
 .score{display:flex;flex-wrap:wrap;align-items:baseline;gap:.1em .6em;margin:0 0 .3em}
 .score b{font:600 3.6rem/1.1 ui-serif,Georgia,serif;font-variant-numeric:tabular-nums}
 .score.good b,.score.good h1,.yes{color:var(--good)}
@@ -115,19 +117,22 @@ legend{padding:0;margin-bottom:.45em;font-weight:650}
 table{border-collapse:collapse;width:100%;margin:.8em 0;font-size:.96rem}
 th{text-align:left;font-weight:600;font-size:.84rem;color:var(--soft)}
 th,td{padding:.55em 1em .55em 0;border-bottom:1px solid var(--rule);vertical-align:top}
-td.act{padding-right:0;text-align:right}
+td.act{padding-right:0;text-align:right;white-space:nowrap}td small{display:block}
 td.n{font-variant-numeric:tabular-nums;white-space:nowrap}
 .sum{font-variant-numeric:tabular-nums}
-details{margin-top:34px;border-top:1px solid var(--rule);padding-top:12px}
+details{border-top:1px solid var(--rule);padding-top:12px;margin-top:34px}
+details+details{margin-top:12px}
 summary{cursor:pointer;color:var(--soft);padding:.3em 0}
-pre{white-space:pre-wrap;background:var(--card);border:1px solid var(--rule);border-radius:8px;
- padding:1em;font:13.5px/1.6 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;margin:.6em 0}
+pre{white-space:pre-wrap;overflow-wrap:anywhere;background:var(--card);padding:1em;
+ border:1px solid var(--rule);border-radius:8px;font:13.5px/1.6 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;margin:.6em 0}
 footer{border-top:1px solid var(--rule);color:var(--soft);font-size:.88rem}
+footer:has(div:empty){border:0}
 footer>div{display:flex;flex-wrap:wrap;gap:0 1.6em;align-items:center;padding-top:8px;
  padding-bottom:28px}
-@media (max-width:720px){body{font-size:16px}.wide{padding:0 16px}h1{font-size:1.55rem}
+@media (max-width:720px){body{font-size:16px}.wide{padding-left:16px;
+ padding-right:16px}h1{font-size:1.55rem}
  .item{grid-template-columns:minmax(0,1fr)}.goal p{font-size:1.02rem;padding:9px 0 11px}
- main{padding-top:20px}.card{min-height:0;padding:15px 16px}.search{flex-wrap:wrap}
+ main{padding-top:20px}th,td{padding-right:.7em}.card{min-height:0;padding:15px 16px}.search{flex-wrap:wrap}
  .search button{flex:1}.brand{margin-right:0;width:100%}table.tasks td:nth-child(2){display:none}
  table.tasks th:nth-child(2){display:none}}
 @media (prefers-reduced-motion:no-preference){button,.card{transition:border-color .12s,color .12s}}
