@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from eeflib.envs.webshop import embedded_shop
+from eeflib.envs.webshop.tasks import LEVELS, MIX
 from eeflib.errors import DataError
 from eeflib.records import Task
 from eeflib.shop.server import serve
@@ -34,13 +36,14 @@ def run_shop(
 ) -> int:
     """Serve the embedded WebShop of `seed` until Ctrl-C (or a termination signal).
 
-    The tasks are those of `eef demo` with the preset `laptop` and the same seed.
+    The tasks are those of `eef demo` with the preset `laptop` and the same seed, unless a level is
+    named that the demo does not have: then they are drawn from all levels.
 
     Args:
         seed: seed of store and tasks; from 1000 on they are the ones that results are reported on.
         split: `train` or `test`.
-        levels: only tasks of these levels; empty: all.
-        run: run folder; default `runs/shop-SEED`.
+        levels: only tasks of these levels (`eeflib.envs.webshop.tasks.LEVELS`); empty: all.
+        run: run folder; default `runs/shop-SEED`, or `runs/shop-SEED-all` for other levels.
         port: 0 for a free one.
         open_browser: open a browser window, where there is a display.
         say: gets what the user should read, line by line.
@@ -54,16 +57,19 @@ def run_shop(
         PrerequisiteError: the port is taken.
     """
     from eeflib.presets import get_preset
-    from eeflib.world import webshop_world
 
     counts = get_preset("laptop").counts
-    world = webshop_world(seed, counts)
-    tasks = choose(world.tasks, split, levels)
+    extra = any(level in LEVELS and level not in MIX for level in levels)
+    embedded = embedded_shop(seed, counts, mix="all" if extra else MIX)
+    tasks = choose(embedded.tasks, split, levels)
     shop = serve(
         tasks,
-        world.make_env,  # type: ignore[arg-type]
-        out=Path("runs") / f"shop-{seed}" if run is None else run,
-        config={"command": "shop", "env": world.env, "counts": dict(counts)},
+        embedded.make_env,
+        out=run or Path("runs") / f"shop-{seed}{'-all' if extra else ''}",
+        config={
+            **{"command": "shop", "env": "webshop", "counts": dict(counts)},
+            "levels": "all" if extra else "demo",
+        },
         seeds=[seed],
         port=port,
     )

@@ -124,7 +124,8 @@ details{border-top:1px solid var(--rule);padding-top:12px;margin-top:34px}
 details+details{margin-top:12px}
 summary{cursor:pointer;color:var(--soft);padding:.3em 0}
 pre{white-space:pre-wrap;overflow-wrap:anywhere;background:var(--card);padding:1em;
- border:1px solid var(--rule);border-radius:8px;font:13.5px/1.6 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;margin:.6em 0}
+ border:1px solid var(--rule);border-radius:8px;margin:.6em 0;
+ font:13.5px/1.6 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 footer{border-top:1px solid var(--rule);color:var(--soft);font-size:.88rem}
 footer:has(div:empty){border:0}
 footer>div{display:flex;flex-wrap:wrap;gap:0 1.6em;align-items:center;padding-top:8px;
@@ -132,8 +133,9 @@ footer>div{display:flex;flex-wrap:wrap;gap:0 1.6em;align-items:center;padding-to
 @media (max-width:720px){body{font-size:16px}.wide{padding-left:16px;
  padding-right:16px}h1{font-size:1.55rem}
  .item{grid-template-columns:minmax(0,1fr)}.goal p{font-size:1.02rem;padding:9px 0 11px}
- main{padding-top:20px}th,td{padding-right:.7em}.card{min-height:0;padding:15px 16px}.search{flex-wrap:wrap}
- .search button{flex:1}.brand{margin-right:0;width:100%}table.tasks td:nth-child(2){display:none}
+ main{padding-top:20px}th,td{padding-right:.7em}.card{min-height:0;padding:15px 16px}
+ .search{flex-wrap:wrap}.search button{flex:1}.brand{margin-right:0;width:100%}
+ table.tasks td:nth-child(2){display:none}
  table.tasks th:nth-child(2){display:none}}
 @media (prefers-reduced-motion:no-preference){button,.card{transition:border-color .12s,color .12s}}
 """

@@ -29,6 +29,7 @@ What looks odd and is kept in both: `Next >` on the last page, an option called 
 """
 
 from eeflib.envs.webshop.catalogue import Catalogue, Product, SkippedRow, parse_price
+from eeflib.envs.webshop.embedded import EmbeddedShop, embedded_shop
 from eeflib.envs.webshop.env import WebShopEnv
 from eeflib.envs.webshop.goals import build_goals, sample_resets, task_from_goal
 from eeflib.envs.webshop.nouns import (
@@ -44,6 +45,7 @@ from eeflib.envs.webshop.state import WebShopState, parse_action
 
 __all__ = [
     "Catalogue",
+    "EmbeddedShop",
     "Index",
     "Product",
     "Reward",
@@ -52,6 +54,7 @@ __all__ = [
     "WebShopState",
     "best_nouns",
     "build_goals",
+    "embedded_shop",
     "fixed_nouns",
     "nouns_name",
     "parse_action",
