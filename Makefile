@@ -5,7 +5,7 @@
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
-SET := constraints.txt pyproject.toml scripts/setup_venv.sh
+SET := constraints.txt pyproject.toml scripts/setup_venv.sh scripts/browser.sh
 
 # One thread per core: more collapse the speed of small models. Set either to override.
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)

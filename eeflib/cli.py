@@ -102,6 +102,40 @@ def report(
     typer.echo(str(write_report(run, out)))
 
 
+@app.command()
+def shop(
+    seed: Annotated[int, typer.Option(min=0, help="seed of the store and its tasks")] = 7,
+    split: Annotated[str, typer.Option(help="train or test")] = "test",
+    level: Annotated[
+        list[str] | None, typer.Option(help="only tasks of this level; may be repeated")
+    ] = None,
+    run: Annotated[Path | None, typer.Option(help="run folder; default runs/shop-SEED")] = None,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0: a free one")] = 0,
+    browser: Annotated[bool, typer.Option(help="open a browser window")] = True,
+) -> None:
+    """Play the WebShop tasks yourself, in a browser, on this machine only.
+
+    Every episode is recorded as a human trajectory, in the schema that the analysis reads.
+
+    Examples:
+
+        eef shop
+
+        eef shop --level page2 --level options --port 8000 --no-browser
+    """
+    from eeflib.shop import run_shop
+
+    run_shop(
+        seed=seed,
+        split=split,
+        levels=level or (),
+        run=run,
+        port=port,
+        open_browser=browser,
+        say=typer.echo,
+    )
+
+
 def _say(text: str, as_json: bool) -> None:
     """For people; with --json stdout belongs to the object."""
     typer.echo(text, err=as_json)
@@ -164,7 +198,7 @@ def main() -> None:
     except (typer.Abort, KeyboardInterrupt):
         code = _INTERRUPTED
     except _UsageError as exc:
-        command = args[0] if args[0] in ("demo", "report") else ""
+        command = args[0] if args[0] in ("demo", "report", "shop") else ""
         _fail(f"{exc.format_message()} (see: {' '.join(['eef', command, '--help'])})", 2)  # type: ignore[attr-defined]
     if code == _INTERRUPTED:  # newer typer returns it, older raises Abort
         _fail("interrupted; the same command goes on where it was", code)

@@ -65,6 +65,7 @@ case $what in
     all)
         echo "installing what tests and notebooks need (minutes, once)"
         install_all
+        sh scripts/browser.sh || echo "Only the tests in tests/browser need it." >&2
         if ! install_unsloth; then
             echo "" >&2
             echo "The Unsloth backend could not be installed (see above). Everything else works:" >&2
