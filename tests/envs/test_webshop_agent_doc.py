@@ -1,4 +1,4 @@
-"""docs/webshop_agent.md: its code runs as printed, needs what it says, and prints the right figures."""
+"""docs/webshop_agent.md: its code runs as printed, needs what it says, prints true figures."""
 
 from __future__ import annotations
 
