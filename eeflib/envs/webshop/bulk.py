@@ -33,6 +33,7 @@ _ASIN_DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 _COMMON = """
     the and to for with a of your is in you it this are or on from be can our that as not will size
+    like i need want would price find looking look buy pair lower dollars am
     very have when use please color made if any up high quality we all by more material easy package
     comfortable product design which soft home water so used has perfect light pack other free after
     time at women great men set suitable 1 2 3 out long than no one style gift make into may also

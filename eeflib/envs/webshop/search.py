@@ -39,12 +39,16 @@ __all__ = ["TOP_K", "Index", "decode_length", "encode_length"]
 TOP_K = 50
 """Results of one search at most."""
 
-_FEW = 30_000
+_FEW = 250_000
 """Up to so many documents, adding up everything is quicker."""
 _MANY = 64
 """For more terms than this too."""
 _SLACK = 1e-5
 """Of a score: more than rounding can change it."""
+_HOPE = 0.7
+"""Of the best score there could be: what the 50th best document is hoped to have."""
+_SHORT = 2_000
+"""Postings that are added up without asking whether they have to be."""
 _LONG = 1_000
 """Characters; of a longer query only a hash is remembered."""
 
@@ -175,15 +179,16 @@ class _Contest:
 
     def best(self) -> tuple[np.ndarray, np.ndarray]:
         """(ascending numbers of documents that include all of the best, their exact scores)."""
-        floor, seen, at = 0.0, 0, 0
+        floor, at = 0.0, 0
+        hopeful = _HOPE * self.left[0]
         for at, one in enumerate(self.rising):
-            # Looking for the floor pays where much is still to be added up.
-            if len(one.docs) > max(2_000, seen // 4):
+            # Looking for the floor is work too: only where it may be above what is left.
+            if self.left[at] < hopeful and len(one.docs) > _SHORT:
                 floor = max(floor, self._floor(at))
                 if self.left[at] < floor * (1 - _SLACK):
                     break
+                hopeful = 1.1 * floor
             self.sums[one.docs] += one.values(one.codes)
-            seen += len(one.docs)
         else:
             at = len(self.rising)
             floor = max(floor, self._floor(at))
@@ -201,7 +206,8 @@ class _Contest:
                 tops.append(one.docs)
         if not tops:
             return 0.0
-        docs = np.unique(np.concatenate(tops))
+        docs = np.sort(np.concatenate(tops))
+        docs = docs[np.diff(docs, prepend=-1) > 0]
         if len(docs) < TOP_K:
             return 0.0
         sums = self.sums[docs]
@@ -213,9 +219,12 @@ class _Contest:
         least = floor * (1 - _SLACK)
         kept = []
         for one in self.rising[:done]:
-            kept.append(one.docs[self.sums[one.docs] >= least - self.left[done]])
-        docs = np.unique(np.concatenate(kept))
-        sums = self.sums[docs].astype(np.float64)
+            sums = self.sums[one.docs]
+            docs = one.docs[(sums >= least - self.left[done]) & (sums > 0)]
+            self.sums[docs] *= -1  # taken: no later list takes it again
+            kept.append(docs)
+        docs = np.sort(np.concatenate(kept))
+        sums = -self.sums[docs].astype(np.float64)
         for i in range(done, len(self.rising)):
             held, values = self.rising[i].look_up(docs)
             sums[held] += values
