@@ -154,7 +154,7 @@ class TextWorldEnv(SimulatedEnv):
         Raises:
             DataError: see `reset`.
             EnvironmentFault: the package has no path, or its path does not solve the task (2 of 120
-                in peckingorder, none of 840 in the other games).
+                in peckingorder, none of 720 in the other games).
         """
         with self._exclusive():
             spec = TaskSpec.read(task, self.max_steps)
