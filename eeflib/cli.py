@@ -25,7 +25,7 @@ app = typer.Typer(
     help="Explore the states of an expert's failures, and tune a small agent on what it finds.",
 )
 
-Env = Annotated[str, typer.Option(help="webshop or scienceworld")]
+Env = Annotated[str, typer.Option(help="webshop, scienceworld or textworld")]
 PresetName = Annotated[str, typer.Option(help="tiny, laptop, colab or paper")]
 Student = Annotated[str, typer.Option(help="tiny, smollm2, or a model's path or hub name")]
 Run = Annotated[Path | None, typer.Option(help="run folder; default runs/demo-ENV")]
