@@ -1,0 +1,314 @@
+"""The measurements of `benchmarks/webshop.py`, each run in a process of its own.
+
+    python webshop_parts.py steps JOB | build FOLDER N | open FOLDER | search FOLDER
+                            | environments FOLDER
+
+The last line of output is one JSON object. JOB is written: catalogue, action scripts and our own
+observations, for the official environment to run.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from eeflib.envs.webshop.catalogue import Catalogue
+from eeflib.envs.webshop.env import WebShopEnv
+from eeflib.envs.webshop.goals import build_goals, task_from_goal
+from eeflib.records import Step, Task
+
+INSTRUCTED = 400
+"""Products with a human instruction."""
+
+
+def memory_mb(field: str) -> float:
+    """VmRSS (now) or VmHWM (peak) of this process."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) / 1024
+    raise SystemExit(f"no {field} in /proc/self/status: memory is measured on Linux only")
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """CPU seconds of this thread."""
+    start = time.thread_time()
+    call()
+    return time.thread_time() - start
+
+
+def kind_of(action: str, env: WebShopEnv) -> str:
+    if action.startswith("search"):
+        return "search"
+    name = action[6:-1]
+    if name in ("next >", "< prev"):
+        return "next" if env.state.page == "results" else "prev"
+    if name == "buy now":
+        return "buy"
+    if name in ("description", "features"):
+        return "sub"
+    return "item" if env.state.page == "results" else "option"
+
+
+def scripts(catalogue: Catalogue, goals: list[dict[str, Any]], n: int) -> list[dict[str, Any]]:
+    """n shoppers: search, look at pages and products, choose options, buy."""
+    env, rng, out = WebShopEnv(catalogue, strict=True), random.Random(0), []
+    for number, goal in enumerate(goals[:n]):
+        env.reset(task_from_goal(goal, catalogue))
+        steps: list[tuple[str, str]] = []
+
+        def act(action: str, steps: list[tuple[str, str]] = steps) -> None:
+            steps.append((kind_of(action, env), action))
+            env.step(action)
+
+        act(f"search[{goal['instruction_text']}]")
+        act("click[next >]")
+        act("click[< prev]")
+        asins = [a for a in env.valid_actions() if a.startswith("click[b0")]
+        act(rng.choice(asins))
+        act("click[description]")
+        act("click[< prev]")
+        for values in catalogue.by_asin[env.state.asin].options.values():
+            act(f"click[{rng.choice(values)}]")
+        act("click[features]")
+        act("click[< prev]")
+        act("click[buy now]")
+        out.append({"goal": number, "steps": steps})
+    return out
+
+
+def play(env: WebShopEnv, tasks: list[Task], plans: list[dict[str, Any]]) -> dict[str, Any]:
+    """As the official driver does: CPU seconds, observations and rewards."""
+    kinds: dict[str, list[float]] = {}
+    texts, rewards = [], []
+    for plan in plans:
+        kinds.setdefault("reset", []).append(seconds(partial(env.reset, tasks[plan["goal"]])))
+        texts.append(env.text)
+        rewards.append(0.0)
+        for kind, action in plan["steps"]:
+            start = time.thread_time()
+            result = env.step(action)
+            kinds.setdefault(kind, []).append(time.thread_time() - start)
+            texts.append(result.text)
+            rewards.append(result.reward)
+    return {"kinds": kinds, "texts": texts, "rewards": rewards}
+
+
+def walk(env: WebShopEnv, task: Task, rng: random.Random) -> list[Step]:
+    """One random episode, 13 actions without a purchase."""
+    steps, text, key = [], env.reset(task).text, env.state_key
+    while len(steps) < 13:
+        action = rng.choice([a for a in env.valid_actions() if a != "click[buy now]"])
+        if "<text>" in action or rng.random() < 0.1:
+            words = task.instruction.split()
+            action = f"search[{' '.join(rng.sample(words, min(4, len(words))))}]"
+        result = env.step(action)
+        steps.append(Step(text, action, "student", state_key=key))
+        text, key = result.text, env.state_key
+    return steps
+
+
+def measure_steps(job_file: str) -> dict[str, Any]:
+    from eeflib.envs.webshop.bulk import bulk_attributes, bulk_instruction, bulk_rows
+
+    rows = list(bulk_rows(1_000, seed=1))
+    attributes = {row["asin"]: bulk_attributes(row["asin"]) for row in rows}
+    people = {row["asin"]: [bulk_instruction(row)] for row in rows[:INSTRUCTED]}
+    catalogue = Catalogue.from_rows(rows, attributes, people, seed=7)
+    goals = build_goals(catalogue)
+    tasks = [task_from_goal(goal, catalogue, max_steps=100) for goal in goals]
+    plans = scripts(catalogue, goals, 100)
+    fresh = Catalogue.from_rows(rows, attributes, people, seed=7)
+    start = time.thread_time()
+    fresh.index.scored("warm")
+    index_s = time.thread_time() - start
+    nouns = WebShopEnv(fresh, strict=True).nouns  # spaCy, where it is installed
+    for title in {*(p.title for p in fresh.products), *(g["name"] for g in goals)}:
+        nouns(title)
+    ours = {"included": play(WebShopEnv(fresh, strict=True), tasks, plans)}
+    known = {
+        query: fresh.index.search(query)
+        for query in (s[1][7:-1].lower() for plan in plans for s in plan["steps"][:1])
+    }
+    recorded = WebShopEnv(fresh, strict=True, ranker=lambda c, state: known[state.query])
+    ours["excluded"] = play(recorded, tasks, plans)
+    rankings = {q: [fresh.products[i].asin for i in found] for q, found in known.items()}
+    job = {
+        "products": rows, "attributes": attributes, "human_instructions": people, "seed": 7,
+        "scripts": plans, "rankings": rankings, "ours": ours,
+    }  # fmt: skip
+    Path(job_file).write_text(json.dumps(job), "utf-8")
+    return {
+        **step_figures(ours["included"]),
+        **other_figures(fresh, tasks),
+        "index_1000_s": index_s,
+    }
+
+
+def step_figures(ours: dict[str, Any]) -> dict[str, float]:
+    kinds = ours["kinds"]
+    every = [s for kind, spent in kinds.items() if kind != "reset" for s in spent]
+    clicks = [s for kind, spent in kinds.items() if kind not in ("reset", "search") for s in spent]
+    return {
+        "step_ms": 1e3 * sum(every) / len(every),
+        "click_ms": 1e3 * sum(clicks) / len(clicks),
+        "steps_per_second": len(every) / sum(every),
+        **{f"{kind}_ms": 1e3 * sum(spent) / len(spent) for kind, spent in kinds.items()},
+    }
+
+
+def other_figures(catalogue: Catalogue, tasks: list[Task]) -> dict[str, float]:
+    """Search, restoring and making an environment."""
+    env, rng = WebShopEnv(catalogue, max_steps=99), random.Random(0)
+    walks = [(task, walk(env, task, rng)) for task in rng.choices(tasks, k=200)]
+    queries = {s.action[7:-1].lower() for _, steps in walks for s in steps if s.action[0] == "s"}
+    blank = [(task, [replace(s, state_key="") for s in steps]) for task, steps in walks]
+    return {
+        "new_search_median_ms": 1e3
+        * median(seconds(partial(catalogue.index.scored, q)) for q in queries),
+        "restore_recorded_us": 1e6 * median(seconds(partial(env.restore, t, s)) for t, s in walks),
+        "replay_13_steps_ms": 1e3 * median(seconds(partial(env.restore, t, s)) for t, s in blank),
+        "construct_us": 1e6 * seconds(lambda: [WebShopEnv(catalogue) for _ in range(1000)]) / 1e3,
+    }
+
+
+class Timed:
+    """An iterator, and how long its items took to make."""
+
+    def __init__(self, items: Iterator[Any]) -> None:
+        self.items, self.seconds = items, 0.0
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        start = time.perf_counter()
+        try:
+            return next(self.items)
+        finally:
+            self.seconds += time.perf_counter() - start
+
+
+def measure_build(folder: str, products: str) -> dict[str, Any]:
+    from eeflib.envs.webshop.bulk import bulk_attributes, bulk_instruction, bulk_rows
+    from eeflib.envs.webshop.disk_build import build_catalogue
+
+    n, attributes, people = int(products), {}, {}
+
+    def rows() -> Iterator[Any]:
+        for number, row in enumerate(bulk_rows(n)):
+            attributes.clear()  # they are looked up once, for this row
+            attributes[row["asin"]] = bulk_attributes(row["asin"])
+            if number % max(1, n // INSTRUCTED) == 0:
+                people[row["asin"]] = [bulk_instruction(row)]
+            yield row
+
+    timed, start = Timed(rows()), time.process_time()
+    report = build_catalogue(
+        timed, folder, attributes=attributes, human_instructions=people, replace=True
+    )
+    return {
+        "s": report.seconds - timed.seconds,
+        "with_rows_s": report.seconds,
+        "cpu_with_rows_s": time.process_time() - start,
+        "peak_mb": memory_mb("VmHWM"),
+        "disk_mb": report.bytes / 1e6,
+        "terms": report.terms,
+        "postings": report.postings,
+    }
+
+
+def measure_open(folder: str) -> dict[str, Any]:
+    from eeflib.envs.webshop.disk_catalogue import open_catalogue
+
+    base = memory_mb("VmRSS")
+    start = time.perf_counter()
+    env = WebShopEnv(open_catalogue(folder))
+    env.catalogue.index  # noqa: B018
+    open_s = time.perf_counter() - start
+    start = time.perf_counter()
+    goals = build_goals(env.catalogue)
+    goals_s = time.perf_counter() - start
+    tasks = [task_from_goal(goal, env.catalogue, max_steps=100) for goal in goals]
+    rng = random.Random(1)
+    for task in tasks[:50]:
+        env.reset(task)
+        env.step(f"search[{task.instruction}]")
+        for _ in range(8):
+            stay = ("click[buy now]", "click[back to search]")
+            env.step(rng.choice([a for a in env.valid_actions() if a not in stay]))
+    return {
+        "open_s": open_s,
+        "goals_s": goals_s,
+        "rss_mb": memory_mb("VmHWM"),
+        "rss_before_opening_mb": base,
+    }
+
+
+def measure_search(folder: str) -> dict[str, Any]:
+    """Whole instructions, as agents type them, and four words of a title."""
+    from eeflib.envs.webshop.disk_catalogue import open_catalogue
+
+    catalogue = open_catalogue(folder)
+    goals = build_goals(catalogue)
+    index, out = catalogue.index, {}
+    queries = {
+        "": [goal["instruction_text"] for goal in goals],
+        "short_": [" ".join(goal["name"].lower().split()[-4:]) for goal in goals],
+    }
+    for name, texts in queries.items():
+        for round_ in ("first_", ""):
+            spent, cpu = [], []
+            for text in texts:
+                start, used = time.perf_counter(), time.thread_time()
+                index.scored(text)
+                spent.append(1e3 * (time.perf_counter() - start))
+                cpu.append(1e3 * (time.thread_time() - used))
+            out[f"{name}{round_}median_ms"] = median(spent)
+            out[f"{name}{round_}p95_ms"] = sorted(spent)[int(0.95 * len(spent))]
+            out[f"{name}{round_}cpu_median_ms"] = median(cpu)
+    out["queries"] = len(goals)
+    return out
+
+
+def measure_environments(folder: str) -> dict[str, Any]:
+    """Memory of 1,000 environments, each in the middle of an episode, above that of one."""
+    from eeflib.envs.webshop.disk_catalogue import open_catalogue
+
+    catalogue = open_catalogue(folder)
+    tasks = [task_from_goal(goal, catalogue) for goal in build_goals(catalogue)]
+
+    def play_one(number: int) -> WebShopEnv:
+        env, task = WebShopEnv(catalogue), tasks[number % len(tasks)]
+        env.reset(task)
+        env.step(f"search[{task.instruction}]")
+        env.step("click[next >]")
+        env.step([a for a in env.valid_actions() if a.startswith("click[b0")][number % 10])
+        env.step("click[description]" if number % 2 else "click[< prev]")
+        return env
+
+    for number in range(len(tasks)):  # pages of the index and products that all of them share
+        play_one(number)
+    kept = [play_one(0)]
+    before = memory_mb("VmRSS")
+    kept += [play_one(number) for number in range(1, 1_000)]
+    return {"envs_1000_extra_mb": memory_mb("VmRSS") - before}
+
+
+PARTS = {
+    "steps": measure_steps,
+    "build": measure_build,
+    "open": measure_open,
+    "search": measure_search,
+    "environments": measure_environments,
+}
+
+if __name__ == "__main__":
+    print(json.dumps(PARTS[sys.argv[1]](*sys.argv[2:])))
