@@ -44,6 +44,7 @@ def test_a_row_becomes_a_product() -> None:
         ({"pricing": "N/A"}, "pricing"),
         ({"pricing": "$1.2.3"}, "pricing"),
         ({"pricing": 12}, "pricing"),
+        ({"pricing": "$" + "9" * 400}, "pricing"),
         ({"name": None}, "name"),
         ({"full_description": ["a"]}, "full_description"),
         ({"small_description": [1]}, "small_description"),
@@ -102,6 +103,16 @@ def test_parse_price_reads_what_follows_each_dollar_sign() -> None:
     assert parse_price("US $1,299.00") == ((1299.0,), "$1299.0")
     assert parse_price("$5 - $7.50 - $9") == ((5.0, 7.5), "$5.0 to $7.5")
     assert parse_price("") == parse_price(None) == ((100.0,), "$100.0")
+
+
+def test_products_by_field_and_with_instructions() -> None:
+    rows = [row("B1"), row("B2", category="beauty"), row("B3", query="beds")]
+    entries = {"B3": {"attributes": ["a"], "instruction_attributes": ["a"]}}
+    catalogue = Catalogue.from_rows(rows, entries, {"B2": [{"instruction": "x"}]})
+    assert catalogue.numbers_with("category", "garden") == (0, 2)
+    assert catalogue.numbers_with("query", "beds") == (2,)
+    assert [p.asin for p in catalogue.instructed("human")] == ["B2"]
+    assert [p.asin for p in catalogue.instructed("synthetic")] == ["B3"]
 
 
 HUMAN = {

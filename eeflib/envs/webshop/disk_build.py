@@ -89,7 +89,7 @@ def build_catalogue(
 
     Raises:
         DataError: something is at `folder` already, another process is building there, the disk is
-            full, or attributes are not a mapping.
+            full, the rows cannot be read, or an argument has another shape.
     """
     folder, start = Path(folder).absolute(), time.monotonic()
     attributes = {} if attributes is None else attributes
@@ -97,6 +97,8 @@ def build_catalogue(
     for name, value in (("attributes", attributes), ("human_instructions", people)):
         if not hasattr(value, "get"):
             raise DataError(f"{name} must map asin -> entry, got {type(value).__name__}")
+    if isinstance(rows, (str, bytes, Mapping)):
+        raise DataError(f"rows must be a list or an iterator of rows, got {type(rows).__name__}")
     work, old = (folder.with_name(f"{folder.name}{end}") for end in (".building", ".old"))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -164,6 +166,14 @@ def _shown(rows: Iterable[Any], whole: Iterable[Any], progress: bool) -> Iterabl
     return tqdm(rows, total=total, unit="row", desc="catalogue", unit_scale=True)
 
 
+def _read(rows: Iterable[Any]) -> Iterator[Any]:
+    """The rows; what fails in reading them is told from what fails in writing."""
+    try:
+        yield from rows
+    except OSError as exc:
+        raise DataError(f"the rows cannot be read ({exc}); check the files they come from") from exc
+
+
 class _Build:
     """One build: rows in, files out."""
 
@@ -189,7 +199,7 @@ class _Build:
             open(self.work / "products.bin", "wb", buffering=1 << 20) as products,
             open(self.work / "skipped.jsonl", "w", encoding="ascii") as skipped,
         ):
-            for number, row in enumerate(rows):
+            for number, row in enumerate(_read(rows)):
                 read = read_row(number, row, self.attributes, self.people, self.asins)
                 if not isinstance(read, SkippedRow):
                     try:
