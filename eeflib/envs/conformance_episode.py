@@ -131,7 +131,11 @@ def _to_the_end(subject: Subject, task: Task, number: int) -> Iterator[Seen]:
 
 def reset_anywhere(subject: Subject) -> str:
     """A reset in the middle of an episode is as good as one in a new environment."""
+    recorded = subject.recorded[0]
+    subject.close()
     env, count = subject.env(), 0
+    again = play(env, recorded.task, recorded.actions)
+    same_again(again, recorded, "in a new environment")
     for walk in subject.recorded:
         for t in range(0, len(walk.actions) + 1, 3):
             for _ in play(env, walk.task, walk.actions[:t]):

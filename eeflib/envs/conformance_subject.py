@@ -18,6 +18,9 @@ from eeflib.records import Task
 __all__ = ["NotLooked", "Subject"]
 
 
+_DRAWS = 5
+
+
 class NotLooked(Exception):
     """A check could not be made; the message says what it needs."""
 
@@ -52,11 +55,25 @@ class Subject:
 
     @cached_property
     def recorded(self) -> list[Walk]:
-        """The walks all checks share, in turn over the tasks."""
+        """The walks all checks share, in turn over the tasks.
+
+        Of a few draws the longest: a random action may end an episode at once.
+        """
         env, found = self.env(), []
         for i in range(self.walks):
-            task = self.tasks[i % len(self.tasks)]
-            found.append(wander(env, task, self.depth, self.rng(f"walk {i}"), self.propose))
-        states = sum(w.states for w in found)
-        require(states > len(found), "no walk got past its first state: no action was valid there")
+            task, best = self.tasks[i % len(self.tasks)], None
+            for draw in range(_DRAWS):
+                rng = self.rng(f"walk {i}.{draw}")
+                walk = wander(env, task, self.depth, rng, self.propose)
+                if best is None or walk.states > best.states:
+                    best = walk
+                if best.states > self.depth:
+                    break
+            assert best is not None
+            found.append(best)
+        require(
+            any(w.states > 1 for w in found),
+            "no random walk got past its first state: no action was listed there, or each ended "
+            "the episode; pass propose=lambda env, rng: ... that chooses an action",
+        )
         return found

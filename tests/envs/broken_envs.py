@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -415,8 +416,14 @@ class KeyCountsSteps(Good):
 
 
 class KeyOfTheObject(Good):
+    numbers: ClassVar[Iterator[int]] = itertools.count()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = next(self.numbers)
+
     def fingerprint(self) -> str:
-        return f"{super().fingerprint()} {id(self)}"
+        return f"{super().fingerprint()} {self.number}"
 
 
 class KeyNowAndThen(Good):
@@ -511,7 +518,7 @@ FAMILY: dict[type[Good], tuple[str, ...]] = {
     KeyNowAndThen: ("contract", "hostile_actions", "state_key"),
     LoneSurrogate: ("texts", "hostile_actions"),
     BytesForText: ("texts", "contract", "hostile_actions", "mismatch"),
-    KeepsTheKey: ("reset", "valid_actions", "unknown_task", "restore", "two_environments"),
+    KeepsTheKey: ("reset", "restore", "two_environments", "state_key"),
     DoneIsWon: ("ending",),
     RaisesAfterTheEnd: ("ending",),
     GoesOnAfterTheEnd: ("ending",),
@@ -545,7 +552,10 @@ FAMILY: dict[type[Good], tuple[str, ...]] = {
     OneKey: ("state_key",),
     KeyIsTheText: ("state_key",),
     KeyCountsSteps: ("state_key",),
-    KeyOfTheObject: ("state_key", "restore", "two_environments"),
+    KeyOfTheObject: (
+        "state_key", "reset", "valid_actions", "hostile_actions", "unknown_task", "restore",
+        "two_environments",
+    ),
     ClosesOnce: ("close",),
     OpensLate: ("close",),
     UnusableAfterClose: ("close",),

@@ -85,7 +85,7 @@ def test_what_fails_is_said_with_place_and_reason() -> None:
     def detail(cls: type[Good], check: str) -> str:
         return check_environment(cls, TASKS, only=[check])[check].detail
 
-    assert "s_7: restored, but valid actions differ in 'take'" in detail(
+    assert "restored, but valid actions differ in 'take'" in detail(
         broken_envs.RestoresByText, "restore"
     )
     assert "call reset(task) first" in detail(broken_envs.ForgetsToAskForReset, "contract")
