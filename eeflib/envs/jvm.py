@@ -82,7 +82,8 @@ class JavaSimulator:
 
     def call_on(self, target: Any, method: str, *args: Any) -> Any:
         """`call` for any object in the JVM; `target` is as py4j hands it out."""
-        if not self.alive:
+        # Whether the process still runs is not asked here: the call itself tells.
+        if not self._stop.alive or self._pid != os.getpid():
             self.close()
             raise EnvironmentFault(
                 f"the {self.title} JVM of this environment is gone; reset() starts a new one"

@@ -92,7 +92,7 @@ class ScienceWorldEnv(SimulatedEnv):
             PrerequisiteError: no Java, or the `scienceworld` package is missing.
             EnvironmentFault: the JVM failed; the next reset starts a new one.
         """
-        with self._exclusive():
+        with self._alone:
             self._end_episode()
             spec = TaskSpec.read(task, self.max_steps)
             simulator = self.simulator
@@ -102,7 +102,7 @@ class ScienceWorldEnv(SimulatedEnv):
 
     def valid_actions(self) -> list[str]:
         """Admissible actions, sorted: 20-80 ms, up to 1500 of them; the numbers in a menu."""
-        with self._exclusive():
+        with self._alone:
             if not self._keys or self._ended:
                 return []
             actions = {str(a) for a in self.simulator.call("getValidActionObjectCombinations")}
@@ -133,7 +133,7 @@ class ScienceWorldEnv(SimulatedEnv):
 
     def borrow(self) -> Simulator:
         """The JVM, for other work than an episode; one under way ends."""
-        with self._exclusive():
+        with self._alone:
             self._end_episode()
             return self.simulator
 
@@ -165,7 +165,7 @@ class ScienceWorldEnv(SimulatedEnv):
         Raises:
             EnvironmentFault: the path does not end in a score of 1.0.
         """
-        with self._exclusive():
+        with self._alone:
             spec = TaskSpec.read(task, self.max_steps)
             self._end_episode()
             if (known := self._gold.known(spec)) is not None:

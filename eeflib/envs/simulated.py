@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -34,6 +33,23 @@ class Standing(NamedTuple):
     state_key: str
 
 
+class _OneAtATime:
+    """Held while an environment is in use; another thread that wants it is told."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._busy = threading.RLock()
+
+    def __enter__(self) -> None:
+        if not self._busy.acquire(blocking=False):
+            raise EnvironmentFault(
+                f"two threads use one {self._name} at the same time; give each its own"
+            )
+
+    def __exit__(self, *exc: object) -> None:
+        self._busy.release()
+
+
 class SimulatedEnv:
     """Base of the environments that have their simulator outside of Python.
 
@@ -44,7 +60,7 @@ class SimulatedEnv:
     title: ClassVar[str]
 
     def __init__(self) -> None:
-        self._busy = threading.RLock()
+        self._alone = _OneAtATime(type(self).__name__)
         self._limit = 0
         self._actions = 0
         self._ended = False
@@ -79,7 +95,7 @@ class SimulatedEnv:
         Raises:
             EnvironmentFault: no episode under way, or the simulator failed during it.
         """
-        with self._exclusive():
+        with self._alone:
             if not self._keys:
                 raise EnvironmentFault(f"no {self.title} episode is under way; call reset(task)")
             if self._ended:
@@ -97,7 +113,7 @@ class SimulatedEnv:
         """
         if expected is not None and (why := self._unrestorable(expected)):
             return Restored(False, expected, len(prefix), why)
-        with self._exclusive():
+        with self._alone:
             restored = self._replay(task, prefix, expected)
             if not restored.ok:
                 _log.info("replaying %s once more: %s", task.id, restored.detail)
@@ -151,17 +167,6 @@ class SimulatedEnv:
         if reason:
             info["reason"] = reason
         return StepResult(text, score, terminated, truncated, info)
-
-    @contextmanager
-    def _exclusive(self) -> Iterator[None]:
-        if not self._busy.acquire(blocking=False):
-            raise EnvironmentFault(
-                f"two threads use one {type(self).__name__} at the same time; give each its own"
-            )
-        try:
-            yield
-        finally:
-            self._busy.release()
 
     def _replay(self, task: Task, prefix: Sequence[Step], expected: str | None) -> Restored:
         restored = replay_restore(self, task, prefix, expected)  # type: ignore[arg-type]

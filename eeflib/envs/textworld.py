@@ -58,7 +58,7 @@ class TextWorldEnv(SimulatedEnv):
       such, without troubling it.
 
     `info` holds `score, raw_score, won, valid, state_key, actions`, and `reason` if not valid.
-    `state_key` is a hash of room, inventory, admissible actions and score.
+    `state_key` is a hash of what is visible: room, inventory and score.
 
     A child process must make its own environment; two threads must not use one at the same time.
 
@@ -99,7 +99,7 @@ class TextWorldEnv(SimulatedEnv):
             PrerequisiteError: no Java, or the `textworld-express` package is missing.
             EnvironmentFault: the JVM failed; the next reset starts a new one.
         """
-        with self._exclusive():
+        with self._alone:
             self._end_episode()
             spec = TaskSpec.read(task, self.max_steps)
             try:
@@ -110,7 +110,7 @@ class TextWorldEnv(SimulatedEnv):
 
     def valid_actions(self) -> list[str]:
         """Admissible actions, sorted: 5-60 of them, at no cost."""
-        with self._exclusive():
+        with self._alone:
             if self._now is None or self._ended:
                 return []
             return sorted(set(self._now.valid_actions))
@@ -129,7 +129,7 @@ class TextWorldEnv(SimulatedEnv):
 
     def borrow(self) -> Game:
         """The game, for other work than an episode; one under way ends."""
-        with self._exclusive():
+        with self._alone:
             self._end_episode()
             return self._ready()
 
@@ -156,7 +156,7 @@ class TextWorldEnv(SimulatedEnv):
             EnvironmentFault: the package has no path, or its path does not solve the task (2 of 120
                 in peckingorder, none of 720 in the other games).
         """
-        with self._exclusive():
+        with self._alone:
             spec = TaskSpec.read(task, self.max_steps)
             self._end_episode()
             known = self._gold.get(_key(spec))
@@ -211,8 +211,7 @@ class TextWorldEnv(SimulatedEnv):
     def _standing(self) -> Standing:
         now = self._now
         assert now is not None, "there is a standing in an episode only"
-        actions = "\n".join(sorted(now.valid_actions))
-        seen = f"{now.look}\0{now.inventory}\0{actions}\0{now.score}"
+        seen = f"{now.look}\0{now.inventory}\0{now.score}"
         key = hashlib.sha256(seen.encode("utf-8", "replace")).hexdigest()[:16]
         return Standing(now.score, now.success or now.failure, key)
 
