@@ -141,6 +141,7 @@ def main() -> None:
     parser.add_argument("--official-python", default=sys.executable, help="the Python to run it")
     parser.add_argument("--keep", type=Path, help="leave the catalogues in this folder")
     options = parser.parse_args()
+    load = os.getloadavg()[0]  # the clock is fair to an idle machine only
     with tempfile.TemporaryDirectory() as temporary:
         base = options.keep or Path(temporary)
         base.mkdir(parents=True, exist_ok=True)
@@ -150,7 +151,7 @@ def main() -> None:
         figures |= part("environments", base / f"catalogue-{options.products}")
         if options.full:
             figures |= large(base / f"catalogue-{FULL}", FULL, "full_")
-    figures["cores"] = os.cpu_count()
+    figures |= {"cores": os.cpu_count(), "load_before": load, "load_after": os.getloadavg()[0]}
     out = {}
     for name, value in figures.items():
         goal, unit = GOALS.get(name, (None, ""))

@@ -187,7 +187,7 @@ class _Contest:
                 floor = max(floor, self._floor(at))
                 if self.left[at] < floor * (1 - _SLACK):
                     break
-                hopeful = 1.1 * floor
+                hopeful = 1.1 * floor or hopeful
             self.sums[one.docs] += one.values(one.codes)
         else:
             at = len(self.rising)
