@@ -53,8 +53,17 @@ PRESETS: dict[str, Preset] = {
 }
 
 
+_TEXTWORLD: dict[str, dict[str, Any]] = {
+    "tiny": {"counts": {"train": 12, "test": 12}, "M": 3, "k": 3, "steps": 20},
+    "laptop": {"counts": {"train": 60, "test": 60}, "iterations": 1, "M": 3, "k": 4, "steps": 120},
+    "colab": {"counts": {"train": 100, "test": 100}, "iterations": 2, "steps": 200},
+    "paper": {"counts": {"train": 200, "test": 200}, "steps": 240},
+}
+
+
 def get_preset(name: str, env: str = "webshop") -> Preset:
-    """The preset `name`, adapted to `env`: ScienceWorld's episodes are far more costly.
+    """The preset `name`, adapted to `env`: ScienceWorld's episodes are far more costly, and the
+    tiny student spells most of TextWorldExpress's words out, so that its sequences are long.
 
     Raises:
         DataError: no such preset.
@@ -62,6 +71,8 @@ def get_preset(name: str, env: str = "webshop") -> Preset:
     if name not in PRESETS:
         raise DataError(f"unknown preset {name!r}; choose one of {', '.join(PRESETS)}")
     preset = PRESETS[name]
+    if env == "textworld":
+        return replace(preset, **_TEXTWORLD[name], seeds=min(preset.seeds, 3), extras=False)
     if env == "scienceworld":
         share = {"tiny": 10, "laptop": 30}.get(name, 60)
         return replace(

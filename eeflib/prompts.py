@@ -33,6 +33,14 @@ _TASK_TEXT = {
         "mix OBJ, activate OBJ, connect OBJ to OBJ, examine OBJ, inventory, wait1. "
         "Focus only on what the task names: a wrong focus ends it."
     ),
+    "textworld": (
+        "You carry out a task in a small text game of rooms and things.\n"
+        "Actions are short commands, for example: look around, inventory, move north, open door to "
+        "north, open OBJ, examine OBJ, read OBJ, take OBJ, put OBJ in OBJ, and in a kitchen: chop "
+        "OBJ, slice OBJ, dice OBJ, cook OBJ in OBJ, prepare meal, eat meal. Names are written as "
+        "the game writes them. What is cut, cooked or eaten stays so: a wrong preparation ends the "
+        "task."
+    ),
 }
 _GENERIC_TEXT = "You carry out a task in a text environment, one action at a time."
 _REACT_TEXT = (

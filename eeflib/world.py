@@ -1,12 +1,12 @@
 """A world: everything about an environment that a run needs, in one value.
 
-Owns `World` and the worlds that eeflib ships (embedded WebShop, ScienceWorld): tasks, a way to make
-environments, a teacher. Knows nothing about methods or training.
+Owns `World` and the worlds that eeflib ships (embedded WebShop, ScienceWorld, TextWorldExpress):
+tasks, a way to make environments, a teacher. Knows nothing about methods or training.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from eeflib.envs.base import TextEnv
@@ -14,7 +14,28 @@ from eeflib.errors import DataError
 from eeflib.policies.base import Policy
 from eeflib.records import Task
 
-__all__ = ["WORLDS", "World", "make_world", "scienceworld_world", "webshop_world"]
+__all__ = [
+    "TEXTWORLD_PARAMS",
+    "WORLDS",
+    "World",
+    "make_world",
+    "scienceworld_world",
+    "textworld_world",
+    "webshop_world",
+]
+
+TEXTWORLD_PARAMS: dict[str, dict[str, int]] = {
+    "twc": {"numLocations": 1, "numItemsToPutAway": 2},
+    "cookingworld": {
+        "numLocations": 1,
+        "numIngredients": 1,
+        "numDistractorItems": 0,
+        "includeDoors": 0,
+    },
+}
+"""Games of `textworld_world`, smaller than TextWorldExpress has them by default: one room."""
+
+_TEXTWORLD_STEPS = 16
 
 
 @dataclass(frozen=True)
@@ -74,13 +95,49 @@ def scienceworld_world(seed: int, counts: Mapping[str, int]) -> World:
         for split, total in counts.items():
             per_type = -(-total // len(CHEAP_TASKS))
             drawn = scienceworld_tasks(CHEAP_TASKS, per_type, split=split, seed=seed, env=env)
-            # thinned out evenly, so that no task type is cut off at the end
-            tasks += [drawn[i * len(drawn) // total] for i in range(min(total, len(drawn)))]
+            tasks += _thinned(drawn, total)
         gold = {t.id: env.gold_actions(t) for t in tasks}
     return World("scienceworld", tuple(tasks), ScienceWorldEnv, NoisyGoldTeacher(gold, seed=seed))
 
 
-WORLDS = {"webshop": webshop_world, "scienceworld": scienceworld_world}
+def textworld_world(seed: int, counts: Mapping[str, int]) -> World:
+    """Small games of TextWorldExpress with a teacher that follows gold paths badly.
+
+    All environments share one JVM, which runs while one of them is open. `counts` are totals per
+    split, spread over the games of `TEXTWORLD_PARAMS`. Needs Java, see `eeflib.envs.java`.
+    """
+    from eeflib.envs.textworld import Machine, TextWorldEnv, textworld_tasks
+    from eeflib.policies.noisy_gold import NoisyGoldTeacher
+
+    machine = Machine()
+    tasks: list[Task] = []
+    with TextWorldEnv(machine=machine) as env:
+        for split, total in counts.items():
+            drawn = textworld_tasks(
+                list(TEXTWORLD_PARAMS),
+                -(-total // len(TEXTWORLD_PARAMS)),
+                split=split,
+                seed=seed,
+                env=env,
+                params=TEXTWORLD_PARAMS,
+                max_steps=_TEXTWORLD_STEPS,
+            )
+            tasks += _thinned(drawn, total)
+        gold = {t.id: env.gold_actions(t) for t in tasks}
+    teacher = NoisyGoldTeacher(gold, seed=seed)
+    return World("textworld", tuple(tasks), lambda: TextWorldEnv(machine=machine), teacher)
+
+
+def _thinned(tasks: Sequence[Task], total: int) -> list[Task]:
+    """`total` of `tasks`, spread evenly, so that no type is cut off at the end."""
+    return [tasks[i * len(tasks) // total] for i in range(min(total, len(tasks)))]
+
+
+WORLDS = {
+    "webshop": webshop_world,
+    "scienceworld": scienceworld_world,
+    "textworld": textworld_world,
+}
 
 
 def make_world(name: str, seed: int, counts: Mapping[str, int]) -> World:
