@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from eeflib.envs.base import TextEnv
@@ -173,6 +173,13 @@ class ExplorationReport:
     """Rollouts ended by a fault of provider or environment: neither won nor lost."""
     reasons: dict[str, int]
     """Why restorations were skipped, most frequent first."""
+    retried: int = 0
+    """Restorations that matched, or failed, only in a second replay, in a fresh simulator. This
+    and the next two are known of rollouts that this call ran: 0 in a report made from files."""
+    continued: int = 0
+    """Restorations that went on from an earlier state of the same trajectory."""
+    redone: int = 0
+    """Rollouts run again because their simulator died."""
 
     @classmethod
     def of(cls, branches: Iterable[Branch]) -> ExplorationReport:
@@ -256,6 +263,7 @@ def explore(
     done = done or {}
     branches: list[Branch] = []
     pool = make_env if isinstance(make_env, EnvPool) else EnvPool(make_env)
+    before, redone = pool.restores, pool.redone
     try:
         for number, group in enumerate(groups, 1):
             plan = {p.episode.id: p for p in group}
@@ -280,7 +288,14 @@ def explore(
     finally:
         if pool is not make_env:
             pool.close()
-    return Exploration(tuple(branches), ExplorationReport.of(branches))
+    restores = pool.restores - before
+    report = replace(
+        ExplorationReport.of(branches),
+        retried=restores.retried,
+        continued=restores.continued,
+        redone=pool.redone - redone,
+    )
+    return Exploration(tuple(branches), report)
 
 
 _MISMATCH = f"{RestoreMismatch.__name__}: "

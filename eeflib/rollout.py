@@ -1,7 +1,8 @@
 """Many episodes at once: a policy, a pool of environments -> trajectories.
 
-Owns the lockstep loop, the pool, and which faults end one episode only. Knows nothing about EEF,
-files or what a policy is made of; one episode's own rules are in `eeflib.episode`.
+Owns the lockstep loop, and which faults end one episode only. Knows nothing about EEF, files or
+what a policy is made of; one episode's own rules are in `eeflib.episode`, the environments in
+`eeflib.envs.pool`.
 
 Determinism: episodes are cut, in order, into fixed chunks; an episode's random stream depends on
 the seed and its id only; a chunk is finished whole or redone whole. So a run that was killed and
@@ -17,13 +18,13 @@ from typing import Self
 from tqdm.auto import tqdm
 
 from eeflib.envs.base import TextEnv
+from eeflib.envs.pool import EnvPool
 from eeflib.episode import DEFAULT_MAX_STEPS, Episode, RunningEpisode, step_limit
 from eeflib.errors import (
     ActionError,
     DataError,
     EefError,
     EnvironmentFault,
-    PrerequisiteError,
     ProviderError,
     RestoreMismatch,
 )
@@ -35,58 +36,6 @@ __all__ = ["DEFAULT_MAX_STEPS", "EnvPool", "Episode", "faulted", "run_episodes",
 
 _LOG = logging.getLogger(__name__)
 _EPISODE_FAULTS = (ActionError, DataError, EnvironmentFault, RestoreMismatch)
-
-
-class EnvPool:
-    """Environments built on first use and reused; a broken one is closed and built anew.
-
-    Pass one pool to several calls of `run_episodes` to keep a costly environment (a Java virtual
-    machine) warm between them; close it, or use it as a context manager.
-    """
-
-    def __init__(self, make_env: Callable[[], TextEnv]) -> None:
-        self._make = make_env
-        self._envs: dict[int, TextEnv] = {}
-
-    def get(self, i: int) -> TextEnv:
-        """Environment number i."""
-        if i not in self._envs:
-            env = self._make()
-            if any(env is other for other in self._envs.values()):
-                raise PrerequisiteError(
-                    f"make_env returned the same {env.name} environment twice; build a new one "
-                    "each time, or give the environment an attribute max_parallel = 1"
-                )
-            self._envs[i] = env
-        return self._envs[i]
-
-    @property
-    def max_parallel(self) -> int | None:
-        """How many such environments may be in use at once (`env.max_parallel`); None: any."""
-        return getattr(self.get(0), "max_parallel", None)
-
-    def discard(self, i: int) -> None:
-        """Environment i broke: the next `get(i)` builds another."""
-        env = self._envs.pop(i, None)
-        if env is not None:
-            _close(env)
-
-    def close(self) -> None:
-        for i in list(self._envs):
-            self.discard(i)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-
-def _close(env: TextEnv) -> None:
-    try:
-        env.close()
-    except EnvironmentFault as exc:
-        _LOG.warning("closing environment %s failed: %s", env.name, exc)
 
 
 def run_episodes(
@@ -111,11 +60,13 @@ def run_episodes(
     observation repeats, and the step counts. A fault (provider, environment, a task that cannot be
     set up or restored) ends its own episode, recorded in `Trajectory.error`. Where the provider
     cannot serve any further request, the running chunk is recorded like that, and the run ends.
+    An environment with a process of its own may lose it for no reason of the episode's: that
+    episode is run once more, from its start, before it is recorded as failed.
 
     Args:
         make_env: builds one environment; called at most `batch_size` times, plus once for each
             environment that broke. Or a pool, which the caller closes. If the environment has an
-            attribute `max_parallel`, chunks are no larger than that.
+            attribute `max_parallel`, chunks are no larger than that; see `EnvPool.width`.
         actor: who the policy is, for `Step.actor`.
         seed: of the policy's random choices; each episode has its own stream, see `episode_rng`.
         max_steps: overrides the tasks' own limit; counts prefix + own steps.
@@ -139,7 +90,12 @@ def run_episodes(
     pool = make_env if isinstance(make_env, EnvPool) else EnvPool(make_env)
     out: list[Trajectory] = []
     try:
-        size = min(batch_size, pool.max_parallel or batch_size)
+        free = bool(getattr(policy, "independent", False))
+        size = pool.width(len(episodes), batch_size, independent=free)
+
+        def begin(episode: Episode) -> RunningEpisode:
+            return RunningEpisode(episode, policy.name, fmt, actor, seed, max_steps)
+
         with _Bar(progress, len(episodes)) as bar:
             for start in range(0, len(episodes), size):
                 chunk = episodes[start : start + size]
@@ -147,12 +103,18 @@ def run_episodes(
                     result = [done[e.id] for e in chunk]
                     bar.skipped(result)
                 else:
-                    kept = done if getattr(policy, "independent", False) else {}
+                    kept = done if free else {}
                     again = [e for e in chunk if e.id not in kept]
-                    runs = [
-                        RunningEpisode(e, policy.name, fmt, actor, seed, max_steps) for e in again
-                    ]
-                    fatal = _run_chunk(runs, policy, pool, bar)
+                    runs = [begin(e) for e in again]
+                    slots = list(range(len(runs)))
+                    redo = pool.own_process
+                    fatal, broken = _run_chunk(runs, slots, policy, pool, bar, redo=redo)
+                    if broken and not fatal:
+                        pool.redone += len(broken)
+                        second = [begin(runs[i].episode) for i in broken]
+                        fatal, _ = _run_chunk(second, broken, policy, pool, bar, redo=False)
+                        for i, run in zip(broken, second, strict=True):
+                            runs[i] = run
                     played = {run.episode.id: run.trajectory() for run in runs}
                     if on_done is not None:
                         on_done([t for key, t in played.items() if key not in done])
@@ -188,38 +150,61 @@ def _check(episodes: Sequence[Episode], fmt: PromptFormat, batch_size: int) -> N
             )
 
 
-def _run_chunk(runs: Sequence[RunningEpisode], policy: Policy, pool: EnvPool, bar: _Bar) -> str:
-    """Play `runs` to their ends; why the provider cannot go on, or nothing."""
+def _run_chunk(
+    runs: Sequence[RunningEpisode],
+    slots: Sequence[int],
+    policy: Policy,
+    pool: EnvPool,
+    bar: _Bar,
+    *,
+    redo: bool,
+) -> tuple[str, list[int]]:
+    """Play `runs` to their ends, each in the environment of its slot.
+
+    Returns:
+        Why the provider cannot go on, or nothing; and, with `redo`, the indices of the runs whose
+        environment broke: they are not done with.
+    """
     fatal = ""
-    slots = {run.episode.id: i for i, run in enumerate(runs)}
+    index = {run.episode.id: i for i, run in enumerate(runs)}
     active = list(runs)
+    broken: list[int] = []
 
     def each(act: Callable[[RunningEpisode], None]) -> None:
         """`act` on every running episode; a fault ends that one only."""
         nonlocal active
-        for run in active:
+
+        def fault(run: RunningEpisode) -> EefError | None:
             try:
                 act(run)
             except _EPISODE_FAULTS as exc:
+                return exc
+            return None
+
+        for run, exc in zip(active, pool.map(fault, active), strict=True):
+            again = False
+            if exc is not None:
                 run.fail(exc)
                 if isinstance(exc, EnvironmentFault):
-                    pool.discard(slots[run.episode.id])
-            if run.over and bar.on:
+                    again = redo
+                    broken.extend([index[run.episode.id]] if again else [])
+                    pool.discard(slots[index[run.episode.id]])
+            if run.over and bar.on and not again:
                 bar.finished(run.trajectory())
         active = [run for run in active if not run.over]
 
     try:
-        each(lambda run: run.start(pool.get(slots[run.episode.id])))
+        each(lambda run: run.start(pool.get(slots[index[run.episode.id]])))
         while active:
             if policy.wants_admissible:
                 each(RunningEpisode.look_around)
             answers = _ask(policy, active)
             fatal = fatal or next((r.error for r in answers if r.fatal), "")
-            replies = iter(answers)
-            each(lambda run, replies=replies: run.advance(next(replies)))  # type: ignore[misc]
+            replies = {run.episode.id: r for run, r in zip(active, answers, strict=False)}
+            each(lambda run, replies=replies: run.advance(replies[run.episode.id]))  # type: ignore[misc]
     finally:
         policy.forget([run.episode.id for run in runs])
-    return fatal
+    return fatal, broken
 
 
 def _ask(policy: Policy, active: Sequence[RunningEpisode]) -> list[Reply]:

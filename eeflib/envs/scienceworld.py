@@ -50,7 +50,9 @@ class ScienceWorldEnv(SimulatedEnv):
     - `reset task` would wipe the progress: it is answered like an input that is not understood;
     - a state in which a menu is pending is never restored.
 
-    `info` holds `score, raw_score, won, valid, state_key, actions`, and `reason` if not valid.
+    `info` holds `score, raw_score, best_score, won, valid, state_key, actions`, and `reason` if
+    not valid. `best_score` is the highest score of the episode so far, which ETO reports as its
+    reward; here it is never the reward.
     `state_key` is a hash of what is visible (room, inventory, score), without the clock.
 
     A child process must make its own environment; two threads must not use one at the same time.
@@ -59,12 +61,15 @@ class ScienceWorldEnv(SimulatedEnv):
         deterministic: see `scienceworld_jvm.Simulator`; restoring needs it.
         max_steps: the limit where the task's settings give none.
         gold_file: a JSONL file that keeps gold paths between runs; made when missing.
-        max_parallel: how many of these environments a rollout may hold at once: each has its JVM.
-            More than one pays where a model answers in batches.
+        max_parallel: how many of these environments a rollout of a model may hold at once: each has
+            its JVM. More than one pays where the model answers in batches. Policies whose replies
+            do not depend on the batch get one per core, see `eeflib.envs.pool.EnvPool.width`.
     """
 
     name = ENV
     title = "ScienceWorld"
+    own_process = True
+    """See `eeflib.envs.pool.EnvPool`."""
 
     def __init__(
         self,
@@ -175,6 +180,11 @@ class ScienceWorldEnv(SimulatedEnv):
             return self._gold.compute(simulator, spec)
 
     # ---- inside
+
+    def _renew(self) -> None:
+        if self._simulator is not None:
+            self._simulator.close()
+            self._simulator = None
 
     def _end_episode(self) -> None:
         super()._end_episode()

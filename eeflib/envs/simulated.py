@@ -10,10 +10,12 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, ClassVar, NamedTuple, Self
 
 from eeflib.envs.base import Observation, Restored, StepResult, replay_restore
+from eeflib.envs.restore_report import RestoreReport
 from eeflib.errors import EnvironmentFault
 from eeflib.records import Step, Task
 
@@ -65,6 +67,12 @@ class SimulatedEnv:
         self._actions = 0
         self._ended = False
         self._keys: list[str] = []  # state keys of s_0 ... s_t; empty: no episode
+        self._texts: list[str] = []  # and their texts
+        self._sent: list[str] = []  # the actions between them
+        self._best = 0.0
+        self._recording: Task | None = None  # this episode was restored from a recording of it
+        self.restores = RestoreReport()
+        """How restoring went since the environment was made."""
 
     def reset(self, task: Task) -> Observation:
         raise NotImplementedError
@@ -79,6 +87,9 @@ class SimulatedEnv:
     def _standing(self) -> Standing:
         """Where the episode stands now."""
         raise NotImplementedError
+
+    def _renew(self) -> None:
+        """Before a replay is repeated: a fresh simulator, where that is possible."""
 
     def _unrestorable(self, expected: str | None) -> str:
         """Why the state with the text `expected`, or the one at hand (None), is none to act from.
@@ -101,26 +112,43 @@ class SimulatedEnv:
             if self._ended:
                 return self._result(_OVER, "the episode is over")
             self._actions += 1
-            return self._result(*self._act(action))
+            text, reason = self._act(action)
+            self._texts.append(text)
+            self._sent.append(action)
+            return self._result(text, reason)
 
     def restore(self, task: Task, prefix: Sequence[Step], expected: str | None = None) -> Restored:
         """Replay `prefix` and compare every observation, and state key where one is recorded.
 
-        A mismatch is tried once more.
+        Where the simulator still stands at an earlier state of the same recording, reached by the
+        same actions with the same texts, it goes on from there. A mismatch is tried once more from
+        the start, in a fresh simulator where there is such a thing; `restores` counts.
 
         Raises:
             DataError, PrerequisiteError, EnvironmentFault: see `reset`.
         """
         if expected is not None and (why := self._unrestorable(expected)):
+            self.restores += RestoreReport(skipped=1)
             return Restored(False, expected, len(prefix), why)
         with self._alone:
-            restored = self._replay(task, prefix, expected)
-            if not restored.ok:
+            went_on = self._is_on_the_way(task, prefix)
+            restored = self._replay(task, prefix, expected, go_on=went_on)
+            again = not restored.ok
+            if again:
                 _log.info("replaying %s once more: %s", task.id, restored.detail)
+                self._renew()
                 restored = self._replay(task, prefix, expected)
             if restored.ok and (why := self._unrestorable(None)):
                 restored = Restored(False, restored.text, len(prefix), why)
-            if not restored.ok:
+            self.restores += RestoreReport(
+                restored=int(restored.ok),
+                retried=int(again),
+                skipped=int(not restored.ok),
+                continued=int(restored.ok and went_on and not again),
+            )
+            if restored.ok:
+                self._recording = task
+            else:
                 self._end_episode()
             return restored
 
@@ -142,13 +170,14 @@ class SimulatedEnv:
         self._limit = limit
         standing = self._standing()
         raw, key = standing.raw_score, standing.state_key
-        self._keys = [key]
+        self._keys, self._texts, self._best = [key], [text], 0.0
         return Observation(text, {"state_key": key, "score": max(raw, 0.0), "raw_score": raw})
 
     def _end_episode(self) -> None:
         self._limit = self._actions = 0
         self._ended = False
-        self._keys = []
+        self._keys, self._texts, self._sent = [], [], []
+        self._recording = None
 
     def _result(self, text: str, reason: str = "") -> StepResult:
         raw, terminated, key = self._standing()
@@ -156,9 +185,12 @@ class SimulatedEnv:
         truncated = not terminated and self._actions >= self._limit
         self._ended = terminated or truncated
         self._keys.append(key)
+        if score > self._best:
+            self._best = score
         info: dict[str, Any] = {
             "score": score,
             "raw_score": raw,
+            "best_score": self._best,
             "won": score >= 1.0,
             "valid": not reason,
             "state_key": key,
@@ -168,10 +200,39 @@ class SimulatedEnv:
             info["reason"] = reason
         return StepResult(text, score, terminated, truncated, info)
 
-    def _replay(self, task: Task, prefix: Sequence[Step], expected: str | None) -> Restored:
-        restored = replay_restore(self, task, prefix, expected)  # type: ignore[arg-type]
+    def _is_on_the_way(self, task: Task, prefix: Sequence[Step]) -> bool:
+        """The episode under way is a beginning of the recording, and was restored from it."""
+        done = len(self._sent)
+        return (
+            self._recording == task
+            and not self._ended
+            and done <= len(prefix)
+            and [s.action for s in prefix[:done]] == self._sent
+            and [s.observation for s in prefix[:done]] == self._texts[:done]
+        )
+
+    def _replay(
+        self, task: Task, prefix: Sequence[Step], expected: str | None, *, go_on: bool = False
+    ) -> Restored:
+        done = len(self._sent) if go_on else 0
+        env: Any = _Onward(self, self._texts[-1]) if go_on else self
+        restored = replay_restore(env, task, prefix[done:], expected)
+        self.restores += RestoreReport(replayed_steps=len(self._sent) - done)
         if restored.ok:
             for t, (step, key) in enumerate(zip(prefix, self._keys, strict=False)):
                 if step.state_key and step.state_key != key:
                     return Restored(False, restored.text, t, "same text, but another state")
+        elif restored.first_mismatch is not None:
+            return replace(restored, first_mismatch=restored.first_mismatch + done)
         return restored
+
+
+class _Onward:
+    """An environment as `replay_restore` sees it: it starts where it stands."""
+
+    def __init__(self, env: SimulatedEnv, text: str) -> None:
+        self._text = text
+        self.step = env.step
+
+    def reset(self, task: Task) -> Observation:
+        return Observation(self._text)
