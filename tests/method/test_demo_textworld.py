@@ -1,0 +1,102 @@
+"""`eef demo --env textworld`, very small: from the simulator to a table, on two games."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from eeflib.presets import PRESETS, get_preset
+from eeflib.records import Branch, Sample, Task, Trajectory
+from eeflib.store import RunFolder
+from eeflib.world import TEXTWORLD_PARAMS, make_world
+
+SEED = 41
+SIZES = {"counts": {"train": 8, "test": 2}, "M": 1, "steps": 1, "methods": ("SFT", "EEF")}
+COMMAND = f"""
+from eeflib import presets
+presets._TEXTWORLD["tiny"] = {SIZES}
+from eeflib.cli import main
+main()
+"""
+
+
+def jvms() -> set[int]:
+    found = set()
+    for process in psutil.process_iter(["cmdline"]):
+        if any("textworld-express.jar" in part for part in process.info["cmdline"] or ()):
+            found.add(process.pid)
+    return found
+
+
+@pytest.mark.slow
+def test_from_the_simulator_to_a_table_on_two_games(tmp_path: Path) -> None:
+    before = jvms()
+    args = ["demo", "--env", "textworld", "--preset", "tiny", "--first-seed", str(SEED), "--json"]
+    done = subprocess.run(
+        [sys.executable, "-c", COMMAND, *args, "--processes", "1", "--run", str(tmp_path / "run")],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    counts = {m["method"]: m["n"] for m in told["methods"]}
+    assert counts == {"teacher": 2, "SFT": 2, "EEF": 2}
+    assert 0 < told["teacher_on_training_tasks"]["solved"] < 8
+
+    home = tmp_path / "run" / f"seed-{SEED}"
+    tasks = {t.id: t for t in RunFolder(home).read("tasks", Task)}
+    trajectories = list(RunFolder(home).read("trajectories", Trajectory))
+    assert {tasks[t.task_id].goal["game"] for t in trajectories} == {"twc", "cookingworld"}
+    assert not any(t.error for t in trajectories)
+    branches = list(RunFolder(home / "EEF/iter-1").read("branches", Branch))
+    states = [b for b in branches if b.k > 0]
+    assert {tasks[b.task_id].goal["game"] for b in states} == {"twc", "cookingworld"}
+    assert [b.restore_mismatch for b in states if not b.restored] == []
+    assert told["methods"][-1]["simulations"] == len(branches)
+    assert list(RunFolder(home / "EEF/iter-1").read("samples", Sample))
+    assert (home / "EEF/iter-1/model/model.safetensors").exists()
+    assert (tmp_path / "run" / "report.html").stat().st_size > 10_000
+
+    deadline = time.monotonic() + 8.0
+    while jvms() - before:
+        assert time.monotonic() < deadline, "a java process outlives the command"
+        time.sleep(0.2)
+
+
+def test_the_world_is_a_function_of_its_seed_with_every_game_in_every_split() -> None:
+    counts = {"train": 6, "test": 3}
+    world, again, other = (make_world("textworld", seed, counts) for seed in (1, 1, 2))
+    assert world.tasks == again.tasks != other.tasks
+    assert [len(world.split(s)) for s in ("train", "test")] == [6, 3]
+    for split in ("train", "test"):
+        assert {t.goal["game"] for t in world.split(split)} == set(TEXTWORLD_PARAMS)
+    assert not {t.content_hash for t in world.split("train")} & {
+        t.content_hash for t in world.split("test")
+    }
+    plans = [w.teacher.plan(world.tasks[0].id, "a") for w in (world, again)]  # type: ignore[attr-defined]
+    assert plans[0] == plans[1]
+    # its environments share one JVM, so that a model can answer for many at once
+    a, b = world.make_env(), world.make_env()
+    for env in (a, b):
+        env.reset(world.tasks[0])
+    assert a.machine.simulator is b.machine.simulator is not None  # type: ignore[attr-defined]
+    a.close()
+    b.close()
+    assert a.machine.simulator is None  # type: ignore[attr-defined]
+
+
+def test_every_preset_has_sizes_for_it() -> None:
+    for name in PRESETS:
+        preset = get_preset(name, "textworld")
+        assert preset.counts["train"] <= get_preset(name).counts["train"]
+        assert not preset.extras
