@@ -26,7 +26,7 @@ from typing import Any
 from eeflib.envs.base import TextEnv
 from eeflib.envs.conformance_play import Broken, Caught, Seen, Walk, difference, play, require
 from eeflib.envs.conformance_subject import NotLooked, Subject
-from eeflib.errors import EefError, PrerequisiteError
+from eeflib.errors import EefError
 from eeflib.records import Task
 
 __all__ = ["build", "close", "leaks", "locate", "processes"]
@@ -189,8 +189,9 @@ def leaks(
     try:
         importlib.import_module("psutil")
     except ImportError as exc:
-        raise PrerequisiteError(
-            "counting handles, threads and processes needs psutil: pip install psutil"
+        raise NotLooked(
+            "counting handles, threads and processes needs psutil; run "
+            "`pip install 'eeflib[conformance]'`"
         ) from exc
     walks = subject.recorded
     subject.close()

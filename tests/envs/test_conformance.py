@@ -147,6 +147,20 @@ def test_what_cannot_be_looked_at_is_not_called_passed() -> None:
         assert not report.passed
 
 
+def test_without_psutil_leaks_are_not_called_absent() -> None:
+    code = (
+        "import sys; sys.modules['psutil'] = None\n"
+        "from broken_envs import TASKS, Good\n"
+        "from eeflib.envs.conformance import check_environment\n"
+        "report = check_environment(Good, TASKS, only=['leaks', 'close'])\n"
+        "print(report.not_run, report.passed, report['leaks'].detail)\n"
+    )
+    folder = Path(broken_envs.__file__).parent
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+    assert "('leaks',) True" in done.stdout, done.stderr
+    assert "eeflib[conformance]" in done.stdout
+
+
 def test_further_tasks_that_must_be_refused() -> None:
     bad = replace(TASKS[0], id="of-nowhere", goal={})
     assert check_environment(Good, TASKS, only=["unknown_task"], unknown=[bad]).passed
