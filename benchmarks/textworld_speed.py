@@ -1,0 +1,147 @@
+"""Speed of TextWorldExpress: our step against the package's own, and restoring.
+
+    python benchmarks/textworld_speed.py [--json] [--tasks 6] [--rounds 15]
+
+Gold paths of twc and cookingworld, as the games are by default, played three ways in turn in one
+warm JVM, each by its own object of it. `upstream` = the package's own `env.step`, which the goal is
+set against: two calls into the JVM, and it keeps a history. `ours` = `TextWorldEnv.step`: one call,
+validity, a fingerprint of the state and the rules of an episode. `raw` = the bare call for a step
+and its JSON, which is not yet a step of either. Wall-clock seconds, the middle of many ratios:
+other work on the machine slows all three.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+import psutil
+
+from eeflib.envs.textworld import DEFAULT_GAMES, Machine, TextWorldEnv, textworld_tasks
+from eeflib.envs.textworld_jvm import Game
+from eeflib.records import Step, Task
+
+GOALS = {
+    "ours_over_upstream": (0.9, "x", "at least"),
+    "restores_verified": (1.0, "share", "at least"),
+    "jvm_megabytes": (600.0, "MB", "at most"),
+}
+UNITS = {"ours_over": "x", "steps_per_second": "steps/s", "_us": "us", "_ms": "ms", "seconds": "s"}
+
+
+def timed(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def play_raw(game: Game, actions: tuple[str, ...]) -> None:
+    step = game._interface.stepJSON
+    for action in actions:
+        answer = orjson.loads(step(action))
+        _ = answer["observation"], answer["score"], answer["tasksuccess"], answer["taskfailure"]
+
+
+def play_upstream(stock: Any, actions: tuple[str, ...]) -> None:
+    for action in actions:
+        stock.step(action)
+
+
+def play_ours(env: TextWorldEnv, actions: tuple[str, ...]) -> None:
+    for action in actions:
+        env.step(action)
+
+
+def recorded(env: TextWorldEnv, task: Task, actions: tuple[str, ...]) -> list[Step]:
+    first = env.reset(task)
+    text, key, steps = first.text, first.info["state_key"], []
+    for action in actions:
+        result = env.step(action)
+        steps.append(Step(text, action, "teacher", state_key=key))
+        text, key = result.text, result.info["state_key"]
+    return steps
+
+
+def measure(per_game: int, rounds: int) -> dict[str, float]:
+    machine = Machine()
+    env = TextWorldEnv(machine=machine)
+    try:
+        out = {"jvm_start_seconds": timed(env.borrow)}
+        assert machine.simulator is not None
+        stock, raw = machine.simulator.stock, machine.open()
+        tasks = textworld_tasks(DEFAULT_GAMES, per_game, env=env)
+        start = time.perf_counter()
+        gold = {task.id: env.gold_actions(task) for task in tasks}
+        out["gold_path_ms"] = 1e3 * (time.perf_counter() - start) / len(tasks)
+        walks = [(task, recorded(env, task, gold[task.id])) for task in tasks]
+
+        spent: dict[str, list[float]] = {"raw": [], "upstream": [], "ours": []}
+        resets, lists, restores = [], [], []
+        verified = 0
+        gc.collect()
+        for turn in range(rounds + 2):
+            for task, steps in walks:
+                name, variation = task.goal["game"], task.goal["variation"]
+                actions = gold[task.id]
+                raw.start(name, "", variation, "train")
+                stock.reset(seed=variation, gameFold="train", gameName=name, gameParams="")
+                resets.append(timed(lambda task=task: env.reset(task)))
+                ways: list[tuple[str, Callable[[], None]]] = [
+                    ("raw", lambda a=actions: play_raw(raw, a)),
+                    ("ours", lambda a=actions: play_ours(env, a)),
+                    ("upstream", lambda a=actions: play_upstream(stock, a)),
+                ]
+                for way, play in ways[turn % 3 :] + ways[: turn % 3]:
+                    seconds = timed(play)
+                    if turn >= 2:  # the JVM is warm by now
+                        spent[way].append(seconds / len(actions))
+                env.reset(task)
+                lists.append(timed(env.valid_actions))
+                t = len(steps) - 1
+                start = time.perf_counter()
+                verified += env.restore(task, steps[:t], steps[t].observation).ok
+                restores.append((time.perf_counter() - start) / t)
+        for way, each in spent.items():
+            out[f"{way}_steps_per_second"] = 1.0 / statistics.median(each)
+        # side by side: the ratio of every playing of a path, then the middle one
+        for way in ("raw", "upstream"):
+            ratios = [a / b for a, b in zip(spent[way], spent["ours"], strict=True)]
+            out[f"ours_over_{way}"] = statistics.median(ratios)
+        out["reset_median_ms"] = 1e3 * statistics.median(resets)
+        out["valid_actions_median_us"] = 1e6 * statistics.median(lists)
+        out["restore_median_us_per_replayed_step"] = 1e6 * statistics.median(restores)
+        out["restores_verified"] = verified / len(restores)
+        process = psutil.Process(machine.simulator.process.pid)
+        out["jvm_megabytes"] = process.memory_info().rss / 2**20
+        machine.release(raw)
+        return out
+    finally:
+        env.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
+    parser.add_argument("--tasks", type=int, default=6, help="tasks of each of two games")
+    parser.add_argument("--rounds", type=int, default=15)
+    options = parser.parse_args()
+    rows = {}
+    for name, value in measure(options.tasks, options.rounds).items():
+        goal, unit, sense = GOALS.get(name, (None, "", ""))
+        if not unit:
+            unit = next(u for word, u in UNITS.items() if word in name)
+        holds = goal is None or (value >= goal if sense == "at least" else value <= goal)
+        rows[name] = {"value": round(value, 4), "goal": goal, "unit": unit, "holds": holds}
+        print(f"{name:38} {value:10.2f} {unit:8}" + (f" goal {sense} {goal}" if goal else ""))
+    if options.json:
+        print(json.dumps(rows))
+
+
+if __name__ == "__main__":
+    main()
