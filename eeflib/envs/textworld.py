@@ -148,7 +148,7 @@ class TextWorldEnv(SimulatedEnv):
     def gold_actions(self, task: Task) -> tuple[str, ...]:
         """The package's own solution, cut where the task is solved, without idle words.
 
-        Computed once per task (5-50 ms), then from memory or `gold_file`; the same in every run.
+        Computed once per task (30-120 ms), then from memory or `gold_file`; the same in every run.
         Ends an episode under way.
 
         Raises:
