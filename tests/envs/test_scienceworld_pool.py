@@ -1,0 +1,284 @@
+"""ScienceWorld in several JVMs: restores by the hundred, JVMs that die, nothing left behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import psutil
+import pytest
+
+from eeflib.envs.restore_report import RestoreReport
+from eeflib.envs.scienceworld import ScienceWorldEnv, scienceworld_tasks
+from eeflib.explore import explore
+from eeflib.policies.noisy_gold import NoisyGoldTeacher
+from eeflib.prompts import get_format
+from eeflib.records import Step, Task, Trajectory
+from eeflib.rollout import EnvPool, Episode, run_episodes
+
+TYPES = (
+    "find-animal",
+    "find-living-thing",
+    "find-non-living-thing",
+    "find-plant",
+    "lifespan-longest-lived",
+    "lifespan-longest-lived-then-shortest-lived",
+    "lifespan-shortest-lived",
+    "chemistry-mix-paint-secondary-color",
+    "chemistry-mix-paint-tertiary-color",
+    "power-component",
+    "power-component-renewable-vs-nonrenewable-energy",
+    "use-thermometer",
+    "identify-life-stages-2",
+)
+REACT = get_format("react", "scienceworld")
+
+
+class Recording(NamedTuple):
+    task: Task
+    steps: tuple[Step, ...]
+    end: str
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[tuple[ScienceWorldEnv, ScienceWorldEnv]]:
+    with ScienceWorldEnv() as one, ScienceWorldEnv() as other:
+        yield one, other
+
+
+@pytest.fixture(scope="module")
+def recordings(pair: tuple[ScienceWorldEnv, ScienceWorldEnv]) -> list[Recording]:
+    """Gold paths with a detour after every third action, as they went in the first JVM."""
+    env = pair[0]
+    out = []
+    for task in scienceworld_tasks(TYPES, 1, seed=5, env=env, max_steps=100):
+        actions: list[str] = []
+        for i, action in enumerate(env.gold_actions(task)[:18]):
+            actions += ["look around"] if i % 3 == 2 and not actions[-1].isdigit() else []
+            actions.append(action)
+        out.append(record(env, task, actions))
+    return out
+
+
+def record(env: ScienceWorldEnv, task: Task, actions: list[str]) -> Recording:
+    first = env.reset(task)
+    text, key, steps = first.text, first.info["state_key"], []
+    for action in actions:
+        steps.append(Step(text, action, "teacher", state_key=key))
+        result = env.step(action)
+        text, key = result.text, result.info["state_key"]
+        if result.terminated or text.startswith("Ambiguous request: Please enter"):
+            break
+    return Recording(task, tuple(steps), text)
+
+
+def test_three_hundred_restores_of_thirteen_types_in_two_jvms(
+    pair: tuple[ScienceWorldEnv, ScienceWorldEnv], recordings: list[Recording]
+) -> None:
+    """By depth in both JVMs, in threads; the other one also jumps back and forth."""
+
+    def by_depth(env: ScienceWorldEnv) -> list[bool]:
+        return [
+            env.restore(r.task, r.steps[:t], r.steps[t].observation).ok
+            for r in recordings
+            for t in range(len(r.steps))
+        ]
+
+    def jumping(env: ScienceWorldEnv) -> list[bool]:
+        return [
+            env.restore(r.task, r.steps[:t], r.steps[t].observation).ok
+            for r in recordings
+            for t in (len(r.steps) - 1, len(r.steps) // 2, 0)
+        ]
+
+    assert len({r.task.goal["task"] for r in recordings}) >= 12
+    before = [env.restores for env in pair]
+    with ThreadPoolExecutor(2) as threads:
+        done = list(threads.map(by_depth, pair))
+    done.append(jumping(pair[1]))
+    here, there = (env.restores - b for env, b in zip(pair, before, strict=True))
+    assert sum(map(len, done)) >= 300
+    assert all(map(all, done))
+    assert here.restored + there.restored == sum(map(len, done))
+    assert here.retried == there.retried == here.skipped == there.skipped == 0
+    # a recording's first state is a load, all others go on from the one before
+    assert here.continued == here.restored - len(recordings)
+    assert here.replayed_steps == sum(len(r.steps) - 1 for r in recordings)
+
+
+def test_going_on_is_only_for_who_stands_on_the_recorded_way(
+    pair: tuple[ScienceWorldEnv, ScienceWorldEnv], recordings: list[Recording]
+) -> None:
+    env = pair[0]
+    task, steps, _ = recordings[TYPES.index("use-thermometer")]
+
+    def went_on(t: int) -> bool:
+        before = env.restores.continued
+        assert env.restore(task, steps[:t], steps[t].observation).ok
+        return env.restores.continued > before
+
+    assert not went_on(3)
+    assert went_on(3), "it stands there already"
+    env.valid_actions()
+    assert went_on(5)
+    assert not went_on(4), "there is no way back"
+    assert env.step(steps[4].action).text == steps[5].observation
+    assert went_on(6), "the student did as the teacher had"
+    assert steps[6].action != "inventory"
+    env.step("inventory")
+    assert not went_on(8), "the student went another way"
+    env.reset(task)
+    assert not went_on(8), "no restored episode"
+    # what is gone on to is compared as well
+    wrong = (*steps[:9], dataclasses.replace(steps[9], observation="?"), *steps[10:])
+    restored = env.restore(task, wrong[:11], wrong[11].observation)
+    assert (restored.ok, restored.first_mismatch) == (False, 9)
+    assert not went_on(10)
+
+
+def test_without_the_flags_mismatches_are_caught_retried_in_a_fresh_jvm_and_counted(
+    recordings: list[Recording],
+) -> None:
+    chosen = [r for r in recordings if len(r.steps) >= 10]
+    caught = RestoreReport()
+    with ScienceWorldEnv(deterministic=False) as env:
+        pid = env.simulator.process.pid
+        for task, steps, _ in chosen:
+            again = record(env, task, [s.action for s in steps])  # as it goes in this JVM
+            t = len(again.steps) - 1
+            restored = env.restore(task, again.steps[:t], again.steps[t].observation)
+            assert restored.ok or restored.detail
+            caught = env.restores
+            if caught.retried >= 2:
+                break
+        assert caught.retried >= 1, "stock ScienceWorld replays two of three differently"
+        assert caught.tried == caught.restored + caught.skipped
+        assert env.simulator.process.pid != pid
+    assert not psutil.pid_exists(pid)
+
+
+def test_an_episode_whose_jvm_dies_is_run_again_and_failed_only_if_that_happens_twice(
+    recordings: list[Recording],
+) -> None:
+    gold = {r.task.id: [s.action for s in r.steps] for r in recordings}
+    short = sorted((r for r in recordings if len(r.steps) > 3), key=lambda r: len(r.steps))[:2]
+    episodes = [Episode(r.task, "gold") for r in short]
+    with EnvPool(ScienceWorldEnv) as pool:
+
+        def run(kills: int) -> list[Trajectory]:
+            policy = Killing(gold, drop=0.0, insert=0.0, stop_early=0.0)
+            policy.pool, policy.kills = pool, kills
+            return run_episodes(episodes, policy, pool, REACT, actor="teacher", seed=0)
+
+        undisturbed = run(0)
+        assert not any(t.error for t in undisturbed)
+        assert run(1) == undisturbed
+        assert pool.redone == 1
+        del episodes[1]
+        assert "EnvironmentFault" in run(2)[0].error
+        assert pool.redone == 2
+
+
+class Killing(NoisyGoldTeacher):
+    """Ends the JVM when an episode has come to its third question, `kills` times."""
+
+    pool: EnvPool
+    kills = 0
+
+    def act(self, conversations, *, rng):  # type: ignore[no-untyped-def]
+        said = sum(m.role == "assistant" for m in conversations[0].messages)
+        if self.kills and said == 2:
+            self.kills -= 1
+            env = self.pool.get(0)
+            assert isinstance(env, ScienceWorldEnv)
+            os.kill(env.simulator.process.pid, signal.SIGKILL)
+            env.simulator.process.wait()
+        return super().act(conversations, rng=rng)
+
+
+def test_two_jvms_give_what_one_gives_and_the_report_of_an_exploration_counts(
+    pair: tuple[ScienceWorldEnv, ScienceWorldEnv], recordings: list[Recording]
+) -> None:
+    gold = {r.task.id: [s.action for s in r.steps] for r in recordings}
+    teacher = NoisyGoldTeacher(gold, drop=0.2, insert=0.0, stop_early=0.0, seed=2)
+    tasks = [r.task for r in recordings if 3 < len(r.steps) <= 9][:3]
+    used: dict[int, set[int]] = {}
+
+    class Lent(ScienceWorldEnv):
+        """Works in a JVM of the module, which it leaves open."""
+
+        def step(self, action):  # type: ignore[no-untyped-def]
+            used.setdefault(id(self), set()).add(threading.get_ident())
+            return super().step(action)
+
+        def close(self) -> None:
+            self._end_episode()
+
+    def run(parallel: int) -> tuple[list[Trajectory], EnvPool]:
+        free = iter(pair)
+
+        def make() -> ScienceWorldEnv:
+            env = Lent(max_parallel=parallel)
+            env._simulator = next(free).borrow()
+            return env
+
+        used.clear()
+        pool = EnvPool(make)
+        episodes = [Episode(t, "teacher", i) for t in tasks for i in range(2)]
+        return run_episodes(episodes, teacher, pool, REACT, actor="teacher", seed=0), pool
+
+    alone, _ = run(1)
+    together, pool = run(2)
+    assert together == alone
+    assert len(used) == 2, "both JVMs were used"
+    with pool:
+        out = explore(tasks, alone, teacher, pool, REACT, M=2, seed=0, from_s0=False)
+    assert out.report.restorations == out.report.verified > 0
+    assert out.report.retried == out.report.redone == out.report.skipped == 0
+
+    first = dataclasses.replace(alone[0].steps[0], observation="?")
+    spoilt = [dataclasses.replace(alone[0], steps=(first, *alone[0].steps[1:]))]
+    pool = EnvPool(lambda: pair[1])  # not closed: the environment is the module's
+    out = explore(tasks[:1], spoilt, teacher, pool, REACT, M=1, seed=0, from_s0=False)
+    assert (out.report.verified, out.report.skipped, out.report.retried) == (0, 1, 1)
+    assert out.report.to_dict()["retried"] == 1
+
+
+SCRIPT = """
+import sys, time
+from eeflib.envs.scienceworld import ScienceWorldEnv
+from eeflib.rollout import EnvPool
+pool = EnvPool(lambda: ScienceWorldEnv(max_parallel=2))
+print(*(pool.get(i).simulator.process.pid for i in range(2)), flush=True)
+{end}
+"""
+
+
+@pytest.mark.parametrize("end", ["", "raise RuntimeError('boom')", "time.sleep(60)"])
+def test_no_java_process_is_left(end: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT.format(end=end)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    with process.stdout as out:
+        pids = [int(word) for word in out.readline().split()]
+    assert len(pids) == 2
+    if "sleep" in end:
+        process.kill()
+    process.wait(30)
+    assert process.returncode == {"": 0, "time.sleep(60)": -signal.SIGKILL}.get(end, 1)
+    deadline = time.monotonic() + 10.0
+    while left := [pid for pid in pids if psutil.pid_exists(pid)]:
+        assert time.monotonic() < deadline, f"java processes {left} are left"
+        time.sleep(0.05)
