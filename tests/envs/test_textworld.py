@@ -112,11 +112,11 @@ def test_it_is_a_text_env_and_says_what_the_package_says(
         assert env.reset(task).text == seen
         assert task.instruction == info["taskDescription"].strip()
         for action in actions:
-            seen, _, _, info = stock.step(action)
+            seen, _, done, info = stock.step(action)
             result = env.step(action)
             assert result.text == seen, (task.id, action)
             assert result.info["raw_score"] == info["score"]
-            assert result.terminated == (info["tasksuccess"] or info["taskfailure"])
+            assert result.terminated == done
             assert result.info["valid"] == (seen != UNKNOWN)
             if result.terminated:
                 break
