@@ -1,0 +1,154 @@
+"""ScienceWorld's part of `benchmarks/simulators.py`.
+
+Recordings of 40 steps of three task types. `restore_5_in_one_pass` verifies the five states one
+after another, in order of depth, each going on from the one before. The simulator cannot be copied:
+where the student acts in between and leaves the recorded way, every state costs a load and a replay
+of its own, which is what `naive` times.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import psutil
+
+from eeflib.envs.scienceworld import ScienceWorldEnv, scienceworld_tasks
+from eeflib.records import Step, Task
+
+TYPES = ("find-plant", "power-component", "use-thermometer")
+LENGTH, STATES = 40, 5
+GOALS = {
+    "step_over_raw": (1.1, "at most"),
+    "episode_faster_than_stock": (3.0, "at least"),
+    "restore_5_in_one_pass_over_naive": (0.6, "at most"),
+    "two_jvms_over_one": (1.6, "at least"),
+    "restores_verified": (1.0, "at least"),
+    "jvm_megabytes": (600.0, "at most"),
+}
+RATIOS = (
+    ("step_over_raw", "ours", "raw"),
+    ("episode_faster_than_stock", "stock_episode", "our_episode"),
+    ("restore_5_in_one_pass_over_naive", "pass", "naive"),
+    ("two_jvms_over_one", "one_jvm", "two_jvms"),
+)
+Walk = tuple[Task, list[Step]]
+
+
+def walk(env: ScienceWorldEnv, task: Task, length: int) -> Walk:
+    """A recording of `length` steps: the gold path, slowed down by looking around."""
+    gold = list(env.gold_actions(task))
+    pauses = max(0, length - len(gold[:-1]))
+    actions: list[str] = []
+    for i, action in enumerate(gold[:-1]):
+        actions += ["look around"] * (pauses * (i + 1) // len(gold) - pauses * i // len(gold))
+        actions.append(action)
+    actions = (actions + ["inventory"] * length)[:length]
+    first = env.reset(task)
+    text, key, steps = first.text, first.info["state_key"], []
+    for action in actions:
+        steps.append(Step(text, action, "teacher", state_key=key))
+        result = env.step(action)
+        text, key = result.text, result.info["state_key"]
+    return task, steps
+
+
+def raw_steps(env: ScienceWorldEnv, steps: list[Step]) -> None:
+    server = env.simulator.stock.server
+    for step in steps:
+        server.step(step.action)
+        server.getScore()
+        server.getCompleted()
+
+
+def our_steps(env: ScienceWorldEnv, steps: list[Step]) -> None:
+    for step in steps:
+        env.step(step.action)
+
+
+def stock_episode(env: ScienceWorldEnv, task: Task, steps: list[Step]) -> None:
+    stock = env.simulator.stock
+    names = ",".join(task.settings["simplifications"])
+    stock.load(task.goal["task"], task.goal["variation"], names)
+    stock.reset()
+    for step in steps:
+        stock.step(step.action)
+
+
+def our_episode(env: ScienceWorldEnv, task: Task, steps: list[Step]) -> None:
+    env.reset(task)
+    our_steps(env, steps)
+
+
+def restore_all(env: ScienceWorldEnv, task: Task, steps: list[Step], *, naive: bool) -> None:
+    """The M states in order of depth; naively each with a load and a replay of its own."""
+    gap = LENGTH // (STATES + 1)
+    env.borrow()  # ends the episode: there is nothing to go on from
+    for k in range(1, STATES + 1):
+        env.restore(task, steps[: gap * k], steps[gap * k].observation)
+        if naive:
+            env.borrow()
+
+
+class Clock:
+    """Seconds by name, of one round."""
+
+    def __init__(self) -> None:
+        self.spent: dict[str, float] = defaultdict(float)
+
+    def add(self, name: str, call: Callable[..., object], *args: object, **named: object) -> None:
+        start = time.perf_counter()
+        call(*args, **named)
+        self.spent[name] += time.perf_counter() - start
+
+
+def one_round(env: ScienceWorldEnv, other: ScienceWorldEnv, walks: list[Walk], turn: int) -> Clock:
+    clock = Clock()
+    for task, steps in walks:
+        ways = [("raw", raw_steps), ("ours", our_steps)]
+        for name, play in ways[:: 1 if turn % 2 else -1]:
+            clock.add("load", env.reset, task)
+            clock.add(name, play, env, steps)
+        clock.add("stock_episode", stock_episode, env, task, steps)
+        clock.add("our_episode", our_episode, env, task, steps)
+        clock.add("pass", restore_all, env, task, steps, naive=False)
+        clock.add("naive", restore_all, env, task, steps, naive=True)
+
+    def play_all(env: ScienceWorldEnv, times: int) -> None:
+        for task, steps in walks * times:
+            our_episode(env, task, steps)
+
+    clock.add("one_jvm", play_all, env, 2)
+    with ThreadPoolExecutor(2) as threads:
+        clock.add("two_jvms", lambda: list(threads.map(play_all, (env, other), (1, 1))))
+    return clock
+
+
+def measure(rounds: int) -> dict[str, float]:
+    with ScienceWorldEnv() as env, ScienceWorldEnv() as other:
+        start = time.perf_counter()
+        env.borrow()
+        out = {"jvm_start_seconds": time.perf_counter() - start}
+        tasks = scienceworld_tasks(TYPES, 1, env=env, max_steps=10 * LENGTH)
+        walks = [walk(env, task, LENGTH) for task in tasks]
+        for task, steps in walks * 2:  # warms the second JVM
+            our_episode(other, task, steps)
+        one_round(env, other, walks, 0)
+        spent = [one_round(env, other, walks, turn).spent for turn in range(rounds)]
+        for name, over, under in RATIOS:
+            out[name] = statistics.median(s[over] / s[under] for s in spent)
+        seconds = {name: statistics.median(s[name] for s in spent) for name in spent[0]}
+        for name in ("raw", "ours"):
+            out[f"{name}_steps_per_second"] = LENGTH * len(walks) / seconds[name]
+        out["load_ms"] = 1e3 * seconds["load"] / (2 * len(walks))
+        for name in ("pass", "naive"):
+            out[f"restore_5_{name}_ms"] = 1e3 * seconds[name] / len(walks)
+        out["restores_verified"] = env.restores.restored / env.restores.tried
+        process = psutil.Process(env.simulator.process.pid)
+        out["jvm_megabytes"] = process.memory_info().rss / 2**20
+        out["load_per_core"] = os.getloadavg()[0] / (os.cpu_count() or 1)
+        return out
