@@ -22,7 +22,6 @@ from eeflib.envs.textworld_jvm import Game
 from eeflib.records import Step, Task
 
 GOALS = {
-    "ours_over_raw": (0.9, "at least"),
     "ours_over_upstream": (0.9, "at least"),
     "restores_verified": (1.0, "at least"),
     "jvm_megabytes": (600.0, "at most"),

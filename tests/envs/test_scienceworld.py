@@ -193,6 +193,24 @@ def test_wrong_focus_ends_the_episode_unsolved(env: ScienceWorldEnv, tasks: list
     assert after.reward == 0.0
 
 
+def test_the_best_score_so_far_is_kept_beside_the_score(
+    env: ScienceWorldEnv, experts: list[Expert]
+) -> None:
+    """What ETO calls the reward: the highest score, also after a wrong focus."""
+    expert = experts[0]  # find-plant, where a wrong focus ends the episode
+    t = next(t for t, step in enumerate(expert.steps) if step.action.startswith("focus"))
+    assert env.restore(expert.task, expert.steps[:t], expert.steps[t].observation).ok
+    before = env.step("look around").info
+    assert before["best_score"] == before["score"] == expert.steps[t - 1].reward > 0.0
+    lost = env.step("focus on air")
+    assert lost.terminated
+    assert (lost.reward, lost.info["score"], lost.info["raw_score"]) == (0.0, 0.0, -1.0)
+    assert lost.info["best_score"] == before["score"]
+    env.reset(expert.task)
+    anew = env.step("look around").info
+    assert anew["best_score"] == anew["score"] < before["score"]
+
+
 @pytest.mark.parametrize(
     "action",
     [
