@@ -52,31 +52,30 @@ class World:
 
 
 def webshop_world(
-    seed: int, counts: Mapping[str, int], *, teacher_middle: float | None = None
+    seed: int,
+    counts: Mapping[str, int],
+    *,
+    mix: Mapping[str, float] | str = "default",
+    teacher_middle: float | None = None,
 ) -> World:
     """The embedded WebShop of `seed` with its scripted teacher.
 
     Args:
         counts: tasks per split.
+        mix: which levels the tasks are of, see `eeflib.envs.webshop.tasks.make_tasks`.
         teacher_middle: `Skill.middle` of the teacher, in words; None for the default.
     """
-    from eeflib.envs.webshop import lexicon
-    from eeflib.envs.webshop.catalogue import Catalogue
-    from eeflib.envs.webshop.env import WebShopEnv
-    from eeflib.envs.webshop.generator import generate_store
-    from eeflib.envs.webshop.tasks import make_tasks
+    from eeflib.envs.webshop import embedded_shop, lexicon
     from eeflib.policies.scripted import ScriptedShopper, Skill
 
-    store = generate_store(seed)
-    catalogue = Catalogue.from_rows(store.rows, store.attributes, seed=seed)
-    tasks = make_tasks(store, catalogue, seed, counts)
+    shop = embedded_shop(seed, counts, mix=mix)
     names = {"color", *(c.size_name for c in lexicon.CATEGORIES)}
     words = {*lexicon.COLORS, "color", *lexicon.OPTION_WORDS}
     skill = Skill() if teacher_middle is None else Skill(middle=teacher_middle)
     return World(
         "webshop",
-        tuple(tasks),
-        lambda: WebShopEnv(catalogue),
+        shop.tasks,
+        shop.make_env,
         ScriptedShopper(skill, option_words=words, option_names=names),
     )
 

@@ -71,6 +71,7 @@ class Policy(Protocol):
     name: str
     wants_admissible: bool
     """Whether `Conversation.admissible` must be filled."""
+
     def act(
         self, conversations: Sequence[Conversation], *, rng: Sequence[np.random.Generator]
     ) -> list[Reply]:
