@@ -61,8 +61,8 @@ _TEXTWORLD: dict[str, dict[str, Any]] = {
 }
 """What differs from a preset where the environment is TextWorldExpress.
 
-At these sizes the tiny student is at the floor: decoded greedily, as in evaluation, it goes round in
-two actions (57 of 60 test episodes at 120 steps, 16 at 240), and wins next to nothing. Equal win
+At these sizes the tiny student is at the floor: decoded greedily, as in evaluation, it goes round
+in two actions (57 of 60 test episodes at 120 steps, 16 at 240) and wins next to nothing. Equal win
 rates of the methods then say nothing about them; a larger student is needed to compare.
 """
 
