@@ -80,14 +80,13 @@ def compare(a: Iterable[Outcome], b: Iterable[Outcome]) -> dict[str, Any]:
 def sentence(c: Mapping[str, Any]) -> str:
     """A comparison in words."""
     low, high = c["interval"]
-    if c["gained"] == c["lost"] == 0:
-        return f"{c['a']} - {c['b']}: both solved exactly the same tasks: nothing to compare"
     over = f"{c['seeds']} seeds" if c["basis"] == "seeds" else "the tasks of one seed"
     p = "p = " + (f"{c['p']:.4f}" if c["p"] >= 1e-4 else f"{c['p']:.1e}")
     return (
         f"{c['a']} - {c['b']}: {100 * c['difference']:+.1f} points, 95 % interval "
         f"[{100 * low:+.1f}, {100 * high:+.1f}], {p} (paired, {over}; better in "
         f"{c['better_in']} of {c['seeds']}); tasks gained {c['gained']}, lost {c['lost']}"
+        + ("" if c["gained"] or c["lost"] else ": no task tells them apart")
     )
 
 

@@ -215,5 +215,6 @@ def test_any_comparison_can_be_said(seeds, better):
     assert f"EEF - RFT: {'+33.3' if better else '+0.0'} points" in text
     assert f"tasks gained {seeds if better else 0}, lost 0" in text
     assert ("seeds" in text) is (seeds > 1)
+    assert ("no task tells them apart" in text) is (better == 0)
     assert "nan" not in text
     assert "None" not in text
