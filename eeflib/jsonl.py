@@ -10,6 +10,7 @@ outlives the write only if the process was killed, and then the batch is taken b
 
 from __future__ import annotations
 
+import glob
 import json
 import logging
 import os
@@ -75,6 +76,8 @@ def write_atomic(path: Path, text: str) -> None:
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+            left.unlink(missing_ok=True)  # of a process that was killed while it wrote
         _sync_folder(path.parent)
     except OSError as exc:
         _fail(path, exc, "what was there before is unchanged")

@@ -252,6 +252,15 @@ def test_when_the_disk_is_full_the_batch_is_refused_and_what_was_there_stays(tmp
     assert not list(tmp_path.glob("*.pending")) + list(tmp_path.glob(".*.tmp"))
 
 
+def test_what_a_killed_process_left_half_written_goes_with_the_next_write(tmp_path):
+    run = RunFolder(tmp_path)
+    (tmp_path / ".report.html.99999.tmp").write_text("ha")
+    (tmp_path / ".other.html.99999.tmp").write_text("ha")
+    run.write_atomic("report.html", "whole")
+    assert [p.name for p in tmp_path.glob(".*.tmp")] == [".other.html.99999.tmp"]
+    assert (tmp_path / "report.html").read_text() == "whole"
+
+
 def test_no_space_left_on_device_is_said(tmp_path):
     run = RunFolder(tmp_path)
     run.file("tasks").symlink_to("/dev/full")
