@@ -45,7 +45,7 @@ _MANY = 64
 """For more terms than this too."""
 _SLACK = 1e-5
 """Of a score: more than rounding can change it."""
-_HOPE = 0.7
+_HOPE = 0.6
 """Of the best score there could be: what the 50th best document is hoped to have."""
 _SHORT = 2_000
 """Postings that are added up without asking whether they have to be."""
