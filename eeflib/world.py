@@ -69,14 +69,14 @@ def webshop_world(
     from eeflib.policies.scripted import ScriptedShopper, Skill
 
     shop = embedded_shop(seed, counts, mix=mix)
-    names = {"color", *(c.size_name for c in lexicon.CATEGORIES)}
-    words = {*lexicon.COLORS, "color", *lexicon.OPTION_WORDS}
     skill = Skill() if teacher_middle is None else Skill(middle=teacher_middle)
     return World(
         "webshop",
         shop.tasks,
         shop.make_env,
-        ScriptedShopper(skill, option_words=words, option_names=names),
+        ScriptedShopper(
+            skill, option_words=lexicon.OPTION_WORDS, option_names=lexicon.OPTION_NAMES
+        ),
     )
 
 

@@ -14,11 +14,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from tokenizer import MOST_DOLLARS
 
 from eeflib.envs.webshop import lexicon
 from eeflib.envs.webshop.phrasing import phrase
 
-ALL_ATTRIBUTES = tuple(a for c in lexicon.CATEGORIES for a in c.attributes)
+ALL_ATTRIBUTES = tuple(
+    a
+    for c in lexicon.CATEGORIES
+    for own in (c.shared, *(t.attributes for t in c.types))
+    for a in own
+)
 ALL_WORDS = tuple(dict.fromkeys(w for a in ALL_ATTRIBUTES for w in a.split()))
 ALL_NOUNS = tuple(t.noun for c in lexicon.CATEGORIES for t in c.types)
 
@@ -49,6 +55,10 @@ def _listing(rng, attrs: list[str], noun: str) -> str:
     return " ".join([brand, *words, noun]).title()
 
 
+def _price(rng: np.random.Generator) -> str:
+    return f"${round(float(np.exp(rng.uniform(np.log(3), np.log(MOST_DOLLARS)))))}.0"
+
+
 def _find_turn(rng, noun, wanted, pool, n_items, present: bool, page: int, with_next: bool):
     """A page of listings; the answer is the id of the one with all wanted attributes."""
     others = [a for a in pool if a not in wanted]
@@ -74,8 +84,7 @@ def _find_turn(rng, noun, wanted, pool, n_items, present: bool, page: int, with_
     asins = _asins(rng, n_items)
     parts = []
     for (attrs, what, _), asin in zip(rows, asins, strict=True):
-        price = int(rng.integers(5, 150))
-        parts.append(f"{asin} [SEP] {_listing(rng, attrs, what)} [SEP] ${price}.0")
+        parts.append(f"{asin} [SEP] {_listing(rng, attrs, what)} [SEP] {_price(rng)}")
     head = ["Back to Search", f"Page {page} (Total results: 50)"] if with_next else ["find"]
     if with_next and page > 1:
         head.append("< Prev")
@@ -92,7 +101,7 @@ def _choose_turns(
     parts = ["Back to Search", "< Prev"] if shop else ["choose"]
     for name, values in groups.items():
         parts += [name, *values]
-    parts += [title, f"Price: ${int(rng.integers(5, 150))}.0"]
+    parts += [title, f"Price: {_price(rng)}"]
     if shop:
         parts += ["Rating: N.A.", "Description", "Features", "Reviews", "Buy Now"]
     text = " [SEP] ".join(parts)
@@ -103,25 +112,25 @@ def _choose_turns(
 def make_document(rng: np.random.Generator, max_items: int = 10) -> Document:
     """One document: an instruction, then a few exercises on it."""
     category = lexicon.CATEGORIES[rng.integers(len(lexicon.CATEGORIES))]
+    kind = category.types[rng.integers(len(category.types))]
+    noun = kind.noun
+    pool, shared = _pick(rng, kind.attributes, 8), list(category.shared)
     if rng.random() < 0.35:  # invented pairs of words: match by identity, not by familiarity
-        pool = [" ".join(_pick(rng, ALL_WORDS, 2)) for _ in range(10)]
+        pool, shared = ([" ".join(_pick(rng, ALL_WORDS, 2)) for _ in range(8)] for _ in range(2))
         noun = ALL_NOUNS[rng.integers(len(ALL_NOUNS))]
-    else:
-        pool = _pick(rng, category.attributes, 8)
-        noun = category.types[rng.integers(len(category.types))].noun
     wanted = _pick(rng, pool, 2)
     groups = {
-        "color": _pick(rng, lexicon.COLORS, int(rng.integers(2, 5))),
-        category.size_name: list(category.sizes),
+        name: _pick(rng, values, int(rng.integers(2, min(4, len(values)) + 1)))
+        for name, values in kind.options.items()
     }
     if rng.random() < 0.5:
         groups = dict(reversed(groups.items()))
     asked = [g for g in groups if rng.random() < 0.55]
     options = {g: groups[g][rng.integers(len(groups[g]))] for g in asked}
-    hidden = _pick(rng, [a for a in pool if a not in wanted], 2)
+    hidden = _pick(rng, shared, 2)
     with_hidden = rng.random() < 0.15
     said = [*wanted, hidden[0]] if with_hidden else wanted
-    price = float(rng.integers(2, 16) * 10) if rng.random() < 0.7 else None
+    price = float(rng.integers(1, 40) * 10) if rng.random() < 0.7 else None
     sentence = phrase(noun, said, options, price, rng)
     turns: list[tuple[str, str, list[str]]] = []
     if rng.random() < 0.6:
@@ -142,8 +151,10 @@ def make_document(rng: np.random.Generator, max_items: int = 10) -> Document:
         turns.append(_find_turn(rng, noun, wanted, pool, n, present, page, rng.random() < 0.6))
     if with_hidden:
         yes = rng.random() < 0.5
-        lines = [*_pick(rng, lexicon.FILLER, 2), hidden[0 if yes else 1].capitalize()]
-        text = " [SEP] ".join(["read", *[lines[i] for i in rng.permutation(3)]])
+        it = hidden[0 if yes else 1]
+        told = lexicon.BULLETS[rng.integers(len(lexicon.BULLETS))].format(it=it, It=it.capitalize())
+        lines = [*_pick(rng, (*category.sentences, *lexicon.FILLER), 3), told]
+        text = " [SEP] ".join(["read", *[lines[i] for i in rng.permutation(4)]])
         turns.append((text, "yes" if yes else "no", []))
     if rng.random() < 0.6:
         title = _listing(rng, wanted, noun)
@@ -168,7 +179,7 @@ def encode(doc: Document, tokenizer) -> tuple[list[int], list[int], list[int], l
         ["<|user|>", "<|assistant|>", "<|end|>", "yes", "no", "[sep]"]
     )
     vocab = t.get_vocab()
-    dollar = {vocab[f"${n}"] for n in range(1, 201)}
+    dollar = {vocab[f"${n}"] for n in range(1, MOST_DOLLARS + 1)}
     heads = {vocab[h] for h in lexicon.ASIN_HEADS}
     tails = {vocab[f"##{h}"] for h in lexicon.ASIN_TAILS}
     instruction = set(t(doc.turns[0][0].split("\n")[0], add_special_tokens=False)["input_ids"])

@@ -4,9 +4,8 @@
 
 One CPU core. Deterministic for a given seed and number of steps. `--init` continues from a folder.
 
-The shipped weights came out of three such runs, each continuing the one before, while the exercises
-were being made: `data/tiny/pretraining.json` says which. One run of the script as it is now, from
-scratch, has not been tried; expect about an hour.
+The shipped weights are what this makes with its defaults: `data/tiny/pretraining.json` has the
+scores. About an hour and a quarter.
 """
 
 from __future__ import annotations
@@ -131,7 +130,7 @@ def main() -> None:
     p = argparse.ArgumentParser()
     p.add_argument("--out", type=Path, required=True)
     p.add_argument("--init", type=Path)
-    p.add_argument("--steps", type=int, default=3000)
+    p.add_argument("--steps", type=int, default=3600)
     p.add_argument("--batch", type=int, default=32)
     p.add_argument("--lr", type=float, default=3e-3)
     p.add_argument("--hidden", type=int, default=64)

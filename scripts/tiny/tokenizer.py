@@ -28,7 +28,7 @@ EXTRA = (
     "instruction page webshop search description features reviews attributes price rating total "
     "results find words choose read done none yes no half and or the a an is are of to in on for "
     "with that which must be also as described lower than dollars thank you for shopping us your "
-    "score purchased thought action back color size"
+    "score purchased thought action back"
 )
 CHAT_TEMPLATE = (
     "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + '<|end|>' }}{% endfor %}"
@@ -36,13 +36,20 @@ CHAT_TEMPLATE = (
 )
 
 
+MOST_DOLLARS = 900
+"""Prices up to this are one token."""
+
+
 def _words() -> list[str]:
-    text = [EXTRA, *lexicon.BRANDS, *lexicon.COLORS, *lexicon.FILLER, *phrasing.OPENINGS]
+    text = [EXTRA, *lexicon.BRANDS, *lexicon.FILLER, *lexicon.BULLETS, *phrasing.OPENINGS]
+    text += [w for wordings in phrasing.OPTION_WORDING.values() for w in wordings]
+    text += [t for name, values in lexicon.OPTION_GROUPS.values() for t in (name, *values)]
     for category in lexicon.CATEGORIES:
-        text += [category.name, category.size_name, *category.attributes, *category.sizes]
-        text += [t.noun for t in category.types] + [p for t in category.types for p in t.path]
+        text += [category.name, *category.shared, *category.sentences]
+        for kind in category.types:
+            text += [kind.noun, *kind.path, *kind.attributes]
     text.append((Path(__file__).parent / "scienceworld_words.txt").read_text())
-    found = re.findall(r"[a-z]+(?:-[a-z]+)*", " ".join(text).lower())
+    found = re.findall(r"[a-z]+(?:-[a-z]+)*", re.sub(r"\{\w+\}", "", " ".join(text)).lower())
     return list(dict.fromkeys(found))
 
 
@@ -51,8 +58,8 @@ def vocabulary() -> dict[str, int]:
     pieces = [
         *SPECIAL,
         *ATOMS,
-        *(str(n) for n in range(201)),
-        *(f"${n}" for n in range(1, 201)),
+        *(str(n) for n in (*range(201), *range(210, MOST_DOLLARS + 101, 10))),  # and price limits
+        *(f"${n}" for n in range(1, MOST_DOLLARS + 1)),
         *lexicon.ASIN_HEADS,
         *(f"##{tail}" for tail in lexicon.ASIN_TAILS),
         *_words(),

@@ -24,8 +24,8 @@ from eeflib.envs.webshop.lexicon import (
     ASIN_HEADS,
     ASIN_TAILS,
     BRANDS,
+    BULLETS,
     CATEGORIES,
-    COLORS,
     FILLER,
     Category,
     ProductType,
@@ -34,13 +34,13 @@ from eeflib.errors import DataError
 
 __all__ = ["Item", "Store", "generate_store"]
 
-POOL = 9
-"""Attributes in a family; its items carry the pairs of them."""
 SIZE = 35
 """Products of a family."""
 TWINS = (8, 3)
 """Products of a family that repeat the pair of another one: in families that start on page 1, where
 tasks need them, and in others. The rest carry different pairs, out of 36."""
+MOST_VALUES = 4
+"""Values of an option group that a product comes in, at most."""
 LAYOUTS = ((0, 9), (11, 17), (11, 17), (20, 22))
 """Sponsored listings (low, high) in a family: the others start on page 1, 2, 2, 3."""
 
@@ -73,8 +73,13 @@ class Store:
     """Product id -> {"attributes": [...]}, as in the official `items_ins_v2.json`."""
 
 
+def _price(bounds: tuple[int, int], rng: np.random.Generator) -> int:
+    """Dollars: as many products below the geometric middle of the bounds as above it."""
+    return round(float(np.exp(rng.uniform(*np.log(bounds)))))
+
+
 def _some(rng: np.random.Generator, values: Sequence[str], low: int) -> tuple[str, ...]:
-    n = int(rng.integers(low, len(values) + 1)) if len(values) > low else len(values)
+    n = int(rng.integers(low, min(len(values), MOST_VALUES) + 1)) if len(values) > low else low
     return tuple(values[i] for i in rng.choice(len(values), size=n, replace=False))
 
 
@@ -96,9 +101,8 @@ def _family(
     asins: list[str],
     n_sponsored: int,
     rng: np.random.Generator,
-) -> tuple[list[Item], list[str]]:
-    drawn = [category.attributes[i] for i in rng.permutation(len(category.attributes))]
-    pool, rest = drawn[:POOL], drawn[POOL:]
+) -> list[Item]:
+    pool = [kind.attributes[i] for i in rng.permutation(len(kind.attributes))]
     pairs = list(combinations(pool, 2))
     n_pairs = SIZE - TWINS[n_sponsored > LAYOUTS[0][1]]
     picked = [pairs[i] for i in rng.permutation(len(pairs))[:n_pairs]]
@@ -108,9 +112,9 @@ def _family(
     items: list[Item] = []
     for i in range(SIZE):
         source = twin_of[i - n_pairs] if i >= n_pairs else i
-        hidden = rest[rng.integers(len(rest))]
+        hidden = category.shared[rng.integers(len(category.shared))]
         if i >= n_pairs:
-            others = [a for a in rest if a != items[source].hidden]
+            others = [a for a in category.shared if a != items[source].hidden]
             hidden = others[rng.integers(len(others))]
         a, b = picked[source]
         items.append(
@@ -120,32 +124,33 @@ def _family(
                 category=category.name,
                 pair=(a, b) if rng.random() < 0.5 else (b, a),
                 hidden=hidden,
-                options={
-                    "color": tuple(
-                        COLORS[j] for j in rng.choice(len(COLORS), size=3, replace=False)
-                    ),
-                    category.size_name: _some(rng, category.sizes, 3),
-                },
-                price=int(rng.integers(6, 130)),
+                options={name: _some(rng, values, 3) for name, values in kind.options.items()},
+                price=_price(kind.prices, rng),
                 sponsored=i in sponsored,
                 twin=i >= n_pairs or i in twin_of,
             )
         )
-    return items, pool
+    return items
 
 
-def _row(item: Item, kind: ProductType, pool: Sequence[str], rng: np.random.Generator) -> dict:
+def _row(
+    item: Item, category: Category, kind: ProductType, rng: np.random.Generator
+) -> dict[str, Any]:
     brand = BRANDS[rng.integers(len(BRANDS))]
     filler = [FILLER[i] for i in rng.permutation(len(FILLER))]
-    text = _stuffing(item.noun, pool, rng) if item.sponsored else filler[0]
+    about = [category.sentences[i] for i in rng.permutation(len(category.sentences))]
+    text = _stuffing(item.noun, kind.attributes, rng) if item.sponsored else filler[0]
+    sentence = BULLETS[rng.integers(len(BULLETS))]
+    told = sentence.format(it=item.hidden, It=item.hidden.capitalize())
+    bullets = [about[1], told, about[2], filler[1]]
     return {
         "asin": item.asin,
         "name": f"{brand} {item.pair[0]} {item.pair[1]} {item.noun}".title(),
         "category": item.category,
         "query": item.noun,
         "product_category": " \u203a ".join(kind.path),
-        "full_description": text,
-        "small_description": [filler[1], f"{item.hidden.capitalize()}.", filler[2]],
+        "full_description": f"{about[0]} {text}",
+        "small_description": [bullets[i] for i in rng.permutation(len(bullets))],
         "pricing": f"${item.price}",
         "customization_options": {
             name: [{"value": v, "image": None} for v in values]
@@ -178,9 +183,9 @@ def generate_store(seed: int, *, families: int = 48) -> Store:
     for f, (category, kind) in enumerate(kinds):
         low, high = layouts[f]
         n_sponsored = int(rng.integers(low, high + 1))
-        family, pool = _family(category, kind, asins[f * SIZE : (f + 1) * SIZE], n_sponsored, rng)
+        family = _family(category, kind, asins[f * SIZE : (f + 1) * SIZE], n_sponsored, rng)
         items += family
-        rows += [_row(item, kind, pool, rng) for item in family]
+        rows += [_row(item, category, kind, rng) for item in family]
     order = rng.permutation(len(rows))
     items = [items[i] for i in order]
     rows = [rows[i] for i in order]

@@ -8,6 +8,7 @@ for and how many products each has is in `LEVELS`, `SKILLS`, `count_products` an
 |---|---|
 | easy | the product on page 1, at most one option |
 | options | page 1, two options |
+| options3 | page 1, three options |
 | subpage | page 1 with a twin of the same title: only the Features page tells them apart |
 | page2 | Next > once, at most one option |
 | page3 | Next > twice, at most one option |
@@ -26,8 +27,16 @@ import numpy as np
 
 from eeflib.envs.webshop.catalogue import Catalogue, Product
 from eeflib.envs.webshop.generator import Item, Store
-from eeflib.envs.webshop.phrasing import phrase, phrase_wish
-from eeflib.envs.webshop.wishes import PAGE, Wish, WishFinder, ranked, same_titles
+from eeflib.envs.webshop.phrasing import phrase
+from eeflib.envs.webshop.wishes import (
+    DETOUR_LEVELS,
+    PAGE,
+    Wish,
+    WishFinder,
+    limits,
+    ranked,
+    same_titles,
+)
 from eeflib.errors import DataError
 from eeflib.records import Task
 
@@ -43,8 +52,8 @@ __all__ = [
 ]
 
 FIRST_LEVELS = ("easy", "options", "subpage", "page2", "page3")
-"""Levels of the default mix; their tasks never change for the same arguments."""
-LEVELS = (*FIRST_LEVELS, "twins", "back", "price")
+"""Levels of the default mix."""
+LEVELS = (*FIRST_LEVELS, "options3", "twins", "back", "price")
 MIX: Mapping[str, float] = {
     "easy": 0.30, "options": 0.12, "subpage": 0.06, "page2": 0.38, "page3": 0.14,
 }  # fmt: skip
@@ -52,8 +61,8 @@ MIX: Mapping[str, float] = {
 MIXES: Mapping[str, Mapping[str, float]] = {
     "default": MIX,
     "all": {
-        "easy": 0.20, "options": 0.12, "subpage": 0.04, "page2": 0.25, "page3": 0.10,
-        "twins": 0.08, "back": 0.07, "price": 0.14,
+        "easy": 0.18, "options": 0.10, "subpage": 0.04, "page2": 0.23, "page3": 0.10,
+        "options3": 0.08, "twins": 0.07, "back": 0.07, "price": 0.13,
     },
 }  # fmt: skip
 """Shares by name; a level's own name stands for that level only."""
@@ -64,14 +73,19 @@ SKILLS = {
     "subpage": ("sub page", "go back and choose again"),
     "page2": ("next page",),
     "page3": ("next page", "next page again"),
+    "options3": ("three options",),
     "twins": ("sub page", "go back and choose again"),
     "back": ("go back and choose again",),
     "price": ("price limit",),
 }
 
 
-_Parts = tuple[Sequence[str], Mapping[str, str], float, str]
-"""(attributes, options, price limit, instruction) of a task."""
+_ASKED = {"options": 2, "options3": 3, "subpage": 0}
+"""Options that a task of a level asks for; none or one on the others."""
+
+
+_POOLS = {"easy": "page1", "options": "page1"}
+"""What a level's products are kept under, where that is not its name."""
 
 
 def reference_queries(item: Item, *, hidden: bool = False) -> list[str]:
@@ -91,7 +105,7 @@ def _page(catalogue: Catalogue, asin: str, query: str) -> int:
 
 def _candidates(
     store: Store, catalogue: Catalogue, twins: Mapping[str, Sequence[Item]]
-) -> dict[str, list[Item]]:
+) -> dict[str, list[Any]]:
     """Items by page; only those that no reference query shows earlier than the first one does."""
     found: dict[str, list[Item]] = defaultdict(list)
     for item in store.items:
@@ -101,14 +115,16 @@ def _candidates(
             continue
         if not item.twin:
             found[f"page{page}"].append(item)
+            if page == 1 and len(item.options) > 2:
+                found["options3"].append(item)
         elif page == 1 and all(_page(catalogue, x.asin, queries[0]) == 1 for x in twins[item.asin]):
             found["subpage"].append(item)
     return found
 
 
-def _goal(
-    product: Product, wanted: Sequence[str], options: Mapping[str, str], upper: float, text: str
-) -> dict[str, Any]:
+def _goal(product: Product, wish: Wish, rng: np.random.Generator) -> dict[str, Any]:
+    upper = float(wish.limits[rng.integers(len(wish.limits))])
+    text = phrase(wish.item.noun, wish.attributes, wish.options, upper, rng)
     return {
         "asin": product.asin,
         "category": product.category,
@@ -116,9 +132,9 @@ def _goal(
         "name": product.title,
         "product_category": product.product_category,
         "instruction_text": text,
-        "attributes": list(wanted),
+        "attributes": list(wish.attributes),
         "price_upper": upper,
-        "goal_options": list(options.values()),
+        "goal_options": list(wish.options.values()),
     }
 
 
@@ -143,22 +159,15 @@ def _next(pool: list[Any], used: set[str], level: str, counts: Mapping[str, int]
     )
 
 
-def _first_wish(item: Item, dearest: int, level: str, rng: np.random.Generator) -> _Parts:
-    """What a task of the first five levels asks for."""
+def _wish(item: Item, twins: Sequence[Item], level: str, rng: np.random.Generator) -> Wish:
+    """What a task asks for whose level lies in where the product is, or in how many options."""
     names = list(item.options)
-    n_options = {"options": 2, "subpage": 0}.get(level, int(rng.integers(2)))
+    n_options = _ASKED.get(level, int(rng.integers(2)))
     asked = [names[i] for i in sorted(rng.permutation(len(names))[:n_options])]
     options = {n: item.options[n][rng.integers(len(item.options[n]))] for n in asked}
-    wanted = [*item.pair, item.hidden] if level == "subpage" else list(item.pair)
-    upper = float((dearest // 10 + 1 + int(rng.integers(1, 4))) * 10)
-    return wanted, options, upper, phrase(item.noun, wanted, options, upper, rng)
-
-
-def _later_wish(wish: Wish, rng: np.random.Generator) -> _Parts:
-    """As `_first_wish`, for the later levels."""
-    upper = float(wish.limits[rng.integers(len(wish.limits))])
-    text = phrase_wish(wish.item.noun, wish.attributes, wish.options, upper, rng)
-    return wish.attributes, wish.options, upper, text
+    wanted = (*item.pair, item.hidden) if level == "subpage" else item.pair
+    # a limit that fits the twins as well: the price on the result page tells nothing
+    return Wish(item, wanted, options, limits(max(x.price for x in (item, *twins))))
 
 
 def _shares(mix: Mapping[str, float] | str) -> Mapping[str, float]:
@@ -208,7 +217,7 @@ def make_tasks(
         pools[name] = [items[i] for i in rng.permutation(len(items))]
     levels = [*FIRST_LEVELS, *(v for v in LEVELS if v not in FIRST_LEVELS and shares.get(v))]
     finder = WishFinder(store, catalogue, np.random.default_rng([seed, 3]))
-    pools |= {level: finder.wishes(level) for level in levels if level not in FIRST_LEVELS}
+    pools |= {level: finder.wishes(level) for level in levels if level in DETOUR_LEVELS}
     _order_by_need(pools)
     used: set[str] = set()
     tasks: list[Task] = []
@@ -221,15 +230,10 @@ def make_tasks(
         order = [level for level in levels for _ in range(number_of[level])]
         for number, at in enumerate(rng.permutation(len(order))):
             level = order[at]
-            pool = pools.get("page1" if level in ("easy", "options") else level, [])
-            drawn = _next(pool, used, level, counts)
-            if isinstance(drawn, Wish):
-                parts = _later_wish(drawn, rng)
-            else:
-                # a limit that fits the twins as well: the price on the result page tells nothing
-                dearest = max(x.price for x in (drawn, *twins[drawn.asin]))
-                parts = _first_wish(drawn, dearest, level, rng)
-            goal = _goal(catalogue.by_asin[drawn.asin], *parts)
+            wish = _next(pools.get(_POOLS.get(level, level), []), used, level, counts)
+            if isinstance(wish, Item):
+                wish = _wish(wish, twins[wish.asin], level, rng)
+            goal = _goal(catalogue.by_asin[wish.asin], wish, rng)
             tasks.append(
                 Task(
                     id=f"webshop-{split}-{number:04d}",
@@ -248,12 +252,9 @@ def make_tasks(
 def count_products(store: Store, catalogue: Catalogue) -> dict[str, int]:
     """How many products each level could use if it were the only one, so tasks at most.
 
-    Levels share products (`easy` and `options` all of theirs), so a mix gets fewer.
+    Levels share products (`easy`, `options` and `options3` theirs), so a mix gets fewer.
     """
     found = _candidates(store, catalogue, same_titles(store))
     finder = WishFinder(store, catalogue, np.random.default_rng(0))
-    first = {level: "page1" if level in ("easy", "options") else level for level in FIRST_LEVELS}
-    return {
-        level: len(found[first[level]] if level in first else finder.wishes(level))
-        for level in LEVELS
-    }
+    found |= {level: finder.wishes(level) for level in DETOUR_LEVELS}
+    return {level: len(found[_POOLS.get(level, level)]) for level in LEVELS}

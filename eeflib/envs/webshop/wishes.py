@@ -2,7 +2,7 @@
 
 Owns which products the levels `twins`, `back` and `price` can use, and for which wish: the first
 one or two listings whose title says all that a title can say must be wrong, in the store's own
-ranking. Knows nothing about wording, splits or the first five levels.
+ranking. Knows nothing about wording, splits or the other levels.
 """
 
 from __future__ import annotations
@@ -19,17 +19,27 @@ from eeflib.envs.webshop.generator import Item, Store
 from eeflib.envs.webshop.reward import is_close, normalize_color
 from eeflib.envs.webshop.search import TOP_K
 
-__all__ = ["DETOURS", "PAGE", "Wish", "WishFinder", "ranked", "same_titles"]
+__all__ = [
+    "DETOURS",
+    "DETOUR_LEVELS",
+    "PAGE",
+    "Wish",
+    "WishFinder",
+    "limits",
+    "ranked",
+    "same_titles",
+]
 
 PAGE = 10
 """Results on a page."""
 DETOURS = 2
-"""Wrong listings at most that look right and are ranked above the product, in the later levels."""
+"""Wrong listings at most that look right and are ranked above the product, in these levels."""
+DETOUR_LEVELS = ("twins", "back", "price")
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What a task of a later level asks for, so that it is as hard as its level says."""
+    """What a task asks for, so that it is as hard as its level says."""
 
     item: Item
     attributes: tuple[str, ...]
@@ -56,7 +66,7 @@ def same_titles(store: Store) -> dict[str, list[Item]]:
 
 
 class WishFinder:
-    """Finds the wishes of the levels after the first five. `rng` draws which options are asked."""
+    """Finds the wishes of `DETOUR_LEVELS`. `rng` draws which options are asked."""
 
     def __init__(self, store: Store, catalogue: Catalogue, rng: np.random.Generator) -> None:
         self.catalogue, self.rng = catalogue, rng
@@ -91,7 +101,7 @@ class WishFinder:
         said = self._fitting(f"{full} {item.hidden}", item.noun, item.pair, TOP_K)
         if said[:1] != [item]:
             dearest = max(x.price for x in (item, *self.twins[item.asin]))
-            yield Wish(item, (*item.pair, item.hidden), {}, _limits(dearest))
+            yield Wish(item, (*item.pair, item.hidden), {}, limits(dearest))
 
     def _back(self, item: Item) -> Iterator[Wish]:
         asked = [(name, v) for name, group in item.options.items() for v in group]
@@ -108,7 +118,7 @@ class WishFinder:
                 said = self._fitting(query, item.noun, [attribute], TOP_K)
                 if said and not _offers(said[0], options):
                     dearest = max(x.price for x in (item, *above))
-                    yield Wish(item, (attribute,), options, _limits(dearest))
+                    yield Wish(item, (attribute,), options, limits(dearest))
 
     def _price(self, item: Item) -> Iterator[Wish]:
         if item.twin:
@@ -116,8 +126,8 @@ class WishFinder:
         for attribute in item.pair:
             above = self._above(item, attribute)
             least = min((x.price for x in above), default=0)
-            limits = tuple(x for x in _limits(item.price, (0, 1, 2)) if x < least)
-            if not limits:
+            below = tuple(x for x in limits(item.price, (0, 1, 2)) if x < least)
+            if not below:
                 continue
             # an option that the dear ones have as well, even for who searches it, or none
             said = {
@@ -134,7 +144,7 @@ class WishFinder:
             ]
             choices: list[dict[str, str]] = [{}, *shared]
             options = choices[self.rng.integers(len(choices))]
-            yield Wish(item, (attribute,), options, limits)
+            yield Wish(item, (attribute,), options, below)
 
 
 def _offers(item: Item, options: Mapping[str, str]) -> bool:
@@ -150,6 +160,6 @@ def _passes(value: str, wanted: str) -> bool:
     return is_close(normalize_color(value), normalize_color(wanted))
 
 
-def _limits(dearest: int, tens: Sequence[int] = (1, 2, 3)) -> tuple[int, ...]:
+def limits(dearest: int, tens: Sequence[int] = (1, 2, 3)) -> tuple[int, ...]:
     """Round price limits above a price of `dearest` dollars: the next ten and `tens` more tens."""
     return tuple((dearest // 10 + 1 + more) * 10 for more in tens)
