@@ -19,13 +19,7 @@ from tokenizer import MOST_DOLLARS
 from eeflib.envs.webshop import lexicon
 from eeflib.envs.webshop.phrasing import phrase
 
-ALL_ATTRIBUTES = tuple(
-    a
-    for c in lexicon.CATEGORIES
-    for own in (c.shared, *(t.attributes for t in c.types))
-    for a in own
-)
-ALL_WORDS = tuple(dict.fromkeys(w for a in ALL_ATTRIBUTES for w in a.split()))
+ALL_WORDS = tuple(dict.fromkeys(w for attribute in lexicon.FORMS for w in attribute.split()))
 ALL_NOUNS = tuple(t.noun for c in lexicon.CATEGORIES for t in c.types)
 
 
