@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from eeflib.envs.webshop.lexicon import CATEGORIES, COLORS
 from eeflib.errors import DataError
 
 __all__ = ["ATTRIBUTES", "bulk_attributes", "bulk_instruction", "bulk_rows"]
@@ -47,7 +46,46 @@ _SOUNDS = """
 """
 _ONSETS, _VOWELS, _ENDS = (line.split() for line in _SOUNDS.strip().splitlines())
 
-ATTRIBUTES = tuple(sorted({a for c in CATEGORIES for a in c.attributes}))
+_SHELVES = """
+    fashion|Clothing & Shoes|slippers,sandals,jacket,raincoat|small,medium,large,x-large
+    beauty|Beauty & Care|moisturizer,sunscreen,shampoo,conditioner|3 ounce,6 ounce,12 ounce
+    electronics|Electronics|headphones,speaker,charger,battery|basic,standard,plus,pro
+    kitchen|Home & Kitchen|frying pan,kettle,knife set,mug|1 quart,2 quart,4 quart,8 quart
+    furniture|Furniture|sofa,bookcase,desk,nightstand|24 inch,36 inch,48 inch,60 inch
+    bedding|Bedding|duvet,pillow,blanket,mattress|twin,full,queen,king
+    grocery|Grocery & Snacks|granola,herbal tea,trail mix,crackers|pack of 1,pack of 3,pack of 6
+    toys|Toys & Games|puzzle,dollhouse,board game,kite|mini,regular,deluxe
+    sports|Sports & Outdoors|yoga mat,tent,water bottle,backpack|10 l,20 l,40 l
+    garden|Patio & Garden|planter,hose,lantern,parasol|4 ft,6 ft,8 ft
+    office|Office Supplies|notebook,stapler,pen set,file box|a4,a5,a6,letter
+    pets|Pet Supplies|dog bed,cat tree,leash,bird feeder|puppy,small breed,large breed
+"""
+
+
+class _Shelf(NamedTuple):
+    """A department."""
+
+    name: str
+    root: str
+    """First part of the category path."""
+    nouns: list[str]
+    sizes: list[str]
+
+
+def _shelf(line: str) -> _Shelf:
+    name, root, nouns, sizes = line.strip().split("|")
+    return _Shelf(name, root, nouns.split(","), sizes.split(","))
+
+
+_DEPARTMENTS = tuple(map(_shelf, _SHELVES.strip().splitlines()))
+_LOOKS = """
+    black white grey navy teal olive coral ivory amber lilac rust mint
+    easy light soft water long heavy quick natural eco double hand anti
+    clean weight touch proof lasting duty release wood friendly layer made slip stick care
+"""
+_COLORS, _QUALITIES, _OF = (line.split() for line in _LOOKS.strip().splitlines())
+
+ATTRIBUTES = tuple(f"{a} {b}" for a in _QUALITIES for b in _OF)
 """What products are described by, two words each."""
 
 
@@ -132,22 +170,23 @@ def _block(number: int, seed: int) -> Iterator[dict[str, Any]]:
     text = _Text(rng, topics, lengths)
     small = random.Random(int(rng.integers(2**63)))
     for i in range(_BLOCK):
-        category = CATEGORIES[int(topics[i]) % len(CATEGORIES)]
-        kind = category.types[int(topics[i]) // len(CATEGORIES) % len(category.types)]
+        kind, shelf = divmod(int(topics[i]), len(_DEPARTMENTS))
+        category = _DEPARTMENTS[shelf]
+        noun = category.nouns[kind % len(category.nouns)]
         words = _tables().topics[topics[i]]
-        query = f"{_words()[words[0]]} {_words()[words[1]]} {kind.noun}"
+        query = f"{_words()[words[0]]} {_words()[words[1]]} {noun}"
         at = number * _BLOCK + i
         asin = _asin(at, seed)
         first, *more = bulk_attributes(asin)["attributes"]
         model = f" {asin[4:6]}{at % 9973}" if small.random() < 0.5 else ""
-        name = f"{text.take(int(title[i]))}{model} {first} {kind.noun}".title()
+        name = f"{text.take(int(title[i]))}{model} {first} {noun}".title()
         body = text.take(int(description[i]))
         bullets = [text.take(int(n)).capitalize() for n in bullet[i]]
         bullets[1] = f"{', '.join([*more, bullets[1]])}".capitalize()
         styles = [text.take(int(n)) for n in option[i]]
         options: dict[str, list[dict[str, Any]]] = {}
         if small.random() < 0.6:
-            colors = [*small.sample(COLORS, small.randint(1, 5)), *styles[: small.randint(0, 6)]]
+            colors = [*small.sample(_COLORS, small.randint(1, 5)), *styles[: small.randint(0, 6)]]
             options["Color"] = [{"value": v, "image": None} for v in colors]
         if small.random() < 0.5:
             values = list(kind.options.values())[-1]
@@ -162,7 +201,9 @@ def _block(number: int, seed: int) -> Iterator[dict[str, Any]]:
             "name": name,
             "category": category.name,
             "query": query,
-            "product_category": " › ".join((*kind.path, _words()[words[2]].title())),
+            "product_category": " › ".join(
+                (category.root, noun.title(), _words()[words[2]].title())
+            ),
             "full_description": body,
             "small_description": bullets,
             "pricing": price,

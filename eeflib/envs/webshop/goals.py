@@ -68,7 +68,7 @@ def _price_limit(price: float, rng: random.Random) -> tuple[float, str]:
 
 def _human(catalogue: Catalogue, rng: random.Random) -> list[dict[str, Any]]:
     goals = []
-    for product in catalogue.products:
+    for product in catalogue.instructed("human"):
         for row in product.instructions:
             attributes = row.get("instruction_attributes")
             text = row.get("instruction")
@@ -90,9 +90,9 @@ def _human(catalogue: Catalogue, rng: random.Random) -> list[dict[str, Any]]:
 
 def _synthetic(catalogue: Catalogue, rng: random.Random) -> list[dict[str, Any]]:
     goals = []
-    for product in catalogue.products:
+    for product in catalogue.instructed("synthetic"):
         text, attributes = product.synthetic_instruction, product.synthetic_attributes
-        if text is None or not attributes:
+        if text is None:
             continue
         limit, phrase = _price_limit(catalogue.prices[product.asin], rng)
         names = sorted(product.options)

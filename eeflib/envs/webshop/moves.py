@@ -51,11 +51,9 @@ def hits(catalogue: Catalogue, state: WebShopState, strict: bool = False) -> tup
     if first == "<a>":
         raise TypeError("'NoneType' object is not subscriptable")
     if first == "<c>":
-        wanted = rest[0].strip()
-        return tuple(i for i, p in enumerate(catalogue.products) if p.category == wanted)
+        return catalogue.numbers_with("category", rest[0].strip())
     if first == "<q>":
-        wanted = " ".join(rest).strip()
-        return tuple(i for i, p in enumerate(catalogue.products) if p.query == wanted)
+        return catalogue.numbers_with("query", " ".join(rest).strip())
     return catalogue.index.search(query)
 
 
