@@ -189,8 +189,7 @@ def _block(number: int, seed: int) -> Iterator[dict[str, Any]]:
             colors = [*small.sample(_COLORS, small.randint(1, 5)), *styles[: small.randint(0, 6)]]
             options["Color"] = [{"value": v, "image": None} for v in colors]
         if small.random() < 0.5:
-            values = list(kind.options.values())[-1]
-            sizes = small.sample(values, small.randint(1, len(values)))
+            sizes = small.sample(category.sizes, small.randint(1, len(category.sizes)))
             options["Size"] = [{"value": v, "image": None} for v in sizes]
         low = round(small.lognormvariate(3.2, 0.9), 2)
         price = small.choices(
