@@ -72,12 +72,11 @@ def read(instruction: str) -> Wish:
     rest, limit = re.fullmatch(
         r"(.*), and price lower than (\d+\.\d\d) dollars", instruction
     ).groups()
-    said = [a for c in lexicon.CATEGORIES for a in c.attributes if says(rest, a)]
-    for attribute in said:
+    attributes = [a for a in lexicon.FORMS if says(rest, a)]
+    for attribute in attributes:
         rest = rest.replace(attribute, "")
-    category, kind = next((c, t) for c in lexicon.CATEGORIES for t in c.types if says(rest, t.noun))
-    attributes = [a for a in category.attributes if a in said]
-    options = [v for v in (*lexicon.COLORS, *category.sizes) if says(rest, v)]
+    kind = next(t for c in lexicon.CATEGORIES for t in c.types if says(rest, t.noun))
+    options = [v for group in kind.options.values() for v in group if says(rest, v)]
     return Wish(kind.noun, attributes, options, float(limit))
 
 
@@ -110,7 +109,7 @@ def buy(
     def purchase(asin: str, last: bool) -> float | None:
         shown = env.step(f"click[{asin}]").text.lower().split(" [sep] ")
         price = next(i for i, part in enumerate(shown) if part.startswith("price:"))
-        title, offered = shown[price - 1], shown[4 : price - 1]
+        title, offered = shown[price - 1], shown[2 : price - 1]
         wrong = any(v not in offered for v in wish.options)
         unsaid = [a for a in wish.attributes if a not in title]
         if unsaid and "sub page" in skills and not wrong:
@@ -120,7 +119,7 @@ def buy(
         if wrong and "back" in skills and not last:
             env.step("click[< Prev]")
             return None
-        for value in wish.options[: None if "options" in skills else 1]:
+        for value in wish.options if "options" in skills else wish.options[:-1]:
             env.step(f"click[{value}]")  # one that is not offered is no button: nothing happens
         result = env.step("click[Buy Now]")
         assert result.terminated, (task.id, result.info)
@@ -160,6 +159,7 @@ WITHOUT = {
     "twins": {"without": ["sub page"]},
     "back": {"without": ["back"]},
     "price": {"without": ["price"]},
+    "options3": {"without": ["options"]},
 }
 """What the shopper must do without, level by level: `pages` are those it looks at."""
 
@@ -208,7 +208,7 @@ def test_reading_features_without_going_back_does_not_solve_twins(seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("level", LATER)
+@pytest.mark.parametrize("level", LEVELS)
 def test_an_instruction_says_all_that_is_wanted_and_not_the_answer(level, seed):
     s = shop(seed)
     ids = "|".join([*lexicon.ASIN_HEADS])
@@ -224,12 +224,12 @@ def test_an_instruction_says_all_that_is_wanted_and_not_the_answer(level, seed):
         assert not any(says(text, brand.lower()) for brand in lexicon.BRANDS)
         assert text == text.lower()
         assert not re.search(r"  | ,|,,|\b(?:a|an) (?:a|an|the|some)\b|[{}]", text), text
-        assert not re.search(r"\ba (?!uv |usb )[aeiou]|\ban (?!x-)[^aeiou]", text), text
+        assert not re.search(r"\ba (?!uv |univers|utensil|one )[aeiou]|\ban [^aeiou]", text), text
 
 
-def test_instructions_of_the_later_levels_are_worded_in_many_ways():
+def test_instructions_are_worded_in_many_ways():
     patterns = Counter()
-    tasks = [t for level in LATER for t in tasks_of(level, 0)]
+    tasks = [t for level in LEVELS for t in tasks_of(level, 0)]
     for task in tasks:
         text, wish = task.instruction, read(task.instruction)
         for word in (*wish.attributes, *wish.options, wish.noun):
