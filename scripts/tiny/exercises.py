@@ -161,16 +161,17 @@ def make_document(rng: np.random.Generator, max_items: int = 10) -> Document:
 def encode(doc: Document, tokenizer) -> tuple[list[int], list[int], list[int], list[int]]:
     """(input_ids, labels, hints, id_hints), aligned: what position i must predict or -100.
 
-    Hints sit on every word of a listing's title (does the instruction say it?) and on its last
-    token, the price (does the listing match?); `id_hints`, on the price, name the listing's id.
+    Hints sit on every word of a listing's title (does the instruction say it? `and` or `or`) and on
+    its last token, the price (does the listing match? `yes`, `half`, `no`); `id_hints`, on the price,
+    name the listing's id. With one mark for both, the answer looks for words instead of listings.
     """
     ids: list[int] = []
     labels: list[int] = []
     hints: list[int] = []
     id_hints: list[int] = []
     t = tokenizer
-    user, assistant, end, yes, no, sep = t.convert_tokens_to_ids(
-        ["<|user|>", "<|assistant|>", "<|end|>", "yes", "no", "[sep]"]
+    user, assistant, end, said_word, other_word, sep = t.convert_tokens_to_ids(
+        ["<|user|>", "<|assistant|>", "<|end|>", "and", "or", "[sep]"]
     )
     vocab = t.get_vocab()
     dollar = {vocab[f"${n}"] for n in range(1, MOST_DOLLARS + 1)}
@@ -193,7 +194,7 @@ def encode(doc: Document, tokenizer) -> tuple[list[int], list[int], list[int], l
                     hint[i] = vocab[next(mark)]
                     id_hint[i] = head
                 elif body[i] not in heads and body[i] not in tails and body[i] != sep:
-                    hint[i] = yes if body[i] in instruction else no
+                    hint[i] = said_word if body[i] in instruction else other_word
         ids += [user, *body, end, assistant, *said, end]
         labels += [-100] * (len(body) + 2) + [*said, end, -100]
         hints += [-100, *hint] + [-100] * (len(said) + 3)

@@ -69,19 +69,19 @@ def batch_of(rng, tokenizer, size, max_items):
     return [torch.from_numpy(x).long() for x in out]
 
 
-def losses(model, ids, labels, hints, id_hints, marks, heads, choices, hint_layer):
+def losses(model, ids, labels, hints, id_hints, marks, heads, none, args):
     """(answers, reading hints, id hints): mean cross-entropies.
 
-    Hints are read off after layer `hint_layer`, so that what was read is there for the layers
+    Hints are read off after layer `args.hint_layer`, so that what was read is there for the layers
     above to answer with. A hint competes only with its own kind of token (`marks` or `heads`), so
     the two kinds can share a position.
     """
     out = model.model(input_ids=ids, use_cache=False, output_hidden_states=True)
-    hidden, early = out.last_hidden_state, model.model.norm(out.hidden_states[hint_layer])
+    hidden, early = out.last_hidden_state, model.model.norm(out.hidden_states[args.hint_layer])
     at = labels >= 0
     token_losses = F.cross_entropy(model.lm_head(hidden[at]), labels[at], reduction="none")
     # which listing, or none: one token an answer, but the one that is hard to learn
-    weight = 1.0 + 3.0 * torch.isin(labels[at], choices)
+    weight = 1.0 + args.listing_weight * torch.isin(labels[at], heads) + 3.0 * (labels[at] == none)
     answer = (weight * token_losses).sum() / weight.sum()
     out = [answer]
     for target, kind in ((hints, marks), (id_hints, heads)):
@@ -92,6 +92,53 @@ def losses(model, ids, labels, hints, id_hints, marks, heads, choices, hint_laye
         logits = early[at] @ model.lm_head.weight[kind].T
         out.append(F.cross_entropy(logits, torch.searchsorted(kind, target[at])))
     return out
+
+
+@torch.no_grad()
+def look_for_match(model, tokenizer, docs=48, sharpness=20.0) -> None:
+    """Point the last layer's first head from an answer's begin to the listing that matches.
+
+    Once reading works (hints near 0), a price's state says `yes` and which listing it belongs to.
+    Gradients alone are slow to look there: on a page of ten the head sees one listing in four
+    hundred tokens, and settles for the words that follow it. So the head is set: its query for an
+    answer's begin, its key for a matching price, both in the slow rotary dimensions, where position
+    does not matter; its value and output copy ids. Training goes on from there.
+    """
+    rng = np.random.default_rng(99)
+    yes, answer = tokenizer.convert_tokens_to_ids(["yes", "answer["])
+    heads = tokenizer.convert_tokens_to_ids(list(lexicon.ASIN_HEADS))
+    layer = model.model.layers[-1]
+    states: dict[str, list[torch.Tensor]] = {"begin": [], "match": [], "other": []}
+    for _ in range(docs):
+        ids, _, hints, id_hints = encode(make_document(rng, 10), tokenizer)
+        found = model.model(input_ids=torch.tensor([ids]), output_hidden_states=True)
+        x = layer.input_layernorm(found.hidden_states[-2][0])
+        begins = torch.tensor(ids) == answer
+        matches = (torch.tensor(hints) == yes) & (torch.tensor(id_hints) >= 0)
+        states["begin"].append(x[begins])
+        states["match"].append(x[matches])
+        states["other"].append(x[~begins & ~matches])
+    begin, match, other = (torch.cat(states[k]) for k in ("begin", "match", "other"))
+    # directions that tell them apart, whitened: answers 1 for the one kind and about 0 for others
+    cov = torch.cov(other.T) + 0.05 * other.var(0).mean() * torch.eye(other.shape[1])
+
+    def detector(kind: torch.Tensor) -> torch.Tensor:
+        offset = kind.mean(0) - other.mean(0)
+        w = torch.linalg.solve(cov, offset)
+        return w / (w @ offset)
+
+    dim = model.config.head_dim
+    attention = layer.self_attn
+    for weights, kind in ((attention.q_proj.weight, begin), (attention.k_proj.weight, match)):
+        rows = torch.zeros(dim, weights.shape[1])
+        slow = torch.arange(dim // 2 - 4, dim // 2)
+        for at in (slow, slow + dim // 2):  # both halves of a rotary pair
+            rows[at] = detector(kind) * (sharpness * dim**0.5 / 8) ** 0.5
+        weights.data[:dim] = rows
+    table = model.lm_head.weight[heads]
+    basis = torch.linalg.svd(table - table.mean(0), full_matrices=False).Vh[:dim]
+    attention.v_proj.weight.data[:dim] = basis
+    attention.o_proj.weight.data[:, :dim] = 4.0 * basis.T
 
 
 @torch.no_grad()
@@ -142,6 +189,8 @@ def main() -> None:
     p.add_argument("--matching-std", type=float, default=0.1)
     p.add_argument("--hint-weight", type=float, default=0.5)
     p.add_argument("--hint-layer", type=int, default=3, help="of --layers, counted from 1")
+    p.add_argument("--listing-weight", type=float, default=3.0, help="more than other answers'")
+    p.add_argument("--look-for-match", action="store_true", help="set the last layer's first head")
     p.add_argument("--curriculum", type=float, default=0.35, help="share of steps on short pages")
     p.add_argument("--seed", type=int, default=1)
     args = p.parse_args()
@@ -152,13 +201,14 @@ def main() -> None:
     end = tokenizer.convert_tokens_to_ids("<|end|>")
     if args.init:
         model = LlamaForCausalLM.from_pretrained(args.init, dtype=torch.float32)
+        if args.look_for_match:
+            look_for_match(model, tokenizer)
     else:
         model = build_model(len(tokenizer), tokenizer.pad_token_id, end, args)
     print(f"{sum(x.numel() for x in model.parameters()):,} parameters")
     vocab = tokenizer.get_vocab()
-    marks = torch.tensor(sorted(vocab[m] for m in ("yes", "half", "no")))
+    marks = torch.tensor(sorted(vocab[m] for m in ("yes", "half", "no", "and", "or")))
     heads = torch.tensor(sorted(vocab[h] for h in lexicon.ASIN_HEADS))
-    choices = torch.cat([heads, torch.tensor([vocab["none"]])])
     decay = [q for q in model.parameters() if q.ndim > 1]
     rest = [q for q in model.parameters() if q.ndim <= 1]
     opt = torch.optim.AdamW(
@@ -176,7 +226,7 @@ def main() -> None:
         max_items = min(10, 3 + int(8 * max(0.0, progress - 0.35) / 0.65))
         batch = batch_of(rng, tokenizer, args.batch, max_items)
         answer_loss, hint_loss, id_loss = losses(
-            model, *batch, marks, heads, choices, args.hint_layer
+            model, *batch, marks, heads, vocab["none"], args
         )
         loss = answer_loss + args.hint_weight * (hint_loss + id_loss)
         opt.zero_grad()
