@@ -119,6 +119,8 @@ class _Pieces(dict[str, tuple[int, ...]]):
         self._analyze = analyze
 
     def __missing__(self, piece: str) -> tuple[int, ...]:
+        if len(piece) > _PIECE:
+            return self._analyze(piece)
         if len(self) >= _PIECES:
             self.clear()
         found = self[piece] = self._analyze(piece)
@@ -153,9 +155,8 @@ class PostingsBuilder:
         """Take the next document."""
         before = len(self._terms)
         # No term holds a blank, so texts are taken apart at them: pieces repeat, texts do not.
-        pieces = text.lower().split(" ")
-        numbers = self._pieces.__getitem__ if len(max(pieces, key=len)) <= _PIECE else self._analyze
-        self._terms.extend(chain.from_iterable(map(numbers, pieces)))
+        pieces = map(self._pieces.__getitem__, text.lower().split(" "))
+        self._terms.extend(chain.from_iterable(pieces))
         self._lengths.append(len(self._terms) - before)
         if len(self._terms) >= self._chunk:
             self._put_away()
