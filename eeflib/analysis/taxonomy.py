@@ -36,6 +36,7 @@ __all__ = [
     "coverage",
     "diagnose",
     "failures",
+    "primaries",
 ]
 
 _ANY: Sequence[Rule] = (common.fault, common.invalid_actions, common.loop)
@@ -106,6 +107,12 @@ def failures(cases: Iterable[Case]) -> pd.DataFrame:
     columns = COLUMNS["failures"]
     frame = pd.DataFrame(rows, columns=list(columns))
     return frame.astype({name: dtype for name, (dtype, _) in columns.items()})
+
+
+def primaries(failures: pd.DataFrame) -> pd.Series[str]:
+    """The main kind of each failed episode, by seed, method, iteration and trajectory_id."""
+    rows = failures[failures["primary"]] if "primary" in failures else failures
+    return rows.set_index(["seed", "method", "iteration", "trajectory_id"])["kind"]
 
 
 class Coverage(NamedTuple):
