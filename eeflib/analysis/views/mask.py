@@ -199,7 +199,9 @@ def _counts(e: Encoded) -> str:
     for reason, (css, name, why) in _LOOKS.items():
         n = e.counts[reason.name.lower()]
         if n:
-            cells.append(f'<span title="{why}"><i class="{css}">{name}</i> <b>{n:,}</b></span>')
+            cells.append(
+                f'<span title="{why}"><span class="{css}">{name}</span> <b>{n:,}</b></span>'
+            )
     cells.append(f"<span>all <b>{e.length:,}</b>, with loss <b>{e.trained_tokens:,}</b></span>")
     return f'<div class="totals">{"".join(cells)}</div>'
 
@@ -212,12 +214,14 @@ def _tokens(masks: Masks, e: Encoded, first: int) -> str:
     first = first if 0 <= first < e.length else 0
     stop = min(first + WINDOW, e.length)
     rows = list(zip(described[first:stop], e.steps[first:stop].tolist(), strict=True))
-    out = []
+    out: list[str] = []
     for (reason, step, on), group in itertools.groupby(rows, lambda r: (r[0][1], r[1], r[0][2])):
         css, name, why = _LOOKS[reason]
         where = f" of step {step + 1}" if step >= 0 else ""
         loss = "carries loss" if on else "no loss"
         texts = "".join(f"<i>{_visible(token[0])}</i>" for token, _ in group)
+        if reason == Reason.TEMPLATE and out:  # a turn begins
+            out.append("<br>")
         out.append(f'<span class="{css}" title="{name}{where}: {why}; {loss}">{texts}</span>')
     more = ""
     if first or stop < e.length:

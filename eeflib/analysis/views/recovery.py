@@ -20,7 +20,7 @@ from eeflib.analysis.views.frame import sheet
 from eeflib.intervals import wilson
 from eeflib.records import Branch
 
-__all__ = ["Cell", "RecoveryMap", "RecoveryState", "render"]
+__all__ = ["Cell", "RecoveryData", "RecoveryState", "render"]
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Cell:
         )
 
 
-class RecoveryMap:
+class RecoveryData:
     """Failed trajectories by expert state, the last one that could still be won first."""
 
     def __init__(self, collection: Collection) -> None:
@@ -146,7 +146,7 @@ class RecoveryMap:
         return self.branches.at(picked[0], picked[1].k) if picked else []
 
 
-def caption(shown: RecoveryMap, state: RecoveryState) -> str:
+def caption(shown: RecoveryData, state: RecoveryState) -> str:
     """What the map is of, ready HTML."""
     n = len(shown.rows(state))
     if not shown.cells:
@@ -162,7 +162,7 @@ def caption(shown: RecoveryMap, state: RecoveryState) -> str:
     )
 
 
-def map_html(shown: RecoveryMap, state: RecoveryState) -> str:
+def map_html(shown: RecoveryData, state: RecoveryState) -> str:
     """The map's table."""
     if not shown.cells:
         return ""
@@ -195,7 +195,7 @@ def row_name(item: Item) -> str:
     )
 
 
-def behind(shown: RecoveryMap, state: RecoveryState) -> str:
+def behind(shown: RecoveryData, state: RecoveryState) -> str:
     """What is said about the picked cell, ready HTML; empty if none is picked."""
     picked = shown.picked(state)
     if picked is None:
@@ -221,7 +221,7 @@ def attempt_name(branch: Branch, number: int) -> str:
 
 
 def transcript_of(
-    shown: RecoveryMap, state: RecoveryState, attempts: Sequence[Branch], *, live: bool = False
+    shown: RecoveryData, state: RecoveryState, attempts: Sequence[Branch], *, live: bool = False
 ) -> Transcript | str:
     """The rollout that is looked at, after the teacher's steps; in words why there is none."""
     picked = shown.picked(state)
@@ -244,7 +244,7 @@ def transcript_of(
     return Transcript(trajectory, tuple(parts), (), None, (), look)
 
 
-def render(shown: RecoveryMap, state: RecoveryState | None = None) -> str:
+def render(shown: RecoveryData, state: RecoveryState | None = None) -> str:
     """The static twin: the map, and the picked cell's rollout."""
     state = state or RecoveryState()
     body = caption(shown, state) + map_html(shown, state) + behind(shown, state)

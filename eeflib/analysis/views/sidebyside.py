@@ -169,7 +169,7 @@ def nothing(episodes: Episodes) -> str:
 def _number(pair: Pair) -> str:
     if pair.a is not None and pair.a == pair.b:
         return str(pair.a + 1)
-    return "\u00b7".join(str(t + 1) if t is not None else "\u2013" for t in (pair.a, pair.b))
+    return "/".join(str(t + 1) if t is not None else "\u2013" for t in (pair.a, pair.b))
 
 
 def _cell(episode: Episode, t: int | None, same: bool, opened: bool) -> str:
