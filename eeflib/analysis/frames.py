@@ -27,6 +27,7 @@ __all__ = [
     "Frames",
     "Who",
     "branches",
+    "episodes",
     "evaluations",
     "load",
     "samples",
@@ -126,8 +127,8 @@ class Frames:
 
         return taxonomy.failures(
             taxonomy.Case(place.seed, place.method, place.iteration, episode, task)
-            for place, episode in _episodes(self.run, who)
-            if not _solved(episode)
+            for place, episode in episodes(self.run, who)
+            if not solved(episode)
             for task in [self.run.task(place.seed, episode.task_id)]
         )
 
@@ -168,7 +169,7 @@ def branches(run: Run) -> pd.DataFrame:
                 r is not None,
                 b.restore_mismatch,
                 r.error if r else "",
-                r is not None and _solved(r),
+                r is not None and solved(r),
                 r.reward if r else None,
                 len(own),
                 sum(not s.valid for s in own),
@@ -240,7 +241,8 @@ def _note(task: Any, name: str) -> str:
     return "" if value is None else str(value)
 
 
-def _episodes(run: Run, who: Who) -> Iterator[tuple[Place, Any]]:
+def episodes(run: Run, who: Who = "all") -> Iterator[tuple[Place, Any]]:
+    """The episodes as rows with the attributes of a `Trajectory`, streamed."""
     if who != "students":
         for place, row in rows.read(run, "trajectories.jsonl", rows.EPISODES, resolve=False):
             if not place.method:  # a method's folder may hold rollouts of its own
@@ -253,11 +255,11 @@ def _episodes(run: Run, who: Who) -> Iterator[tuple[Place, Any]]:
 def _read_episodes(
     run: Run, who: Who, known: _Known, *, steps: bool = True
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    episodes, moves = _Table("trajectories"), _Table("steps")
+    table, moves = _Table("trajectories"), _Table("steps")
     nothing = _About()
-    for (seed, method, iteration), e in _episodes(run, who):
+    for (seed, method, iteration), e in episodes(run, who):
         about = known.get((seed, e.task_id), nothing)
-        episodes.add(
+        table.add(
             (
                 seed,
                 e.id,
@@ -268,7 +270,7 @@ def _read_episodes(
                 *about,
                 e.policy,
                 e.reward,
-                _solved(e),
+                solved(e),
                 len(e.steps),
                 sum(not s.valid for s in e.steps),
                 e.terminated,
@@ -281,10 +283,10 @@ def _read_episodes(
             kind = _kind(s.action, e.env, s.valid)
             named = (seed, e.id, e.task_id, method, iteration, t, s.actor, kind, s.action)
             moves.add((*named, s.thought, s.observation, s.valid, s.reason, s.reward, s.score))
-    return episodes.frame(), moves.frame()
+    return table.frame(), moves.frame()
 
 
-def _solved(episode: Any) -> bool:
+def solved(episode: Any) -> bool:
     """As `Trajectory.solved`, also for a row."""
     return not episode.error and episode.reward >= episode.threshold - 1e-9
 
