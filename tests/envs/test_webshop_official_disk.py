@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -27,6 +28,7 @@ from eeflib.envs.webshop.official import Official, load_official, main
 from eeflib.errors import DataError, PrerequisiteError
 
 VECTORS = Path(__file__).parents[1] / "data" / "webshop_parity"
+PAGE = Path(__file__).parents[2] / "docs" / "webshop_official.md"
 PRODUCTS, ATTRIBUTES, HUMAN = "items_shuffle.json", "items_ins_v2.json", "items_human_ins.json"
 PLACE = "catalogue-full-human-seed0"
 
@@ -258,6 +260,22 @@ def test_a_killed_build_starts_again(folder: Path, tmp_path: Path, stop: str) ->
     assert not (folder / PLACE).exists()
     assert full(folder).goals == full(folder, disk=False).goals
     assert left(folder) == [PLACE]
+
+
+def test_the_program_of_the_page_runs(folder: Path, tmp_path: Path, rows: dict[str, Any]) -> None:
+    (code,) = re.findall(r"^```python\n(.*?)^```", PAGE.read_text("utf-8"), re.M | re.S)
+    assert '"data/webshop"' in code
+    text = "i need low rise jeans that are a 54w by 34l"  # place 442 of the published list
+    wish = {"instruction": text, "instruction_attributes": ["soft"], "instruction_options": []}
+    (folder / HUMAN).write_text(json.dumps({rows["products"][0]["asin"]: [wish]}))
+    (tmp_path / "work" / "data").mkdir(parents=True)
+    folder.rename(tmp_path / "work" / "data" / "webshop")
+    command = [sys.executable, "-c", f"{code}\nprint(env.text)"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, cwd=tmp_path / "work"
+    )
+    assert "full set): 300 products, 1 human goals" in done.stdout
+    assert text in done.stdout
 
 
 # -- from nothing ----------------------------------------------------------------------------------
