@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from eeflib.envs.webshop import WebShopEnv, embedded_shop
-from eeflib.envs.webshop.official_files import Size
 from eeflib.envs.webshop.tasks import LEVELS, MIX
 from eeflib.errors import DataError
 from eeflib.records import Task
@@ -31,7 +30,7 @@ def run_shop(
     split: str | None = None,
     levels: Sequence[str] = (),
     data: Path | None = None,
-    size: Size | None = None,
+    size: str | None = None,
     run: Path | None = None,
     port: int = 0,
     open_browser: bool = True,
@@ -50,7 +49,7 @@ def run_shop(
         split: `train` or `test` (default); of official data see `official_shop`.
         levels: only tasks of these levels (`eeflib.envs.webshop.tasks.LEVELS`); empty: all.
         data: a folder of official files, or a catalogue on disk.
-        size: which set of official files.
+        size: which set of official files, `small` or `full`.
         run: run folder; default `runs/shop-SEED`, or `runs/shop-SEED-all` for other levels, or
             `runs/shop-CATALOGUE-SPLIT` for official data.
         port: 0 for a free one.
@@ -126,7 +125,7 @@ def _embedded(seed: int, split: str, levels: Sequence[str]) -> _Offer:
 
 
 def _official(
-    data: Path, size: Size | None, split: str | None, seed: int | None, say: Callable[[str], None]
+    data: Path, size: str | None, split: str | None, seed: int | None, say: Callable[[str], None]
 ) -> _Offer:
     from eeflib.shop.official import official_shop
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from eeflib.envs.webshop import WebShopEnv, best_nouns, build_goals, nouns_name, task_from_goal
 from eeflib.envs.webshop.catalogue import Catalogue
@@ -40,15 +41,15 @@ class OfficialShop:
 
 
 def official_shop(
-    folder: Path, *, size: Size | None = None, split: str | None = None, seed: int | None = None
+    folder: Path, *, size: str | None = None, split: str | None = None, seed: int | None = None
 ) -> OfficialShop:
     """The tasks of official data.
 
     Args:
         folder: of official files, as `download` leaves it, or a catalogue that `build_catalogue`
             made.
-        size: which set of files; None: the small one if it is there, else the full one, whose
-            catalogue on disk is built the first time.
+        size: which set of files, `small` or `full`; None: the small one if it is there, else the
+            full one, whose catalogue on disk is built the first time.
         split: of the baseline (`test`, `validation`, `train`), or `all`; None: `test`, or all where
             no goal is one of the baseline's test goals.
         seed: of prices and price limits; None: 0, or the catalogue's own.
@@ -76,7 +77,8 @@ def official_shop(
                 "nothing to play; build it anew with human_instructions"
             )
     else:
-        official = load_official(folder, size=size or _present(folder), seed=seed or 0)
+        chosen = cast("Size", size) if size is not None else _present(folder)
+        official = load_official(folder, size=chosen, seed=seed or 0)
         catalogue, goals, about = official.catalogue, official.goals, official.summary()
     tasks = {
         ALL: [

@@ -167,6 +167,8 @@ def test_what_does_not_go_together_is_said(tmp_path: Path, rows: dict[str, Any])
         run_shop(data=tmp_path, levels=["easy"], say=list)
     with pytest.raises(DataError, match="--set belongs to official data"):
         run_shop(size="full", say=list)
+    with pytest.raises(DataError, match="size must be 'small' or 'full', not 'tiny'"):
+        run_shop(data=tmp_path, size="tiny", say=list)
     with pytest.raises(PrerequisiteError, match=r"items_shuffle_1000.*webshop\.download"):
         run_shop(data=tmp_path / "none", say=list)
     build_catalogue(rows["products"], tmp_path / "bare")

@@ -1,7 +1,7 @@
 """An inverted index as arrays: which documents hold a term, and how much that counts.
 
 Owns the arrays and how they are built from texts, one by one, in bounded memory. Knows nothing
-about queries. The arrays are the same in memory and on disk (`disk_index`).
+about queries. The arrays are the same in memory and on disk (`index_writer`).
 
 What a document adds to a query's score depends, for a given term, on two numbers only: how often
 it holds the term and the one-byte code of its length. The pairs that occur are few (thousands), so
