@@ -61,7 +61,7 @@ def read_side(run: Run | str | Path, method: str | None = None, name: str = "") 
     known = Findings(run)
     method = method or known.focus or TEACHER
     outcomes = _outcomes(run, known, method)
-    keys = {(o.seed, o.task_id): o for o in outcomes}
+    keys = {(o.seed, o.task_id): o for o in reversed(outcomes)}  # of several attempts the first
     rows, mixes, wrong, notes = [], {}, {}, []
     seen: set[tuple[int, str]] = set()
     double = 0

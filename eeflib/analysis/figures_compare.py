@@ -58,8 +58,8 @@ def gained_lost(comparison: Comparison, rows: int = 20, anchor: Anchor | None = 
         bar = stack(
             [
                 (n["both"], "solved by both", colour(GROUPS[0]), 26, ""),
-                (n["gained"], "gained", colour(LABELS["beneficial"]), 60, "\u25b2"),
-                (n["lost"], "lost", colour(LABELS["harmful"]), 60, "\u25bc"),
+                (n["gained"], "gained", colour(LABELS["beneficial"]), 42, "\u25b2"),
+                (n["lost"], "lost", colour(LABELS["harmful"]), 42, "\u25bc"),
                 (n["never"], "solved by neither", colour(LABELS["unknown"]), 10, ""),
             ]
         )

@@ -231,7 +231,7 @@ def first_solved(states: pd.DataFrame) -> Figure:
         bar = stack(
             [
                 (s0, "from s\u2080", colour(palette.GROUPS[0]), 26, "s\u2080"),
-                (deep, "only from an expert state", colour(LABELS["beneficial"]), 60, "\u25b2"),
+                (deep, "only from an expert state", colour(LABELS["beneficial"]), 42, "\u25b2"),
                 (never, "from no state tried", colour(LABELS["unknown"]), 10, ""),
             ]
         )
