@@ -1,6 +1,8 @@
 """Runs action scripts on the official WebShop text environment and times every step.
 
     PYTHON webshop_driver.py CHECKOUT JOB RESULT
+    PYTHON webshop_driver.py CHECKOUT FOLDER RESULT    only how long it takes to make it over the
+                                                       products files in FOLDER, and its memory
 
 For `benchmarks/webshop.py --official`. CHECKOUT is a clone of princeton-nlp/WebShop; PYTHON has
 what its text environment imports: flask==2.1.2 werkzeug==2.1.2 gym==0.24.0 beautifulsoup4==4.11.1
@@ -79,8 +81,12 @@ def stand_in(name: str, **content: Any) -> None:
         sys.modules[name] = module
 
 
-def load(checkout: Path, job: dict[str, Any], folder: Path) -> tuple[Any, float]:
-    """(the environment, seconds to make it without imports)."""
+def load(checkout: Path, job: dict[str, Any], files: list[Path]) -> tuple[Any, float]:
+    """(the environment, seconds to make it without imports).
+
+    Args:
+        files: of products, attributes and human instructions.
+    """
     for name in ("torch", "cleantext", "pyserini", "pyserini.search"):
         stand_in(name)
     stand_in("rank_bm25", BM25Okapi=object)
@@ -97,13 +103,10 @@ def load(checkout: Path, job: dict[str, Any], folder: Path) -> tuple[Any, float]
     from web_agent_site.engine import engine
     from web_agent_site.envs.web_agent_text_env import WebAgentTextEnv
 
-    for name in ("products", "attributes", "human_instructions"):
-        (folder / f"{name}.json").write_text(json.dumps(job[name]), "utf-8")
-    engine.DEFAULT_ATTR_PATH = str(folder / "attributes.json")
-    engine.HUMAN_ATTR_PATH = str(folder / "human_instructions.json")
+    engine.DEFAULT_ATTR_PATH, engine.HUMAN_ATTR_PATH = map(str, files[1:])
     random.seed(job["seed"])
     start = time.perf_counter()
-    env = WebAgentTextEnv("text", str(folder / "products.json"), human_goals=True)
+    env = WebAgentTextEnv("text", str(files[0]), human_goals=True)
     return env, time.perf_counter() - start
 
 
@@ -129,19 +132,38 @@ def summary(env: Any, job: dict[str, Any]) -> dict[str, Any]:
     return {"kinds": kinds, "texts": texts, "rewards": rewards}
 
 
+def peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def construct(checkout: Path, folder: Path) -> dict[str, float]:
+    names = ("items_shuffle.json", "items_ins_v2.json", "items_human_ins.json")
+    _, seconds = load(checkout, {"rankings": {}, "seed": 0}, [folder / name for name in names])
+    return {"construct_s": seconds, "peak_mb": peak_mb()}
+
+
+def run(checkout: Path, job: dict[str, Any], folder: Path) -> dict[str, Any]:
+    files = []
+    for name in ("products", "attributes", "human_instructions"):
+        files.append(folder / f"{name}.json")
+        files[-1].write_text(json.dumps(job[name]), "utf-8")
+    env, seconds = load(checkout, job, files)
+    out = {"construct_s": seconds, "peak_mb": peak_mb(), "excluded": summary(env, job)}
+    jars = [j for p in sys.path for j in Path(p).glob("pyserini/resources/jars/*fatjar.jar")]
+    if jars and importlib.util.find_spec("jnius") and not job.get("no_lucene"):
+        env.server.search_engine = Lucene(jars[0], env.server.all_products, folder)
+        env.server.user_sessions.clear()
+        out["included"] = summary(env, job)
+    return out
+
+
 def main() -> None:
-    checkout, job_file, result = map(Path, sys.argv[1:])
-    job = json.loads(job_file.read_text("utf-8"))
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        env, seconds = load(checkout, job, folder)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        out = {"construct_s": seconds, "peak_mb": peak, "excluded": summary(env, job)}
-        jars = [j for p in sys.path for j in Path(p).glob("pyserini/resources/jars/*fatjar.jar")]
-        if jars and importlib.util.find_spec("jnius") and not job.get("no_lucene"):
-            env.server.search_engine = Lucene(jars[0], env.server.all_products, folder)
-            env.server.user_sessions.clear()
-            out["included"] = summary(env, job)
+    checkout, source, result = map(Path, sys.argv[1:])
+    if source.is_dir():
+        out: dict[str, Any] = construct(checkout, source)
+    else:
+        with tempfile.TemporaryDirectory() as name:
+            out = run(checkout, json.loads(source.read_text("utf-8")), Path(name))
     result.write_text(json.dumps(out), "utf-8")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from eeflib.analysis import frames, palette, summaries
+from eeflib.analysis import frames, palette, summaries, summaries_methods, summaries_recovery
 from eeflib.analysis.run import TEACHER, Run
 from eeflib.analysis.segments import Segment, segments, state_outcomes
 from eeflib.errors import DataError
@@ -59,20 +59,54 @@ class Findings:
         return [o for o in self.run.outcomes if o.split == "test"] or self.run.outcomes
 
     @cached_property
+    def frames(self) -> frames.Frames:
+        """Every frame of the run."""
+        return frames.load(self.run)
+
+    @property
     def evaluations(self) -> pd.DataFrame:
-        return frames.evaluations(self.run.outcomes)
+        return self.frames.evaluations
 
-    @cached_property
+    @property
     def trajectories(self) -> pd.DataFrame:
-        return frames.trajectories(self.run)
+        return self.frames.trajectories
 
-    @cached_property
+    @property
     def branches(self) -> pd.DataFrame:
-        return frames.branches(self.run)
+        return self.frames.branches
+
+    @property
+    def samples(self) -> pd.DataFrame:
+        return self.frames.samples
+
+    @property
+    def failures(self) -> pd.DataFrame:
+        """What the teacher's failures failed by, see `eeflib.analysis.taxonomy`."""
+        return self.frames.failures
 
     @cached_property
-    def samples(self) -> pd.DataFrame:
-        return frames.samples(self.run)
+    def changes(self) -> pd.DataFrame:
+        """Test tasks gained and lost by every method, against the baseline."""
+        return summaries_methods.newly_solved(self.evaluations, self.baseline)
+
+    @cached_property
+    def costs(self) -> pd.DataFrame:
+        """What each method spent, and what that brought."""
+        return summaries_methods.budget(
+            self.trajectories, self.branches, self.changes, self.reported
+        )
+
+    @cached_property
+    def discoveries(self) -> pd.DataFrame:
+        """Training tasks of the focus, and what first solved them."""
+        own = self.branches[self.branches["method"] == self.focus]
+        return summaries_recovery.discoveries(own, self.trajectories)
+
+    @cached_property
+    def other_m(self) -> pd.DataFrame:
+        """What another M would have cost and found."""
+        first = summaries.pick_iteration(self.branches)
+        return summaries_recovery.other_m(first, self.trajectories)
 
     @cached_property
     def states(self) -> pd.DataFrame:
@@ -81,10 +115,13 @@ class Findings:
 
     @cached_property
     def actions(self) -> pd.DataFrame:
-        steps = frames.steps(self.run)
-        return summaries.action_shares(
-            summaries.training_actions(steps, self.trajectories, self.samples)
+        """Shares of kinds of action: the teacher's, trained on, and in tasks newly solved."""
+        f = self.frames
+        counts = summaries.training_actions(f.steps, f.trajectories, f.samples)
+        learned = summaries_methods.learned_actions(
+            f.rollouts, f.rollout_steps, self.changes, self.focus
         )
+        return summaries.action_shares(pd.concat([counts, learned], ignore_index=True))
 
     @cached_property
     def reported(self) -> dict[str, Mapping[str, Any]]:

@@ -1,27 +1,35 @@
 """A run as DataFrames: tasks, trajectories, steps, branches, states, samples, evaluations.
 
-Owns the columns (`COLUMNS` documents each) and the joins between them: `seed` with `task_id`,
-`trajectory_id`, `branch_id` or `sample_id` names a row; ids alone repeat from seed to seed. An
-empty run gives empty frames with the same columns. Knows nothing about figures or HTML.
+Owns how rows become frames (`COLUMNS` documents every column, see `frames_columns`) and `load`,
+which reads a run once and keeps what was asked for. An empty run gives empty frames with the same
+columns. Knows nothing about figures or HTML.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
+from eeflib.analysis import frames_read as rows
 from eeflib.analysis.actions import action_kind
-from eeflib.analysis.run import Place, Run
+from eeflib.analysis.frames_columns import COLUMNS
+from eeflib.analysis.frames_states import states
+from eeflib.analysis.run import TEACHER, Place, Run
 from eeflib.evaluate import Outcome
-from eeflib.intervals import wilson
-from eeflib.records import Branch, Sample, Task, Trajectory
+from eeflib.schema import content_hash
 
 __all__ = [
     "COLUMNS",
+    "Frames",
+    "Who",
     "branches",
+    "episodes",
     "evaluations",
+    "load",
     "samples",
     "states",
     "steps",
@@ -29,308 +37,293 @@ __all__ = [
     "trajectories",
 ]
 
-_WHERE = {
-    "seed": ("int64", "seed of the run"),
-    "method": ("str", "method that explored or trained"),
-    "iteration": ("int64", "fine-tuning iteration, from 1; 0 = before any"),
-}
+Who = Literal["teacher", "students", "all"]
+"""Whose episodes: the teacher's recorded trajectories, the students' test episodes, or both."""
 
-COLUMNS: Mapping[str, Mapping[str, tuple[str, str]]] = {
-    "tasks": {
-        "seed": ("int64", "seed of the run"),
-        "task_id": ("str", "id within the seed"),
-        "task_hash": ("str", "content hash: equal hash, equal task"),
-        "env": ("str", "environment"),
-        "instruction": ("str", "what the agent is told"),
-        "split": ("str", "train, validation or test"),
-        "level": ("str", "difficulty level; empty if the task has none"),
-        "threshold": ("float64", "reward from which on it is solved"),
-    },
-    "trajectories": {
-        "seed": ("int64", "seed of the run"),
-        "trajectory_id": ("str", "id within the seed"),
-        "task_id": ("str", "joins tasks"),
-        "env": ("str", "environment"),
-        "level": ("str", "of the task"),
-        "split": ("str", "of the task"),
-        "policy": ("str", "name of the teacher"),
-        "reward": ("float64", "R in [0, 1]"),
-        "solved": ("bool", "R reached the threshold"),
-        "length": ("int64", "T, number of actions"),
-        "invalid": ("int64", "actions not understood"),
-        "terminated": ("bool", "the environment ended it"),
-        "truncated": ("bool", "a limit ended it"),
-        "error": ("str", "fault that ended it; empty if none"),
-        "prompt_tokens": ("int64", "tokens read"),
-        "completion_tokens": ("int64", "tokens written"),
-        "cost_usd": ("float64", "dollars; nan if unknown"),
-    },
-    "steps": {
-        "seed": ("int64", "seed of the run"),
-        "trajectory_id": ("str", "joins trajectories"),
-        "task_id": ("str", "joins tasks"),
-        "t": ("int64", "index of the action, from 0"),
-        "actor": ("str", "teacher, student or human"),
-        "kind": ("str", "kind of action, see eeflib.analysis.actions"),
-        "action": ("str", "action handed to the environment"),
-        "thought": ("str", "reasoning before it"),
-        "observation": ("str", "text of s_t"),
-        "valid": ("bool", "understood by parser and environment"),
-        "reason": ("str", "why not valid"),
-        "reward": ("float64", "reward of this step"),
-        "score": ("float64", "running score; nan where there is none"),
-    },
-    "branches": {
-        **_WHERE,
-        "branch_id": ("str", "id within seed, method and iteration"),
-        "task_id": ("str", "joins tasks"),
-        "trajectory_id": ("str", "teacher trajectory of the state; nan for s0"),
-        "k": ("int64", "0 for s0, else the expert state's number"),
-        "t": ("int64", "teacher actions before the state"),
-        "attempt": ("int64", "rollout number at this state, from 0"),
-        "restored": ("bool", "the state was restored and verified"),
-        "mismatch": ("str", "why it was not"),
-        "fault": ("str", "fault of provider or environment that ended it; empty if none"),
-        "won": ("bool", "the student solved the task from here"),
-        "reward": ("float64", "R of the rollout; nan if not restored"),
-        "length": ("int64", "the student's own actions"),
-        "invalid": ("int64", "of them not understood"),
-    },
-    "states": {
-        **_WHERE,
-        "trajectory_id": ("str", "joins trajectories"),
-        "task_id": ("str", "joins tasks"),
-        "level": ("str", "of the task"),
-        "teacher_solved": ("bool", "whether the teacher's trajectory succeeded"),
-        "length": ("int64", "T of the teacher's trajectory"),
-        "k": ("int64", "0 for s0, else the expert state's number"),
-        "t": ("int64", "teacher actions before the state; -1 if untried"),
-        "n": ("int64", "student rollouts from here that no fault ended"),
-        "wins": ("int64", "of them solved"),
-        "p": ("float64", "wins / n; nan if n is 0"),
-        "low": ("float64", "Wilson interval of p"),
-        "high": ("float64", "Wilson interval of p"),
-        "status": ("str", "tried, unrestorable, faulted or untried"),
-    },
-    "samples": {
-        **_WHERE,
-        "sample_id": ("str", "id within seed, method and iteration"),
-        "task_id": ("str", "joins tasks"),
-        "kind": ("str", "positive, s0, recovery or all"),
-        "source": ("str", "id of the branch or trajectory it came from"),
-        "start": ("int64", "index of the important state"),
-        "length": ("int64", "actions in the sequence"),
-        "trained": ("int64", "of them trained"),
-        "trained_teacher": ("int64", "of the trained ones, the teacher's"),
-        "trained_kinds": ("str", "kinds of the trained actions in order, joined by |"),
-    },
-    "evaluations": {
-        **_WHERE,
-        "task_id": ("str", "joins tasks"),
-        "task_hash": ("str", "content hash of the task"),
-        "split": ("str", "of the task"),
-        "level": ("str", "of the task"),
-        "reward": ("float64", "R in [0, 1]"),
-        "solved": ("bool", "R reached the threshold, no error"),
-        "length": ("int64", "actions"),
-        "invalid": ("int64", "of them not understood"),
-        "error": ("str", "fault that ended it; empty if none"),
-    },
-}
-"""Frame -> column -> (dtype, meaning)."""
+_CHUNK = 20_000
+_kind = lru_cache(maxsize=100_000)(action_kind)
+
+
+def load(run: Run | str | Path) -> Frames:
+    """The frames of a run; nothing is read before it is asked for.
+
+    Raises:
+        DataError: there is no such folder.
+    """
+    return Frames(run if isinstance(run, Run) else Run(run))
+
+
+class Frames:
+    """The frames of one run, each read once; `run.problems` says what could not be read."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    @cached_property
+    def tasks(self) -> pd.DataFrame:
+        return self._tasks[0]
+
+    @cached_property
+    def trajectories(self) -> pd.DataFrame:
+        """The teacher's."""
+        return self._taught[0]
+
+    @cached_property
+    def steps(self) -> pd.DataFrame:
+        """Of the teacher's trajectories."""
+        return self._taught[1]
+
+    @cached_property
+    def rollouts(self) -> pd.DataFrame:
+        """The students' test episodes; columns as `trajectories`."""
+        return self._tested[0]
+
+    @cached_property
+    def rollout_steps(self) -> pd.DataFrame:
+        """Of the students' test episodes; columns as `steps`."""
+        return self._tested[1]
+
+    @cached_property
+    def branches(self) -> pd.DataFrame:
+        return branches(self.run)
+
+    @cached_property
+    def states(self) -> pd.DataFrame:
+        """Of every method and iteration that explored, see `summaries.pick_iteration`."""
+        return states(self.branches, self.trajectories)
+
+    @cached_property
+    def samples(self) -> pd.DataFrame:
+        return samples(self.run)
+
+    @cached_property
+    def evaluations(self) -> pd.DataFrame:
+        return evaluations(self.run.outcomes)
+
+    @cached_property
+    def failures(self) -> pd.DataFrame:
+        """Why the teacher's failed trajectories failed, see `eeflib.analysis.taxonomy`."""
+        return self._failures("teacher")
+
+    @cached_property
+    def rollout_failures(self) -> pd.DataFrame:
+        """Why the students' failed test episodes failed."""
+        return self._failures("students")
+
+    @cached_property
+    def _tasks(self) -> tuple[pd.DataFrame, _Known]:
+        return _read_tasks(self.run)
+
+    @cached_property
+    def _taught(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        return _read_episodes(self.run, "teacher", self._tasks[1])
+
+    @cached_property
+    def _tested(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        return _read_episodes(self.run, "students", self._tasks[1])
+
+    def _failures(self, who: Who) -> pd.DataFrame:
+        from eeflib.analysis import taxonomy
+
+        return taxonomy.failures(
+            taxonomy.Case(place.seed, place.method, place.iteration, episode, task)
+            for place, episode in episodes(self.run, who)
+            if not solved(episode)
+            for task in [self.run.task(place.seed, episode.task_id)]
+        )
 
 
 def tasks(run: Run) -> pd.DataFrame:
     """One row per task and seed."""
-    return _frame("tasks", (_task(seed, t) for seed, group in run.tasks.items() for t in group))
+    return _read_tasks(run)[0]
 
 
-def trajectories(run: Run) -> pd.DataFrame:
-    """One row per teacher trajectory."""
-    known = {(seed, t.id): t for seed, group in run.tasks.items() for t in group}
-    return _frame(
-        "trajectories",
-        (
-            _trajectory(seed, t, known.get((seed, t.task_id)))
-            for seed, group in run.trajectories.items()
-            for t in group
-        ),
-    )
+def trajectories(run: Run, who: Who = "teacher") -> pd.DataFrame:
+    """One row per trajectory: the teacher's, the students' test episodes, or both."""
+    known = _read_tasks(run)[1]
+    return _read_episodes(run, who, known, steps=False)[0]
 
 
-def steps(run: Run) -> pd.DataFrame:
-    """One row per action of a teacher trajectory."""
-    rows = (
-        {
-            "seed": seed,
-            "trajectory_id": trajectory.id,
-            "task_id": trajectory.task_id,
-            "t": t,
-            "actor": step.actor,
-            "kind": action_kind(step.action, trajectory.env, step.valid),
-            "action": step.action,
-            "thought": step.thought,
-            "observation": step.observation,
-            "valid": step.valid,
-            "reason": step.reason,
-            "reward": step.reward,
-            "score": step.score,
-        }
-        for seed, group in run.trajectories.items()
-        for trajectory in group
-        for t, step in enumerate(trajectory.steps)
-    )
-    return _frame("steps", rows)
+def steps(run: Run, who: Who = "teacher") -> pd.DataFrame:
+    """One row per action of a trajectory."""
+    return _read_episodes(run, who, {})[1]
 
 
 def branches(run: Run) -> pd.DataFrame:
     """One row per exploration rollout, or per state that could not be restored."""
-    return _frame("branches", (_branch(place, b) for place, b in run.branches()))
+    table = _Table("branches")
+    for place, b in rows.read(run, "branches.jsonl", rows.BRANCHES):
+        r = b.rollout
+        own = r.steps if r else ()
+        iteration = place.iteration if place.iteration >= 0 else b.iteration
+        table.add(
+            (
+                *place[:2],
+                iteration,
+                b.id,
+                b.task_id,
+                b.teacher_id,
+                b.k,
+                b.t,
+                b.attempt,
+                r is not None,
+                b.restore_mismatch,
+                r.error if r else "",
+                r is not None and solved(r),
+                r.reward if r else None,
+                len(own),
+                sum(not s.valid for s in own),
+                *_usage(own),
+            )
+        )
+    return table.frame()
 
 
 def samples(run: Run) -> pd.DataFrame:
     """One row per training sequence."""
-    return _frame("samples", (_sample(place, s) for place, s in run.samples()))
+    table = _Table("samples")
+    for place, s in rows.read(run, "samples.jsonl", rows.SAMPLES):
+        trained = [step for step, on in zip(s.steps, s.trained, strict=True) if on]
+        table.add(
+            (
+                *place[:2],
+                max(place.iteration, 0),
+                s.id,
+                s.task_id,
+                s.kind,
+                s.source,
+                s.start,
+                len(s.steps),
+                len(trained),
+                sum(step.actor == "teacher" for step in trained),
+                "|".join(_kind(x.action, s.env, x.valid) for x in trained),
+            )
+        )
+    return table.frame()
 
 
 def evaluations(outcomes: Iterable[Outcome]) -> pd.DataFrame:
     """One row per outcome."""
-    names = [c for c in COLUMNS["evaluations"] if c != "solved"]
-    rows = ({**{c: getattr(o, c) for c in names}, "solved": o.solved} for o in outcomes)
-    return _frame("evaluations", rows)
+    table = _Table("evaluations")
+    for o in outcomes:
+        table.add(tuple(getattr(o, name) for name in COLUMNS["evaluations"]))
+    return table.frame()
 
 
-def states(branches: pd.DataFrame, trajectories: pd.DataFrame) -> pd.DataFrame:
-    """One row per (seed, method, iteration, teacher trajectory, k), from the two frames.
+class _About(NamedTuple):
+    """What a trajectory's row repeats of its task."""
 
-    State k = 0 is the task's s0; its rollouts count for every teacher trajectory of the task. As in
-    `eeflib.outcomes`, a rollout that a fault ended is no try.
-    States between 0 and the last one explored that have no branch at all are `untried`.
-    """
-    place = ["seed", "method", "iteration"]
-    known = trajectories[["seed", "trajectory_id", "task_id", "level", "solved", "length"]]
-    known = known.rename(columns={"solved": "teacher_solved"})
-    branches = branches.assign(counted=branches["restored"] & (branches["fault"] == ""))
-    counts = {
-        "n": ("counted", "sum"),
-        "wins": ("won", "sum"),
-        "t": ("t", "first"),
-        "restored": ("restored", "any"),
-    }
-    initial = branches[branches["k"] == 0]
-    initial = initial.groupby([*place, "task_id", "k"], as_index=False).agg(**counts)
-    later = branches[branches["k"] > 0]
-    later = later.groupby([*place, "task_id", "trajectory_id", "k"], as_index=False).agg(**counts)
-    rows = pd.concat(
-        [
-            initial.merge(known, on=["seed", "task_id"]),
-            later.merge(known, on=["seed", "task_id", "trajectory_id"]),
-        ],
-        ignore_index=True,
-    )
-    rows["status"] = [
-        "tried" if n else "faulted" if restored else "unrestorable"
-        for n, restored in zip(rows["n"], rows["restored"], strict=True)
-    ]
-    rows = pd.concat([rows, _untried(rows, known, place)], ignore_index=True)
-    bounds = [wilson(int(w), int(n)) for w, n in zip(rows["wins"], rows["n"], strict=True)]
-    rows["p"] = rows["wins"].astype("float64") / rows["n"].astype("float64").where(rows["n"] > 0)
-    rows["low"] = [b[0] for b in bounds]
-    rows["high"] = [b[1] for b in bounds]
-    out = _typed("states", rows)
-    return out.sort_values([*place, "task_id", "trajectory_id", "k"], ignore_index=True)
+    level: str = ""
+    task_type: str = ""
+    split: str = ""
 
 
-def _untried(rows: pd.DataFrame, known: pd.DataFrame, place: list[str]) -> pd.DataFrame:
-    key = [*place, "trajectory_id"]
-    missing = []
-    for group, ks in rows.groupby(key)["k"]:
-        have = set(ks)
-        values = dict(zip(key, group, strict=True))
-        missing += [{**values, "k": k} for k in range(max(have)) if k not in have]
-    frame = pd.DataFrame(missing, columns=[*key, "k"])
-    if frame.empty:
-        return rows.iloc[:0]
-    frame = frame.assign(n=0, wins=0, t=-1, status="untried")
-    return frame.merge(known, on=["seed", "trajectory_id"])
+_Known = dict[tuple[int, str], _About]
 
 
-def _frame(name: str, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    return _typed(name, pd.DataFrame.from_records(list(rows), columns=list(COLUMNS[name])))
+def _read_tasks(run: Run) -> tuple[pd.DataFrame, _Known]:
+    table, known = _Table("tasks"), {}
+    for place, t in rows.read(run, "tasks.jsonl", rows.TASKS, resolve=False):
+        if place.method:
+            continue
+        about = _About(_note(t, "level"), _note(t, "task_type"), t.split)
+        known[place.seed, t.id] = about
+        what = content_hash([t.env, t.instruction, t.goal, t.settings, t.seed])
+        named = (place.seed, t.id, what, t.env, t.instruction, t.split)
+        table.add((*named, about.level, about.task_type, t.threshold))
+    return table.frame(), known
 
 
-def _typed(name: str, frame: pd.DataFrame) -> pd.DataFrame:
-    dtypes = {column: dtype for column, (dtype, _) in COLUMNS[name].items()}
-    return frame[list(dtypes)].astype(dtypes)
+def _note(task: Any, name: str) -> str:
+    """A task's key that is no field of it: beside the fields in a row, in `extra` in a record."""
+    value = getattr(task, name, None)
+    value = task.extra.get(name) if value is None else value
+    return "" if value is None else str(value)
 
 
-def _task(seed: int, task: Task) -> dict[str, Any]:
-    return {
-        "seed": seed,
-        "task_id": task.id,
-        "task_hash": task.content_hash,
-        "env": task.env,
-        "instruction": task.instruction,
-        "split": task.split,
-        "level": str(task.extra.get("level", "")),
-        "threshold": task.threshold,
-    }
+def episodes(run: Run, who: Who = "all") -> Iterator[tuple[Place, Any]]:
+    """The episodes as rows with the attributes of a `Trajectory`, streamed."""
+    if who != "students":
+        for place, row in rows.read(run, "trajectories.jsonl", rows.EPISODES, resolve=False):
+            if not place.method:  # a method's folder may hold rollouts of its own
+                yield Place(place.seed, TEACHER, 0), row
+    if who != "teacher":
+        for place, row in rows.read(run, "test_rollouts.jsonl", rows.EPISODES):
+            yield place._replace(iteration=max(place.iteration, 0)), row
 
 
-def _trajectory(seed: int, t: Trajectory, task: Task | None) -> dict[str, Any]:
-    usage = t.usage
-    return {
-        "seed": seed,
-        "trajectory_id": t.id,
-        "task_id": t.task_id,
-        "env": t.env,
-        "level": str(task.extra.get("level", "")) if task else "",
-        "split": task.split if task else "",
-        "policy": t.policy,
-        "reward": t.reward,
-        "solved": t.solved,
-        "length": t.length,
-        "invalid": sum(not s.valid for s in t.steps),
-        "terminated": t.terminated,
-        "truncated": t.truncated,
-        "error": t.error,
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "cost_usd": usage.cost_usd,
-    }
+def _read_episodes(
+    run: Run, who: Who, known: _Known, *, steps: bool = True
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    table, moves = _Table("trajectories"), _Table("steps")
+    nothing = _About()
+    for (seed, method, iteration), e in episodes(run, who):
+        about = known.get((seed, e.task_id), nothing)
+        table.add(
+            (
+                seed,
+                e.id,
+                e.task_id,
+                method,
+                iteration,
+                e.env,
+                *about,
+                e.policy,
+                e.reward,
+                solved(e),
+                len(e.steps),
+                sum(not s.valid for s in e.steps),
+                e.terminated,
+                e.truncated,
+                e.error,
+                *_usage(e.steps),
+            )
+        )
+        for t, s in enumerate(e.steps if steps else ()):
+            kind = _kind(s.action, e.env, s.valid)
+            named = (seed, e.id, e.task_id, method, iteration, t, s.actor, kind, s.action)
+            moves.add((*named, s.thought, s.observation, s.valid, s.reason, s.reward, s.score))
+    return table.frame(), moves.frame()
 
 
-def _branch(place: Place, b: Branch) -> dict[str, Any]:
-    steps = b.rollout.steps if b.rollout else ()
-    return {
-        **place._asdict(),
-        "branch_id": b.id,
-        "task_id": b.task_id,
-        "trajectory_id": b.teacher_id,
-        "k": b.k,
-        "t": b.t,
-        "attempt": b.attempt,
-        "restored": b.restored,
-        "mismatch": b.restore_mismatch,
-        "fault": b.rollout.error if b.rollout else "",
-        "won": b.won,
-        "reward": b.rollout.reward if b.rollout else None,
-        "length": len(steps),
-        "invalid": sum(not s.valid for s in steps),
-    }
+def solved(episode: Any) -> bool:
+    """As `Trajectory.solved`, also for a row."""
+    return not episode.error and episode.reward >= episode.threshold - 1e-9
 
 
-def _sample(place: Place, s: Sample) -> dict[str, Any]:
-    trained = [step for step, on in zip(s.steps, s.trained, strict=False) if on]
-    return {
-        **place._asdict(),
-        "sample_id": s.id,
-        "task_id": s.task_id,
-        "kind": s.kind,
-        "source": s.source,
-        "start": s.start,
-        "length": len(s.steps),
-        "trained": len(trained),
-        "trained_teacher": sum(step.actor == "teacher" for step in trained),
-        "trained_kinds": "|".join(action_kind(x.action, s.env, x.valid) for x in trained),
-    }
+def _usage(steps: Sequence[Any]) -> tuple[int, int, float | None]:
+    used = [s.usage for s in steps if s.usage is not None]
+    known = [u.cost_usd for u in used if u.cost_usd is not None]
+    read, written = sum(u.prompt_tokens for u in used), sum(u.completion_tokens for u in used)
+    return read, written, sum(known) if known else None
+
+
+def _array(values: list[Any], dtype: Any) -> Any:
+    return pd.array(values, dtype=dtype)
+
+
+class _Table:
+    """Rows in the order of `COLUMNS`, turned into columns a chunk at a time to save memory."""
+
+    def __init__(self, name: str) -> None:
+        self.types = {column: dtype for column, (dtype, _) in COLUMNS[name].items()}
+        self.rows: list[tuple[Any, ...]] = []
+        self.parts: list[pd.DataFrame] = []
+
+    def add(self, row: tuple[Any, ...]) -> None:
+        self.rows.append(row)
+        if len(self.rows) == _CHUNK:
+            self._flush()
+
+    def _flush(self) -> None:
+        columns = zip(*self.rows, strict=True) if self.rows else [()] * len(self.types)
+        # Lists, not tuples: pandas turns a tuple of strings into an array of the longest's width.
+        pairs = zip(self.types.items(), columns, strict=True)
+        arrays = {name: _array(list(values), dtype) for (name, dtype), values in pairs}
+        self.parts.append(pd.DataFrame(arrays))
+        self.rows = []
+
+    def frame(self) -> pd.DataFrame:
+        if self.rows or not self.parts:
+            self._flush()
+        return self.parts[0] if len(self.parts) == 1 else pd.concat(self.parts, ignore_index=True)

@@ -3,6 +3,7 @@
 Owns the layout of a run folder as seen by a reader, and tolerant reading: a line that cannot be
 read is noted in `Run.problems` with file and line, and skipped. Changes nothing, and knows nothing
 about what the records mean. Large files (branches, samples) are streamed, never held whole.
+Frames of large runs are read by `eeflib.analysis.frames_read`, which needs no records.
 """
 
 from __future__ import annotations
@@ -17,12 +18,21 @@ from typing import Any, NamedTuple, TypeVar
 from eeflib.errors import DataError
 from eeflib.evaluate import Outcome, outcomes_from
 from eeflib.jsonl import ReadReport, read_objects
-from eeflib.records import Branch, Record, Sample, Task, Trajectory
+from eeflib.records import SCHEMA_VERSION, Branch, Record, Sample, Task, Trajectory
 
 __all__ = ["TEACHER", "Place", "Run"]
 
 TEACHER = "teacher"
 """Method name of the teacher's own outcomes."""
+
+_EXPECTED = {
+    "tasks.jsonl": "tasks: levels, goals and splits are unknown",
+    "trajectories.jsonl": "the teacher's trajectories: nothing can be said about how it fails",
+    "branches.jsonl": "exploration: no state is known to be recoverable",
+    "samples.jsonl": "training samples: what was trained on is unknown",
+    "evaluations.jsonl": "evaluations: no method has a result",
+    "test_rollouts.jsonl": "the students' test episodes: only their results are known",
+}
 
 R = TypeVar("R", bound=Record)
 
@@ -65,6 +75,19 @@ class Run:
         """What could not be read so far, one line each."""
         return list(self._problems)
 
+    @property
+    def missing(self) -> list[str]:
+        """Which kinds of files are nowhere in the run, and what cannot be said without them."""
+        return [f"no {n}, so no {what}" for n, what in _EXPECTED.items() if not self.has(n)]
+
+    def has(self, name: str) -> bool:
+        """Whether a file `name` belongs to this run, at any place in it."""
+        return bool(self.files(name, resolve=False))
+
+    def note(self, problem: str) -> None:
+        """Add a line to `problems`, once."""
+        self._problems[problem] = None
+
     @cached_property
     def manifest(self) -> dict[str, Any]:
         return self._json("manifest.json")
@@ -94,7 +117,7 @@ class Run:
     def outcomes(self) -> list[Outcome]:
         """Every evaluation of every method, seed and iteration."""
         return [
-            o for path, _ in self._files("evaluations.jsonl") for o in self._records(path, Outcome)
+            o for path, _ in self.files("evaluations.jsonl") for o in self._records(path, Outcome)
         ]
 
     @cached_property
@@ -110,9 +133,23 @@ class Run:
             out += outcomes_from(trajectories, tasks.values(), TEACHER, seed, 0)
         return out
 
+    @cached_property
+    def _by_id(self) -> dict[tuple[int, str], Task]:
+        return {(seed, t.id): t for seed, group in self.tasks.items() for t in group}
+
+    def task(self, seed: int, task_id: str) -> Task | None:
+        """The task `task_id` of a seed; None if it is not recorded."""
+        return self._by_id.get((seed, task_id))
+
+    def rollouts(self) -> Iterator[tuple[Place, Trajectory]]:
+        """Every test episode of every student, streamed."""
+        for path, place in self.files("test_rollouts.jsonl"):
+            for rollout in self._records(path, Trajectory):
+                yield place._replace(iteration=max(place.iteration, 0)), rollout
+
     def branches(self) -> Iterator[tuple[Place, Branch]]:
         """Every exploration rollout, streamed."""
-        for path, place in self._files("branches.jsonl"):
+        for path, place in self.files("branches.jsonl"):
             for branch in self._records(path, Branch):
                 if place.iteration < 0:
                     yield place._replace(iteration=branch.iteration), branch
@@ -121,7 +158,7 @@ class Run:
 
     def samples(self) -> Iterator[tuple[Place, Sample]]:
         """Every training sequence, streamed."""
-        for path, place in self._files("samples.jsonl"):
+        for path, place in self.files("samples.jsonl"):
             for sample in self._records(path, Sample):
                 yield place._replace(iteration=max(place.iteration, 0)), sample
 
@@ -135,7 +172,7 @@ class Run:
 
     def phases(self, phase: str) -> Iterator[tuple[Place, dict[str, Any]]]:
         """What the finished phase `phase` (`select`, `train`, ...) of each iteration noted."""
-        for path, place in self._files("phases"):
+        for path, place in self.files("phases"):
             data = self._json(str((path / f"{phase}.json").relative_to(self.path)))
             if isinstance(data.get("summary"), dict):
                 yield place, data["summary"]
@@ -144,13 +181,18 @@ class Run:
     def method_names(self) -> dict[str, str]:
         """Folder name -> method name, as its outcomes spell it."""
         names = {}
-        for path, place in self._files("evaluations.jsonl", resolve=False):
+        for path, place in self.files("evaluations.jsonl", resolve=False):
             first = next(self._records(path, Outcome), None)
             if first is not None and place.method:
                 names[place.method] = first.method
         return names
 
-    def _files(self, name: str, resolve: bool = True) -> list[tuple[Path, Place]]:
+    def files(self, name: str, resolve: bool = True) -> list[tuple[Path, Place]]:
+        """The files `name` of this run with their places, in order; -1: the path does not say.
+
+        Args:
+            resolve: name methods as their outcomes spell them, not as their folders do.
+        """
         default = _list(self.manifest.get("seeds")) or [self.manifest.get("seed", 0)]
         out = []
         for path in self.path.rglob(name):
@@ -167,7 +209,7 @@ class Run:
 
     def _by_seed(self, name: str, cls: type[R]) -> dict[int, list[R]]:
         out: dict[int, list[R]] = {}
-        for path, place in self._files(name, resolve=False):
+        for path, place in self.files(name, resolve=False):
             if not place.method:  # a method's folder may hold rollouts of its own
                 out.setdefault(place.seed, []).extend(self._records(path, cls))
         return out
@@ -176,26 +218,36 @@ class Run:
         report = ReadReport()
         for number, data in read_objects(path, report):
             try:
-                record = cls.from_dict(_encodable(data))
+                record = cls.from_dict(encodable(data))
             except DataError as exc:
                 report.skip(path, number, str(exc)[:200])
             else:
+                report.newer += data.get("schema", 1) > SCHEMA_VERSION
                 yield record
+        self.note_report(path, report)
+
+    def note_report(self, path: Path, report: ReadReport) -> None:
+        """Add what reading `path` met to `problems`."""
+        where = path.relative_to(self.path)
         for skipped in report.skipped:
-            where = skipped.file.relative_to(self.path)
-            self._problems[f"{where}:{skipped.line}: skipped, {skipped.reason}"] = None
+            self.note(f"{where}:{skipped.line}: skipped, {skipped.reason}")
+        if report.newer:
+            self.note(
+                f"{where}: {report.newer} records of a newer version of eeflib, read as far as "
+                "this one knows them: upgrade eeflib to read them in full"
+            )
 
     def _json(self, name: str) -> dict[str, Any]:
         path = self.path / name
         if not path.is_file():
             return {}
         try:
-            data = _encodable(json.loads(path.read_bytes()))
+            data = encodable(json.loads(path.read_bytes()))
         except ValueError as exc:
-            self._problems[f"{name}: not readable, {str(exc)[:200]}"] = None
+            self.note(f"{name}: not readable, {str(exc)[:200]}")
             return {}
         if not isinstance(data, dict):
-            self._problems[f"{name}: holds a {type(data).__name__}, not an object"] = None
+            self.note(f"{name}: holds a {type(data).__name__}, not an object")
             return {}
         return data
 
@@ -215,13 +267,13 @@ def _place(folders: Sequence[str]) -> Place | None:
     return Place(seed, rest[0] if rest else "", iteration)
 
 
-def _encodable(value: Any) -> Any:
+def encodable(value: Any) -> Any:
     """Half a surrogate pair is legal in JSON text, but no data frame and no page can hold it."""
     if isinstance(value, str):
         return value if value.isascii() else _LONE_SURROGATE.sub("\ufffd", value)
     if isinstance(value, dict):
-        return {_encodable(k): _encodable(v) for k, v in value.items()}
-    return [_encodable(v) for v in value] if isinstance(value, list) else value
+        return {encodable(k): encodable(v) for k, v in value.items()}
+    return [encodable(v) for v in value] if isinstance(value, list) else value
 
 
 def _list(value: Any) -> list[Any]:

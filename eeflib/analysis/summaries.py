@@ -7,6 +7,7 @@ cannot disagree. Knows nothing about how a table is drawn.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pandas as pd
 
@@ -137,18 +138,19 @@ def recovery_map(states: pd.DataFrame, rows: int | None = 40) -> pd.DataFrame:
     failed = states[~states["teacher_solved"]]
     width = int(failed["k"].max()) + 1 if len(failed) else 0
     names = [f"s{k}" for k in range(width)]
-    out = []
-    for key, group in failed.groupby(keys):
-        cells = dict.fromkeys(names, "")
-        last = -1
-        for k, n, wins, status in zip(
-            group["k"], group["n"], group["wins"], group["status"], strict=True
-        ):
-            cells[f"s{k}"] = f"{wins}/{n}" if n else status
-            last = max(last, k) if wins else last
-        out.append({**dict(zip(keys, key, strict=True)), "last": last, **cells})
-    frame = pd.DataFrame(out, columns=[*keys, "last", *names])
-    frame = frame.sort_values(["last", "seed", "task_id"], ascending=[False, True, True])
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    columns = (failed[c] for c in (*keys, "k", "n", "wins", "status"))
+    for *key, k, n, wins, status in zip(*columns, strict=True):
+        row = found.get(tuple(key))
+        if row is None:
+            row = {**dict(zip(keys, key, strict=True)), "last": -1, **dict.fromkeys(names, "")}
+            found[tuple(key)] = row
+        row[f"s{k}"] = f"{wins}/{n}" if n else status
+        if wins:
+            row["last"] = max(row["last"], k)
+    frame = pd.DataFrame(list(found.values()), columns=[*keys, "last", *names])
+    order = ["last", "seed", "task_id", "trajectory_id"]
+    frame = frame.sort_values(order, ascending=[False, True, True, True])
     return frame.head(rows).reset_index(drop=True) if rows else frame.reset_index(drop=True)
 
 

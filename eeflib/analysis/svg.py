@@ -1,8 +1,9 @@
 """Charts as inline SVG: small, sharp in print, no script, follow the page's light or dark mode.
 
-Owns two charts, lines with bands and intervals in a row. Colours are CSS variables that the page
-defines (`--ink`, `--grid`, `--s-NAME`), so one drawing serves both modes; every number is also in
-a `<title>`, shown on hover and read aloud. Knows nothing about runs or methods.
+Owns two charts, lines with bands and intervals in a row; bars are in `svg_bars`. Colours are CSS
+variables that the page defines (`--ink`, `--grid`), or have a value for either mode, so one drawing
+serves both; every number is also in a `<title>`, shown on hover and read aloud. Knows nothing about
+runs or methods.
 """
 
 from __future__ import annotations
@@ -13,7 +14,16 @@ from dataclasses import dataclass
 
 from eeflib.analysis.markup import escape
 
-__all__ = ["Point", "Row", "Series", "interval_chart", "interval_strip", "line_chart"]
+__all__ = [
+    "Point",
+    "Row",
+    "Series",
+    "drawing",
+    "interval_chart",
+    "interval_strip",
+    "line_chart",
+    "marker",
+]
 
 Scale = Callable[[float], float]
 
@@ -69,6 +79,7 @@ def line_chart(
     label: str,
     end_values: bool = True,
     height: int = 360,
+    mark: tuple[float, str] | None = None,
 ) -> str:
     """Lines with 95 % bands over whole-numbered x; y is a share, drawn in per cent.
 
@@ -79,8 +90,9 @@ def line_chart(
         y_label: above the y axis.
         label: the picture in words, for those who cannot see it.
         end_values: put the last value beside a line's name.
+        mark: an x to mark by an upright line, and what it means.
     """
-    width, left, top, bottom = 872, 50, 34, 48
+    width, left, top, bottom = 872, 50, 34 if mark is None else 52, 48
     right = 50 + 7.4 * max((min(len(s.name), 24) + 4 for s in series), default=0)
     xs = sorted({p.x for s in series for p in s.points}) or [0.0]
     span = max(xs[-1] - xs[0], 1.0)
@@ -102,33 +114,47 @@ def line_chart(
         )
     parts += [
         f'<text x="{px(x):.1f}" y="{height - bottom + 20}" text-anchor="middle">{x:g}</text>'
-        for x in xs
+        for x in xs[:: -(-len(xs) // 14)]
     ]
+    if mark is not None:
+        x, ground = px(min(max(mark[0], xs[0]), xs[-1])), height - bottom
+        late = x > (left + width - right) / 2  # the words go where there is room
+        parts.append(
+            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{ground}" class="mark"/>'
+            f'<text x="{x:.1f}" y="{top - 6}" class="marked" '
+            f'text-anchor="{"end" if late else "start"}">{escape(mark[1])}</text>'
+        )
     middle = (left + width - right) / 2
     parts.append(
         f'<text x="{middle}" y="{height - 8}" text-anchor="middle">{escape(x_label)}</text>'
     )
-    parts.append(f'<text x="{left - 34}" y="{top - 16}" class="axis">{escape(y_label)}</text>')
+    parts.append(f'<text x="{left - 34}" y="18" class="axis">{escape(y_label)}</text>')
     for s in series:
         parts.append(_band(s, px, py, left, width - right))
     for s in series:
         parts.append(_line(s, px, py))
     ends = _end_labels(series, py, width - right + 12, top + 8, height - bottom, end_values)
     parts.append(ends)
-    return _svg(parts, width, height, label)
+    return drawing(parts, width, height, label)
 
 
-def interval_chart(rows: Sequence[Row], *, x_label: str, label: str) -> str:
+def interval_chart(
+    rows: Sequence[Row], *, x_label: str, label: str, share: bool = True, step: int = 40
+) -> str:
     """Per row the values of the seeds as dots, their mean and its interval; zero is marked.
 
-    Values are differences of shares, drawn in percentage points.
+    Args:
+        share: values are differences of shares, drawn in percentage points; else as they are.
+        step: height of a row.
     """
-    width, right, step, top = 872, 130, 40, 12
+    width, right, top = 872, 130, 12
     left = 24 + 7.4 * max((len(r.name) for r in rows), default=0)
     height = top + step * len(rows) + 52
     values = [v for r in rows for v in (*r.dots, r.low, r.high, 0.0) if math.isfinite(v)] or [0.0]
-    unit = _tick_size(max(values) - min(values) or 0.1)
+    unit = _tick_size(max(values) - min(values) or 0.1, coarse=not share)
     low, high = math.floor(min(values) / unit) * unit, math.ceil(max(values) / unit) * unit
+    scale = 100 if share else 1
+    digits = 0 if unit * scale >= 1 else 2
     high = high if high > low else low + unit
 
     def px(x: float) -> float:
@@ -142,7 +168,7 @@ def interval_chart(rows: Sequence[Row], *, x_label: str, label: str) -> str:
         parts.append(
             f'<line x1="{px(x):.1f}" x2="{px(x):.1f}" y1="{top}" y2="{base}" '
             f'class="{"zero" if zero else "grid"}"/><text x="{px(x):.1f}" y="{base + 18}" '
-            f'text-anchor="middle">{"0" if zero else _signed(x, 0)}</text>'
+            f'text-anchor="middle">{"0" if zero else _signed(x * scale, digits)}</text>'
         )
     parts.append(
         f'<text x="{(left + width - right) / 2}" y="{base + 40}" text-anchor="middle">'
@@ -157,12 +183,12 @@ def interval_chart(rows: Sequence[Row], *, x_label: str, label: str) -> str:
             f'y2="{y:.1f}" class="whisker"/>'
         )
         parts += [f'<circle cx="{px(d):.1f}" cy="{y:.1f}" r="3.5" class="seed"/>' for d in row.dots]
-        parts.append(f"{_marker('diamond', px(row.value), y, 6.5)}</g>")
+        parts.append(f"{marker('diamond', px(row.value), y, 6.5)}</g>")
         parts.append(
             f'<text x="{width - right + 14}" y="{y + 4:.1f}" class="name">'
-            f"{_signed(row.value, 1)} points</text>"
+            f"{_signed(row.value * scale, 1 if share else 2)}{' points' if share else ''}</text>"
         )
-    return _svg(parts, width, height, label)
+    return drawing(parts, width, height, label)
 
 
 def interval_strip(value: float, low: float, high: float, colour: str) -> str:
@@ -204,7 +230,7 @@ def _line(s: Series, px: Scale, py: Scale) -> str:
         if len(s.points) == 1 and s.band:  # longer series have a band
             ends = f'y1="{py(p.low):.1f}" y2="{py(p.high):.1f}"'
             out.append(f'<line x1="{x:.1f}" x2="{x:.1f}" {ends} class="whisker"/>')
-        mark = _marker(s.marker, x, py(p.y), 5)
+        mark = marker(s.marker, x, py(p.y), 5)
         out.append(f"<g>{mark}<title>{escape(p.note)}</title></g>")
     return "".join([*out, "</g>"])
 
@@ -222,14 +248,15 @@ def _end_labels(
     for i in range(len(ys)):  # too low at the end: push up again, as far as needed
         ys[i] = min(ys[i], bottom - gap * (len(ys) - 1 - i))
     return "".join(
-        f'<g style="--c:{s.colour}">{_marker(s.marker, x + 5, y, 5)}'
+        f'<g style="--c:{s.colour}">{marker(s.marker, x + 5, y, 5)}'
         f'<text x="{x + 16:.1f}" y="{y + 4:.1f}" class="end">{escape(s.name, 24)}'
         f"{f' {s.points[-1].y * 100:.0f}%' if values else ''}</text></g>"
         for s, y in zip(named, ys, strict=True)
     )
 
 
-def _marker(kind: str, x: float, y: float, r: float) -> str:
+def marker(kind: str, x: float, y: float, r: float) -> str:
+    """A marker around (x, y) in the colour `--c`; `kind` as in `palette.Look.marker`."""
     corners = {
         "square": [(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)],
         "diamond": [(0, -1.25), (1.25, 0), (0, 1.25), (-1.25, 0)],
@@ -250,12 +277,14 @@ def _marker(kind: str, x: float, y: float, r: float) -> str:
     return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{r}" class="dot"/>'
 
 
-def _signed(share: float, digits: int) -> str:
-    return f"{share * 100:+.{digits}f}".replace("-", "\u2212")
+def _signed(value: float, digits: int) -> str:
+    return f"{value:+.{digits}f}".replace("-", "\u2212")
 
 
-def _tick_size(span: float) -> float:
-    return next((u for u in (0.01, 0.02, 0.05, 0.1, 0.2) if span / u <= 9), 0.5)
+def _tick_size(span: float, coarse: bool = False) -> float:
+    small = (0.01, 0.02, 0.05, 0.1, 0.2)
+    large = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if coarse else ()
+    return next((u for u in (*small, *large) if span / u <= 9), 2000.0 if coarse else 0.5)
 
 
 def _ceiling(peak: float) -> float:
@@ -268,7 +297,8 @@ def _ticks(peak: float) -> list[float]:
     return [i * unit for i in range(int(peak / unit + 1e-9) + 1)]
 
 
-def _svg(parts: Sequence[str], width: int, height: int, label: str) -> str:
+def drawing(parts: Sequence[str], width: int, height: int, label: str) -> str:
+    """The `<svg>` around ready parts; `label` is the picture in words."""
     return (
         f'<div class="scroll"><svg class="chart" viewBox="0 0 {width} {height}" role="img" '
         f'aria-label="{escape(label)}">{"".join(parts)}</svg></div>'

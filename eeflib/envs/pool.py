@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from eeflib.envs.base import TextEnv
 from eeflib.envs.restore_report import RestoreReport
@@ -44,8 +44,11 @@ class EnvPool:
     Three optional attributes of an environment matter here:
 
     - `max_parallel`: how many may be in use at once; None: any number.
-    - `own_process`: its work is done in a process of its own, so that threads make several work at
-      the same time; then there may be one per core, see `width`.
+    - `own_process`: its work is done in a process outside of ours, which may die for no reason of
+      the episode's: an episode that is lost with it is run again.
+    - `in_threads`: whether threads make several of these work at the same time; then there may be
+      one per core, see `width`. Not where many share one process and a step is quick. Not given:
+      as `own_process`.
     - `restores`: a `RestoreReport`.
     """
 
@@ -55,7 +58,7 @@ class EnvPool:
         self._building = threading.Lock()
         self._threads: ThreadPoolExecutor | None = None
         self._past = RestoreReport()
-        self._own_process: bool | None = None
+        self._traits: dict[str, Any] = {}
         self.redone = 0
         """Episodes that were run again because their simulator died."""
 
@@ -75,14 +78,24 @@ class EnvPool:
     @property
     def max_parallel(self) -> int | None:
         """How many such environments may be in use at once (`env.max_parallel`); None: any."""
-        return getattr(self.get(0), "max_parallel", None)
+        most: int | None = self._trait("max_parallel", None)
+        return most
 
     @property
     def own_process(self) -> bool:
-        """The environments work in processes of their own, which may die and be replaced."""
-        if self._own_process is None:
-            self._own_process = bool(getattr(self.get(0), "own_process", False))
-        return self._own_process
+        """The environments work in processes outside of ours, which may die and be replaced."""
+        return bool(self._trait("own_process", False))
+
+    @property
+    def in_threads(self) -> bool:
+        """Threads make several of the environments work at the same time."""
+        return bool(self._trait("in_threads", self.own_process))
+
+    def _trait(self, name: str, default: Any) -> Any:
+        # kept: the first environment may be broken by now, and asking would build another
+        if name not in self._traits:
+            self._traits[name] = getattr(self.get(0), name, default)
+        return self._traits[name]
 
     @property
     def restores(self) -> RestoreReport:
@@ -92,12 +105,12 @@ class EnvPool:
     def width(self, episodes: int, batch_size: int, *, independent: bool) -> int:
         """How many environments to use at once for `episodes`.
 
-        Where replies do not depend on the batch (`independent`), environments with processes of
-        their own are spread over the cores: it changes no result. For other policies only what
+        Where replies do not depend on the batch (`independent`), environments that work in threads
+        are spread over the cores: it changes no result. For other policies only what
         `max_parallel` says counts, so that results do not depend on the machine.
         """
         most = min(batch_size, self.max_parallel or batch_size)
-        if not (independent and self.own_process):
+        if not (independent and self.in_threads):
             return most
         wanted = min(batch_size, usable_cores(), episodes // _EPISODES_PER_SIMULATOR)
         for i in range(1, wanted):
@@ -113,7 +126,7 @@ class EnvPool:
 
         Returns when all are done, also if one raised.
         """
-        if len(items) < 2 or not self.own_process:
+        if len(items) < 2 or not self.in_threads:
             return [call(item) for item in items]
         if self._threads is None:
             self._threads = ThreadPoolExecutor(usable_cores(), "env")

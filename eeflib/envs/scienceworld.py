@@ -13,7 +13,7 @@ from pathlib import Path
 
 from eeflib.envs.base import Observation
 from eeflib.envs.scienceworld_gold import GoldPaths
-from eeflib.envs.scienceworld_jvm import Simulator
+from eeflib.envs.scienceworld_jvm import ASIDES, Simulator, Turn
 from eeflib.envs.scienceworld_tasks import (
     CHEAP_TASKS,
     DEFAULT_MAX_STEPS,
@@ -22,6 +22,7 @@ from eeflib.envs.scienceworld_tasks import (
     make_task,
     scienceworld_tasks,
 )
+from eeflib.envs.scienceworld_wiring import Wiring
 from eeflib.envs.simulated import SimulatedEnv, Standing
 from eeflib.errors import EnvironmentFault
 from eeflib.records import Task, content_hash
@@ -53,7 +54,8 @@ class ScienceWorldEnv(SimulatedEnv):
     `info` holds `score, raw_score, best_score, won, valid, state_key, actions`, and `reason` if
     not valid. `best_score` is the highest score of the episode so far, which ETO reports as its
     reward; here it is never the reward.
-    `state_key` is a hash of what is visible (room, inventory, score), without the clock.
+    `state_key` is a hash of what is visible (room, inventory, score) and of what was connected to
+    what by wires, which no look tells; without the clock.
 
     A child process must make its own environment; two threads must not use one at the same time.
 
@@ -86,6 +88,8 @@ class ScienceWorldEnv(SimulatedEnv):
         self._gold = GoldPaths(None if gold_file is None else Path(gold_file))
         self._simulator: Simulator | None = None
         self._menu = False
+        self._wiring = Wiring()
+        self._turn: Turn | None = None
 
     # ---- the protocol
 
@@ -102,11 +106,16 @@ class ScienceWorldEnv(SimulatedEnv):
             spec = TaskSpec.read(task, self.max_steps)
             simulator = self.simulator
             spec.check(simulator.task_sizes, f"task {task.id!r}")
-            text = simulator.load(spec.name, spec.variation, spec.simplification_text)
-            return self._begin(text, spec.max_steps)
+            self._turn = simulator.load(spec.name, spec.variation, spec.simplification_text)
+            return self._begin(self._turn.text, spec.max_steps)
 
     def valid_actions(self) -> list[str]:
-        """Admissible actions, sorted: 20-80 ms, up to 1500 of them; the numbers in a menu."""
+        """Admissible actions, sorted: 20-80 ms, up to 1500 of them; the numbers in a menu.
+
+        As the simulator lists them: it names things in closed containers and under another name
+        than its parser takes. Of 750 drawn at random in 30 states of ten task types 87 were not
+        understood: none in 17 of the states, 13 of 25 in the worst.
+        """
         with self._alone:
             if not self._keys or self._ended:
                 return []
@@ -189,12 +198,17 @@ class ScienceWorldEnv(SimulatedEnv):
     def _end_episode(self) -> None:
         super()._end_episode()
         self._menu = False
+        self._wiring = Wiring()
+        self._turn = None
 
     def _act(self, action: str) -> tuple[str, str]:
         sent, reason = self._sendable(action)
         if reason:
             return _NOT_UNDERSTOOD, reason
-        text = str(self.simulator.call("step", sent))
+        self._turn = self.simulator.act(sent)
+        text = self._turn.text
+        if sent.lower() in ASIDES:
+            return text, ""
         if text.startswith(_NOT_UNDERSTOOD):
             reason = "not an action that the simulator understands here"
         elif self._menu and text.startswith(_CANCELLED):
@@ -202,13 +216,16 @@ class ScienceWorldEnv(SimulatedEnv):
         elif text.startswith(_AMBIGUOUS) and not text.startswith(_MENU):
             reason = "the action is ambiguous"
         self._menu = text.startswith(_MENU)
+        self._wiring.heard(text)
         return text, reason
 
     def _standing(self) -> Standing:
-        raw = float(self.simulator.call("getScore"))
-        over = raw < 0 or bool(self.simulator.call("getCompleted"))
+        assert self._turn is not None, "there is a standing in an episode only"
+        _, raw, completed = self._turn
         seen = [str(self.simulator.call(m)) for m in ("freeActionLook", "freeActionInventory")]
-        return Standing(raw, over, content_hash([*seen, raw, self._menu]))
+        return Standing(
+            raw, raw < 0 or completed, content_hash([*seen, raw, self._menu, *self._wiring.lines])
+        )
 
     def _unrestorable(self, expected: str | None) -> str:
         # the next action would be swallowed unless it is a number

@@ -32,12 +32,12 @@ class GoldPaths:
             EnvironmentFault: the path does not end in a score of 1.0 (120 of 120 tried did).
         """
         uncut = simulator.gold(*_key(spec))
-        simulator.load(*_key(spec))
+        turn = simulator.load(*_key(spec))
         actions: list[str] = []
-        while uncut[len(actions) :] and not simulator.call("getCompleted"):
+        while uncut[len(actions) :] and not turn.completed:
             actions.append(uncut[len(actions)])
-            simulator.call("step", actions[-1])
-        if not simulator.call("getCompleted") or simulator.call("getScore") < 1.0:
+            turn = simulator.act(actions[-1])
+        if not turn.completed or turn.raw_score < 1.0:
             raise EnvironmentFault(
                 f"the gold path of {spec.name}, variation {spec.variation}, does not solve it; "
                 "leave the task out"

@@ -6,14 +6,32 @@ nothing about tasks as records or episodes.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from types import SimpleNamespace
+from typing import Any, Literal, NamedTuple
 
 from eeflib.envs.jvm import JavaSimulator, import_stock
 from eeflib.errors import EnvironmentFault
 
-__all__ = ["Simulator"]
+__all__ = ["ASIDES", "Simulator", "Turn"]
 
 Split = Literal["train", "dev", "test"]
+
+ASIDES = frozenset(("help", "objects", "task"))
+"""Words that the outer interface answers by itself: the world does not take notice."""
+
+_NO_ANSWER = (  # what the outer interface says where the inner one says nothing
+    "Unknown action.  Type 'help' for a list of actions, and 'objects' for a list of possible "
+    "object referents. "
+)
+
+
+class Turn(NamedTuple):
+    """What one action gave."""
+
+    text: str
+    raw_score: float
+    """1.0 is solved, below 0 is failed."""
+    completed: bool
 
 
 class Simulator(JavaSimulator):
@@ -37,6 +55,10 @@ class Simulator(JavaSimulator):
         super().__init__(stock_class, arguments, deterministic=deterministic)
         self._sizes: dict[str, int] | None = None
         self._splits: dict[tuple[str, Split], tuple[int, ...]] = {}
+        self._agent: Any = None
+        self._last = Turn("", 0.0, False)
+        # py4j asks the JVM about a static method at each mention
+        self._static = SimpleNamespace(text=self.stock._gateway.jvm.java.util.Objects.toString)
 
     @property
     def task_sizes(self) -> dict[str, int]:
@@ -55,8 +77,9 @@ class Simulator(JavaSimulator):
                 self._splits[name, each] = tuple(int(v) for v in numbers)
         return self._splits[name, split]
 
-    def load(self, name: str, variation: int, simplifications: str) -> str:
-        """Load a task, and return its first look (0 ticks; it also brings the score up to date)."""
+    def load(self, name: str, variation: int, simplifications: str) -> Turn:
+        """Load a task and look around (0 ticks; it also brings the score up to date)."""
+        self._agent = None
         self.call("load", name, variation, simplifications, False)
         text = str(self.call("step", "look around"))
         if text.startswith("ERROR"):  # how the simulator reports a load that went wrong
@@ -64,10 +87,27 @@ class Simulator(JavaSimulator):
                 f"ScienceWorld could not load {name}, variation {variation}, "
                 f"simplifications {simplifications!r}: {text}"
             )
-        return text
+        self._agent = self.call_on(self.call("agentInterface"), "get")
+        self._last = Turn(text, float(self.call("getScore")), bool(self.call("getCompleted")))
+        return self._last
+
+    def act(self, action: str) -> Turn:
+        """One action in the task that was loaded.
+
+        The outer interface's `step` also looks around, takes stock and lists what there is, for a
+        log of its own: a tenth of the time. This goes to the one below it, whose answer, a triple
+        of text, score and completed, is fetched as a text.
+        """
+        if action.strip().lower() in ASIDES:
+            return self._last._replace(text=str(self.call("step", action)))
+        triple = self.call_on(self._agent, "step", action)
+        text, score, completed = self.call_on(self._static, "text", triple)[1:-1].rsplit(",", 2)
+        self._last = Turn(text or _NO_ANSWER, float(score), completed == "true")
+        return self._last
 
     def gold(self, name: str, variation: int, simplifications: str) -> list[str]:
         """The simulator's own solution, uncut; an episode under way is lost. 0.1-8 s."""
+        self._agent = None
         self.call("load", name, variation, simplifications, True)
         actions = [str(a) for a in self.call("getGoldActionSequence")]
         # The simulator remembers the wish: without this every later reset would plan again.

@@ -1,4 +1,4 @@
-"""A shop that people use: the embedded WebShop as web pages, every visit on record.
+"""A shop that people use: a WebShop as web pages, every visit on record.
 
 Owns the names below. `serve` starts it, `eef shop` calls `run_shop`. What is played is recorded as
 trajectories of the policy `human` in a run folder, in the schema that the analysis reads.

@@ -8,7 +8,7 @@ of the new turn, so that reloading does nothing and going back is noticed.
 |---|---|
 | `GET /` | the welcome page, or the current page of a visit |
 | `GET /step/TURN` | the visit's page; of an earlier turn: the current one, and a word about it |
-| `GET /tasks` | all tasks |
+| `GET /tasks?page=N` | all tasks |
 | `POST /start` | begin a visit |
 | `POST /search`, `/act`, `/give-up`, `/open` | act |
 """
@@ -20,12 +20,13 @@ import ipaddress
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from eeflib.envs.webshop import WebShopEnv
 from eeflib.records import Task
 from eeflib.shop import pages
 from eeflib.shop.ledger import Ledger
+from eeflib.shop.listing import task_list
 from eeflib.shop.visit import ShopFull, Visit, Visits
 
 __all__ = ["App", "Request", "Response"]
@@ -99,7 +100,7 @@ class App:
                 self._visits.close()
 
     def _route(self, request: Request) -> Response:
-        path = urlsplit(request.path).path
+        path, query = urlsplit(request.path)[2:4]
         visit = self._visits.get(_cookie(request.headers.get("cookie", ""), self._cookie))
         if request.method == "POST":
             if path == "/start":
@@ -115,7 +116,8 @@ class App:
         if path == "/ended" and visit is None:
             return Response(200, self._welcome(_ENDED))
         if path == "/tasks" and visit is not None:
-            return Response(200, pages.task_list(visit))
+            number = parse_qs(query).get("page", [None])[0]
+            return Response(200, task_list(visit, _number(number)))
         if visit is not None and path == f"/step/{visit.turn}":
             return Response(200, pages.visit_page(visit))
         if visit is not None and path.startswith("/step/"):

@@ -1,4 +1,4 @@
-"""`eef shop`: the embedded WebShop for people, until Ctrl-C.
+"""`eef shop`: the embedded WebShop for people, or the official one, until Ctrl-C.
 
 Owns which tasks are offered, the browser that is opened, and the wait. Knows nothing about HTTP.
 """
@@ -13,8 +13,9 @@ import webbrowser
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from eeflib.envs.webshop import embedded_shop
+from eeflib.envs.webshop import WebShopEnv, embedded_shop
 from eeflib.envs.webshop.tasks import LEVELS, MIX
 from eeflib.errors import DataError
 from eeflib.records import Task
@@ -25,25 +26,32 @@ __all__ = ["choose", "run_shop"]
 
 def run_shop(
     *,
-    seed: int = 7,
-    split: str = "test",
+    seed: int | None = None,
+    split: str | None = None,
     levels: Sequence[str] = (),
+    data: Path | None = None,
+    size: str | None = None,
     run: Path | None = None,
     port: int = 0,
     open_browser: bool = True,
     say: Callable[[str], None],
     stop: threading.Event | None = None,
 ) -> int:
-    """Serve the embedded WebShop of `seed` until Ctrl-C (or a termination signal).
+    """Serve a WebShop until Ctrl-C (or a termination signal).
 
-    The tasks are those of `eef demo` with the preset `laptop` and the same seed, unless a level is
-    named that the demo does not have: then they are drawn from all levels.
+    Without `data` it is the embedded one, and the tasks are those of `eef demo` with the preset
+    `laptop` and the same seed, unless a level is named that the demo does not have: then they are
+    drawn from all levels.
 
     Args:
-        seed: seed of store and tasks; from 1000 on they are the ones that results are reported on.
-        split: `train` or `test`.
+        seed: of store and tasks (default 7; from 1000 on they are the ones that results are
+            reported on), or of the prices of official data (default 0).
+        split: `train` or `test` (default); of official data see `official_shop`.
         levels: only tasks of these levels (`eeflib.envs.webshop.tasks.LEVELS`); empty: all.
-        run: run folder; default `runs/shop-SEED`, or `runs/shop-SEED-all` for other levels.
+        data: a folder of official files, or a catalogue on disk.
+        size: which set of official files, `small` or `full`.
+        run: run folder; default `runs/shop-SEED`, or `runs/shop-SEED-all` for other levels, or
+            `runs/shop-CATALOGUE-SPLIT` for official data.
         port: 0 for a free one.
         open_browser: open a browser window, where there is a display.
         say: gets what the user should read, line by line.
@@ -53,30 +61,30 @@ def run_shop(
         How many trajectories were recorded.
 
     Raises:
-        DataError: no such split or level, an unusable run folder.
-        PrerequisiteError: the port is taken.
+        DataError: no such split or level, an unusable run folder, or see `official_shop`.
+        PrerequisiteError: the port is taken, files are missing.
     """
-    from eeflib.presets import get_preset
-
-    counts = get_preset("laptop").counts
-    extra = any(level in LEVELS and level not in MIX for level in levels)
-    embedded = embedded_shop(seed, counts, mix="all" if extra else MIX)
-    tasks = choose(embedded.tasks, split, levels)
+    if data is None:
+        if size is not None:
+            raise DataError("--set belongs to official data: name their folder with --data")
+        offer = _embedded(7 if seed is None else seed, split or "test", levels)
+    else:
+        if levels:
+            raise DataError("levels belong to the embedded store; with --data choose a --split")
+        offer = _official(data, size, split, seed, say)
     shop = serve(
-        tasks,
-        embedded.make_env,
-        out=run or Path("runs") / f"shop-{seed}{'-all' if extra else ''}",
-        config={
-            **{"command": "shop", "env": "webshop", "counts": dict(counts)},
-            "levels": "all" if extra else "demo",
-        },
-        seeds=[seed],
+        offer.tasks,
+        offer.make_env,
+        out=run or Path("runs") / offer.name,
+        config={"command": "shop", "env": "webshop", **offer.config},
+        seeds=[offer.seed],
         port=port,
     )
     stop = threading.Event() if stop is None else stop
     try:
         with _signals_stop(stop), suppress(KeyboardInterrupt):
-            say(f"The shop is open at {shop.url} with {len(tasks)} tasks.")
+            n = len(offer.tasks)
+            say(f"The shop is open at {shop.url} with {n:,} task{'s' if n != 1 else ''}.")
             say(f"Recording to {shop.file}. Ctrl-C closes the shop.")
             if open_browser and _has_display():
                 webbrowser.open(shop.url)
@@ -89,6 +97,43 @@ def run_shop(
     if n:
         say(f"Next: eef report {shop.file.parent}")
     return n
+
+
+class _Offer(NamedTuple):
+    """What is played, and what decides that."""
+
+    tasks: Sequence[Task]
+    make_env: Callable[[], WebShopEnv]
+    name: str
+    config: dict[str, Any]
+    seed: int
+
+
+def _embedded(seed: int, split: str, levels: Sequence[str]) -> _Offer:
+    from eeflib.presets import get_preset
+
+    counts = get_preset("laptop").counts
+    extra = any(level in LEVELS and level not in MIX for level in levels)
+    embedded = embedded_shop(seed, counts, mix="all" if extra else MIX)
+    return _Offer(
+        choose(embedded.tasks, split, levels),
+        embedded.make_env,
+        f"shop-{seed}{'-all' if extra else ''}",
+        {"counts": dict(counts), "levels": "all" if extra else "demo"},
+        seed,
+    )
+
+
+def _official(
+    data: Path, size: str | None, split: str | None, seed: int | None, say: Callable[[str], None]
+) -> _Offer:
+    from eeflib.shop.official import official_shop
+
+    found = official_shop(data, size=size, split=split, seed=seed)
+    say(f"{found.about}; split {found.split}")
+    name = f"shop-{found.catalogue.id}-{found.split}"
+    config = {"catalogue": found.catalogue.id, "split": found.split}
+    return _Offer(found.tasks, found.make_env, name, config, found.catalogue.seed)
 
 
 def choose(tasks: Sequence[Task], split: str, levels: Sequence[str]) -> list[Task]:

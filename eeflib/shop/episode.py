@@ -101,5 +101,10 @@ class HumanEpisode:
             terminated=bought,
             truncated=not bought,
             threshold=task.threshold,
-            extra={"ended": self.ended or "abandoned", "player": self.player},
+            extra={"ended": self.ended or "abandoned", "player": self.player, **self._nouns()},
         )
+
+    def _nouns(self) -> dict[str, str]:
+        """Where the reward of a purchase took its nouns from."""
+        nouns = self.result.info.get("nouns") if self.result is not None else None
+        return {"nouns": nouns} if nouns else {}

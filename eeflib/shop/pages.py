@@ -16,7 +16,7 @@ from eeflib.shop.ending import ending
 from eeflib.shop.shell import document
 from eeflib.shop.visit import LONGEST_QUERY, Visit
 
-__all__ = ["form", "message", "task_list", "visit_page", "welcome"]
+__all__ = ["form", "message", "visit_page", "welcome"]
 
 
 def visit_page(visit: Visit) -> str:
@@ -85,44 +85,6 @@ def message(title: str, text: str) -> str:
         f"<h1>{escape(title)}</h1><p>{escape(text, 500)}</p>"
         '<p class="bar"><a class="button main" href="/">Go on shopping</a></p>',
     )
-
-
-def task_list(visit: Visit) -> str:
-    """All tasks and how they went on this visit."""
-    rows = []
-    for i, task in enumerate(visit.tasks):
-        result = "\u2013"
-        if i in visit.results:
-            reward = visit.results[i]
-            solved = reward is not None and reward >= task.threshold - 1e-9
-            result = "nothing bought" if reward is None else f"{reward:.2f}"
-            result = f'<span class="{"yes" if solved else "no"}">{result}</span>'
-        if i == visit.position and not visit.episode.over:
-            result, play = "under way", '<a class="button" href="/">Go on</a>'
-        else:
-            word = "Again" if i in visit.results else "Play"
-            play = (
-                f'<button name="position" value="{i}" '
-                f'aria-label="{word}: task {i + 1}">{word}</button>'
-            )
-        level = escape(task.extra.get("level", ""), 40)
-        rows.append(
-            f'<tr><td class="n">{i + 1}</td><td>{level}</td>'
-            f'<td dir="auto">{escape(task.instruction, 300)}</td>'
-            f'<td class="n">{result}</td><td class="act">{play}</td></tr>'
-        )
-    tried = len(visit.results)
-    table = (
-        '<div class="scroll"><table class="tasks"><thead><tr><th scope="col">Task</th>'
-        '<th scope="col">Level</th><th scope="col">What is wanted</th><th scope="col">Reward</th>'
-        f'<th scope="col"></th></tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
-    )
-    body = (
-        f"<h1>Tasks</h1><p>You solved <b>{visit.solved}</b> of the <b>{tried}</b> you tried. "
-        "Starting another task gives up the one under way.</p>"
-        f"{form(visit, '/open', table)}"
-    )
-    return document("Tasks \u00b7 WebShop", body)
 
 
 def form(visit: Visit, action: str, inner: str, attributes: str = "") -> str:

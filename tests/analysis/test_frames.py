@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import math
 
-import pandas as pd
 import pytest
-from sample_run import write_jsonl, write_run
+from sample_run import write_jsonl
 
-from eeflib.analysis import figures, frames, segments, summaries
+from eeflib.analysis import frames, segments, summaries
 from eeflib.analysis.actions import action_kind
 from eeflib.analysis.run import Run
 from eeflib.errors import DataError
 from eeflib.evaluate import Outcome
 from eeflib.intervals import wilson
 from eeflib.outcomes import StateOutcome
-from eeflib.records import Branch, Sample, Step, Task, Trajectory
+from eeflib.records import Branch, Sample, Step, Task, Trajectory, Usage
 
 
 def steps(n: int, actor: str = "teacher", action: str = "click[next >]") -> tuple[Step, ...]:
@@ -84,6 +83,7 @@ def test_every_frame_has_its_documented_columns_also_when_empty(tmp_path, run):
             "evaluations": frames.evaluations(source.outcomes),
         }
         made["states"] = frames.states(made["branches"], made["trajectories"])
+        made["failures"] = frames.load(source).failures
         assert made.keys() == frames.COLUMNS.keys()
         for name, frame in made.items():
             assert {c: str(d) for c, d in frame.dtypes.items()} == {
@@ -254,8 +254,79 @@ def test_bad_lines_are_noted_with_file_and_line_and_skipped(run, tmp_path):
     fresh = Run(tmp_path)
     assert frames.trajectories(fresh)["trajectory_id"].to_list() == ["e1", "e2"]
     assert fresh.trajectories[5][1].extra["mood"] == "fine"
-    where = [p.split(": ")[0] for p in fresh.problems]
+    *where, last = [p.split(": ")[0] for p in fresh.problems]
     assert where == [f"seed-5/trajectories.jsonl:{n}" for n in (2, 3, 6)]
+    assert last == "seed-5/trajectories.jsonl"
+    assert "1 records of a newer version of eeflib" in fresh.problems[-1]
+
+
+def test_frames_and_records_agree_on_what_can_be_read(tmp_path):
+    """The frames' quick reader takes and refuses the same lines as the records' own."""
+    good = trajectory("e1", "u1", 0.5).to_dict()
+    odd = {
+        "a string for a number": {**good, "reward": "much"},
+        "a step without observation": {**good, "steps": [{"action": "x", "actor": "teacher"}]},
+        "an unknown actor": {**good, "steps": [{**good["steps"][0], "actor": "robot"}]},
+        "no instruction": {k: v for k, v in good.items() if k != "instruction"},
+        "no final observation": {k: v for k, v in good.items() if k != "final_observation"},
+        "half a surrogate pair": {**good, "instruction": "\ud83e"},
+        "newer, with more keys": {**good, "schema": 7, "mood": {"deep": [1]}},
+        "whole numbers": {**good, "reward": 1},
+        "a list": [good],
+        "not a number": {**good, "reward": float("nan")},
+    }
+    path = tmp_path / "seed-1" / "trajectories.jsonl"
+    path.parent.mkdir()
+    lines = [json.dumps(v) for v in odd.values()]
+    path.write_text("\n".join([*lines, "", "{", json.dumps(good)[:200]]), "utf-8")
+    as_frame, as_records = Run(tmp_path), Run(tmp_path)
+    frame = frames.trajectories(as_frame)
+    assert len(frame) == len(as_records.trajectories[1]) == 3
+    assert as_frame.problems == as_records.problems
+    assert [p.split(": ")[0].split(":")[1] for p in as_frame.problems[:-1]] == [
+        "1", "2", "3", "4", "5", "9", "10", "12", "13"
+    ]  # fmt: skip
+    assert len(frames.steps(Run(tmp_path))) == 24
+
+
+def test_test_episodes_of_students_are_frames_too(run, tmp_path):
+    folder = tmp_path / "seed-5" / "eef" / "iter-2"
+    write_jsonl(folder / "test_rollouts.jsonl", [trajectory("u1#test", "u1", 1.0, 3)])
+    outcome = Outcome("EEF", 5, 2, "u1", "h", "test", "hard", 1.0)
+    write_jsonl(folder.parent / "evaluations.jsonl", [outcome])
+    both = frames.trajectories(Run(tmp_path), "all")
+    assert both[["trajectory_id", "method", "iteration", "level"]].to_numpy().tolist() == [
+        ["e1", "teacher", 0, "hard"],
+        ["e2", "teacher", 0, "easy"],
+        ["u1#test", "EEF", 2, "hard"],
+    ]
+    loaded = frames.load(tmp_path)
+    assert loaded.rollouts["trajectory_id"].to_list() == ["u1#test"]
+    assert len(loaded.rollout_steps) == 3
+    assert loaded.trajectories.equals(frames.trajectories(Run(tmp_path)))
+    assert loaded.steps.equals(frames.steps(Run(tmp_path)))
+
+
+def test_what_a_run_lacks_is_said(run, tmp_path):
+    assert [m.split(",")[0] for m in run.missing] == [
+        "no evaluations.jsonl",
+        "no test_rollouts.jsonl",
+    ]
+    (tmp_path / "empty").mkdir()
+    assert len(Run(tmp_path / "empty").missing) == 6
+
+
+def test_branches_carry_what_their_rollouts_cost(tmp_path):
+    used = Step("p", "a", "student", usage=Usage(100, 7, 0.25))
+    rollout = Trajectory("r", "u", "webshop", "i", "s", (used, used), "end", 1.0, True, False)
+    rows = [Branch("b", "u", 0, 0, 0, None, rollout), Branch("c", "u", 1, 2, 0, "e", None, "gone")]
+    write_jsonl(tmp_path / "EEF" / "iter-1" / "branches.jsonl", rows)
+    table = frames.branches(Run(tmp_path))
+    assert table["prompt_tokens"].to_list() == [200, 0]
+    assert table["completion_tokens"].to_list() == [14, 0]
+    assert table["cost_usd"].iloc[0] == 0.5
+    assert math.isnan(table["cost_usd"].iloc[1])
+    assert table["method"].to_list() == ["EEF", "EEF"]
 
 
 def test_a_run_without_subfolders_is_read_too(run, tmp_path):
@@ -275,41 +346,3 @@ def test_a_run_without_subfolders_is_read_too(run, tmp_path):
 def test_a_missing_folder_is_a_clear_error(tmp_path):
     with pytest.raises(DataError, match="no run folder at"):
         Run(tmp_path / "nowhere")
-
-
-def test_figures_show_the_tables_and_say_when_there_is_nothing(tmp_path):
-    run = Run(write_run(tmp_path, seeds=(1, 2), tasks=12))
-    evaluations = frames.evaluations(run.outcomes)
-    table = frames.states(frames.branches(run), frames.trajectories(run))
-    actions = summaries.training_actions(
-        frames.steps(run), frames.trajectories(run), frames.samples(run)
-    )
-    rates = summaries.win_rates(evaluations)
-    win = figures.win_rate_figure(evaluations)
-    lines = {t.name: t for t in win.data if t.name}
-    assert set(lines) == set(rates["method"])
-    assert list(lines["EEF"].y) == rates.loc[rates["method"] == "EEF", "rate"].to_list()
-    styles = {(t.line.dash, t.marker.symbol) for t in lines.values()}
-    assert len(styles) == len(lines)
-    curve = figures.recovery_curve_figure(table)
-    assert {t.name for t in curve.data if t.name} >= {"all", "hard"}
-    cells = figures.recovery_map_figure(table).data[0]
-    assert {x for row in cells.text for x in row} >= {"0/1", "1/1"}
-    bars = figures.action_share_figure(actions).data
-    assert sum(bars[0].y) == pytest.approx(1)
-    assert "EEF" in figures.method_table_figure(evaluations).data[0].cells.values[0]
-
-    for figure in (
-        figures.win_rate_figure(evaluations.iloc[:0]),
-        figures.recovery_curve_figure(table.iloc[:0]),
-        figures.recovery_map_figure(table.iloc[:0]),
-        figures.action_share_figure(actions.iloc[:0]),
-    ):
-        assert figure.layout.annotations[0].text == "nothing recorded yet"
-
-
-def test_markup_in_names_does_not_reach_plotly():
-    row = Outcome("<img src=x>", 0, 0, "t", "h", "test", "", 1.0)
-    figure = figures.win_rate_figure(frames.evaluations([row]))
-    assert "<img" not in figure.to_json()
-    assert isinstance(frames.evaluations([row]), pd.DataFrame)

@@ -128,7 +128,9 @@ def test_the_strict_reward_is_that_of_the_official_nouns():
         env.reset(task)
         env.step(f"search[{product.title}]")
         env.step(f"click[{product.asin}]")
-        rewards.append(env.step("click[Buy Now]").reward)
+        bought = env.step("click[Buy Now]")
+        assert bought.info["nouns"] == nouns_name(nouns or spacy_nouns())
+        rewards.append(bought.reward)
     assert rewards == [
         purchase_reward(product, goal, price, {}, n).value for n in (official, word_nouns)
     ]

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from eeflib.envs.webshop import Catalogue, WebShopEnv, build_goals, task_from_goal
@@ -162,6 +163,31 @@ def test_goals_and_rewards_on_disk(folder: Path) -> None:
                 seen += [result.text, result.reward, json.dumps(result.info, sort_keys=True)]
             played.append(seen)
         assert played[0] == played[1]
+
+
+def test_goals_and_back_doors_read_no_product_in_vain(folder: Path, tmp_path: Path) -> None:
+    """Of a million products that would take minutes; here the others cannot be read at all."""
+    copy, memory = copied(folder, tmp_path / "copy"), in_memory()
+    kept = {p.asin for kind in ("human", "synthetic") for p in memory.instructed(kind)}  # type: ignore[arg-type]
+    offsets = np.load(copy / "product_offsets.npy")
+    raw = bytearray((copy / "products.bin").read_bytes())
+    shown = set(memory.numbers_with("category", memory.products[0].category)[:10])
+    spoilt = [i for i, p in enumerate(memory.products) if p.asin not in kept and i not in shown]
+    for number in spoilt:
+        middle = int(offsets[number] + offsets[number + 1]) // 2
+        if 1 << 16 < middle < len(raw) - (1 << 16):  # the ends are compared when it is opened
+            raw[middle - 9 : middle + 9] = bytes(18)
+    (copy / "products.bin").write_bytes(raw)
+    disk = open_catalogue(copy)
+    with pytest.raises(DataError, match="is damaged"):
+        list(disk.products)
+    for kind in ("human", "synthetic"):
+        assert build_goals(disk, kind) == build_goals(memory, kind)  # type: ignore[arg-type]
+    task, env = task_from_goal(build_goals(disk)[0], disk), WebShopEnv(disk, strict=True)
+    env.reset(task)
+    found = env.step(f"search[<c> {memory.products[0].category}]")
+    assert f"Total results: {len(env.hits())}" in found.text
+    assert len(env.hits()) > 50
 
 
 def test_any_action_is_survived_on_disk(folder: Path) -> None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 import random
+import string
 import time
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+from nltk.stem.porter import PorterStemmer
 
 from eeflib.envs.webshop import postings, search
 from eeflib.envs.webshop.postings import PostingsBuilder, id_ranks
 from eeflib.envs.webshop.search import TOP_K, Index, decode_length, encode_length
-from eeflib.envs.webshop.tokens import _ASCII_WORD, _WORD, analyze
+from eeflib.envs.webshop.tokens import _ASCII_WORD, _WORD, STOP_WORDS, analyze, stem
 
 WORDS = "red blue green sofa lamp table shoe soft hard easy clean wood"
 
@@ -202,3 +204,17 @@ def test_pieces_of_texts_are_analysed_as_the_texts_are() -> None:
         terms = Counter(analyze(text.lower()))
         assert len(found.docs) == len(terms), repr(text)
         assert all(found.find(term) is not None for term in terms), repr(text)
+
+
+def test_words_that_are_left_alone_are_their_own_stems() -> None:
+    """Porter's rules are not asked about words that end in a letter no suffix ends in."""
+    porter, rng = PorterStemmer(mode=PorterStemmer.MARTIN_EXTENSIONS), random.Random(0)
+    suffixes = (
+        "s sses ies eed ed ing y ational enci izer abli ation ator alism biliti logi icate ful"
+    )
+    suffixes += " ness ance ic able ant ement ion ou ism iti ous ive ize e ll"
+    ends = [*suffixes.split(), *string.ascii_lowercase, *string.digits, "é", "ß", "日"]
+    for end in ends * 20:
+        word = "".join(rng.choices("aeioubcdlnrstyz09é", k=rng.randint(0, 8))) + end
+        if word not in STOP_WORDS:
+            assert stem(word) == porter.stem(word, to_lowercase=False), word

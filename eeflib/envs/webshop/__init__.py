@@ -1,7 +1,8 @@
 """WebShop in pure Python: the official text environment, seeded, fast and restorable.
 
 Owns the names below. Products: `Catalogue.from_rows`. Tasks: `build_goals`, `task_from_goal`.
-Playing: `WebShopEnv`. Official data: `download`, `official.load_official`, `splits.split_tasks`.
+Playing: `WebShopEnv`. Official data, fetched, built and opened: `official.load_official`; their
+published splits: `splits.split_tasks`.
 Facts about the official environment: princeton-nlp/WebShop, commit 64fa2a5.
 `python -m eeflib.envs.webshop.parity FOLDER` compares with recorded outputs of it.
 

@@ -17,13 +17,13 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from filelock import FileLock, Timeout
+from tqdm.auto import tqdm
 
 from eeflib.envs.webshop.catalogue import CatalogueId, draw_price
 from eeflib.envs.webshop.disk_files import (
@@ -35,7 +35,7 @@ from eeflib.envs.webshop.disk_files import (
     write_texts,
 )
 from eeflib.envs.webshop.disk_products import pack
-from eeflib.envs.webshop.postings import Postings, PostingsBuilder
+from eeflib.envs.webshop.index_writer import IndexFacts, IndexWriter
 from eeflib.envs.webshop.rows import Product, SkippedRow, read_row
 from eeflib.errors import DataError
 
@@ -70,7 +70,9 @@ def build_catalogue(
     seed: int = 0,
     limit: int | None = None,
     replace: bool = False,
-    progress: bool = False,
+    progress: bool | Literal["index"] = False,
+    process: bool | None = None,
+    last: Callable[[Path], None] | None = None,
 ) -> BuildReport:
     """Write the catalogue of `rows` to `folder`, for `open_catalogue`.
 
@@ -85,7 +87,9 @@ def build_catalogue(
         limit: only so many rows.
         replace: put it in the place of a catalogue that is already there. Whoever has that one open
             keeps it.
-        progress: show a progress bar.
+        progress: show progress bars; `index`: only for what follows the rows, which show their own.
+        process: see `IndexWriter`.
+        last: gets the finished folder before it takes its place, to add a note of the caller's.
 
     Raises:
         DataError: something is at `folder` already, another process is building there, the disk is
@@ -106,8 +110,12 @@ def build_catalogue(
             _clear(folder, work, old, replace)
             work.mkdir()
             try:
-                build = _Build(work, attributes, people, seed)
-                manifest = build.run(_shown(islice(rows, limit), rows, progress))
+                with IndexWriter(work, process=process) as index:
+                    build = _Build(work, index, attributes, people, seed)
+                    shown = _shown(islice(rows, limit), rows, progress is True)
+                    manifest = build.run(shown, progress=bool(progress))
+                if last is not None:
+                    last(work)
                 if folder.exists():
                     folder.rename(old)
                 work.rename(folder)
@@ -160,8 +168,6 @@ def _clear(folder: Path, work: Path, old: Path, replace: bool) -> None:
 def _shown(rows: Iterable[Any], whole: Iterable[Any], progress: bool) -> Iterable[Any]:
     if not progress:
         return rows
-    from tqdm.auto import tqdm
-
     total = len(whole) if isinstance(whole, Sized) else None
     return tqdm(rows, total=total, unit="row", desc="catalogue", unit_scale=True)
 
@@ -178,7 +184,12 @@ class _Build:
     """One build: rows in, files out."""
 
     def __init__(
-        self, work: Path, attributes: Mapping[str, Any], people: Mapping[str, Any], seed: int
+        self,
+        work: Path,
+        index: IndexWriter,
+        attributes: Mapping[str, Any],
+        people: Mapping[str, Any],
+        seed: int,
     ) -> None:
         self.work, self.attributes, self.people, self.seed = work, attributes, people, seed
         self.rng = random.Random(seed)
@@ -190,10 +201,9 @@ class _Build:
         self.instructed = {kind: array("i") for kind in ("human", "synthetic")}
         self.id = CatalogueId()
         self.skipped = 0
-        (work / "runs").mkdir()
-        self.postings = PostingsBuilder(work / "runs")
+        self.index = index
 
-    def run(self, rows: Iterable[Any]) -> Manifest:
+    def run(self, rows: Iterable[Any], *, progress: bool = False) -> Manifest:
         """Read all rows, then write everything else; gives the manifest."""
         with (
             open(self.work / "products.bin", "wb", buffering=1 << 20) as products,
@@ -209,19 +219,21 @@ class _Build:
                         read = SkippedRow(number, read.asin, str(exc))
                 self.skipped += 1
                 skipped.write(json.dumps([read.row, read.asin, read.reason]) + "\n")
-        built = self._write_index()
-        self._write_tables()
-        shutil.rmtree(self.work / "runs")
-        return seal(
-            self.work,
-            id=self.id.digest(),
-            seed=self.seed,
-            products=len(self.asins),
-            skipped=self.skipped,
-            terms=len(built.peaks),
-            postings=len(built.docs),
-            filled=built.filled,
-        )
+        with tqdm(total=3, desc="search index", unit="part", disable=not progress) as bar:
+            built = self._write_index()
+            bar.update()
+            self._write_tables()
+            bar.update()
+            manifest = seal(
+                self.work,
+                id=self.id.digest(),
+                seed=self.seed,
+                products=len(self.asins),
+                skipped=self.skipped,
+                **built._asdict(),
+            )
+            bar.update()
+        return manifest
 
     def _take(self, product: Product) -> bytes:
         """Note everything about the next product; its record."""
@@ -240,22 +252,15 @@ class _Build:
         if product.synthetic_attributes:
             self.instructed["synthetic"].append(number)
         self.id.add(product, price)
-        self.postings.add(product.document)
+        self.index.add(product.document)
         return record
 
-    def _write_index(self) -> Postings:
+    def _write_index(self) -> IndexFacts:
         by_rank = sorted(self.asins, key=text_key)
         write_texts(self.work, "asins", by_rank)
         order = np.fromiter(map(self.asins.__getitem__, by_rank), np.int32, len(by_rank))
-        ranks = np.empty(len(order), np.int32)
-        ranks[order] = np.arange(len(order), dtype=np.int32)
-        new_array(self.work, "by_rank", order.shape, np.int32)[:] = order
-
-        def keep(terms: list[str]) -> Callable[[str], None]:
-            write_texts(self.work, "terms", terms)
-            return lambda term: None
-
-        return self.postings.finish(ranks, partial(new_array, self.work), keep)
+        np.save(self.work / "by_rank.npy", order, allow_pickle=False)
+        return self.index.finish()
 
     def _write_tables(self) -> None:
         offsets = new_array(self.work, "product_offsets", (len(self.sizes) + 1,), np.int64)

@@ -1,7 +1,7 @@
 """WebShop as a text environment: many of them over one shared catalogue.
 
 Owns the episode: task, steps, observations, reward, restoring. Knows nothing about policies. The
-rules it plays by are in `moves`, the pages in `pages`, the reward in `reward`.
+rules it plays by are in `moves`, the pages in `view`, the reward in `reward`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from eeflib.envs.base import FREE_TEXT, Observation, Restored, StepResult, repla
 from eeflib.envs.webshop import pages
 from eeflib.envs.webshop.catalogue import Catalogue
 from eeflib.envs.webshop.moves import Move, Ranker, click, hits, search
-from eeflib.envs.webshop.nouns import Nouns, best_nouns, word_nouns
+from eeflib.envs.webshop.nouns import Nouns, best_nouns, nouns_name, word_nouns
 from eeflib.envs.webshop.reward import Reward, purchase_reward
 from eeflib.envs.webshop.state import WebShopState, parse_action
+from eeflib.envs.webshop.view import View
 from eeflib.errors import DataError, EnvironmentFault
 from eeflib.records import Step, Task
 
@@ -71,7 +72,8 @@ class WebShopEnv:
         self._state = WebShopState()
         self._text = ""
         self._key = ""
-        self._view = f"{observation_mode} {strict} {show_attributes}"
+        self._view = View(catalogue, self._ranker, observation_mode, strict, show_attributes)
+        self._view_name = self._view.name
         self._nodes: list[pages.Node] = []
 
     @property
@@ -88,12 +90,12 @@ class WebShopEnv:
 
     def set_state(self, state: WebShopState) -> str:
         """Stand at `state` of the current task; gives its observation."""
-        self._require_task()
+        task = self._require_task()
         self._state = state
-        self._nodes = self._page(state)
-        self._text = self._render(self._nodes)
+        self._nodes = self._view.nodes(task, state)
+        self._text = self._view.text(self._nodes, state)
         self._key = state.key(self._salt)
-        self.catalogue.memo.add(self._view, self._key, state, self._text)
+        self.catalogue.memo.add(self._view_name, self._key, state, self._text)
         return self._text
 
     @property
@@ -121,6 +123,9 @@ class WebShopEnv:
 
     def step(self, action: str) -> StepResult:
         """Act; whatever is no action or no button here leaves the page as it is.
+
+        The `info` of a purchase holds what it was (`bought`), the parts of its reward
+        (`reward_info`, official names) and where the title score took its nouns from (`nouns`).
 
         Raises:
             EnvironmentFault: `reset` was never called.
@@ -169,6 +174,10 @@ class WebShopEnv:
     def clickables(self) -> list[str]:
         """What can be clicked now, in the official order (the search button included)."""
         return list(pages.clickables(self._nodes))
+
+    def rich(self, nodes: Sequence[pages.Node] | None = None) -> str:
+        """The current page (or `nodes`) in mode `text_rich`."""
+        return self._view.rich(self._nodes if nodes is None else nodes, self._state)
 
     def hits(self) -> tuple[int, ...]:
         """Product numbers of the current search, best first; empty before a search."""
@@ -220,6 +229,7 @@ class WebShopEnv:
             info["reason"] = move.reason
         if judged is not None:
             info["reward_info"] = judged.info
+            info["nouns"] = nouns_name(self.nouns)
             info["bought"] = {
                 "asin": state.asin,
                 "options": dict(state.options),
@@ -232,50 +242,6 @@ class WebShopEnv:
             ended,
             not ended and state.steps >= self._limit,
             info,
-        )
-
-    # -- pages ------------------------------------------------------------------------------------
-
-    def _page(self, state: WebShopState) -> list[pages.Node]:
-        task = self._require_task()
-        # Officially the goal's own text, blanks around it and all; prompts know the task's.
-        instruction = task.goal.get("instruction_text") if self.strict else None
-        instruction = instruction or task.instruction
-        catalogue = self.catalogue
-        if state.page == "index":
-            return pages.index_page(instruction)
-        if state.page == "results":
-            found = self._ranker(catalogue, state)
-            size = pages.PAGE_SIZE
-            window = found[(state.number - 1) * size : state.number * size]
-            products = [catalogue.products[i] for i in window]
-            return pages.results_page(instruction, products, state.number, len(found))
-        if state.page == "done":
-            return pages.done_page(state.asin, dict(state.options), state.score)
-        product = catalogue.by_asin[state.asin]
-        if state.page == "sub":
-            return pages.sub_page(instruction, product, state.sub_page)
-        return pages.item_page(instruction, product, self.show_attributes)
-
-    def _render(self, nodes: Sequence[pages.Node]) -> str:
-        if self.observation_mode == "text":
-            return pages.to_text(nodes)
-        return self.rich(nodes)
-
-    def rich(self, nodes: Sequence[pages.Node] | None = None) -> str:
-        """The current page (or `nodes`) in mode `text_rich`."""
-        state = self._state
-        chosen = dict(state.options)
-        address = state.address() if self.strict else ""
-
-        def is_chosen(node: pages.Node) -> bool:
-            # Officially a value is marked where the address holds it in quotes.
-            return (
-                f'"{node.text}"' in address if self.strict else chosen.get(node.group) == node.text
-            )
-
-        return pages.to_rich(
-            self._nodes if nodes is None else nodes, is_chosen, state.seen.__contains__
         )
 
     # -- tasks and restoring ----------------------------------------------------------------------
@@ -311,7 +277,7 @@ class WebShopEnv:
         self._check(task)
         memo = self.catalogue.memo
         for step in prefix:
-            state = memo.get(self._view, step.state_key, step.observation)
+            state = memo.get(self._view_name, step.state_key, step.observation)
             if state is None or state.done:
                 return None
         assert state is not None

@@ -1,54 +1,45 @@
-"""Official WebShop data as a catalogue and its goals.
+"""Official WebShop data as a catalogue and its goals: `load_official`.
 
-Owns which files belong together, what of them is used and what is left out. Knows nothing about
-where the files come from (`download`), nor about splits. Rules: `load_products` and `get_goals` of
-princeton-nlp/WebShop, commit 64fa2a5.
+    python -m eeflib.envs.webshop.official FOLDER [--set small|full] [--seed N] ...
 
-With human goals, products take only `attributes` from the attributes file; with synthetic goals
-also the instruction. Goals exist only for products that are loaded, so the small set has the few
-hundred human goals of its own products, in an order of their own (see `splits`).
+Owns what is loaded together, and the one call that makes everything ready: fetch what is missing,
+build what is not built, open. Knows nothing about transfers (`download`), the form of the files
+(`official_sources`) or splits. Rules: `load_products` and `get_goals` of princeton-nlp/WebShop,
+commit 64fa2a5.
+
+The small set is held in memory, the full one on disk: built once, in minutes, opened in seconds.
+Goals exist only for products that are loaded, so the small set has the few hundred human goals of
+its own products, in an order of their own (see `splits`).
 """
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import logging
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from eeflib.envs.webshop.catalogue import Catalogue, Product, SkippedRow
+from eeflib.envs.webshop.disk_catalogue import DiskCatalogue
+from eeflib.envs.webshop.download import download
 from eeflib.envs.webshop.env import WebShopEnv
 from eeflib.envs.webshop.goals import build_goals
-from eeflib.envs.webshop.nouns import Nouns, best_nouns, word_nouns
+from eeflib.envs.webshop.nouns import Nouns, best_nouns, nouns_name, word_nouns
+from eeflib.envs.webshop.official_disk import What, make_catalogue, open_made
 from eeflib.envs.webshop.official_files import Size, file_of
-from eeflib.envs.webshop.official_stream import (
-    OnError,
-    StreamReport,
-    iter_entries,
-    iter_products,
-)
-from eeflib.errors import DataError, PrerequisiteError
+from eeflib.envs.webshop.official_sources import LeftOut, Sources, open_sources, source_names
+from eeflib.envs.webshop.official_stream import OnError
+from eeflib.errors import DataError, EefError
 
-__all__ = ["LeftOut", "Official", "Sources", "load_official", "open_sources"]
+__all__ = ["LeftOut", "Official", "Sources", "load_official", "main", "open_sources"]
 
 log = logging.getLogger(__name__)
 
 _BATCH = 2_000
-
-
-class LeftOut(NamedTuple):
-    """Something in the files that is not used, and why; `str()` is one line."""
-
-    file: str
-    place: str
-    """`row 17` of the products, or an asin."""
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.file}: {self.place}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -84,77 +75,16 @@ class Official:
     def summary(self) -> str:
         """One paragraph for reports: what was loaded, what was left out, which nouns are used."""
         part = f", first {self.limit:,} rows" if self.limit is not None else ""
+        where = (
+            f"; on disk: {self.catalogue.folder}"
+            if isinstance(self.catalogue, DiskCatalogue)
+            else ""
+        )
         return (
             f"official WebShop data ({self.size} set{part}): {len(self.catalogue):,} products, "
             f"{len(self.goals):,} {self.kind} goals, {len(self.left_out):,} entries left out; "
-            f"seed {self.seed}, strict {self.strict}, title nouns {self.nouns.__name__}"
+            f"seed {self.seed}, strict {self.strict}, title nouns {nouns_name(self.nouns)}{where}"
         )
-
-
-@dataclass
-class Sources:
-    """The files opened; `rows` runs once, then `left_out` and the reports are complete."""
-
-    rows: Iterator[Any]
-    """Rows of the products file, streamed."""
-    attributes: dict[str, dict[str, Any]]
-    """asin -> entry of the attributes file, what is not needed dropped."""
-    instructions: dict[str, list[dict[str, Any]]]
-    """asin -> human instructions."""
-    products_file: str
-    left_out: list[LeftOut]
-
-
-def open_sources(
-    folder: str | Path,
-    *,
-    size: Size = "small",
-    human: bool = True,
-    on_error: OnError = "raise",
-    limit: int | None = None,
-) -> Sources:
-    """Read the two smaller files and start on the products.
-
-    For builders that take rows one by one. Memory: the attributes of all products (1.18 million:
-    under 1 GB), never the products.
-
-    Raises:
-        PrerequisiteError: a file is missing; names the command that fetches it.
-        DataError: a file is damaged, see `on_error` of `iter_products`.
-    """
-    folder, left_out = Path(folder), list[LeftOut]()
-    if size not in ("small", "full"):
-        raise DataError(f"size must be 'small' or 'full', not {size!r}")
-    products, attributes = file_of(size, "products").name, file_of(size, "attributes").name
-    people = file_of("human", "instructions").name
-    wanted = [products, attributes, *([people] if human else [])]
-    missing = [name for name in wanted if not (folder / name).is_file()]
-    if missing:
-        raise PrerequisiteError(
-            f"{folder}: {', '.join(missing)} missing: fetch them with "
-            f"python -m eeflib.envs.webshop.download {folder} --set {size}"
-        )
-
-    def entries(name: str) -> Iterator[tuple[str, Any]]:
-        report = StreamReport()
-        yield from iter_entries(folder / name, on_error=on_error, report=report)
-        if report.fault:
-            left_out.append(_cut(name, report))
-
-    def rows() -> Iterator[Any]:
-        report = StreamReport()
-        stream = iter_products(folder / products, on_error=on_error, report=report)
-        for _, row in itertools.islice(stream, limit):
-            yield row
-        if report.fault:
-            left_out.append(_cut(products, report))
-
-    kept = {asin: _entry(attributes, asin, e, human, left_out) for asin, e in entries(attributes)}
-    instructions = {
-        asin: _instructions(people, asin, wishes, left_out)
-        for asin, wishes in (entries(people) if human else ())
-    }
-    return Sources(rows(), kept, instructions, products, left_out)
 
 
 def load_official(
@@ -167,31 +97,56 @@ def load_official(
     on_error: OnError = "raise",
     limit: int | None = None,
     catalogue: Catalogue | None = None,
+    disk: bool | str | Path | None = None,
+    fetch: bool = False,
+    base_url: str | None = None,
+    progress: bool = True,
 ) -> Official:
     """The official data in `folder`, as `download` leaves it.
 
+    `load_official("data/webshop", size="full", fetch=True)` is all that the full set takes: the
+    first call downloads it and builds its catalogue on disk (minutes), later ones open that
+    (seconds). A call that is killed leaves a download that is gone on with, and no half catalogue.
+
     Args:
-        size: `small` or `full`; the full set in memory takes many GB, see `catalogue`.
+        size: `small` or `full`.
         human: goals with human instructions; else synthetic ones.
         strict: environments of `Official.env` keep the official quirks.
         seed: draws prices and price limits, which officially nobody seeds.
         on_error: `raise` at damaged JSON, or `report` it and use what comes before it. Single
             unusable rows and entries are always left out and listed in `Official.left_out`.
         limit: only so many rows of the products file (officially 100, 1,000 or 100,000).
-        catalogue: one that was built from the same files and seed, e.g. opened from disk; then
-            nothing is read.
+        catalogue: one that was built from the same files and seed; then nothing is read.
+        disk: whether the catalogue lies on disk, or the folder for it; True: a folder in `folder`,
+            `What.name`; None: the full set does, the small one is held in memory. It is
+            made anew when it is damaged or a file has changed, and needs the files no longer.
+        fetch: download what is missing.
+        base_url: where from, see `download`.
+        progress: show bars where it takes long: downloading, building.
 
     Raises:
         PrerequisiteError: a file is missing; names the command that fetches it.
         DataError: a file is damaged or of another shape, or no product or goal is left.
     """
-    left_out: list[LeftOut] = []
-    if catalogue is None:
-        sources = open_sources(folder, size=size, human=human, on_error=on_error, limit=limit)
-        catalogue = _catalogue(sources, seed)
-        left_out = sources.left_out
-    elif catalogue.seed != seed:
-        raise DataError(f"the catalogue has seed {catalogue.seed}, asked for is {seed}")
+    names, what = source_names(size, human), What(size, human, seed, limit)
+    made: tuple[Catalogue, list[LeftOut]] | None = None
+    disk = size == "full" if disk is None else disk
+    place = Path(folder) / what.name if isinstance(disk, bool) else Path(disk)
+    if catalogue is not None:
+        if catalogue.seed != seed:
+            raise DataError(f"the catalogue has seed {catalogue.seed}, asked for is {seed}")
+        made = catalogue, []
+    elif disk:
+        made = open_made(place, folder, what, on_error)
+    if made is None and fetch and not all((Path(folder) / name).is_file() for name in names):
+        download(folder, (size, "human") if human else (size,), base_url, progress=progress)
+    if made is None:
+        if disk:
+            made = make_catalogue(place, folder, what, on_error=on_error, progress=progress)
+        else:
+            sources = open_sources(folder, size=size, human=human, on_error=on_error, limit=limit)
+            made = _in_memory(sources, seed), sources.left_out
+    catalogue, left_out = made
     left_out += [
         LeftOut(file_of(size, "products").name, f"row {s.row}", f"{s.asin}: {s.reason}")
         for s in catalogue.skipped
@@ -211,7 +166,7 @@ def load_official(
     return found
 
 
-def _catalogue(sources: Sources, seed: int) -> Catalogue:
+def _in_memory(sources: Sources, seed: int) -> Catalogue:
     """All rows as products; rows that cannot be used are listed, as `Catalogue.from_rows` does."""
     kept: dict[str, Product] = {}
     skipped: list[SkippedRow] = []
@@ -232,64 +187,54 @@ def _catalogue(sources: Sources, seed: int) -> Catalogue:
     return Catalogue(kept.values(), seed=seed, skipped=skipped)
 
 
-def _cut(name: str, report: StreamReport) -> LeftOut:
-    assert report.fault is not None
-    return LeftOut(name, f"from byte {report.fault.offset:,} on", report.fault.reason)
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m eeflib.envs.webshop.official",
+        description="Make the official WebShop data ready: fetch what is missing, build the "
+        "catalogue on disk if it is not there, open it, and say what it holds. Run it again to go "
+        "on after an interruption.",
+    )
+    add = parser.add_argument
+    add("folder", metavar="FOLDER")
+    add("--set", choices=("small", "full"), default="small", dest="size",
+        help="1,000 products (default) or all 1.18 million (about 5 GB, 10 minutes)")  # fmt: skip
+    add("--synthetic", action="store_true", help="synthetic goals instead of human ones")
+    add("--seed", type=int, default=0, help="of prices and price limits (0)")
+    add("--limit", type=int, metavar="N", help="only the first N rows of the products file")
+    add(
+        "--disk",
+        metavar="DIR",
+        help="put the catalogue on disk there (the full set: a folder in FOLDER)",
+    )
+    add("--report", action="store_true", help="use what comes before damage in a file")
+    add("--no-fetch", action="store_true", help="download nothing")
+    add("--from", metavar="URL", dest="base_url", help="a server with the files")
+    add("--quiet", action="store_true", help="no progress bars")
+    return parser
 
 
-def _strings(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(v, str) for v in value)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the summary; the exit code is 0 only if the data are ready."""
+    options = _parser().parse_args(arguments)
+    try:
+        found = load_official(
+            options.folder,
+            size=options.size,
+            human=not options.synthetic,
+            seed=options.seed,
+            limit=options.limit,
+            on_error="report" if options.report else "raise",
+            disk=options.disk,
+            fetch=not options.no_fetch,
+            base_url=options.base_url,
+            progress=not options.quiet,
+        )
+    except EefError as exc:
+        sys.stderr.write(f"{exc}\n")
+        return 2
+    sys.stdout.write(f"{found.summary()}\n")
+    return 0
 
 
-def _entry(
-    name: str, asin: str, entry: Any, human: bool, left_out: list[LeftOut]
-) -> dict[str, Any]:
-    """An entry of the attributes file; unusable fields dropped, attribute texts shared."""
-    if not isinstance(entry, Mapping):
-        left_out.append(LeftOut(name, asin, f"an object is expected, got {entry!r:.60}"))
-        return {}
-    out: dict[str, Any] = {}
-    fields = ("attributes",) if human else ("attributes", "instruction_attributes")
-    for field in fields:
-        value = entry.get(field)
-        if value is None:
-            continue
-        if _strings(value):
-            out[field] = [sys.intern(v) for v in value]
-        else:
-            left_out.append(
-                LeftOut(name, asin, f"field {field}: expected texts, got {value!r:.60}")
-            )
-    text = entry.get("instruction")
-    if not human and isinstance(text, str):
-        out["instruction"] = text
-    elif not human and text is not None:
-        left_out.append(LeftOut(name, asin, f"field instruction: expected text, got {text!r:.60}"))
-    return out
-
-
-def _instructions(name: str, asin: str, rows: Any, left_out: list[LeftOut]) -> list[dict[str, Any]]:
-    """The human instructions of a product that the official loader could use."""
-    if not isinstance(rows, list):
-        left_out.append(LeftOut(name, asin, f"a list is expected, got {rows!r:.60}"))
-        return []
-    kept = []
-    for number, row in enumerate(rows):
-        fault = _fault(row)
-        if fault:
-            left_out.append(LeftOut(name, f"{asin}, instruction {number}", fault))
-        else:
-            kept.append(row)
-    return kept
-
-
-def _fault(row: Any) -> str:
-    """What is wrong with a human instruction; one without attributes is fine, and no goal."""
-    if not isinstance(row, Mapping):
-        return f"an object is expected, got {row!r:.60}"
-    if not isinstance(row.get("instruction"), str):
-        return f"field instruction: expected text, got {row.get('instruction')!r:.60}"
-    for field in ("instruction_attributes", "instruction_options"):
-        if not _strings(row.get(field)):
-            return f"field {field}: expected texts, got {row.get(field)!r:.60}"
-    return ""
+if __name__ == "__main__":
+    sys.exit(main())

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from tqdm.auto import tqdm
+
 from eeflib.errors import DataError, PrerequisiteError
 
 __all__ = ["Fault", "OnError", "StreamReport", "iter_entries", "iter_products"]
@@ -62,39 +64,51 @@ class StreamReport:
 
 
 def iter_products(
-    path: str | Path, *, on_error: OnError = "raise", report: StreamReport | None = None
+    path: str | Path,
+    *,
+    on_error: OnError = "raise",
+    report: StreamReport | None = None,
+    progress: bool = False,
 ) -> Iterator[tuple[int, Any]]:
     """The rows of a JSON array, such as `items_shuffle.json`, with their positions from 0.
 
     Args:
         on_error: what to do about damaged JSON, after everything before it was yielded: raise, or
             end there, log it and note it in `report`.
+        progress: show how much of the file is read.
 
     Raises:
         PrerequisiteError: there is no such file.
         DataError: the file cannot be read, or is damaged (byte offset and entry are named).
     """
-    for number, (_, row) in enumerate(_entries(Path(path), "[", on_error, report)):
+    for number, (_, row) in enumerate(_entries(Path(path), "[", on_error, report, progress)):
         yield number, row
 
 
 def iter_entries(
-    path: str | Path, *, on_error: OnError = "raise", report: StreamReport | None = None
+    path: str | Path,
+    *,
+    on_error: OnError = "raise",
+    report: StreamReport | None = None,
+    progress: bool = False,
 ) -> Iterator[tuple[str, Any]]:
     """The (key, value) pairs of a JSON object, such as `items_ins_v2.json`; as `iter_products`."""
-    yield from _entries(Path(path), "{", on_error, report)
+    yield from _entries(Path(path), "{", on_error, report, progress)
 
 
 def _entries(
-    path: Path, opening: str, on_error: OnError, report: StreamReport | None
+    path: Path, opening: str, on_error: OnError, report: StreamReport | None, progress: bool
 ) -> Iterator[tuple[str, Any]]:
     report = report if report is not None else StreamReport()
     try:
-        with _Reader(path) as reader:
+        with _Reader(path) as reader, _bar(path, progress) as bar:
             try:
                 for pair in _walk(reader, opening):
                     report.entries += 1
+                    if reader.start != bar.n:
+                        bar.update(reader.start - bar.n)
                     yield pair
+                bar.update((bar.total or 0) - bar.n)
             except _Broken as exc:
                 report.fault = Fault(path, exc.offset, report.entries, exc.reason)
     except FileNotFoundError as exc:
@@ -107,6 +121,12 @@ def _entries(
         if on_error == "raise":
             raise DataError(str(report.fault))
         log.warning("%s", report.fault)
+
+
+def _bar(path: Path, progress: bool) -> Any:
+    return tqdm(
+        total=path.stat().st_size, unit="B", unit_scale=True, desc=path.name, disable=not progress
+    )
 
 
 def _walk(reader: _Reader, opening: str) -> Iterator[tuple[str, Any]]:

@@ -1,7 +1,7 @@
 """An inverted index as arrays: which documents hold a term, and how much that counts.
 
 Owns the arrays and how they are built from texts, one by one, in bounded memory. Knows nothing
-about queries. The arrays are the same in memory and on disk (`disk_index`).
+about queries. The arrays are the same in memory and on disk (`index_writer`).
 
 What a document adds to a query's score depends, for a given term, on two numbers only: how often
 it holds the term and the one-byte code of its length. The pairs that occur are few (thousands), so
@@ -119,6 +119,8 @@ class _Pieces(dict[str, tuple[int, ...]]):
         self._analyze = analyze
 
     def __missing__(self, piece: str) -> tuple[int, ...]:
+        if len(piece) > _PIECE:
+            return self._analyze(piece)
         if len(self) >= _PIECES:
             self.clear()
         found = self[piece] = self._analyze(piece)
@@ -153,9 +155,8 @@ class PostingsBuilder:
         """Take the next document."""
         before = len(self._terms)
         # No term holds a blank, so texts are taken apart at them: pieces repeat, texts do not.
-        pieces = text.lower().split(" ")
-        numbers = self._pieces.__getitem__ if len(max(pieces, key=len)) <= _PIECE else self._analyze
-        self._terms.extend(chain.from_iterable(map(numbers, pieces)))
+        pieces = map(self._pieces.__getitem__, text.lower().split(" "))
+        self._terms.extend(chain.from_iterable(pieces))
         self._lengths.append(len(self._terms) - before)
         if len(self._terms) >= self._chunk:
             self._put_away()

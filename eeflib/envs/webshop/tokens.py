@@ -90,6 +90,10 @@ _ASCII_WORD = regex.compile(
 """The same rules where all text is lower-case ASCII: several times faster."""
 
 
+_TOUCHED = frozenset("cdegilmnrstuy")
+"""Last letters of the suffixes that Porter's rules look for; other words are their own stems."""
+
+
 @cache
 def _porter() -> Any:
     """Loaded with the first word: importing nltk takes a second."""
@@ -106,6 +110,8 @@ def stem(token: str) -> str:
     token = token.lower()
     if token in STOP_WORDS:
         return ""
+    if token[-1:] not in _TOUCHED:
+        return token
     return _porter().stem(token, to_lowercase=False)
 
 

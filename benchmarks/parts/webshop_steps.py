@@ -1,7 +1,6 @@
-"""The measurements of `benchmarks/webshop.py`, each run in a process of its own.
+"""Single steps of `benchmarks/webshop.py`: their speed, restoring, search, over 1,000 products.
 
-    python webshop_parts.py steps JOB | build FOLDER N | open FOLDER | search FOLDER
-                            | environments FOLDER
+    python webshop_steps.py JOB
 
 The last line of output is one JSON object. JOB is written: catalogue, action scripts and our own
 observations, for the official environment to run.
@@ -13,7 +12,7 @@ import json
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,14 +26,6 @@ from eeflib.records import Step, Task
 
 INSTRUCTED = 400
 """Products with a human instruction."""
-
-
-def memory_mb(field: str) -> float:
-    """VmRSS (now) or VmHWM (peak) of this process."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field):
-            return int(line.split()[1]) / 1024
-    raise SystemExit(f"no {field} in /proc/self/status: memory is measured on Linux only")
 
 
 def seconds(call: Callable[[], object]) -> float:
@@ -179,137 +170,5 @@ def other_figures(catalogue: Catalogue, tasks: list[Task]) -> dict[str, float]:
     }
 
 
-class Timed:
-    """An iterator, and how long its items took to make, by the clock and of the processor."""
-
-    def __init__(self, items: Iterator[Any]) -> None:
-        self.items, self.seconds, self.cpu = items, 0.0, 0.0
-
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
-    def __next__(self) -> Any:
-        start, used = time.perf_counter(), time.thread_time()
-        try:
-            return next(self.items)
-        finally:
-            self.seconds += time.perf_counter() - start
-            self.cpu += time.thread_time() - used
-
-
-def measure_build(folder: str, products: str) -> dict[str, Any]:
-    from eeflib.envs.webshop.bulk import bulk_attributes, bulk_instruction, bulk_rows
-    from eeflib.envs.webshop.disk_build import build_catalogue
-
-    n, attributes, people = int(products), {}, {}
-
-    def rows() -> Iterator[Any]:
-        for number, row in enumerate(bulk_rows(n)):
-            attributes.clear()  # they are looked up once, for this row
-            attributes[row["asin"]] = bulk_attributes(row["asin"])
-            if number % max(1, n // INSTRUCTED) == 0:
-                people[row["asin"]] = [bulk_instruction(row)]
-            yield row
-
-    timed, start = Timed(rows()), time.thread_time()
-    report = build_catalogue(
-        timed, folder, attributes=attributes, human_instructions=people, replace=True
-    )
-    return {
-        "s": report.seconds - timed.seconds,
-        "cpu_s": time.thread_time() - start - timed.cpu,
-        "with_rows_s": report.seconds,
-        "peak_mb": memory_mb("VmHWM"),
-        "disk_mb": report.bytes / 1e6,
-        "terms": report.terms,
-        "postings": report.postings,
-    }
-
-
-def measure_open(folder: str) -> dict[str, Any]:
-    from eeflib.envs.webshop.disk_catalogue import open_catalogue
-
-    base = memory_mb("VmRSS")
-    start = time.perf_counter()
-    env = WebShopEnv(open_catalogue(folder))
-    env.catalogue.index  # noqa: B018
-    open_s = time.perf_counter() - start
-    start = time.perf_counter()
-    goals = build_goals(env.catalogue)
-    goals_s = time.perf_counter() - start
-    tasks = [task_from_goal(goal, env.catalogue, max_steps=100) for goal in goals]
-    rng = random.Random(1)
-    for task in tasks[:50]:
-        env.reset(task)
-        env.step(f"search[{task.instruction}]")
-        for _ in range(8):
-            stay = ("click[buy now]", "click[back to search]")
-            env.step(rng.choice([a for a in env.valid_actions() if a not in stay]))
-    return {
-        "open_s": open_s,
-        "goals_s": goals_s,
-        "rss_mb": memory_mb("VmHWM"),
-        "rss_before_opening_mb": base,
-    }
-
-
-def measure_search(folder: str) -> dict[str, Any]:
-    """Whole instructions, as agents type them, and four words of a title."""
-    from eeflib.envs.webshop.disk_catalogue import open_catalogue
-
-    catalogue = open_catalogue(folder)
-    goals = build_goals(catalogue)
-    index, out = catalogue.index, {}
-    queries = {
-        "": [goal["instruction_text"] for goal in goals],
-        "short_": [" ".join(goal["name"].lower().split()[-4:]) for goal in goals],
-    }
-    for name, texts in queries.items():
-        for round_ in ("first_", ""):
-            spent, cpu = [], []
-            for text in texts:
-                start, used = time.perf_counter(), time.thread_time()
-                index.scored(text)
-                spent.append(1e3 * (time.perf_counter() - start))
-                cpu.append(1e3 * (time.thread_time() - used))
-            out[f"{name}{round_}median_ms"] = median(spent)
-            out[f"{name}{round_}p95_ms"] = sorted(spent)[int(0.95 * len(spent))]
-            out[f"{name}{round_}cpu_median_ms"] = median(cpu)
-    out["queries"] = len(goals)
-    return out
-
-
-def measure_environments(folder: str) -> dict[str, Any]:
-    """Memory of 1,000 environments, each in the middle of an episode, above that of one."""
-    from eeflib.envs.webshop.disk_catalogue import open_catalogue
-
-    catalogue = open_catalogue(folder)
-    tasks = [task_from_goal(goal, catalogue) for goal in build_goals(catalogue)]
-
-    def play_one(number: int) -> WebShopEnv:
-        env, task = WebShopEnv(catalogue), tasks[number % len(tasks)]
-        env.reset(task)
-        env.step(f"search[{task.instruction}]")
-        env.step("click[next >]")
-        env.step([a for a in env.valid_actions() if a.startswith("click[b0")][number % 10])
-        env.step("click[description]" if number % 2 else "click[< prev]")
-        return env
-
-    for number in range(len(tasks)):  # pages of the index and products that all of them share
-        play_one(number)
-    kept = [play_one(0)]
-    before = memory_mb("VmRSS")
-    kept += [play_one(number) for number in range(1, 1_000)]
-    return {"envs_1000_extra_mb": memory_mb("VmRSS") - before}
-
-
-PARTS = {
-    "steps": measure_steps,
-    "build": measure_build,
-    "open": measure_open,
-    "search": measure_search,
-    "environments": measure_environments,
-}
-
 if __name__ == "__main__":
-    print(json.dumps(PARTS[sys.argv[1]](*sys.argv[2:])))
+    print(json.dumps(measure_steps(sys.argv[1])))

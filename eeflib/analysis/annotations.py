@@ -1,0 +1,275 @@
+"""What people say about trajectories: labels, notes, corrected labels of segments.
+
+Owns `Annotation`, the file it is kept in (`RUN/annotations/log.ndjson`) and how two people's
+annotations come together. Nothing is ever changed or deleted there: every saying is a line with its
+author and time, taking one back is another line. So kernels that write at the same time lose
+nothing. A correction is the analyst's: it changes what the views show, not what was trained. Knows
+nothing about HTML or widgets.
+
+The file has a lock of its own, for a run may be annotated while it is still being written.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import pandas as pd
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_random
+
+from eeflib.analysis.segments import Segment, from_labels
+from eeflib.errors import DataError
+from eeflib.jsonl import ReadReport, append_lines, read_objects
+from eeflib.lock import RunLock
+from eeflib.records import Label
+from eeflib.schema import Record, canonical_json
+
+__all__ = ["SEGMENT_LABELS", "Annotation", "Annotations", "Key", "corrected"]
+
+SEGMENT_LABELS: tuple[Label, ...] = ("beneficial", "harmful", "unknown")
+"""What a person may say of a segment."""
+
+LONGEST = 20_000
+"""Characters of a note at most."""
+
+_PATIENCE = 15.0
+"""Seconds to wait for another kernel that is writing."""
+
+
+class Key(NamedTuple):
+    """Names a trajectory within a run: ids alone repeat from seed to seed."""
+
+    seed: int
+    method: str
+    """`teacher`, or the student's method."""
+    iteration: int
+    id: str
+
+
+@dataclass(frozen=True)
+class Annotation(Record):
+    """One saying of one person about a trajectory or some of its actions."""
+
+    id: str
+    seed: int
+    method: str
+    iteration: int
+    trajectory_id: str
+    kind: Literal["label", "note", "segment", "retract"]
+    author: str
+    time: str
+    """UTC, ISO 8601."""
+    text: str = ""
+    """The label or the note; of a segment its new label; of a retraction nothing."""
+    start: int | None = None
+    """First action it is about, from 0; None: the whole trajectory."""
+    stop: int | None = None
+    """After the last action it is about."""
+    of: str = ""
+    """Id of what is taken back."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Keys of other versions."""
+
+    @property
+    def key(self) -> Key:
+        """The trajectory it is about."""
+        return Key(self.seed, self.method, self.iteration, self.trajectory_id)
+
+    @property
+    def day(self) -> str:
+        """`2026-11-22 14:03`, UTC."""
+        return self.time[:16].replace("T", " ")
+
+
+class Annotations:
+    """The annotations of a run: read as they are now, also what other kernels wrote meanwhile."""
+
+    def __init__(self, folder: str | Path, author: str | None = None) -> None:
+        """Touches no file yet.
+
+        Args:
+            folder: the run folder.
+            author: who annotates; None: `EEFLIB_AUTHOR`, else the name of the user.
+        """
+        self._folder = Path(folder) / "annotations"
+        self.path = self._folder / "log.ndjson"
+        self.author = author or os.environ.get("EEFLIB_AUTHOR") or _user()
+        self._seen: tuple[int, int] | None = None
+        self._lines: list[Annotation] = []
+        self._report = ReadReport()
+
+    @property
+    def problems(self) -> list[str]:
+        """Lines of the file that could not be read."""
+        return [str(s) for s in self._report.skipped]
+
+    def all(self) -> list[Annotation]:
+        """What stands, of all trajectories, in the order said; retracted ones are left out."""
+        self._refresh()
+        gone = {a.of for a in self._lines if a.kind == "retract"}
+        return [a for a in self._lines if a.kind != "retract" and a.id not in gone]
+
+    def of(self, key: Key) -> list[Annotation]:
+        """What stands about one trajectory, in the order said."""
+        return [a for a in self.all() if a.key == key]
+
+    def by_key(self) -> dict[Key, list[Annotation]]:
+        """What stands, by trajectory."""
+        out: dict[Key, list[Annotation]] = {}
+        for a in self.all():
+            out.setdefault(a.key, []).append(a)
+        return out
+
+    def labels(self) -> list[str]:
+        """Labels in use, the most frequent first."""
+        used = [a.text for a in self.all() if a.kind == "label"]
+        return sorted(set(used), key=lambda x: (-used.count(x), x))
+
+    def frame(self) -> pd.DataFrame:
+        """One row per annotation that stands."""
+        names = ["seed", "method", "iteration", "trajectory_id", "kind", "text", "start", "stop"]
+        rows = [[getattr(a, n) for n in (*names, "author", "time", "id")] for a in self.all()]
+        return pd.DataFrame(rows, columns=[*names, "author", "time", "annotation_id"])
+
+    def add_label(self, key: Key, text: str, span: tuple[int, int] | None = None) -> Annotation:
+        """Put a label, such as `misread the goal`, on a trajectory or on actions start..stop-1.
+
+        Raises:
+            DataError: no text, or the file cannot be written.
+        """
+        return self._add(key, "label", text, span)
+
+    def add_note(self, key: Key, text: str, span: tuple[int, int] | None = None) -> Annotation:
+        """Put a note; otherwise as `add_label`."""
+        return self._add(key, "note", text, span)
+
+    def correct(self, key: Key, label: str, span: tuple[int, int]) -> Annotation:
+        """Say that actions start..stop-1 are `label`, whatever exploration said of them.
+
+        Raises:
+            DataError: no label of segments, no action in the span, or the file cannot be written.
+        """
+        if label not in SEGMENT_LABELS:
+            raise DataError(
+                f"{label!r} is no label of a segment; choose {', '.join(SEGMENT_LABELS)}"
+            )
+        return self._add(key, "segment", label, span)
+
+    def retract(self, annotation: Annotation) -> None:
+        """Take an annotation back; it stays in the file."""
+        self._add(annotation.key, "retract", "", None, of=annotation.id)
+
+    def _add(
+        self,
+        key: Key,
+        kind: Literal["label", "note", "segment", "retract"],
+        text: str,
+        span: tuple[int, int] | None,
+        of: str = "",
+    ) -> Annotation:
+        text = text.strip()
+        if not text and kind != "retract":
+            raise DataError(f"an empty {kind} says nothing: write something first")
+        if len(text) > LONGEST:
+            raise DataError(f"a {kind} may have {LONGEST:,} characters, this has {len(text):,}")
+        if span is not None and not 0 <= span[0] < span[1]:
+            raise DataError(f"actions {span[0]} to {span[1]} are none: start before stop, from 0")
+        start, stop = span or (None, None)
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        said = Annotation(
+            uuid.uuid4().hex, *key[:3], key.id, kind, self.author, now, text, start, stop, of
+        )
+        _write(self._folder, self.path, canonical_json(said.to_dict()))
+        return said
+
+    def _refresh(self) -> None:
+        try:
+            at = self.path.stat()
+        except OSError:
+            self._seen, self._lines, self._report = None, [], ReadReport()
+            return
+        if (at.st_size, at.st_mtime_ns) == self._seen:
+            return
+        report, lines = ReadReport(), []
+        for number, data in read_objects(self.path, report):
+            try:
+                lines.append(Annotation.from_dict(data))
+            except DataError as exc:
+                report.skip(self.path, number, str(exc))
+        self._seen, self._lines, self._report = (at.st_size, at.st_mtime_ns), lines, report
+
+
+def corrected(
+    parts: Sequence[Segment], annotations: Iterable[Annotation], length: int
+) -> list[Segment]:
+    """Segments with people's corrections in them; of two about one action the later counts.
+
+    Args:
+        parts: segments of the trajectory; none where it was not explored.
+        annotations: of that trajectory, in the order said.
+        length: actions of the trajectory.
+    """
+    said: list[Annotation | None] = [None] * length
+    for a in annotations:
+        if a.kind == "segment" and a.start is not None and a.stop is not None:
+            if a.text not in SEGMENT_LABELS:
+                continue  # of another version
+            span = range(min(a.start, length), min(a.stop, length))
+            said[span.start : span.stop] = [a] * len(span)
+    if not any(said):
+        return list(parts)
+    out: list[Segment] = []
+    for part in parts or from_labels(["unknown"] * length):
+        at = part.start
+        while at < part.stop:
+            override, stop = said[at], at + 1
+            while stop < part.stop and said[stop] is override:
+                stop += 1
+            if override is None:
+                out.append(Segment(at, stop, part.label, part.evidence))
+            else:
+                out.append(Segment(at, stop, _label(override.text), _why(override, part)))
+            at = stop
+    return out
+
+
+def _label(text: str) -> Label:
+    return next(x for x in SEGMENT_LABELS if x == text)
+
+
+def _why(a: Annotation, part: Segment) -> str:
+    was = f"{part.label} ({part.evidence})" if part.evidence else part.label
+    return f"{a.author}, {a.day}; exploration: {was}"
+
+
+def _held(exc: BaseException) -> bool:
+    """Another kernel writes just now; a folder that cannot be written has a cause."""
+    return isinstance(exc, DataError) and exc.__cause__ is None
+
+
+@retry(
+    retry=retry_if_exception(_held),
+    wait=wait_random(0.01, 0.1),
+    stop=stop_after_delay(_PATIENCE),
+    reraise=True,
+)
+def _write(folder: Path, path: Path, line: str) -> None:
+    lock = RunLock(folder)
+    lock.acquire()
+    try:
+        append_lines(path, [line])
+    finally:
+        lock.release()
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container without a user database
+        return "somebody"

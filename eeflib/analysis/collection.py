@@ -1,0 +1,230 @@
+"""The trajectories of a run, each with all that a reader asks of it: what the views show.
+
+Owns `Item` and `Collection`: outcome, failure, cost, states and segments of a trajectory, and the
+finding of trajectories by key, by task and by text. Knows nothing about HTML, widgets or pages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from eeflib.analysis import frames, summaries
+from eeflib.analysis.annotations import Key
+from eeflib.analysis.run import TEACHER, Run
+from eeflib.analysis.segments import Segment, segments
+from eeflib.analysis.textsearch import TextIndex
+from eeflib.errors import DataError
+from eeflib.outcomes import StateOutcome
+from eeflib.records import Task, Trajectory, Usage
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from eeflib.analysis.taxonomy import Diagnosis
+
+__all__ = ["OUTCOMES", "Collection", "Item", "Key", "Who"]
+
+OUTCOMES = ("solved", "failed", "fault")
+"""How a trajectory ended; `fault`: of the environment or the provider."""
+
+Who = Literal["teacher", "students", "all"]
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """One trajectory and what is known of it."""
+
+    key: Key
+    trajectory: Trajectory
+    task: Task | None = None
+    states: tuple[StateOutcome, ...] = ()
+    """Expert states that the student was put into, in order."""
+
+    @property
+    def outcome(self) -> str:
+        """One of `OUTCOMES`."""
+        if self.trajectory.error:
+            return "fault"
+        return "solved" if self.trajectory.solved else "failed"
+
+    @property
+    def level(self) -> str:
+        """Difficulty level of its task; empty if it has none."""
+        return str(self.task.extra.get("level", "")) if self.task else ""
+
+    @cached_property
+    def diagnosis(self) -> Diagnosis | None:
+        """Why it failed, with the evidence; None: it did not."""
+        from eeflib.analysis.taxonomy import diagnose
+
+        return None if self.outcome == "solved" else diagnose(self.trajectory, self.task)
+
+    @property
+    def failure(self) -> str:
+        """Kind of failure; empty if solved."""
+        return self.diagnosis.primary if self.diagnosis else ""
+
+    @cached_property
+    def segments(self) -> list[Segment]:
+        """Labelled segments; none where its states were not explored."""
+        return segments(self.trajectory, self.states) if self.explored else []
+
+    @property
+    def explored(self) -> bool:
+        """Whether at least one expert state after s0 was tried."""
+        return any(s.tried and s.k > 0 for s in self.states)
+
+    @cached_property
+    def usage(self) -> Usage:
+        """Tokens, cost and seconds of all its replies."""
+        return self.trajectory.usage
+
+    @property
+    def tokens(self) -> int:
+        return self.usage.prompt_tokens + self.usage.completion_tokens
+
+    @cached_property
+    def invalid(self) -> int:
+        """Actions that parser or environment did not understand."""
+        return sum(not s.valid for s in self.trajectory.steps)
+
+
+class Collection(Sequence[Item]):
+    """Trajectories in the order recorded."""
+
+    def __init__(
+        self,
+        items: Iterable[Item],
+        *,
+        run: Run | None = None,
+        states: pd.DataFrame | None = None,
+    ) -> None:
+        """See `Collection.of` and `Collection.loose` for the usual ways.
+
+        Args:
+            run: where the items come from.
+            states: `frames.states` of the method and iteration whose states they show.
+        """
+        self.items = list(items)
+        self.run = run
+        self.states = states
+
+    @classmethod
+    def of(cls, run: Run | str | Path, who: Who = "teacher") -> Collection:
+        """The trajectories of a run, finished or not; an empty run gives an empty collection.
+
+        Args:
+            run: the run or its folder.
+            who: the teacher's, the students' on test tasks, or both.
+
+        Raises:
+            DataError: there is no such folder.
+        """
+        run = run if isinstance(run, Run) else Run(run)
+        items: list[Item] = []
+        states = None
+        if who in ("teacher", "all"):
+            branches = summaries.pick_iteration(frames.branches(run))
+            states = frames.states(branches, frames.trajectories(run))
+            explored = _states(states)
+            for seed, group in run.trajectories.items():
+                for t in group:
+                    key = Key(seed, TEACHER, 0, t.id)
+                    task = run.task(seed, t.task_id)
+                    items.append(Item(key, t, task, explored.get((seed, t.id), ())))
+        if who in ("students", "all"):
+            for place, t in run.rollouts():
+                items.append(Item(Key(*place, t.id), t, run.task(place.seed, t.task_id)))
+        return cls(items, run=run, states=states)
+
+    @classmethod
+    def loose(
+        cls, trajectories: Iterable[Trajectory], tasks: Iterable[Task] = (), seed: int = 0
+    ) -> Collection:
+        """Trajectories that are in no run folder."""
+        known = {t.id: t for t in tasks}
+        return cls(Item(Key(seed, TEACHER, 0, t.id), t, known.get(t.task_id)) for t in trajectories)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, at):
+        return self.items[at]
+
+    @cached_property
+    def _positions(self) -> Mapping[Key, int]:
+        return {item.key: i for i, item in enumerate(self.items)}
+
+    def position(self, key: Key) -> int | None:
+        """Where an item is; None if it is not there."""
+        return self._positions.get(Key(*key))
+
+    def get(self, key: Key | None) -> Item | None:
+        """The item of that key; None if there is none."""
+        at = None if key is None else self.position(key)
+        return None if at is None else self.items[at]
+
+    def find(self, name: Key | str | int) -> Item:
+        """An item by key, by id (the first of that id) or by position.
+
+        Raises:
+            DataError: there is none.
+        """
+        if isinstance(name, int):
+            if -len(self) <= name < len(self):
+                return self.items[name]
+        elif isinstance(name, str):
+            for item in self.items:
+                if name in (item.key.id, item.trajectory.task_id):
+                    return item
+        elif (found := self.get(name)) is not None:
+            return found
+        raise DataError(
+            f"no trajectory {name!r} among these {len(self)}; take a position, a trajectory id or "
+            "a task id"
+        )
+
+    @cached_property
+    def by_task(self) -> dict[tuple[int, str], list[Item]]:
+        """Items by seed and task."""
+        out: dict[tuple[int, str], list[Item]] = {}
+        for item in self.items:
+            out.setdefault((item.key.seed, item.trajectory.task_id), []).append(item)
+        return out
+
+    @cached_property
+    def text(self) -> TextIndex:
+        """Searches all of them."""
+        return TextIndex([item.trajectory for item in self.items])
+
+    @cached_property
+    def failures(self) -> dict[str, int]:
+        """Kinds of failure with their number, the most frequent first."""
+        counts: dict[str, int] = {}
+        for item in self.items:
+            if item.failure:
+                counts[item.failure] = counts.get(item.failure, 0) + 1
+        return dict(sorted(counts.items(), key=lambda x: (-x[1], x[0])))
+
+    @cached_property
+    def levels(self) -> list[str]:
+        """Difficulty levels that occur."""
+        from eeflib.analysis.palette import level_order
+
+        return level_order({item.level for item in self.items} - {""})
+
+
+def _states(states: pd.DataFrame) -> dict[tuple[int, str], tuple[StateOutcome, ...]]:
+    """(seed, trajectory id) -> its states in order of t; what no branch reached has no place."""
+    out: dict[tuple[int, str], list[StateOutcome]] = {}
+    columns = ("seed", "trajectory_id", "k", "t", "n", "wins")
+    for seed, name, k, t, n, wins in zip(*(states[c] for c in columns), strict=True):
+        if t >= 0:
+            out.setdefault((int(seed), name), []).append(
+                StateOutcome(int(k), int(t), int(n), int(wins))
+            )
+    return {key: tuple(sorted(group, key=lambda s: (s.t, s.k))) for key, group in out.items()}

@@ -1,0 +1,219 @@
+"""Two runs, or two policies of one run: what was gained, what was lost, what changed in behaviour.
+
+Owns the comparison as numbers and sentences. Tasks are paired by content; where two sides share
+none, means are compared and that is said. Knows nothing about figures.
+
+    c = compare_runs("runs/rft", "runs/eef")
+    print(c); figures.action_mix(c)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from eeflib.analysis.actions import WEBSHOP_KINDS
+from eeflib.analysis.compare_sides import Side, pair, read_side
+from eeflib.analysis.compare_tests import Difference, adjusted, paired_test, unpaired_test
+from eeflib.analysis.run import Run
+from eeflib.analysis.taxonomy_kinds import KINDS
+
+__all__ = ["Comparison", "compare_runs", "compare_sides"]
+
+_MEASURES = {
+    "solved": "share of tasks solved",
+    "reward": "reward",
+    "length": "actions per episode",
+    "invalid": "invalid actions per episode",
+}
+_COLUMNS = ["a", "b", "difference", "low", "high", "p", "n", "test"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The second side against the first; differences are second minus first."""
+
+    names: tuple[str, str]
+    paired: bool
+    tasks: pd.DataFrame
+    """One row per task both have: seed, task_hash, task_id, level, instruction, a_solved, b_solved,
+    a_reward, b_reward, a_length, b_length, a_kind, b_kind (main kind of failure), a_id, b_id
+    (trajectories), change (`gained`, `lost`, `both`, `never`). Empty if not paired."""
+    measures: pd.DataFrame
+    """Rows: share solved, reward, actions, invalid actions. Columns: measure, meaning, a, b,
+    difference, low, high, p, n, test."""
+    actions: pd.DataFrame
+    """Share of each kind of action in an episode; columns: kind, then as `measures`, and q (p
+    adjusted for the number of kinds)."""
+    errors: pd.DataFrame
+    """Share of episodes in which a kind of failure was found; columns as `actions`."""
+    notes: tuple[str, ...] = ()
+    """What could not be compared, and why."""
+
+    def changed(self, change: str) -> pd.DataFrame:
+        """The tasks `gained`, `lost`, solved by `both` or `never`."""
+        return self.tasks[self.tasks["change"] == change]
+
+    @property
+    def sentences(self) -> list[str]:
+        """The comparison in words, most important first."""
+        a, b = self.names
+        out = [_said(row, f"{b} against {a}") for row in self.measures.to_dict("records")]
+        if self.paired:
+            n = {c: len(self.changed(c)) for c in ("gained", "lost", "both", "never")}
+            out.insert(
+                1,
+                f"{n['gained']} tasks gained, {n['lost']} lost, {n['both']} solved by both, "
+                f"{n['never']} by neither.",
+            )
+        for table, what in ((self.actions, "actions of kind"), (self.errors, "failures of kind")):
+            for row in table[table["q"] < 0.05].to_dict("records"):
+                direction = "more" if row["difference"] > 0 else "fewer"
+                out.append(
+                    f"{direction} {what} \u201c{row['kind']}\u201d: {row['a']:.1%} to "
+                    f"{row['b']:.1%} (q = {row['q']:.3f})."
+                )
+        return [*out, *self.notes]
+
+    def __str__(self) -> str:
+        return "\n".join(self.sentences)
+
+
+def compare_runs(
+    a: Run | str | Path,
+    b: Run | str | Path,
+    *,
+    method_a: str | None = None,
+    method_b: str | None = None,
+    names: tuple[str, str] | None = None,
+    seed: int = 0,
+) -> Comparison:
+    """Policy `method_b` of run `b` against `method_a` of run `a`; the runs may be the same one.
+
+    Args:
+        method_a, method_b: `teacher` or a method; None: the run's focus (EEF, if it is there), else
+            the teacher.
+        names: of the two sides; by default the methods, with the folders' names where those differ.
+        seed: of the resampling.
+
+    Raises:
+        DataError: no such folder, or nothing of that method in it.
+    """
+    sides = [read_side(a, method_a), read_side(b, method_b)]
+    if names is None:
+        folders = [(x.path if isinstance(x, Run) else Path(x)).resolve().name for x in (a, b)]
+        methods = [s.method for s in sides]
+        names = (methods[0], methods[1])
+        if folders[0] != folders[1]:
+            names = (f"{folders[0]}: {methods[0]}", f"{folders[1]}: {methods[1]}")
+    sides[0].name, sides[1].name = names
+    return compare_sides(sides[0], sides[1], seed=seed)
+
+
+def compare_sides(a: Side, b: Side, *, seed: int = 0) -> Comparison:
+    """As `compare_runs`, for sides already read."""
+    both, paired = pair(a, b)
+    notes = [*a.notes, *b.notes]
+    if not paired:
+        notes.append(
+            "The two have no task in common (by content): means over different tasks are "
+            "compared, and nothing is gained or lost."
+        )
+    else:
+        alone = [len(s.episodes) - len(both) for s in (a, b)]
+        if any(alone):
+            notes.append(
+                f"{len(both)} tasks are compared; {alone[0]} only {a.name} has and {alone[1]} only "
+                f"{b.name} has are left out."
+            )
+
+    def test(x: pd.Series[Any], y: pd.Series[Any], rows: pd.DataFrame) -> Difference:
+        if paired:
+            return paired_test(x, y, rows["seed"], seed=seed)
+        return unpaired_test(x, y, seed=seed)
+
+    measures = [
+        [name, meaning, *test(*_columns(a, b, both, paired, name), both)]
+        for name, meaning in _MEASURES.items()
+    ]
+    recorded = both
+    if paired and len(both):
+        recorded = both[(both["trajectory_id_a"] != "") & (both["trajectory_id_b"] != "")]
+    tables = []
+    for which, order in (("actions", WEBSHOP_KINDS), ("failures", tuple(KINDS))):
+        x, y = getattr(a, which), getattr(b, which)
+        rows = []
+        if a.recorded and b.recorded:
+            x, y = (_aligned(t, recorded, f"_{s}", paired) for t, s in ((x, "a"), (y, "b")))
+            for kind in _ordered({*x.columns, *y.columns}, order):
+                sides = [t[kind] if kind in t else pd.Series(0.0, t.index) for t in (x, y)]
+                rows.append([kind, *test(sides[0], sides[1], recorded)])
+        table = pd.DataFrame(rows, columns=["kind", *_COLUMNS])
+        tables.append(table.assign(q=adjusted(table["p"])))
+    return Comparison(
+        (a.name, b.name),
+        paired,
+        _tasks(both) if paired else _tasks(both.iloc[:0]),
+        pd.DataFrame(measures, columns=["measure", "meaning", *_COLUMNS]),
+        tables[0],
+        tables[1],
+        tuple(notes),
+    )
+
+
+def _columns(
+    a: Side, b: Side, both: pd.DataFrame, paired: bool, name: str
+) -> tuple[pd.Series[float], pd.Series[float]]:
+    if paired:
+        return both[f"{name}_a"].astype("float64"), both[f"{name}_b"].astype("float64")
+    return a.episodes[name].astype("float64"), b.episodes[name].astype("float64")
+
+
+def _aligned(table: pd.DataFrame, both: pd.DataFrame, side: str, paired: bool) -> pd.DataFrame:
+    """The rows of `table` in the order of the pairs."""
+    if not paired:
+        return table
+    keys = list(zip(both[f"seed{side}"], both["task_hash"], strict=True))
+    return table.loc[keys].reset_index(drop=True)
+
+
+def _ordered(kinds: Iterable[str], order: Sequence[str]) -> list[str]:
+    names = set(kinds)
+    return [k for k in order if k in names] + sorted(names.difference(order))
+
+
+def _tasks(both: pd.DataFrame) -> pd.DataFrame:
+    names = ["seed", "task_hash", "task_id", "level", "instruction"]
+    names += [f"{s}_{c}" for c in ("solved", "reward", "length", "kind", "id") for s in "ab"]
+    if both.empty:
+        return pd.DataFrame(columns=[*names, "change"])
+    change = [
+        ("both" if new else "lost") if old else ("gained" if new else "never")
+        for old, new in zip(both["solved_a"], both["solved_b"], strict=True)
+    ]
+    out = both.assign(
+        task_id=both["task_id_a"],
+        level=both["level_a"],
+        instruction=both["instruction_a"].where(both["instruction_a"] != "", both["instruction_b"]),
+        change=change,
+        **{f"{s}_{c}": both[f"{c}_{s}"] for c in ("solved", "reward", "length") for s in "ab"},
+        **{f"{s}_kind": both[f"kind_{s}"] for s in "ab"},
+        **{f"{s}_id": both[f"trajectory_id_{s}"] for s in "ab"},
+    )
+    return out[[*names, "change"]]
+
+
+def _said(row: dict[Any, Any], who: str) -> str:
+    share = row["measure"] == "solved"
+    show = (lambda x: f"{100 * x:.1f}") if share else (lambda x: f"{x:.2f}")
+    unit = " %" if share else ""
+    p = "p < 0.001" if row["p"] < 0.001 else f"p = {row['p']:.3f}"
+    return (
+        f"{who}, {row['meaning']}: {show(row['a'])}{unit} to {show(row['b'])}{unit}, difference "
+        f"{show(row['difference'])} [{show(row['low'])}, {show(row['high'])}], {p} "
+        f"({row['test']}, n = {row['n']})."
+    )

@@ -1,0 +1,161 @@
+"""Why a failed episode failed: offline rules, each with its evidence.
+
+Owns which rules apply where, the order among what they find, and the table of it. An episode may
+have several kinds of failure; the first is the one it is counted as. Knows nothing about figures.
+
+| environment | rules |
+|---|---|
+| webshop | fault; wrong purchase (product, attribute, option, price); no purchase (gave up, wandered); loop; invalid actions |
+| scienceworld | fault; wrong focus; menu mishap; loop; invalid actions; no progress; how it ended |
+| others | fault; loop; invalid actions; no progress; how it ended |
+"""  # noqa: E501
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import pandas as pd
+
+from eeflib.analysis import taxonomy_common as common
+from eeflib.analysis import taxonomy_scienceworld as scienceworld
+from eeflib.analysis import taxonomy_webshop as webshop
+from eeflib.analysis.frames_columns import COLUMNS
+from eeflib.analysis.taxonomy_kinds import KINDS, Case, Finding, Kind, Rule
+from eeflib.intervals import wilson
+from eeflib.records import Task, Trajectory
+
+__all__ = [
+    "KINDS",
+    "Case",
+    "Coverage",
+    "Diagnosis",
+    "Finding",
+    "Kind",
+    "counts",
+    "coverage",
+    "diagnose",
+    "failures",
+    "primaries",
+]
+
+_ANY: Sequence[Rule] = (common.fault, common.invalid_actions, common.loop)
+_RULES: Mapping[str, Sequence[Rule]] = {
+    "webshop": (*_ANY, webshop.wrong_purchase, webshop.no_purchase),
+    "scienceworld": (
+        *_ANY,
+        scienceworld.wrong_focus,
+        scienceworld.menu_mishap,
+        common.no_progress,
+        common.ending,
+    ),
+}
+_OTHERS: Sequence[Rule] = (*_ANY, common.no_progress, common.ending)
+_RANK = {name: i for i, name in enumerate(KINDS)}
+
+
+class Diagnosis(NamedTuple):
+    """What was found in one failed episode, the main matter first."""
+
+    findings: tuple[Finding, ...]
+
+    @property
+    def primary(self) -> str:
+        """The kind it is counted as."""
+        return self.findings[0].kind
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Every kind found, once each."""
+        return tuple(dict.fromkeys(f.kind for f in self.findings))
+
+
+def diagnose(trajectory: Trajectory, task: Task | None = None) -> Diagnosis | None:
+    """Why `trajectory` failed; None if it was solved.
+
+    Args:
+        task: what was asked, with its goal; without it a purchase can hardly be judged.
+    """
+    if not trajectory.error and trajectory.reward >= trajectory.threshold - 1e-9:
+        return None
+    rules = _RULES.get(trajectory.env, _OTHERS)
+    found = [f for rule in rules for f in rule(trajectory, task)]
+    if any(f.main and f.kind != "wrong_end" for f in found):  # that is what the end was about
+        found = [f for f in found if f.kind != "wrong_end"]
+    found.sort(key=lambda f: (not f.main, _RANK[f.kind], f.t))
+    if not found:
+        text = f"reward {trajectory.reward:.3f} after {len(trajectory.steps)} actions"
+        found = [Finding("unclear", "none", len(trajectory.steps), text)]
+    return Diagnosis(tuple(found))
+
+
+def failures(cases: Iterable[Case]) -> pd.DataFrame:
+    """One row per failed episode and kind of failure; columns: `COLUMNS["failures"]`."""
+    rows = []
+    for seed, method, iteration, trajectory, task in cases:
+        diagnosis = diagnose(trajectory, task)
+        if diagnosis is None:
+            continue
+        extra = task.extra if task else {}
+        about = [str(extra.get(name, "")) for name in ("level", "task_type")]
+        named = [seed, trajectory.id, trajectory.task_id, method, iteration, trajectory.env, *about]
+        kinds = set()
+        for i, finding in enumerate(diagnosis.findings):
+            if finding.kind not in kinds:  # two options missing are one kind of failure
+                rows.append([*named, finding.kind, i == 0, finding.rule, finding.t, finding.text])
+                kinds.add(finding.kind)
+    columns = COLUMNS["failures"]
+    frame = pd.DataFrame(rows, columns=list(columns))
+    return frame.astype({name: dtype for name, (dtype, _) in columns.items()})
+
+
+def primaries(failures: pd.DataFrame) -> pd.Series[str]:
+    """The main kind of each failed episode, by seed, method, iteration and trajectory_id."""
+    rows = failures[failures["primary"]] if "primary" in failures else failures
+    return rows.set_index(["seed", "method", "iteration", "trajectory_id"])["kind"]
+
+
+class Coverage(NamedTuple):
+    """How much the rules say about the failures of a run."""
+
+    n: int
+    """Failed episodes."""
+    cause: int
+    """Of them with a kind that names a cause."""
+    end: int
+    """Of them with one that only says how it ended."""
+
+    @property
+    def share(self) -> float:
+        """cause / n; nan if n is 0."""
+        return self.cause / self.n if self.n else float("nan")
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95 % interval of `share`."""
+        return wilson(self.cause, self.n)
+
+
+def coverage(failures: pd.DataFrame) -> Coverage:
+    """How many failures got a kind that names a cause, or at least how they ended."""
+    says = failures.loc[failures["primary"], "kind"].map({k: v.says for k, v in KINDS.items()})
+    return Coverage(len(says), int((says == "cause").sum()), int((says == "end").sum()))
+
+
+def counts(failures: pd.DataFrame, by: str = "level") -> pd.DataFrame:
+    """Failures per kind and group: n as the main kind, any as a main or a side matter.
+
+    Columns: group, kind, n, any, total (failures of the group), share (n / total); kinds in the
+    order of `KINDS`, those that do not occur left out.
+    """
+    names = ["group", "kind", "n", "any", "total", "share"]
+    rows = []
+    for group, part in failures.groupby(by):
+        total = int(part["primary"].sum())
+        main = part.loc[part["primary"], "kind"].value_counts()
+        either = part["kind"].value_counts()
+        for kind in KINDS:
+            if kind in either.index:
+                n = int(main.get(kind, 0))
+                rows.append([group, kind, n, int(either[kind]), total, n / total])
+    return pd.DataFrame(rows, columns=names)

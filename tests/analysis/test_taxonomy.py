@@ -1,0 +1,255 @@
+"""The failure taxonomy: against hand labels, and rule by rule."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from labelled import labelled
+
+from eeflib.analysis import frames, taxonomy
+from eeflib.analysis.taxonomy import KINDS, Case, diagnose
+from eeflib.records import Step, Task, Trajectory
+
+PARTS = ("writing", "held_out")
+
+
+def test_the_labelled_set_is_large_and_of_every_kind():
+    rows = [r for part in PARTS for r in labelled(part)]
+    assert len(rows) >= 100
+    assert {r.case.trajectory.env for r in rows} == {"webshop", "scienceworld", "textworld"}
+    assert len({r.case.trajectory.id for r in rows}) == len(rows)
+    labels = Counter(x for r in rows for x in r.labels)
+    assert set(labels) <= set(KINDS)
+    said = set(KINDS) - {"fault", "bad_purchase", "wrong_end", "unclear"}
+    assert set(labels) == said
+    assert not any(r.case.trajectory.solved for r in rows)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_rules_agree_with_a_reader(part):
+    rows = labelled(part)
+    found = [diagnose(r.case.trajectory, r.case.task) for r in rows]
+    hits = sum(d.primary == r.labels[0] for d, r in zip(found, rows, strict=True))
+    assert hits / len(rows) >= 0.93
+    predicted = Counter(k for d in found for k in d.kinds)
+    right = Counter(k for d, r in zip(found, rows, strict=True) for k in d.kinds if k in r.labels)
+    given = Counter(k for r in rows for k in r.labels)
+    assert sum(right.values()) / sum(predicted.values()) >= 0.95  # precision
+    assert sum(right.values()) / sum(given.values()) >= 0.95  # recall
+    for kind in ("wrong_product", "missed_attribute", "over_price", "wrong_focus", "stopped_early"):
+        assert right[kind] == predicted[kind], kind
+
+
+def test_every_labelled_failure_gets_a_kind_with_evidence_that_is_there():
+    for row in (r for part in PARTS for r in labelled(part)):
+        trajectory = row.case.trajectory
+        for finding in diagnose(trajectory, row.case.task).findings:
+            assert 0 <= finding.t <= trajectory.length
+            assert finding.text
+            assert finding.rule
+            assert finding.kind in KINDS
+    table = taxonomy.failures(r.case for part in PARTS for r in labelled(part))
+    got = taxonomy.coverage(table)
+    assert got.n == 158
+    assert got.cause + got.end == got.n  # nothing is unclear
+    assert got.share > 0.6
+    assert got.interval[0] < got.share < got.interval[1]
+    assert (table.groupby("trajectory_id")["primary"].sum() == 1).all()
+
+
+GOAL = {
+    "asin": "B000000001",
+    "name": "Acme Soft Cotton Shirt",
+    "query": "shirts",
+    "product_category": "Clothing",
+    "attributes": ["soft", "cotton"],
+    "goal_options": ["navy", "large"],
+    "price_upper": 50.0,
+}
+SHIRT = "Acme Soft Cotton Shirt"
+
+
+def shop(
+    reward: float,
+    *clicks: str,
+    title: str = SHIRT,
+    price: str = "$20.0",
+    goal: dict | None = None,
+    end: str = "",
+    options: str = "color [SEP] navy [SEP] red [SEP] size [SEP] small [SEP] large",
+    thumb: str = "click[b000000002]",
+) -> Case:
+    """A purchase: search, open, the clicks, buy."""
+    page = (
+        f"Instruction: [SEP] a shirt [SEP] Back to Search [SEP] < Prev [SEP] {options} [SEP] "
+        f"{title} [SEP] Price: {price} [SEP] Rating: N.A. [SEP] Description [SEP] Buy Now"
+    )
+    actions = ["search[shirt]", thumb, *clicks, "click[buy now]"]
+    seen = ["WebShop [SEP] Search", "Page 1 (Total results: 9)", *[page] * (len(clicks) + 1)]
+    steps = tuple(Step(o, a, "teacher") for o, a in zip(seen, actions, strict=True))
+    trajectory = Trajectory(
+        "e", "u", "webshop", "a shirt, and price lower than 50.00 dollars", "p", steps, end,
+        reward, True, False,
+    )  # fmt: skip
+    task = Task("u", "webshop", "a shirt", GOAL if goal is None else goal)
+    return Case(0, "teacher", 0, trajectory, task)
+
+
+def kinds(case: Case) -> tuple[str, ...]:
+    return diagnose(case.trajectory, case.task).kinds
+
+
+BOTH = ("click[navy]", "click[large]")
+
+
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        (shop(0.8, *BOTH), ("missed_attribute",)),
+        (shop(0.8, "click[navy]"), ("missing_option",)),
+        (shop(0.8, "click[red]", "click[large]"), ("wrong_option",)),
+        (shop(0.6, "click[small]"), ("wrong_option", "missing_option")),
+        (shop(0.8, *BOTH, price="$70.0"), ("over_price",)),
+        (shop(0.8, *BOTH, price="$1,070.50"), ("over_price",)),
+        (shop(0.5, *BOTH), ("wrong_product",)),  # 0.5 * 5/5
+        (shop(0.3, *BOTH), ("wrong_product", "missed_attribute")),  # 0.5 * 3/5
+        (shop(0.0, *BOTH), ("wrong_product", "missed_attribute")),  # type 0
+        (shop(0.8, *BOTH, title="Zeta Wool Scarf"), ("wrong_product", "missed_attribute")),
+        (shop(0.8, "click[navy]", thumb="click[b000000001]"), ("missing_option",)),
+        (shop(0.4, goal={}), ("bad_purchase",)),
+        (shop(0.4, goal={}, price="$60.0"), ("over_price",)),  # the instruction names the limit
+    ],
+)
+def test_a_purchase_is_taken_apart_by_the_rewards_arithmetic(case, expected):
+    assert kinds(case) == expected
+
+
+def test_evidence_names_the_step_and_what_was_wanted():
+    found = diagnose(*shop(0.8, "click[red]", "click[large]")[3:]).findings[0]
+    assert (found.t, found.text, found.rule) == (2, "red, wanted: navy", "other value")
+    found = diagnose(*shop(0.8, *BOTH, title="Acme Soft Shirt")[3:]).findings[0]
+    assert "1 of 2 attributes; not seen: cotton" in found.text
+    found = diagnose(*shop(0.8, *BOTH, price="$70.0")[3:]).findings[0]
+    assert found.text == "70 dollars, 50 allowed"
+
+
+def test_options_may_be_pairs_and_pages_may_have_marked_buttons():
+    goal = {**GOAL, "goal_options": {"color": "navy blue", "size": "large"}}
+    page = "[button] navy [button_] [clicked button] red [clicked button_] size"
+    assert kinds(shop(0.8, *BOTH, goal=goal)) == ("missed_attribute",)  # navy is navy blue enough
+    assert kinds(shop(0.8, "click[red]", "click[large]", options=page)) == ("wrong_option",)
+
+
+def test_what_the_last_page_says_was_chosen_counts():
+    """A click that another one replaced is no choice."""
+    end = '[SEP] options [SEP] {"color": "red", "size": "large"} [SEP] attrs [SEP] None'
+    case = shop(0.8, "click[navy]", "click[red]", "click[large]", end=end)
+    assert kinds(case) == ("wrong_option",)
+
+
+def test_a_price_range_on_a_published_page_decides_nothing():
+    assert kinds(shop(0.8, *BOTH, price="$20.0 to $90.0")) == ("missed_attribute",)
+
+
+def episode(
+    env: str,
+    moves: list[tuple[str, str] | tuple[str, str, bool]],
+    *,
+    reward: float = 0.0,
+    ended: bool = False,
+    limit: int | None = 10,
+    scores: list[float] | None = None,
+    error: str = "",
+) -> Case:
+    steps = tuple(
+        Step(
+            m[0],
+            m[1],
+            "teacher",
+            valid=m[2] if len(m) > 2 else True,
+            score=scores[t] if scores else None,
+        )
+        for t, m in enumerate(moves)
+    )
+    task = Task("u", env, "do it", settings={} if limit is None else {"max_steps": limit})
+    trajectory = Trajectory(
+        "e", "u", env, "do it", "p", steps, "end", reward, ended, not ended, error=error
+    )
+    return Case(0, "teacher", 0, trajectory, task)
+
+
+LOOK = ("a room", "look around")
+MENU = ("Ambiguous request: Please enter the number for the action: 0: a 1: b", "go on")
+NEW = [(f"room {i}", f"go {i}") for i in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("case", "first", "others"),
+    [
+        (episode("scienceworld", [*NEW[:2], ("r", "focus on cat")], ended=True), "wrong_focus", ()),
+        (episode("scienceworld", [MENU] * 3 + NEW[:7], reward=0.4), "menu_mishap", ()),
+        (episode("scienceworld", [MENU, *NEW[:9]], reward=0.4), "ran_out_of_steps", "menu_mishap"),
+        (episode("scienceworld", [LOOK] * 10, reward=0.2), "loop", "ran_out_of_steps"),
+        (episode("textworld", NEW), "no_progress", "ran_out_of_steps"),
+        (episode("textworld", NEW, scores=[0.5] * 10), "ran_out_of_steps", ()),
+        (episode("textworld", NEW[:4], reward=0.5), "stopped_early", ()),
+        (episode("textworld", NEW[:4]), "stopped_early", "no_progress"),
+        (episode("textworld", NEW[:4], reward=0.5, ended=True), "wrong_end", ()),
+        (episode("textworld", NEW, limit=None, reward=0.5), "ran_out_of_steps", ()),
+        (episode("imported", [("s", "x", False)] * 2 + NEW[:2]), "stopped_early", ()),
+        (episode("imported", [("s", f"x{i}", False) for i in range(4)]), "invalid_actions", ()),
+        (episode("imported", NEW[:2], error="ProviderError: no"), "fault", "stopped_early"),
+        (episode("imported", []), "stopped_early", ()),
+        (episode("webshop", [("p", "search[a]")] * 10), "loop", "never_bought"),
+        (episode("webshop", [(f"p{i}", "click[next >]") for i in range(10)]), "wandered", ()),
+        (episode("webshop", NEW[:3]), "stopped_early", "never_bought"),
+    ],
+)
+def test_rules_for_any_environment(case, first, others):
+    got = kinds(case)
+    assert got[0] == first
+    if others:
+        assert others in got
+
+
+def test_turning_pages_and_waiting_are_no_loops():
+    pages = [(f"page {i}", "click[next >]") for i in range(9)]
+    assert "loop" not in kinds(episode("imported", pages))
+    waits = [("You decide to wait for 1 iterations.", "wait1")] * 10
+    assert "loop" not in kinds(episode("scienceworld", waits))
+    # the same round of two, entered from elsewhere
+    walk = [("start", "go a"), ("at a", "go b")] + [("at b", "go a"), ("at a", "go b")] * 3
+    assert kinds(episode("imported", walk))[0] == "loop"
+
+
+def test_a_solved_episode_has_no_diagnosis():
+    assert diagnose(episode("webshop", NEW, reward=1.0, ended=True).trajectory) is None
+
+
+def test_failures_join_the_other_frames_and_are_counted(tmp_path):
+    import json
+
+    cases = [r.case for r in labelled("held_out")]
+    for name, records in (
+        ("tasks", {c.task.id: c.task for c in cases}.values()),
+        ("trajectories", [c.trajectory for c in cases]),
+    ):
+        lines = "".join(json.dumps(r.to_dict()) + "\n" for r in records)
+        (tmp_path / f"{name}.jsonl").write_text(lines, "utf-8")
+    loaded = frames.load(tmp_path)
+    table = loaded.failures
+    assert len(table[table["primary"]]) == (~loaded.trajectories["solved"]).sum() == len(cases)
+    joined = table.merge(loaded.trajectories, on=["seed", "trajectory_id"], validate="m:1")
+    assert len(joined) == len(table)
+    counted = taxonomy.counts(table, by="env")
+    assert counted["n"].sum() == len(cases)
+    assert (counted["any"] >= counted["n"]).all()
+    assert counted.groupby("group")["share"].sum().to_list() == pytest.approx([1, 1, 1])
+
+
+def test_no_failures_are_an_empty_table():
+    table = taxonomy.failures([])
+    assert list(table.columns) == list(frames.COLUMNS["failures"])
+    assert taxonomy.counts(table).empty
+    assert taxonomy.coverage(table).n == 0
