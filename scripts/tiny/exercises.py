@@ -162,8 +162,8 @@ def encode(doc: Document, tokenizer) -> tuple[list[int], list[int], list[int], l
     """(input_ids, labels, hints, id_hints), aligned: what position i must predict or -100.
 
     Hints sit on every word of a listing's title (does the instruction say it? `and` or `or`) and on
-    its last token, the price (does the listing match? `yes`, `half`, `no`); `id_hints`, on the price,
-    name the listing's id. With one mark for both, the answer looks for words instead of listings.
+    its last token, the price (does the listing match? `yes`, `half`, `no`); `id_hints`, on the
+    price, name the listing's id. One mark for both would let words pass for matching listings.
     """
     ids: list[int] = []
     labels: list[int] = []
