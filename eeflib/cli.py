@@ -104,8 +104,16 @@ def report(
 
 @app.command()
 def shop(
-    seed: Annotated[int, typer.Option(min=0, help="seed of the store and its tasks")] = 7,
-    split: Annotated[str, typer.Option(help="train or test")] = "test",
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="of the store (7), or of official prices (0)")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="test or train; official data: validation and all, too")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="a folder of official files, or a catalogue on disk")
+    ] = None,
+    size: Annotated[str | None, typer.Option("--set", help="official files: small or full")] = None,
     level: Annotated[
         list[str] | None, typer.Option(help="only tasks of this level; may be repeated")
     ] = None,
@@ -122,12 +130,16 @@ def shop(
         eef shop
 
         eef shop --level page2 --level options --port 8000 --no-browser
+
+        eef shop --data data/webshop --split validation
     """
     from eeflib.shop import run_shop
 
     run_shop(
         seed=seed,
         split=split,
+        data=data,
+        size=size,
         levels=level or (),
         run=run,
         port=port,

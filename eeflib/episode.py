@@ -83,6 +83,7 @@ class RunningEpisode:
         self.steps: list[Step] = []
         self.terminated = self.truncated = False
         self.error = ""
+        self.extra: dict[str, str] = {}
         self.env: TextEnv
 
     @property
@@ -151,6 +152,8 @@ class RunningEpisode:
             same = {"score": self.score, "valid": False, "state_key": self.state_key}
             result = StepResult(self.observation, self.reward, False, False, same)
         info = result.info
+        if "nouns" in info:  # WebShop says what its reward rests on; reports name it
+            self.extra["nouns"] = str(info["nouns"])
         valid = bool(info.get("valid", True))
         reason = "" if valid else parsed.reason or str(info.get("reason", "")) or _NOT_UNDERSTOOD
         self.reward, self.score = result.reward, info.get("score")
@@ -200,4 +203,5 @@ class RunningEpisode:
             seed=self.seed,
             prompt_hash=self.fmt.hash,
             error=self.error,
+            extra=dict(self.extra),
         )
