@@ -52,11 +52,12 @@ def recovery_map(states: pd.DataFrame, rows: int = 40, anchor: Anchor | None = N
     columns = [c for c in order.columns if c[0] == "s" and c[1:].isdecimal()]
     if order.empty or len(columns) < 2:
         return nothing(title, _UNEXPLORED)
+    shown = order.head(rows)
     cells: dict[tuple[int, str], dict[int, dict[str, Any]]] = defaultdict(dict)
-    for state in records(states):
+    for state in records(states[states["trajectory_id"].isin(shown["trajectory_id"])]):
         cells[state["seed"], state["trajectory_id"]][state["k"]] = state
     body = []
-    for row in records(order.head(rows)):
+    for row in records(shown):
         found = cells[row["seed"], row["trajectory_id"]]
         body.append(
             f"<tr><td><code>{escape(row['task_id'], 60)}</code></td>"

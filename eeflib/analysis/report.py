@@ -1,4 +1,4 @@
-"""A run as one HTML file that opens from disk or an e-mail attachment, without script or network.
+"""A run as one HTML file that opens from disk or an e-mail attachment, without a network.
 
 Owns the order of the sections, and those about the run itself: what was counted, how to reproduce
 it, what it does not show. Knows nothing about simulation or training; reads the run folder only.
@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from eeflib.analysis import evidence, palette, results
+from eeflib.analysis.collection import Collection
 from eeflib.analysis.findings import Findings
 from eeflib.analysis.markup import clean, code, escape, table
 from eeflib.analysis.page import Ink, Section, document, inks, missing
+from eeflib.analysis.report_data import browsable
 from eeflib.analysis.run import TEACHER, Run
 from eeflib.evaluate import win_rate
 from eeflib.jsonl import write_atomic
@@ -43,6 +45,7 @@ def write_report(run_dir: str | Path, out: str | Path | None = None) -> Path:
 def render_report(run: Run) -> str:
     """The report's HTML."""
     found = Findings(run)
+    collection = Collection.of(run)
     cases = {name: Findings(inner) for name, inner in run.cases().items()}
     looks = palette.method_looks(m for f in (found, *cases.values()) for m in f.methods)
     drawn = inks(looks)
@@ -50,11 +53,15 @@ def render_report(run: Run) -> str:
         results.headline(found, drawn),
         results.paired(found, drawn),
         results.iterations(found, drawn),
+        evidence.usual(found),
+        evidence.failures(found),
         evidence.recovery(found),
         evidence.recovery_map(found),
         evidence.failure(found),
         results.gained(found),
+        evidence.newly(found),
         evidence.simplicity(found),
+        evidence.budget(found),
         *(case(name, inner, drawn) for name, inner in cases.items()),
         counted(found),
         reproduce(run),
@@ -67,8 +74,8 @@ def render_report(run: Run) -> str:
         sections,
         looks,
         "Made by eeflib. The method is that of \u201cExploring Expert Failures Improves LLM Agent "
-        "Tuning\u201d, arXiv 2504.13145. This page holds all its data, runs no script and loads "
-        "nothing.",
+        "Tuning\u201d, arXiv 2504.13145. This page holds all its data and loads nothing.",
+        browsable(collection, found.focus),
     )
 
 

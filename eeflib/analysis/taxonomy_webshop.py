@@ -15,7 +15,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from rapidfuzz.fuzz import token_set_ratio
 
@@ -29,9 +29,10 @@ __all__ = ["Purchase", "no_purchase", "purchase", "wrong_purchase"]
 _MATCH = 85
 """A token set ratio above this is a match, as in the official reward."""
 _TYPES = (1.0, 0.5, 0.1)
-_PRICE = re.compile(r"Price:\s*\$?\s*([\d,]+(?:\.\d+)?)(?!.{0,12}\bto\b)")
+_PRICE = re.compile(r"\$?\s*([\d,]+(?:\.\d+)?)")
+_NOT_A_THING = frozenset({"s", "and", "for", "men", "women", "kid", "girl", "boy", "baby", "set"})
 _LIMIT = re.compile(r"price lower than (\d+(?:\.\d+)?) dollars")
-_MARK = re.compile(r"\[(?:clicked )?button_?\]")
+_MARK = re.compile(r"\[(?:clicked )?button_?\]|\n")
 _CHOSEN = re.compile(r"\[SEP\] options \[SEP\] (\{.*?\}) \[SEP\]")
 _COLOURS = frozenset(
     re.findall(
@@ -54,7 +55,8 @@ class Purchase:
     t: int
     """The step that bought it."""
     title: str
-    price: float | None
+    prices: tuple[float, float] | None
+    """Lowest and highest that the page leaves possible: some products show a range."""
     chosen: tuple[str, ...]
     """Values of options."""
     offered: tuple[tuple[str, ...], ...]
@@ -71,14 +73,14 @@ def purchase(trajectory: Trajectory) -> Purchase | None:
         return None
     page = _parts(steps[-1].observation)
     at = next((i for i, part in enumerate(page) if part.startswith("Price:")), 0)
-    found = _PRICE.match(page[at]) if at else None
+    found = [float(p.replace(",", "")) for p in _PRICE.findall(page[at])] if at else []
     opened = max((t for t, s in enumerate(steps) if _kind(s) == "item"), default=0)
     seen = " ".join(s.observation.partition("Back to Search")[2] for s in steps[opened + 1 :])
     chosen = _chosen(trajectory, opened)
     return Purchase(
         t=len(steps) - 1,
         title=page[at - 1] if at else "",
-        price=float(found[1].replace(",", "")) if found else None,
+        prices=(min(found), max(found)) if found else None,
         chosen=tuple(chosen.values()),
         offered=_groups(page[:at], tuple(chosen)),
         asin=steps[opened].action.partition("[")[2].rstrip("] ").upper(),
@@ -92,7 +94,8 @@ def _kind(step: Any) -> str:
 
 def _parts(page: str) -> list[str]:
     """The strings of a page, in either observation mode."""
-    return [p.strip() for p in _MARK.sub("[SEP]", page).split("[SEP]") if p.strip()]
+    text = _MARK.sub("[SEP]", page) if "[button]" in page else page
+    return [p.strip() for p in text.split("[SEP]") if p.strip()]
 
 
 def _chosen(trajectory: Trajectory, opened: int) -> dict[str, str]:
@@ -138,16 +141,22 @@ def wrong_purchase(trajectory: Trajectory, task: Task | None) -> Iterator[Findin
     wanted = _wanted_options(goal)
     attributes = [str(a) for a in goal.get("attributes") or ()]
     missed = [w for w in wanted if not any(_same(w, c) for c in bought.chosen)]
-    price_ok = _price_ok(bought, goal, trajectory.instruction)
-    known = "attributes" in goal and bought.asin != str(goal.get("asin", "")).upper()
-    parts = len(attributes) + len(wanted) + 1
-    found = list(_type(bought, goal)) if known else []
-    if known:
-        matched = len(wanted) - len(missed) + (price_ok is not False)
-        factor, have = _solve(trajectory.reward, parts, len(attributes), matched)
+    limit = _limit(goal, trajectory.instruction)
+    cheap = _cheap(bought, limit)
+    found: list[Finding] = []
+    if "attributes" in goal:
+        own = bought.asin == str(goal.get("asin", "")).upper()
+        parts = len(attributes) + len(wanted) + 1
+        options = len(wanted) - len(missed)
+        guess = _solve(trajectory.reward, parts, len(attributes), options, cheap, own)
+        factor, have, cheap = guess.factor, guess.attributes, guess.cheap
+        if not own:
+            found += _type(bought, goal)
         if factor < 1 and not found:
-            text = f"reward {trajectory.reward:.3f} = {factor} * {have + matched}/{parts}"
-            found.append(Finding("wrong_product", "reward", bought.t, f"{bought.title}: {text}"))
+            text = f"reward {trajectory.reward:.3f}, {factor:g} times what attributes, options and"
+            found.append(
+                Finding("wrong_product", "reward", bought.t, f"{bought.title}: {text} price give")
+            )
         if have < len(attributes):
             lacks = [a for a in attributes if a.lower() not in bought.read] or attributes
             text = f"{have} of {len(attributes)} attributes; not seen: {', '.join(lacks)}"
@@ -157,11 +166,12 @@ def wrong_purchase(trajectory: Trajectory, task: Task | None) -> Iterator[Findin
             )
     yield from found
     yield from _options(bought, missed, trajectory)
-    if price_ok is False:
-        limit = _limit(goal, trajectory.instruction)
-        text = f"{bought.price:g} dollars, {limit:g} allowed"
-        yield Finding("over_price", "price on the page", bought.t, text)
-    if not found and not missed and price_ok is not False:
+    if cheap is False and limit is not None and bought.prices:
+        low, high = bought.prices
+        asked = f"{high:g}" if low == high else f"{low:g} to {high:g}"
+        rule = "price on the page" if low > limit else "reward less options and attributes"
+        yield Finding("over_price", rule, bought.t, f"{asked} dollars, {limit:g} allowed")
+    if not found and not missed and cheap is not False:
         text = f"{bought.title or bought.asin}, reward {trajectory.reward:.3f}"
         yield Finding("bad_purchase", "bought, not solved", bought.t, text)
 
@@ -184,39 +194,55 @@ def _limit(goal: Mapping[str, Any], instruction: str) -> float | None:
     return float(said[1]) if said else None
 
 
-def _price_ok(bought: Purchase, goal: Mapping[str, Any], instruction: str) -> bool | None:
-    limit = _limit(goal, instruction)
-    return None if limit is None or bought.price is None else bought.price <= limit
+def _cheap(bought: Purchase, limit: float | None) -> bool | None:
+    """Whether the price is within the limit; None where the page leaves it open."""
+    if limit is None or bought.prices is None or bought.prices[0] <= limit < bought.prices[1]:
+        return None
+    return bought.prices[1] <= limit
 
 
 def _type(bought: Purchase, goal: Mapping[str, Any]) -> Iterator[Finding]:
-    """The word for what is wanted stands in the title of the goal, not in that of the purchase."""
-    words = re.findall(r"[a-z]+", str(goal.get("query", "")).lower())
-    own = _stems(str(goal.get("name", "")))
-    if words and bought.title and _stem(words[-1]) in own - _stems(bought.title):
-        yield Finding(
-            "wrong_product", "title", bought.t, f"{bought.title}, wanted: {' '.join(words)}"
-        )
-
-
-def _stem(word: str) -> str:
-    return word.removesuffix("s").removesuffix("e")
+    """What the goal's query and title both call the thing, the title of the purchase does not."""
+    things = _stems(str(goal.get("query", ""))) & _stems(str(goal.get("name", "")))
+    if things and bought.title and not things & _stems(bought.title):
+        text = f"{bought.title}, wanted: {goal['query']}"
+        yield Finding("wrong_product", "title", bought.t, text)
 
 
 def _stems(text: str) -> set[str]:
-    return {_stem(w) for w in re.findall(r"[a-z]+", text.lower())}
+    return {_stem(w) for w in re.findall(r"[a-z]+", text.lower())} - _NOT_A_THING
 
 
-def _solve(reward: float, parts: int, attributes: int, matched: int) -> tuple[float, int]:
-    """Product type's factor and number of attributes matched that give this reward.
+def _stem(word: str) -> str:
+    if word.endswith(("sses", "shes", "ches", "xes")):
+        return word[:-2]
+    if word.endswith("ies"):
+        return f"{word[:-3]}y"
+    return word if word.endswith("ss") else word.removesuffix("s")
 
-    Where several do, the largest factor: the official reward is rarely below 1 there.
+
+class _Parts(NamedTuple):
+    """Parts of the reward that give it together."""
+
+    factor: float
+    attributes: int
+    cheap: bool | None
+
+
+def _solve(
+    reward: float, parts: int, attributes: int, options: int, cheap: bool | None, own: bool
+) -> _Parts:
+    """Product type's factor, attributes matched and price that give this reward.
+
+    Where several do: the largest factor (the official reward is rarely below 1 there), then a
+    price within the limit. The goal's own product has factor 1.
     """
-    for factor in _TYPES:
-        have = reward * parts / factor - matched
-        if abs(have - round(have)) < 0.02 and 0 <= round(have) <= attributes:
-            return factor, round(have)
-    return 0.0, 0
+    for factor in _TYPES[:1] if own else _TYPES:
+        for price in (True, False) if cheap is None else (cheap,):
+            have = reward * parts / factor - options - price
+            if abs(have - round(have)) < 0.02 and 0 <= round(have) <= attributes:
+                return _Parts(factor, round(have), price if cheap is None else cheap)
+    return _Parts(1.0 if own else 0.0, 0, cheap)
 
 
 def _options(bought: Purchase, missed: Sequence[str], trajectory: Trajectory) -> Iterator[Finding]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 from html.parser import HTMLParser
+from typing import Any
 
 ACTIVE = {"script", "img", "iframe", "object", "embed", "link", "form", "base", "video", "audio"}
 
@@ -16,6 +20,8 @@ class Page(HTMLParser):
         self.attributes: list[tuple[str, str, str]] = []
         self.rows: list[list[str]] = []
         self.open: list[str] = []
+        self.scripts: list[tuple[str, str]] = []
+        """Type and content of each."""
         self.pieces: list[str] = []
         self.feed(html)
         self.close()
@@ -27,6 +33,8 @@ class Page(HTMLParser):
         self.attributes += [(tag, name, value or "") for name, value in attrs]
         if tag == "tr":
             self.rows.append([])
+        if tag == "script":
+            self.scripts.append((dict(attrs).get("type") or "", ""))
         if tag in ("td", "th") and self.rows:
             self.rows[-1].append("")
         if tag in ("td", "th", "p", "li", "div", "h2", "h3", "summary", "dd", "text"):
@@ -38,6 +46,10 @@ class Page(HTMLParser):
                 pass
 
     def handle_data(self, data):
+        if self.open and self.open[-1] == "script":
+            kind, text = self.scripts[-1]
+            self.scripts[-1] = (kind, text + data)
+            return
         if "style" in self.open:
             return
         self.pieces.append(data)
@@ -49,9 +61,29 @@ class Page(HTMLParser):
         return next(r for r in self.rows if r and r[0].strip().endswith(name))
 
 
-def assert_inert(page: Page) -> None:
-    """Nothing in the page runs, loads or leads elsewhere."""
-    assert not ACTIVE & set(page.tags)
+    def data(self) -> dict[str, Any]:
+        """What a report lets a reader browse."""
+        (text,) = [text for kind, text in self.scripts if kind == "application/json"]
+        return json.loads(text)
+
+
+def assert_own_script_only(page: Page) -> None:
+    """A report: its policy lets run one script, known by its hash, which it brings itself."""
+    (policy,) = [v for t, n, v in page.attributes if n == "content" and "default-src" in v]
+    ((_, code),) = [script for script in page.scripts if script[0] != "application/json"]
+    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert rules["default-src"] == "'none'"
+    assert rules["script-src"] == f"'sha256-{digest}'"
+    assert rules["require-trusted-types-for"] == "'script'"
+    assert rules["trusted-types"] == "'none'"
+    assert_inert(page, scripts=2)
+
+
+def assert_inert(page: Page, scripts: int = 0) -> None:
+    """Nothing in the page runs, loads or leads elsewhere, but for so many script elements."""
+    assert page.tags.count("script") == scripts
+    assert not (ACTIVE - {"script"}) & set(page.tags)
     for tag, name, value in page.attributes:
         assert not name.startswith("on"), (tag, name, value)
         assert name != "src", (tag, value)

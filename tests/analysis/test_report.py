@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from pages import Page, assert_inert
+from pages import Page, assert_own_script_only
 from sample_run import M, write_jsonl, write_run
 from test_transcripts import HOSTILE
 
@@ -50,12 +50,10 @@ def test_every_section_is_there_in_one_small_inert_file(whole):
     page = Page(html)
     for title in SECTIONS:
         assert title in page.text
-    assert len(html.encode()) < 1_000_000
-    assert_inert(page)
+    assert len(html.encode()) < 1_500_000
+    assert_own_script_only(page)
     assert "http://" not in html
     assert "https://" not in html
-    policy = [v for t, n, v in page.attributes if n == "content" and "default-src" in v]
-    assert policy == ["default-src 'none'; style-src 'unsafe-inline'; img-src data:"]
     assert not {"missing"} & {v for t, n, v in page.attributes if n == "class"}
 
 
@@ -186,7 +184,7 @@ def test_summary_fills_in_for_missing_records_and_says_so(tmp_path):
 def test_hostile_text_anywhere_in_a_run_is_inert(tmp_path, text):
     write_everywhere(tmp_path, text)
     page = Page(write_report(tmp_path).read_text("utf-8"))
-    assert_inert(page)
+    assert_own_script_only(page)
     harmless = tmp_path / "harmless"
     write_everywhere(harmless, "plain")
     assert Page(write_report(harmless).read_text("utf-8")).tags == page.tags

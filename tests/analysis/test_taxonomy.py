@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from labelled import labelled
@@ -12,6 +15,7 @@ from eeflib.analysis.taxonomy import KINDS, Case, diagnose
 from eeflib.records import Step, Task, Trajectory
 
 PARTS = ("writing", "held_out")
+PARITY = Path(__file__).parents[1] / "data" / "webshop_parity"
 
 
 def test_the_labelled_set_is_large_and_of_every_kind():
@@ -148,8 +152,60 @@ def test_what_the_last_page_says_was_chosen_counts():
     assert kinds(case) == ("wrong_option",)
 
 
-def test_a_price_range_on_a_published_page_decides_nothing():
+def test_a_price_range_on_a_published_page_is_decided_by_the_reward():
     assert kinds(shop(0.8, *BOTH, price="$20.0 to $90.0")) == ("missed_attribute",)
+    assert kinds(shop(0.0, *BOTH[:0], price="$20.0 to $90.0"))[-1] == "over_price"
+    assert "over_price" in kinds(shop(0.8, *BOTH, price="$60.0 to $90.0"))
+
+
+def test_purchases_in_the_official_environment_are_read_as_it_scored_them():
+    """Recordings of the official code: its reward parts against what the rules work out."""
+
+    def load(name: str):
+        return json.loads(gzip.decompress((PARITY / f"{name}.json.gz").read_bytes()))
+
+    goals = load("goals")
+    pools = {"human": goals["human"], "synthetic": goals["synthetic_first_400"]}
+    right, seen, claimed = Counter(), 0, Counter()
+    for mode in ("obs_text", "obs_rich"):
+        for e in load("rollouts")["episodes"]:
+            if e["goal_idx"] >= len(pools[e["goal_set"]]):
+                continue
+            case, parts = official(e, pools[e["goal_set"]][e["goal_idx"]], mode)
+            if parts is None:
+                continue
+            truth = {
+                "wrong_product": parts["r_type"] < 1,
+                "missed_attribute": parts["r_att"] < 1,
+                "option": parts.get("r_option", 1) < 1,
+                "over_price": parts["r_price"] is False,
+            }
+            found = {"option" if "option" in k else k for k in kinds(case)}
+            seen += 1
+            right.update(k for k, v in truth.items() if (k in found) == v)
+            claimed.update(k for k, v in truth.items() if k in found and not v)
+    assert seen > 100
+    assert right["option"] == right["over_price"] == seen
+    assert right["missed_attribute"] >= seen - 1
+    assert claimed["wrong_product"] == 0
+    assert right["wrong_product"] >= 0.95 * seen  # with a reward of 0 the parts cannot be told
+
+
+def official(episode: dict, goal: dict, mode: str) -> tuple[Case | None, dict | None]:
+    """The episode up to its first purchase that was not perfect, and the parts of its reward."""
+    steps, page = [], episode["reset"][mode]
+    for s in episode["steps"]:
+        reward = s.get("reward") or 0.0
+        steps.append(Step(page, s["action"], "teacher", valid="error" not in s, reward=reward))
+        page = s[mode]
+        if s.get("reward_info"):
+            if reward >= 1:
+                break
+            text = goal["instruction_text"]
+            end = (tuple(steps), page, reward, True, False)
+            trajectory = Trajectory("e", "u", "webshop", text, "p", *end)
+            return Case(0, "", 0, trajectory, Task("u", "webshop", text, goal)), s["reward_info"]
+    return None, None
 
 
 def episode(
@@ -228,8 +284,6 @@ def test_a_solved_episode_has_no_diagnosis():
 
 
 def test_failures_join_the_other_frames_and_are_counted(tmp_path):
-    import json
-
     cases = [r.case for r in labelled("held_out")]
     for name, records in (
         ("tasks", {c.task.id: c.task for c in cases}.values()),
