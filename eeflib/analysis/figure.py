@@ -52,6 +52,7 @@ _RULES = """
 .eef-fig th{font-weight:600;font-size:.9em;color:var(--soft);vertical-align:bottom}
 .eef-fig .num{text-align:right;white-space:nowrap}.eef-fig th.num{white-space:normal}
 .eef-fig .num+:not(.num){padding-left:1.1em}
+.eef-fig .kinds td:first-child{white-space:nowrap}
 .eef-fig tr.hero td{font-weight:650}
 .eef-fig code{font:.88em ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;background:none;
  color:inherit;overflow-wrap:anywhere;unicode-bidi:isolate;padding:0}

@@ -82,8 +82,8 @@ def gained_lost(comparison: Comparison, rows: int = 20, anchor: Anchor | None = 
                 ]
             )
     if listed:
-        heads = ("", "Task", "instruction", "reward", "failed by")  # type: ignore[assignment]
-        content += table(heads, listed)
+        columns = ("", "Task", "instruction", "reward", "failed by")
+        content += table(columns, listed, kind="kinds")
     note = (
         f"From {a} to {b}. Failed by: what the failure of the one that did not solve it was about. "
         "Some of either is chance."

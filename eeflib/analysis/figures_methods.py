@@ -165,7 +165,7 @@ def budget(costs: pd.DataFrame, baseline: str = "") -> Figure:
         f"teacher's row: tasks it solved). Gained, lost: test tasks{against}. Tokens are those on "
         "record: a student without a tokenizer has none. Evaluation is not counted."
     )
-    return Figure(title, table(head, rows, numbers=range(1, 12)), note, costs)
+    return Figure(title, table(head, rows, numbers=range(1, 12), kind="kinds"), note, costs)
 
 
 def other_m(whatif: pd.DataFrame) -> Figure:

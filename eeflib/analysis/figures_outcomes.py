@@ -12,7 +12,7 @@ from eeflib.analysis import summaries_outcomes as tables
 from eeflib.analysis.figure import Figure, colour, nothing
 from eeflib.analysis.figure_parts import percent, records
 from eeflib.analysis.labels import Agreement
-from eeflib.analysis.markup import cell, clean, escape, table
+from eeflib.analysis.markup import clean, escape, table
 from eeflib.analysis.palette import GROUPS, LABELS
 from eeflib.analysis.svg_bars import Bar, Part, Share, bar_chart, share_chart
 from eeflib.analysis.taxonomy_kinds import KINDS
@@ -28,6 +28,8 @@ __all__ = [
     "win_rates",
 ]
 
+GROUPS_SHOWN = 6
+"""Groups of tasks that get a column of their own."""
 _NO_EPISODES = "No trajectory is recorded yet (trajectories.jsonl)."
 _NO_FAILURES = "No failed trajectory is recorded: there is nothing to explain."
 _PARTS = (
@@ -45,7 +47,7 @@ def outcome_by_type(trajectories: pd.DataFrame, by: str = "level") -> Figure:
     looks = palette.group_looks(rows["group"])
     shares = [
         Share(
-            clean(r["group"], 40) or f"no {by}",
+            clean(r["group"], 44) or f"no {by}",
             r["rate"],
             r["low"],
             r["high"],
@@ -176,7 +178,8 @@ def failure_kinds(failures: pd.DataFrame, by: str = "level") -> Figure:
     if failures.empty:
         return nothing(title, _NO_FAILURES)
     rows = taxonomy.counts(failures.assign(all="all"), "all")
-    groups = [g for g in palette.level_order(set(failures[by])) if g]
+    sizes = failures.loc[failures["primary"], by].value_counts()
+    groups = [g for g in palette.level_order(sizes.index[:GROUPS_SHOWN]) if g]
     parts = taxonomy.counts(failures, by).set_index(["group", "kind"])["n"].to_dict()
     rows = rows.sort_values("n", ascending=False, kind="stable")
     total, covered = int(rows["total"].iloc[0]), taxonomy.coverage(failures)
@@ -200,7 +203,9 @@ def failure_kinds(failures: pd.DataFrame, by: str = "level") -> Figure:
         f"{percent(covered.share)} ({percent(low)} to {percent(high)}), how it ended for another "
         f"{percent(covered.end / total)}."
     )
-    return Figure(title, table(head, body, numbers=numbers), note, rows)
+    if len(sizes) > GROUPS_SHOWN:
+        note += f" Columns: the {GROUPS_SHOWN} of {len(sizes)} groups with most failures."
+    return Figure(title, table(head, body, numbers=numbers, kind="kinds"), note, rows)
 
 
 def failure_agreement(found: Agreement, first: str = "rules", second: str = "model") -> Figure:
@@ -209,7 +214,10 @@ def failure_agreement(found: Agreement, first: str = "rules", second: str = "mod
     if not found.n:
         return nothing(title, "No failure was labelled by both.")
     names = list(found.table.index)
-    head = "".join(cell(escape(KINDS[k].title), number=True, head=True) for k in names)
+    head = "".join(
+        f'<th scope="col" class="num" title="{escape(KINDS[k].title)}">{KINDS[k].glyph}</th>'
+        for k in names
+    )
     body = []
     for row in names:
         cells = "".join(

@@ -56,20 +56,22 @@ def recovery_map(states: pd.DataFrame, rows: int = 40, anchor: Anchor | None = N
     cells: dict[tuple[int, str], dict[int, dict[str, Any]]] = defaultdict(dict)
     for state in records(states[states["trajectory_id"].isin(shown["trajectory_id"])]):
         cells[state["seed"], state["trajectory_id"]][state["k"]] = state
-    body = []
+    levels, body = bool((shown["level"] != "").any()), []
+    level = '<th scope="col">level</th>' if levels else ""
     for row in records(shown):
         found = cells[row["seed"], row["trajectory_id"]]
         body.append(
             f"<tr><td><code>{escape(row['task_id'], 60)}</code></td>"
-            f"{cell(str(row['seed']), number=True)}<td>{escape(row['level'], 20)}</td>"
-            f"{cell(str(row['length']), number=True)}"
+            f"{cell(str(row['seed']), number=True)}"
+            + (f"<td>{escape(row['level'], 20)}</td>" if levels else "")
+            + cell(str(row["length"]), number=True)
             + "".join(_state_cell(found.get(k), anchor) for k in range(len(columns)))
             + "</tr>"
         )
     heads = "".join(f'<th scope="col" class="c">s<sub>{c[1:]}</sub></th>' for c in columns)
     content = (
         '<div class="scroll"><table class="map"><thead><tr><th scope="col">task</th>'
-        '<th scope="col" class="num">seed</th><th scope="col">level</th>'
+        f'<th scope="col" class="num">seed</th>{level}'
         f'<th scope="col" class="num">actions</th>{heads}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )

@@ -217,6 +217,7 @@ def _table(
 
 def parse(reply: str) -> tuple[str, str]:
     """Kind and reason of an answer; an empty kind if it names none of `KINDS`."""
+    reply = reply[:4000]
     found, why = _KIND.search(reply), _WHY.search(reply)
     name = re.sub(r"[\s-]+", "_", found[1].strip().lower()) if found else ""
     return name if name in KINDS else "", why[1].strip() if why else ""

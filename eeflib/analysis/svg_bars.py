@@ -111,7 +111,7 @@ def bar_chart(
 def share_chart(rows: Sequence[Share], *, x_label: str, label: str) -> str:
     """Per row a share of 0 to 100 % as a dot with its interval, and what it is of."""
     step, top, right = 34, 10, 150
-    left = 24 + 7.4 * max((min(len(r.name), 30) for r in rows), default=0)
+    left = 24 + 7.4 * max((min(len(r.name), 46) for r in rows), default=0)
     base = top + step * len(rows)
 
     def px(x: float) -> float:
@@ -129,7 +129,7 @@ def share_chart(rows: Sequence[Share], *, x_label: str, label: str) -> str:
         out.append(
             f'<g style="--c:{row.colour}"><title>{escape(row.note)}</title>'
             f'<text x="{left - 12}" y="{y + 4:.1f}" text-anchor="end" class="name">'
-            f"{escape(row.name, 30)}</text>"
+            f"{escape(row.name, 46)}</text>"
             f'<line x1="{px(row.low):.1f}" x2="{px(row.high):.1f}" y1="{y:.1f}" y2="{y:.1f}" '
             f'class="whisker"/><circle cx="{px(row.value):.1f}" cy="{y:.1f}" r="5.5" class="dot"/>'
             f'<text x="{_WIDTH - right + 14}" y="{y + 4:.1f}" class="name">{escape(row.text, 24)}'

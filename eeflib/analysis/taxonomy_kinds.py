@@ -53,7 +53,7 @@ KINDS: Mapping[str, Kind] = {
     "wandered": Kind("Wandered", "Used its steps looking at pages, and bought nothing.", "\u2934"),
     "stopped_early": Kind("Stopped early", "Gave up with steps left.", "\u25fc", "end"),
     "ran_out_of_steps": Kind(
-        "Ran out of steps", "Was getting on when the limit ended it.", "\u29d7", "end"
+        "Ran out of steps", "Was getting on when the limit ended it.", "\u25f7", "end"
     ),
     "never_bought": Kind("Never bought", "Ended without a purchase.", "\u2205", "end"),
     "bad_purchase": Kind(

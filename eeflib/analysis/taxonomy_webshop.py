@@ -34,6 +34,8 @@ _NOT_A_THING = frozenset({"s", "and", "for", "men", "women", "kid", "girl", "boy
 _LIMIT = re.compile(r"price lower than (\d+(?:\.\d+)?) dollars")
 _MARK = re.compile(r"\[(?:clicked )?button_?\]|\n")
 _CHOSEN = re.compile(r"\[SEP\] options \[SEP\] (\{.*?\}) \[SEP\]")
+_DONE_PAGE = 20_000
+"""Characters of the page after the purchase that are searched: however long, it takes no time."""
 _COLOURS = frozenset(
     re.findall(
         r"\w+",
@@ -100,7 +102,7 @@ def _parts(page: str) -> list[str]:
 
 def _chosen(trajectory: Trajectory, opened: int) -> dict[str, str]:
     """Option -> value: from the page after the purchase, else the clicks since the item opened."""
-    found = _CHOSEN.search(trajectory.final_observation)
+    found = _CHOSEN.search(trajectory.final_observation[:_DONE_PAGE])
     if found:
         try:
             options = json.loads(found[1])

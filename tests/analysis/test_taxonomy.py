@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -277,6 +278,21 @@ def test_turning_pages_and_waiting_are_no_loops():
     # the same round of two, entered from elsewhere
     walk = [("start", "go a"), ("at a", "go b")] + [("at b", "go a"), ("at a", "go b")] * 3
     assert kinds(episode("imported", walk))[0] == "loop"
+
+
+def test_very_long_episodes_and_texts_take_no_time():
+    moves = [(f"{i} " + "x" * 200, f"click[{i % 3000}]") for i in range(5000)]
+    huge = " [SEP] options [SEP] {" * 50_000
+    for case in (
+        episode("imported", moves, limit=None),
+        episode("webshop", moves, limit=None),
+        shop(0.5, *BOTH, end=huge),
+        shop(0.5, f"click[{'red ' * 100_000}]", title="y " * 300_000),
+        episode("scienceworld", [("Ambiguous request: 1" + "0" * 1_000_000, "go on")] * 5),
+    ):
+        start = time.process_time()
+        assert diagnose(case.trajectory, case.task).findings
+        assert time.process_time() - start < 3
 
 
 def test_a_solved_episode_has_no_diagnosis():
