@@ -16,7 +16,7 @@ import pandas as pd
 
 from eeflib.analysis import frames_read as rows
 from eeflib.analysis.actions import action_kind
-from eeflib.analysis.frames_columns import COLUMNS
+from eeflib.analysis.frames_columns import COLUMNS, Table
 from eeflib.analysis.frames_states import states
 from eeflib.analysis.run import TEACHER, Place, Run
 from eeflib.evaluate import Outcome
@@ -40,7 +40,6 @@ __all__ = [
 Who = Literal["teacher", "students", "all"]
 """Whose episodes: the teacher's recorded trajectories, the students' test episodes, or both."""
 
-_CHUNK = 20_000
 _kind = lru_cache(maxsize=100_000)(action_kind)
 
 
@@ -151,7 +150,7 @@ def steps(run: Run, who: Who = "teacher") -> pd.DataFrame:
 
 def branches(run: Run) -> pd.DataFrame:
     """One row per exploration rollout, or per state that could not be restored."""
-    table = _Table("branches")
+    table = Table("branches")
     for place, b in rows.read(run, "branches.jsonl", rows.BRANCHES):
         r = b.rollout
         own = r.steps if r else ()
@@ -181,7 +180,7 @@ def branches(run: Run) -> pd.DataFrame:
 
 def samples(run: Run) -> pd.DataFrame:
     """One row per training sequence."""
-    table = _Table("samples")
+    table = Table("samples")
     for place, s in rows.read(run, "samples.jsonl", rows.SAMPLES):
         trained = [step for step, on in zip(s.steps, s.trained, strict=True) if on]
         table.add(
@@ -204,7 +203,7 @@ def samples(run: Run) -> pd.DataFrame:
 
 def evaluations(outcomes: Iterable[Outcome]) -> pd.DataFrame:
     """One row per outcome."""
-    table = _Table("evaluations")
+    table = Table("evaluations")
     for o in outcomes:
         table.add(tuple(getattr(o, name) for name in COLUMNS["evaluations"]))
     return table.frame()
@@ -222,7 +221,7 @@ _Known = dict[tuple[int, str], _About]
 
 
 def _read_tasks(run: Run) -> tuple[pd.DataFrame, _Known]:
-    table, known = _Table("tasks"), {}
+    table, known = Table("tasks"), {}
     for place, t in rows.read(run, "tasks.jsonl", rows.TASKS, resolve=False):
         if place.method:
             continue
@@ -255,7 +254,7 @@ def episodes(run: Run, who: Who = "all") -> Iterator[tuple[Place, Any]]:
 def _read_episodes(
     run: Run, who: Who, known: _Known, *, steps: bool = True
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    table, moves = _Table("trajectories"), _Table("steps")
+    table, moves = Table("trajectories"), Table("steps")
     nothing = _About()
     for (seed, method, iteration), e in episodes(run, who):
         about = known.get((seed, e.task_id), nothing)
@@ -296,34 +295,3 @@ def _usage(steps: Sequence[Any]) -> tuple[int, int, float | None]:
     known = [u.cost_usd for u in used if u.cost_usd is not None]
     read, written = sum(u.prompt_tokens for u in used), sum(u.completion_tokens for u in used)
     return read, written, sum(known) if known else None
-
-
-def _array(values: list[Any], dtype: Any) -> Any:
-    return pd.array(values, dtype=dtype)
-
-
-class _Table:
-    """Rows in the order of `COLUMNS`, turned into columns a chunk at a time to save memory."""
-
-    def __init__(self, name: str) -> None:
-        self.types = {column: dtype for column, (dtype, _) in COLUMNS[name].items()}
-        self.rows: list[tuple[Any, ...]] = []
-        self.parts: list[pd.DataFrame] = []
-
-    def add(self, row: tuple[Any, ...]) -> None:
-        self.rows.append(row)
-        if len(self.rows) == _CHUNK:
-            self._flush()
-
-    def _flush(self) -> None:
-        columns = zip(*self.rows, strict=True) if self.rows else [()] * len(self.types)
-        # Lists, not tuples: pandas turns a tuple of strings into an array of the longest's width.
-        pairs = zip(self.types.items(), columns, strict=True)
-        arrays = {name: _array(list(values), dtype) for (name, dtype), values in pairs}
-        self.parts.append(pd.DataFrame(arrays))
-        self.rows = []
-
-    def frame(self) -> pd.DataFrame:
-        if self.rows or not self.parts:
-            self._flush()
-        return self.parts[0] if len(self.parts) == 1 else pd.concat(self.parts, ignore_index=True)

@@ -1,7 +1,7 @@
 """The columns of every data frame, each with its type and meaning.
 
-Owns `COLUMNS`, which the frames are built to and which a reader looks things up in. Knows nothing
-about how they are filled, see `eeflib.analysis.frames` and `eeflib.analysis.taxonomy`.
+Owns `COLUMNS`, which a reader looks things up in, and `Table`, which builds a frame to them. Knows
+nothing about what fills them, see `eeflib.analysis.frames` and `eeflib.analysis.taxonomy`.
 
 `seed` with `task_id`, `trajectory_id`, `branch_id` or `sample_id` names a row (branches and
 samples: with `method` and `iteration` too); ids alone repeat from seed to seed.
@@ -10,8 +10,13 @@ samples: with `method` and `iteration` too); ids alone repeat from seed to seed.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-__all__ = ["COLUMNS"]
+import pandas as pd
+
+__all__ = ["COLUMNS", "Table"]
+
+_CHUNK = 20_000
 
 _WHERE = {
     "seed": ("int64", "seed of the run"),
@@ -146,3 +151,36 @@ COLUMNS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     },
 }
 """Frame -> column -> (dtype, meaning)."""
+
+
+def _array(values: list[Any], dtype: Any) -> Any:
+    return pd.array(values, dtype=dtype)
+
+
+class Table:
+    """Rows in the order of `COLUMNS`, turned into columns a chunk at a time to save memory."""
+
+    def __init__(self, name: str) -> None:
+        self.types = {column: dtype for column, (dtype, _) in COLUMNS[name].items()}
+        self.rows: list[tuple[Any, ...]] = []
+        self.parts: list[pd.DataFrame] = []
+
+    def add(self, row: tuple[Any, ...]) -> None:
+        """One more row, a value per column."""
+        self.rows.append(row)
+        if len(self.rows) == _CHUNK:
+            self._flush()
+
+    def _flush(self) -> None:
+        columns = zip(*self.rows, strict=True) if self.rows else [()] * len(self.types)
+        # Lists, not tuples: pandas turns a tuple of strings into an array of the longest's width.
+        pairs = zip(self.types.items(), columns, strict=True)
+        arrays = {name: _array(list(values), dtype) for (name, dtype), values in pairs}
+        self.parts.append(pd.DataFrame(arrays))
+        self.rows = []
+
+    def frame(self) -> pd.DataFrame:
+        """All rows added so far."""
+        if self.rows or not self.parts:
+            self._flush()
+        return self.parts[0] if len(self.parts) == 1 else pd.concat(self.parts, ignore_index=True)
