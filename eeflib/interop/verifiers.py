@@ -5,9 +5,10 @@ of an episode (prompt, parsing, step limit, what a bad reply does) are `eeflib.e
 rollout there and one here are the same. Knows nothing about trainers. Needs
 `pip install 'eeflib[verifiers]'` (37 packages, 142 MB).
 
-Built on `verifiers.MultiTurnEnv`, which takes Python objects and is what its own `evaluate` and
-trainers take. verifiers 0.3 calls that interface deprecated; its successor, `verifiers.v1`, makes
-everything from a config and the name of an installed top-level module. Hence the bound `<0.4`.
+Built on `verifiers.MultiTurnEnv`, which takes Python objects and is what verifiers 0.3's `evaluate`
+and trainers take. 0.4 is without it: there a task set is an installed top-level module, named in a
+config, and the package wants openai < 3 (the tested set has 3.54) and a hosting service's SDKs.
+Hence the bound `<0.4`.
 Constructing one sets verifiers' own handlers for SIGINT and SIGTERM.
 """
 

@@ -16,7 +16,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "environments.md"
 def programs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The page's Python blocks as files; the first is `corridor.py`."""
     folder = tmp_path_factory.mktemp("page")
-    names = ("corridor", "check", "method", "gym")
+    names = ("corridor", "check", "replays", "method", "gym")
     blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     assert len(blocks) == len(names)
     paths = [folder / f"{name}.py" for name in names]
@@ -40,8 +40,12 @@ def test_the_example_is_short_and_passes_the_suite(programs: list[Path]) -> None
     assert "corridor: 14 of 14 checks passed" in run(programs[1])
 
 
+def test_the_example_replays(programs: list[Path]) -> None:
+    assert run(programs[2]).split() == ["5", "verified,", "0", "refused"]
+
+
 def test_the_method_runs_on_the_example(programs: list[Path]) -> None:
-    teacher, student, samples = run(programs[2]).splitlines()
+    teacher, student, samples = run(programs[3]).splitlines()
     solved, tried = map(int, re.findall(r"\d+", teacher))
     assert 0 < solved < tried
     won, explored = map(int, re.findall(r"\d+", student.replace("s0", "")))
@@ -50,7 +54,7 @@ def test_the_method_runs_on_the_example(programs: list[Path]) -> None:
 
 
 def test_the_example_steps_in_gymnasium(programs: list[Path]) -> None:
-    assert run(programs[3]).startswith("You are in room 1. ['left', 'right'")
+    assert run(programs[4]).startswith("You are in room 1. ['left', 'right'")
 
 
 def test_the_quoted_finding_is_one_that_the_suite_reports(programs: list[Path]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 
 import pytest
 
@@ -16,9 +15,8 @@ SPLITS = ("train", "validation", "test")
 
 
 @pytest.fixture(scope="module")
-def env() -> Iterator[ScienceWorldEnv]:
-    with ScienceWorldEnv() as env:
-        yield env
+def env(scienceworld: ScienceWorldEnv) -> ScienceWorldEnv:
+    return scienceworld
 
 
 def test_all_thirty_types_and_7207_variations_in_three_disjoint_splits(

@@ -173,6 +173,15 @@ def test_a_broken_environment_costs_its_own_rollout_only() -> None:
     assert next(t.error for t in done if t.error).startswith("EnvironmentFault")
 
 
+def test_asked_to_verifiers_runs_such_a_rollout_again() -> None:
+    done: list[Trajectory] = []
+    with ChatServer(model) as server:
+        env = to_verifiers(flaky(1), TASKS, max_parallel=1, on_done=done.append)
+        rows = evaluate(env, server, max_retries=1)
+    assert [row["reward"] for row in rows] == [1.0] * len(TASKS)
+    assert sum(bool(t.error) for t in done) == 1, "what failed is on record all the same"
+
+
 def test_a_failing_provider_is_on_record_and_frees_the_environment() -> None:
     done: list[Trajectory] = []
 
