@@ -14,6 +14,7 @@ import pytest
 from nltk.stem.porter import PorterStemmer
 
 from eeflib.envs.webshop import postings, search
+from eeflib.envs.webshop.bulk import bulk_instruction, bulk_rows
 from eeflib.envs.webshop.postings import PostingsBuilder, id_ranks
 from eeflib.envs.webshop.search import TOP_K, Index, decode_length, encode_length
 from eeflib.envs.webshop.tokens import _ASCII_WORD, _WORD, STOP_WORDS, analyze, stem
@@ -137,6 +138,53 @@ def test_leaving_out_what_cannot_win_changes_nothing(
     everything = [index.scored(query) for query in queries]
     monkeypatch.setattr(search, "_FEW", 0)
     assert [index.scored(query) for query in queries] == everything
+
+
+@pytest.fixture(scope="module")
+def shop() -> tuple[Index, list[str]]:
+    """Products as long as real ones, every third of them three times (ties), and queries."""
+    rows = list(bulk_rows(2_000, seed=6))
+    texts = [" ".join([r["name"], r["full_description"], *r["small_description"]]) for r in rows]
+    wishes = [bulk_instruction(row)["instruction"] for row in rows[::25]]
+    texts += texts[::3] * 2
+    ids = [f"B{i}" for i in random.Random(1).sample(range(10**6), len(texts))]
+    rng = random.Random(2)
+    words = " ".join(texts[:200]).lower().split()
+    queries = [*wishes, *(" ".join(rng.choices(words, k=n)) for n in [1, 2, 4, 9, 25, 60] * 25)]
+    queries += [" ".join(rng.choices(q.split(), k=3 * len(q.split()))) for q in wishes]  # repeated
+    return Index(ids, texts), queries
+
+
+@pytest.mark.parametrize(
+    "tuning",
+    [
+        {},
+        {"_COSTLY": 10**9, "_AGAIN": 1.0, "_HOPE": 1.1, "_LOOK_UP": 0},
+        {"_COSTLY": 10**9, "_AGAIN": 1.0, "_TRIED": TOP_K, "_LANES": 64, "_LOOK_UP": 2},
+        {"_COSTLY": 0},
+    ],
+)
+def test_ranking_of_a_shop_does_not_depend_on_tuning(
+    shop: tuple[Index, list[str]], tuning: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long, short and repeating queries: the same products, scores and order of ties, whether
+    terms are added up or looked up, as early or as late as can be."""
+    index, queries = shop
+    everything = [index.scored(query) for query in queries]
+    assert any(len({score for _, score in hits}) < len(hits) for hits in everything)
+    for name, value in {"_FEW": 0, **tuning}.items():
+        monkeypatch.setattr(search, name, value)
+    looked_up: list[int] = []
+    real = search._Contest._winnow
+
+    def counted(self: search._Contest, docs: np.ndarray, floor: float, done: int) -> np.ndarray:
+        looked_up.append(len(docs))
+        return real(self, docs, floor, done)
+
+    monkeypatch.setattr(search._Contest, "_winnow", counted)
+    assert [index.scored(query) for query in queries] == everything
+    if tuning.get("_LOOK_UP") == 0:
+        assert len(looked_up) > len(queries) / 2  # as early as can be: hardly any is spared it
 
 
 def test_a_frequent_word_is_not_added_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,10 +10,10 @@ rounded to single precision before they are compared, as Lucene does; ties go to
 document id.
 
 Over many documents most of them cannot be among the best 50: frequent terms add little. Terms are
-added up from the rarest on, until all that are left together add less than the 50th best document
-has; after that, only documents already found are looked up (`_Contest`). The result is exactly
-that of adding up everything: whoever is left at the end is scored anew, term by term in the order
-of the query.
+added up from the rarest on, until few documents can still reach the score of the 50th best with
+all that is left; after that, only those are looked up (`_Contest`). The result is exactly that of
+adding up everything: whoever is left at the end is scored anew, term by term in the order of the
+query.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = ["TOP_K", "Index", "decode_length", "encode_length"]
 TOP_K = 50
 """Results of one search at most."""
 
-_FEW = 250_000
+_FEW = 125_000
 """Up to so many documents, adding up everything is quicker."""
 _MANY = 64
 """For more terms than this too."""
@@ -47,10 +47,16 @@ _SLACK = 1e-5
 """Of a score: more than rounding can change it."""
 _HOPE = 0.6
 """Of the best score there could be: what the 50th best document is hoped to have."""
-_SHORT = 2_000
-"""Postings that are added up without asking whether they have to be."""
-_LOOK_UP = 30
+_AGAIN = 0.5
+"""The floor is looked for anew when what is left has shrunk to so much of what it was."""
+_COSTLY = 10
+"""Looking for the floor costs as much as adding up one posting for so many documents."""
+_LOOK_UP = 20
 """Adding up so many postings costs as much as looking one document up."""
+_LANES = 4_096
+"""The documents are dealt out to so many lanes, and the best of each lane are compared."""
+_TRIED = 200
+"""Lanes whose best document's whole score is looked up for a floor."""
 _LONG = 1_000
 """Characters; of a longer query only a hash is remembered."""
 
@@ -163,9 +169,10 @@ class _List(NamedTuple):
 
     def look_up(self, docs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(which of the ascending `docs` hold the term, what it adds to them)."""
-        at = np.searchsorted(self.docs, docs)
+        # of one type, or numpy would convert the whole list
+        at = np.searchsorted(self.docs, docs.astype(self.docs.dtype, copy=False))
         at[at == len(self.docs)] = 0
-        held = self.docs[at] == docs
+        held = self.docs.take(at) == docs
         return held, self.values(self.codes[at[held]])
 
 
@@ -173,72 +180,56 @@ class _Contest:
     """Finds the documents that may be among the best `TOP_K`, and their exact scores."""
 
     def __init__(self, size: int, lists: Sequence[_List]) -> None:
-        self.lists = lists
+        self.lists, self.size = lists, size
         self.rising = sorted(lists, key=lambda one: len(one.docs))
         """Rarest first."""
         self.left = [0.0]
         """left[i]: at most so much from the terms rising[i:] together."""
         for one in reversed(self.rising):
             self.left.insert(0, self.left[0] + one.most)
-        self.sums = np.zeros(size, dtype=np.float32)
+        self.sums = np.zeros(-(-size // _LANES) * _LANES, dtype=np.float32)
         """Scores so far; only good for comparing."""
 
     def best(self) -> tuple[np.ndarray, np.ndarray]:
         """(ascending numbers of documents that include all of the best, their exact scores)."""
-        floor, at = 0.0, 0
-        hopeful = _HOPE * self.left[0]
+        floor, hopeful = 0.0, _HOPE * self.left[0]
         for at, one in enumerate(self.rising):
-            # Looking for the floor is work too: only where it may be above what is left.
-            if self.left[at] < hopeful and len(one.docs) > _SHORT:
-                floor = max(floor, self._floor(at))
-                if self.left[at] < floor * (1 - _SLACK):
-                    break
-                hopeful = 1.1 * floor or hopeful
+            # Looking for the floor is work too: only where it spares more and may be enough.
+            if len(one.docs) * _COSTLY > self.size and self.left[at] < hopeful:
+                floor = max(floor, self._floor())
+                hopeful = _AGAIN * self.left[at]
+            docs = self._reaching(floor, at)
+            if docs is not None and len(docs) * _LOOK_UP < len(one.docs):
+                return self._exact(self._winnow(docs, floor, at))
             np.add.at(self.sums, one.docs, one.values(one.codes))
-        else:
-            at = len(self.rising)
-            floor = max(floor, self._floor(at))
-        docs = self._candidates(at, floor)
-        return self._exact(docs)
+        floor = max(floor, self._floor())
+        docs = self._reaching(floor, len(self.rising))
+        return self._exact(np.flatnonzero(self.sums) if docs is None else docs)
 
-    def _floor(self, done: int) -> float:
+    def _floor(self) -> float:
         """A score that `TOP_K` documents have at least, found among the best so far; 0 if none."""
-        tops = []
-        for one in self.rising[:done]:
-            sums = self.sums.take(one.docs)
-            if len(sums) > TOP_K:
-                tops.append(one.docs[np.argpartition(sums, len(sums) - TOP_K)[-TOP_K:]])
-            else:
-                tops.append(one.docs)
-        if not tops:
-            return 0.0
-        docs = np.sort(np.concatenate(tops))
-        docs = docs[np.diff(docs, prepend=-1) > 0]
+        # One pass over all documents finds `_TRIED` of the best; a partition takes ten times that.
+        tops = self.sums.reshape(-1, _LANES).max(axis=0)
+        least = np.partition(tops, _LANES - _TRIED)[_LANES - _TRIED]
+        docs = np.flatnonzero(self.sums >= least if least else self.sums)[: 2 * _TRIED]
         if len(docs) < TOP_K:
             return 0.0
-        sums = self.sums.take(docs)
-        docs = np.sort(docs[np.argpartition(sums, len(sums) - TOP_K)[-TOP_K:]])
-        return float(self._exact(docs)[1].min())
+        scores = self._exact(docs)[1]
+        return float(np.partition(scores, len(scores) - TOP_K)[len(scores) - TOP_K])
 
-    def _candidates(self, done: int, floor: float) -> np.ndarray:
-        """Documents found in the first terms that can still reach `floor`."""
-        least = floor * (1 - _SLACK)
-        kept = []
-        for one in self.rising[:done]:
-            sums = self.sums.take(one.docs)
-            docs = one.docs[(sums >= least - self.left[done]) & (sums > 0)]
-            self.sums[docs] *= -1  # taken: no later list takes it again
-            kept.append(docs)
-        docs = np.sort(np.concatenate(kept))
-        self.sums[docs] *= -1
+    def _reaching(self, floor: float, done: int) -> np.ndarray | None:
+        """Documents that can still reach `floor` after so many terms; None if any can."""
+        least = floor * (1 - _SLACK) - self.left[done]
+        return np.flatnonzero(self.sums >= least) if least > 0 else None
+
+    def _winnow(self, docs: np.ndarray, floor: float, done: int) -> np.ndarray:
+        """Those of the documents that reach `floor` with the terms that are left."""
+        least, sums = floor * (1 - _SLACK), self.sums.take(docs)
         for i in range(done, len(self.rising)):
-            one = self.rising[i]
-            if len(one.docs) < _LOOK_UP * len(docs):
-                np.add.at(self.sums, one.docs, one.values(one.codes))
-            else:
-                held, values = one.look_up(docs)
-                self.sums[docs[held]] += values
-            docs = docs[self.sums.take(docs) >= least - self.left[i + 1]]
+            held, values = self.rising[i].look_up(docs)
+            sums[held] += values
+            keep = sums >= least - self.left[i + 1]
+            docs, sums = docs[keep], sums[keep]
         return docs
 
     def _exact(self, docs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
