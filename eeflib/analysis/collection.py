@@ -139,7 +139,10 @@ class Collection(Sequence[Item]):
         if who in ("students", "all"):
             for place, t in run.rollouts():
                 items.append(Item(Key(*place, t.id), t, run.task(place.seed, t.task_id)))
-        return cls(items, run=run, states=states)
+        made = cls(items, run=run, states=states)
+        for item in items:  # now, so that no view waits for it
+            _ = item.failure, item.usage, item.invalid
+        return made
 
     @classmethod
     def loose(

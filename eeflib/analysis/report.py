@@ -16,7 +16,7 @@ from eeflib.analysis.collection import Collection
 from eeflib.analysis.findings import Findings
 from eeflib.analysis.markup import clean, code, escape, table
 from eeflib.analysis.page import Ink, Section, document, inks, missing
-from eeflib.analysis.report_data import browsable
+from eeflib.analysis.report_data import BUDGET, browsable
 from eeflib.analysis.run import TEACHER, Run
 from eeflib.evaluate import win_rate
 from eeflib.jsonl import write_atomic
@@ -24,7 +24,9 @@ from eeflib.jsonl import write_atomic
 __all__ = ["render_report", "write_report"]
 
 
-def write_report(run_dir: str | Path, out: str | Path | None = None) -> Path:
+def write_report(
+    run_dir: str | Path, out: str | Path | None = None, *, budget: int = BUDGET
+) -> Path:
     """Write the report of the run in `run_dir`; return the file's path.
 
     An unfinished, partial or empty run gives a report that says what is missing.
@@ -32,18 +34,19 @@ def write_report(run_dir: str | Path, out: str | Path | None = None) -> Path:
     Args:
         run_dir: the run folder.
         out: the file; `report.html` in the run folder by default.
+        budget: bytes that what can be browsed may take; see `report_data.browsable`.
 
     Raises:
         DataError: there is no such folder, or the file cannot be written.
     """
     run = Run(run_dir)
     path = run.path / "report.html" if out is None else Path(out)
-    write_atomic(path, render_report(run))
+    write_atomic(path, render_report(run, budget))
     return path
 
 
-def render_report(run: Run) -> str:
-    """The report's HTML."""
+def render_report(run: Run, budget: int = BUDGET) -> str:
+    """The report's HTML; see `write_report`."""
     found = Findings(run)
     collection = Collection.of(run)
     cases = {name: Findings(inner) for name, inner in run.cases().items()}
@@ -75,7 +78,7 @@ def render_report(run: Run) -> str:
         looks,
         "Made by eeflib. The method is that of \u201cExploring Expert Failures Improves LLM Agent "
         "Tuning\u201d, arXiv 2504.13145. This page holds all its data and loads nothing.",
-        browsable(collection, found.focus),
+        browsable(collection, found.focus, budget),
     )
 
 

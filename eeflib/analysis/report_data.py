@@ -29,7 +29,7 @@ from eeflib.analysis.taxonomy import KINDS
 from eeflib.analysis.views.recovery import RecoveryData
 from eeflib.records import Branch, Sample, Step, Trajectory
 
-__all__ = ["browsable"]
+__all__ = ["BUDGET", "browsable"]
 
 BUDGET = 4_300_000
 """Bytes of the data at most; with figures and scripts the file stays below 5 MB."""

@@ -21,7 +21,7 @@ __all__ = ["FIELDS", "Found", "Query", "TextIndex", "field_text"]
 FIELDS = ("task", "thought", "action", "observation")
 """What can be searched in; `task` is the instruction and the ids."""
 
-_SECONDS = 3.0
+_SECONDS = 2.0
 """A search that takes longer is stopped: some expressions never end on some texts."""
 # Between the steps of a joined text: no class such as \s matches it.
 _BETWEEN = "\n\x00\n"

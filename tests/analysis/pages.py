@@ -60,7 +60,6 @@ class Page(HTMLParser):
         """The first table row whose first cell ends with `name`."""
         return next(r for r in self.rows if r and r[0].strip().endswith(name))
 
-
     def data(self) -> dict[str, Any]:
         """What a report lets a reader browse."""
         (text,) = [text for kind, text in self.scripts if kind == "application/json"]

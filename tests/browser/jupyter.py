@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -104,5 +105,5 @@ def run_cell(page: Page, number: int) -> Locator:
         with contextlib.suppress(AssertionError):
             expect(prompt).not_to_have_text("[ ]:", timeout=SECONDS / 10)
             break
-    expect(prompt).to_have_text(f"[{number + 1}]:", timeout=SECONDS)
+    expect(prompt).to_have_text(re.compile(r"\[\d+\]:"), timeout=SECONDS)
     return cell.locator(".jp-Cell-outputArea")

@@ -1,0 +1,175 @@
+"""Pictures of every widget and of the report, light and dark, for the README.
+
+    python scripts/screenshots.py [RUN] [--out docs/images]
+
+RUN is a run folder; without one, a small demo run is made first (a minute). It is copied, since
+an annotated trajectory belongs into the picture. Widgets are those of a real JupyterLab in headless
+Chromium, the report is opened as a file. Needs what the browser tests need (`make setup`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "browser"))
+from conftest import ARGS, NAMES
+from jupyter import SECONDS, jupyter_lab, open_notebook, run_cell, write_notebook
+
+from eeflib.analysis.annotations import Annotations
+from eeflib.analysis.collection import Collection, Item
+from eeflib.analysis.report import write_report
+
+COLOURS = 160
+"""A palette keeps a picture at some 60 kB."""
+
+CELLS = {
+    "explorer": "from eeflib.analysis.widgets import *\nExplorer('run', author='ann')",
+    "recovery_map": "RecoveryMap('run')",
+    "compare": "Compare('run')",
+    "annotator": (
+        "from eeflib.analysis.annotations import Annotations\n"
+        "from eeflib.analysis.collection import Collection\n"
+        "Annotator(Annotations('run', 'ann'), Collection.of('run').find({name!r}))"
+    ),
+    "loss_mask": (
+        "from eeflib.analysis.run import Run\n"
+        "from eeflib.masking import encode_samples\n"
+        "from eeflib.policies.loading import load_student\n"
+        "from eeflib.prompts import get_format\n"
+        "run = Run('run')\n"
+        "samples = [s for place, s in run.samples() if place.method == 'EEF']\n"
+        "tokenizer = load_student(run.manifest['config']['student'])[1]\n"
+        "data = encode_samples(samples, get_format('act', samples[0].env), tokenizer)\n"
+        "LossMask(samples, data, tokenizer)"
+    ),
+}
+
+
+def telling(run: Path) -> Item:
+    """A failure with beneficial and harmful actions, not too long."""
+    items = [x for x in Collection.of(run) if x.outcome == "failed"]
+
+    def worth(item: Item) -> tuple[int, int]:
+        labels = {s.label for s in item.segments} & {"beneficial", "harmful"}
+        return (-len(labels), abs(item.trajectory.length - 7))
+
+    return min(items, key=worth)
+
+
+def save(picture: bytes, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.open(io.BytesIO(picture)).convert("RGB")
+    image.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+    print(f"{path}: {image.width} x {image.height}, {path.stat().st_size / 1000:.0f} kB")
+
+
+def widgets(browser: Browser, folder: Path, out: Path, dark: bool) -> None:
+    item = telling(folder / "run")
+    notebook = f"look-{'dark' if dark else 'light'}.ipynb"
+    cells = [code.replace("{name!r}", repr(item.key.id)) for code in CELLS.values()]
+    write_notebook(folder / notebook, cells)
+    number = Collection.of(folder / "run").position(item.key) or 0
+    with jupyter_lab(folder, theme=f"JupyterLab {'Dark' if dark else 'Light'}") as address:
+        context = browser.new_context(viewport={"width": 1400, "height": 3200})
+        context.set_default_timeout(SECONDS)
+        page = context.new_page()
+        expect.set_options(timeout=SECONDS)
+        open_notebook(page, address, notebook)
+        for i, name in enumerate(CELLS):
+            view = run_cell(page, i).locator(".eef-view").first
+            expect(view).to_be_visible()
+            prepare(name, page, view, number)
+            page.mouse.move(2, 2)
+            page.wait_for_timeout(700)
+            save(view.screenshot(), out / f"{name}_{'dark' if dark else 'light'}.png")
+        context.close()
+
+
+def prepare(name: str, page: Page, view: Locator, number: int) -> None:
+    """Bring a widget into a state that shows what it is for."""
+    if name == "explorer":
+        view.get_by_label("no.").fill(str(number + 1))
+        page.keyboard.press("Enter")
+        expect(view.locator(".goal")).to_be_visible()
+        view.get_by_role("button", name="step 2", exact=True).click()
+        expect(view.locator(".step.is-open")).to_have_count(2)
+    elif name == "recovery_map":
+        view.locator(".eef-cell.won:has-text('1')").nth(3).click()
+        expect(view.locator(".goal")).to_be_visible()
+    elif name == "compare":
+        task = view.locator("select").first
+        task.select_option(index=number)
+        expect(view.locator(".diverge")).to_be_visible()
+    elif name == "loss_mask":
+        view.locator("select").first.select_option("recovery")
+        expect(view.locator(".tokens")).to_be_visible()
+
+
+def report(browser: Browser, folder: Path, out: Path, dark: bool) -> None:
+    path = write_report(folder / "run", folder / "report.html")
+    collection = Collection.of(folder / "run")
+    number = collection.position(telling(folder / "run").key)
+    views: dict[str, tuple[str, Callable[[Page], None]]] = {
+        "findings": ("", lambda page: None),
+        "trajectories": (
+            f"#!t/{number}",
+            lambda page: page.locator(".right summary").nth(1).click(),
+        ),
+        "map": ("#!map", lambda page: page.locator("#app td.won button").nth(3).click()),
+        "compare": (f"#!t/{number}/compare", lambda page: None),
+        "training": ("#!s", lambda page: page.get_by_label("kind").select_option("recovery")),
+    }
+    scheme = "dark" if dark else "light"
+    context = browser.new_context(viewport={"width": 1440, "height": 900}, color_scheme=scheme)
+    for name, (place, act) in views.items():
+        page = context.new_page()
+        page.goto(path.as_uri() + place)
+        expect(page.locator("html[data-ready]")).to_be_attached(timeout=SECONDS)
+        act(page)
+        if name == "training":
+            page.locator(".samples tbody tr").first.click()
+        page.wait_for_timeout(300)
+        save(page.screenshot(), out / f"report_{name}_{scheme}.png")
+        page.close()
+    context.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("run", nargs="?", type=Path, help="a run folder with EEF in it")
+    parser.add_argument("--out", type=Path, default=Path("docs/images"))
+    parser.add_argument("--only", choices=["widgets", "report"], help="only these pictures")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="eef-pictures-") as name, sync_playwright() as driver:
+        folder = Path(name)
+        if args.run is None:
+            command = [sys.executable, "-c", "from eeflib.cli import main; main()", "demo"]
+            subprocess.run([*command, "--preset", "tiny", "--run", str(folder / "run")], check=True)
+        else:
+            shutil.copytree(args.run, folder / "run")
+        item = telling(folder / "run")
+        said = Annotations(folder / "run", "ann")
+        said.add_label(item.key, "did not look further")
+        said.add_note(item.key, "The right one is on the next page.", (1, 2))
+        found = next(filter(None, map(shutil.which, NAMES)), None)
+        browser = driver.chromium.launch(executable_path=found, args=ARGS)
+        for dark in (False, True):
+            if args.only != "report":
+                widgets(browser, folder, args.out, dark)
+            if args.only != "widgets":
+                report(browser, folder, args.out, dark)
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
