@@ -1,0 +1,258 @@
+"""The report as a file that somebody double-clicks: filter, sort, read, keys; records never run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+sys.path.append(str(Path(__file__).parents[1] / "analysis"))
+from sample_run import write_jsonl, write_run
+
+from eeflib.analysis.annotations import Annotations
+from eeflib.analysis.collection import Collection
+from eeflib.analysis.report import write_report
+from eeflib.records import Branch, Step, Trajectory
+
+NASTY = (
+    "</script><script>window.ran=1</script><img src=x onerror='window.ran=1'>"
+    "<!--<script> \u202e \x1b[31mred\x1b[0m \u05e9\u05dc\u05d5\u05dd \U0001fad6 [SEP] a"
+)
+
+
+def nasty(name: str, steps: int, size: int = 1) -> Trajectory:
+    text = NASTY + "w" * size
+    made = tuple(
+        Step(f"{t} {text}", f"click[{text}]", "teacher", text, text, t % 2 == 0, text)
+        for t in range(steps)
+    )
+    return Trajectory(name, f"task {text}", text, text, text, made, text, 0.1, True, False)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A run, one trajectory of 5,000 steps, one of megabytes, and text that would like to run."""
+    path = write_run(tmp_path_factory.mktemp("report") / "run", seeds=(1, 2), tasks=20)
+    here = path / "seed-1"
+    steps = tuple(Step(f"room {t}", f"go {t}", "teacher", "", f"hm {t}") for t in range(5000))
+    long = Trajectory("long", "l", "toy", "walk far", "gpt", steps, "end", 0.0, False, True)
+    for name, more in (
+        ("trajectories", [long, nasty("n1", 6, 1_000_000), nasty("n2", 4)]),
+        (
+            "EEF/iter-1/branches",
+            [
+                Branch("nb", nasty("n2", 1).task_id, 1, 1, 0, "n2", nasty("r", 3), iteration=1),
+                Branch("nc", nasty("n2", 1).task_id, 2, 2, 0, "n2", None, NASTY, iteration=1),
+            ],
+        ),
+    ):
+        file = here / f"{name}.jsonl"
+        text = file.read_text("utf-8")
+        write_jsonl(file, more)
+        file.write_text(text + file.read_text("utf-8"), "utf-8")
+    note = Annotations(path, NASTY[:60])
+    note.add_note(Collection.of(path)[0].key, f"mind this {NASTY}", (0, 1))
+    return path
+
+
+@pytest.fixture(scope="module")
+def address(run: Path) -> str:
+    return write_report(run).as_uri()
+
+
+@pytest.fixture(scope="module")
+def at(run: Path) -> dict[str, int]:
+    """Number of a trajectory by its id."""
+    return {x.key.id: i for i, x in enumerate(Collection.of(run))}
+
+
+def enter(page: Page, address: str) -> Page:
+    page.goto(address)
+    expect(page.locator("html[data-ready]")).to_be_attached()
+    return page
+
+
+def rows(page: Page):
+    return page.locator(".rows tbody tr[data-item]")
+
+
+def test_trajectories_are_filtered_searched_sorted_and_read(new_page, address, run):
+    page = enter(new_page(viewport={"width": 1500, "height": 900}), address)
+    everything = Collection.of(run)
+    expect(page.get_by_role("heading", name="Exploring Expert Failures")).to_be_visible()
+    page.get_by_role("link", name="Trajectories", exact=True).click()
+    expect(page.get_by_role("heading", name="Exploring Expert Failures")).to_be_hidden()
+    expect(rows(page)).to_have_count(43)
+
+    solved = [x for x in everything if x.outcome == "solved"]
+    page.get_by_label("outcome").select_option("solved")
+    expect(rows(page)).to_have_count(len(solved))
+    expect(page.locator(".count")).to_have_text(f"{len(solved)} of 43 trajectories")
+    page.get_by_role("button", name="reset").click()
+    expect(rows(page)).to_have_count(43)
+
+    page.get_by_role("button", name="steps", exact=True).click()
+    page.get_by_role("button", name="steps", exact=True).click()
+    expect(rows(page).first).to_contain_text("walk far")
+    lengths = [int(x.replace(",", "")) for x in page.locator("tbody .c-length").all_inner_texts()]
+    assert lengths == sorted((x.trajectory.length for x in everything), reverse=True)
+
+    search = page.get_by_label("search")
+    search.fill("go 4[0-9]{3}$")
+    page.get_by_role("button", name="regex").click()
+    expect(rows(page)).to_have_count(1)
+    search.fill("go (")
+    expect(page.get_by_role("alert")).to_contain_text("not a regular expression")
+    expect(rows(page)).to_have_count(43)
+    page.get_by_role("button", name="reset").click()
+    search.fill("is it easy")
+    wandered = [x for x in everything if any("Is it easy" in s.thought for s in x.trajectory.steps)]
+    expect(rows(page)).to_have_count(len(wandered))
+    expect(page.locator(".right mark").first).to_be_hidden()
+    page.keyboard.press("Escape")
+    page.keyboard.press("n")
+    expect(page.locator(".right mark").first).to_have_text("Is it easy")
+
+
+def test_the_keyboard_is_enough(new_page, address, run):
+    page = enter(new_page(viewport={"width": 1400, "height": 900}), address)
+    everything = Collection.of(run)
+    page.keyboard.press("2")
+    goal = page.locator(".right .goal")
+    expect(goal).to_contain_text(everything[0].trajectory.instruction)
+    for _ in range(3):
+        page.keyboard.press("j")
+    page.keyboard.press("ArrowUp")
+    expect(goal).to_contain_text(everything[2].trajectory.instruction)
+    expect(page.locator("tr.on")).to_have_attribute("data-item", "2")
+    assert page.url.endswith("#!t/2")
+    page.keyboard.press("o")
+    steps = page.locator(".right details.step[data-step]")
+    expect(page.locator(".right details.step[data-step][open]")).to_have_count(
+        everything[2].trajectory.length
+    )
+    page.keyboard.press("j")
+    expect(goal).to_contain_text(everything[3].trajectory.instruction)
+    expect(page.locator(".right details.step[open]")).to_have_count(0)
+    page.keyboard.press("k")
+    expect(steps.first).to_have_attribute("open", "")  # remembered
+    page.keyboard.press("r")
+    expect(page.locator(".right pre").first).to_contain_text("[SEP]")
+    page.keyboard.press("/")
+    expect(page.get_by_label("search")).to_be_focused()
+    page.keyboard.type("walk far")
+    expect(rows(page)).to_have_count(1)
+    page.keyboard.press("Escape")
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.keyboard.press("Escape")
+    page.keyboard.press("1")
+    expect(page.get_by_role("heading", name="The methods, side by side")).to_be_visible()
+    page.go_back()
+    expect(rows(page)).to_have_count(1)
+
+
+def test_a_long_trajectory_and_a_link_to_it(new_page, address, at):
+    page = enter(new_page(), f"{address}#!t/{at['long']}")
+    steps = page.locator(".right details.step[data-step]")
+    expect(page.locator(".right .goal")).to_contain_text("walk far")
+    expect(steps).to_have_count(250)
+    page.get_by_role("button", name="4,750 more steps").click()
+    expect(steps).to_have_count(500)
+    steps.nth(400).locator("summary").click()
+    expect(steps.nth(400)).to_contain_text("room 400")
+
+
+def test_the_map_leads_to_the_rollouts_and_back(new_page, address):
+    page = enter(new_page(viewport={"width": 1400, "height": 900}), address)
+    page.get_by_role("link", name="Recovery map", exact=True).click()
+    cell = page.locator("#app td.won button").nth(2)
+    hint = cell.get_attribute("title")
+    cell.click()
+    expect(page.locator(".right .caption")).to_contain_text(hint)
+    expect(page.locator(".right .end")).to_contain_text("solved")
+    expect(page.locator(".right .step", has_text="student").first).to_be_visible()
+    page.get_by_role("link", name="the teacher's trajectory").click()
+    expect(page.locator(".right .end")).to_contain_text("not solved")
+    page.keyboard.press("c")
+    expect(page.locator(".right .diverge")).to_contain_text("Here they part")
+    left = page.get_by_label("left")
+    expect(left.locator("option").first).to_contain_text("teacher")
+    page.get_by_label("right").select_option(index=0)
+    expect(page.locator(".right")).to_contain_text("They never part")
+    page.keyboard.press("4")
+    expect(page.locator(".samples tbody tr").first).to_be_visible()
+    page.get_by_label("mask", exact=True).select_option("context")
+    page.locator(".samples tbody tr").first.click()
+    expect(page.locator(".right")).to_contain_text("no loss")
+
+
+def test_text_of_records_never_runs(new_page, address, at):
+    page = enter(new_page(), address)
+    n1, n2 = at["n1"], at["n2"]
+    for place in (f"#!t/{n1}", f"#!t/{n2}/compare", "#!t/0", f"#!map/{n2}/1", f"#!map/{n2}/2"):
+        page.goto(address + place)
+        expect(page.locator(".right")).to_contain_text("<script>" if place != "#!t/0" else "Task")
+        page.keyboard.press("o")
+        assert page.evaluate("window.ran") is None, place
+        inside = page.locator("#app script, #app img, #app iframe, #app object")
+        expect(inside).to_have_count(0)
+    page.goto(f"{address}#!t/0")
+    page.locator(".right summary").first.click()
+    expect(page.locator(".right dd.note").first).to_contain_text("mind this </script><script>")
+    page.goto(f"{address}#!t/{n1}")
+    expect(page.locator(".right .goal")).to_contain_text("more characters]")
+    text = page.locator(".right").inner_text()
+    assert "\u202e" not in text
+    assert "\x1b" not in text
+    assert "\u27e8U+202E\u27e9" in text
+
+
+def test_what_others_try_to_run_is_stopped_by_the_policy(browser, address, run, tmp_path):
+    """Somebody edits the file: a handler, a script, an image from elsewhere; none of it works."""
+    path = tmp_path / "edited.html"
+    html = (run / "report.html").read_text("utf-8")
+    path.write_text(
+        html.replace(
+            "<footer>",
+            "<footer><img src='http://127.0.0.1:9/x' onerror='window.ran=1'>"
+            "<script>window.ran=1</script>",
+        ),
+        "utf-8",
+    )
+    page = browser.new_context().new_page()
+    page.goto(path.as_uri())
+    expect(page.locator("html[data-ready]")).to_be_attached()
+    assert page.evaluate("window.ran") is None
+    page.context.close()
+
+
+def test_without_scripts_the_findings_are_all_there(browser, address):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(address)
+    expect(page.get_by_role("heading", name="The recovery map")).to_be_visible()
+    expect(page.locator("nav.tabs")).to_be_hidden()
+    context.close()
+
+
+def test_a_compressed_report_opens_as_well(new_page, run, tmp_path):
+    path = write_report(run, tmp_path / "small.html", budget=400_000)
+    assert '"gzip":' in path.read_text("utf-8")
+    page = enter(new_page(), f"{path.as_uri()}#!t")
+    expect(rows(page)).to_have_count(43)
+    expect(page.locator(".right .goal")).to_be_visible()
+
+
+def test_an_empty_run_and_a_phone(new_page, tmp_path):
+    page = enter(new_page(viewport={"width": 380, "height": 740}), write_report(tmp_path).as_uri())
+    expect(page.get_by_text("An empty run folder")).to_be_visible()
+    for key in "234":
+        page.keyboard.press(key)
+        expect(page.locator("#app")).to_be_visible()
+        width = page.evaluate("document.documentElement.scrollWidth")
+        assert width <= 380, f"view {key} is {width} wide"
+    page.keyboard.press("2")
+    expect(page.locator(".left")).to_contain_text("No trajectory is recorded.")
