@@ -103,6 +103,36 @@ def report(
 
 
 @app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A", help="a run folder")],
+    b: Annotated[Path | None, typer.Argument(metavar="[B]", help="another; default: A")] = None,
+    method_a: Annotated[
+        str | None, typer.Option(help="teacher or a method; default: EEF, where there is one")
+    ] = None,
+    method_b: Annotated[str | None, typer.Option(help="as --method-a, of B")] = None,
+    out: Annotated[Path | None, typer.Option(help="also write it as one HTML file")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare two runs, or two methods of one: gained, lost, what changed in behaviour.
+
+    Examples:
+
+        eef compare runs/rft runs/eef
+
+        eef compare runs/demo-webshop --method-a RFTx6 --method-b EEF --out changed.html
+    """
+    from eeflib.analysis.compare import compare_runs
+    from eeflib.analysis.compare_page import write_comparison
+
+    found = compare_runs(a, a if b is None else b, method_a=method_a, method_b=method_b)
+    _say(str(found), as_json)
+    if out is not None:
+        _say(f"\nPage: {write_comparison(found, out)}", as_json)
+    if as_json:
+        typer.echo(json.dumps(found.as_json()))
+
+
+@app.command()
 def shop(
     seed: Annotated[
         int | None, typer.Option(min=0, help="of the store (7), or of official prices (0)")
@@ -210,7 +240,7 @@ def main() -> None:
     except (typer.Abort, KeyboardInterrupt):
         code = _INTERRUPTED
     except _UsageError as exc:
-        command = args[0] if args[0] in ("demo", "report", "shop") else ""
+        command = args[0] if args[0] in ("demo", "report", "compare", "shop") else ""
         _fail(f"{exc.format_message()} (see: {' '.join(['eef', command, '--help'])})", 2)  # type: ignore[attr-defined]
     if code == _INTERRUPTED:  # newer typer returns it, older raises Abort
         _fail("interrupted; the same command goes on where it was", code)

@@ -9,6 +9,7 @@ none, means are compared and that is said. Knows nothing about figures.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +82,12 @@ class Comparison:
 
     def __str__(self) -> str:
         return "\n".join(self.sentences)
+
+    def as_json(self) -> dict[str, Any]:
+        """Names, notes, and each table as a list of rows; what is not a number there is null."""
+        tables = {n: getattr(self, n) for n in ("measures", "actions", "errors", "tasks")}
+        rows = {n: json.loads(t.to_json(orient="records")) for n, t in tables.items()}
+        return {"names": self.names, "paired": self.paired, **rows, "notes": self.notes}
 
 
 def compare_runs(

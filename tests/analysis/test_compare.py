@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -196,3 +197,25 @@ def test_many_p_values_are_adjusted_by_benjamini_and_hochberg():
     p = pd.Series([0.01, 0.04, 0.03, math.nan])
     assert adjusted(p)[:3].to_list() == pytest.approx([0.03, 0.04, 0.04])
     assert math.isnan(adjusted(p).iloc[3])
+
+
+def test_the_command_compares_two_runs_in_words_as_a_page_and_as_json(tmp_path, eef):
+    write(tmp_path / "<b>old", "RFT", {1: "110010"})
+    write(tmp_path / "new", "EEF", {1: "111101"})
+    code, out, err = eef("compare", "<b>old", "new", "--out", "changed.html")
+    assert (code, err) == (0, "")
+    assert "3 tasks gained, 1 lost, 2 solved by both, 0 by neither." in out
+    page = Page((tmp_path / "changed.html").read_text())
+    assert page.scripts == []
+    assert "b" not in page.tags
+    assert "new: EEF against <b>old: RFT" in page.text
+    for head in ("In words", "Gained and lost", "u5"):
+        assert head in page.text
+    code, out, err = eef("compare", "new", "--method-a", "EEF", "--method-b", "EEF", "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert [t["change"] for t in found["tasks"]] == ["both"] * 4 + ["never", "both"]
+    assert found["measures"][0]["difference"] == 0
+    code, out, err = eef("compare", "new", "none")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "none" in err

@@ -7,13 +7,11 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from eeflib import cli
 from eeflib.errors import EefError, PrerequisiteError, ProviderError
 from eeflib.evaluate import Outcome
 from eeflib.intervals import wilson
@@ -21,26 +19,6 @@ from eeflib.presets import PRESETS
 from eeflib.summary import compare, method_row, render_table, sentence
 
 ROOT = Path(__file__).parents[2]
-
-Eef = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def eef(monkeypatch, capsys, tmp_path) -> Eef:
-    """The command in this process and an empty folder: arguments -> exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*args: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["eef", *args])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as exc:
-            code = int(exc.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 def test_the_installed_command_shows_its_help():
