@@ -10,7 +10,7 @@ import logging
 from dataclasses import dataclass
 from typing import Self
 
-from eeflib.envs.base import StepResult, TextEnv
+from eeflib.envs.base import REWARD_FACTS, StepResult, TextEnv
 from eeflib.errors import EefError, EnvironmentFault, ProviderError, RestoreMismatch
 from eeflib.policies.base import Conversation, Message, Reply
 from eeflib.prompts import PromptFormat, parse_reply
@@ -152,8 +152,8 @@ class RunningEpisode:
             same = {"score": self.score, "valid": False, "state_key": self.state_key}
             result = StepResult(self.observation, self.reward, False, False, same)
         info = result.info
-        if "nouns" in info:  # WebShop says what its reward rests on; reports name it
-            self.extra["nouns"] = str(info["nouns"])
+        # what an environment says its reward is made of, and rests on, is kept for the analysis
+        self.extra.update({key: info[key] for key in REWARD_FACTS if key in info})
         valid = bool(info.get("valid", True))
         reason = "" if valid else parsed.reason or str(info.get("reason", "")) or _NOT_UNDERSTOOD
         self.reward, self.score = result.reward, info.get("score")

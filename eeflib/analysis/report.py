@@ -230,6 +230,7 @@ def reproduce(run: Run) -> Section:
         text = "There is no readable <code>manifest.json</code>: what made this run is not known."
         return Section("reproduce", name, "Reproduce", missing(text))
     git = manifest.get("git")
+    played = [t for group in run.trajectories.values() for t in group]
     facts: dict[str, Any] = {
         "command": manifest.get("command"),
         "seeds": run.seeds,
@@ -238,6 +239,7 @@ def reproduce(run: Run) -> Section:
         "python": manifest.get("python"),
         "platform": manifest.get("platform"),
         "CPUs": manifest.get("cpus"),
+        "title nouns": ", ".join(sorted({str(t.extra.get("nouns") or "") for t in played} - {""})),
     }
     rows = [[key, code(value, 400)] for key, value in facts.items() if value not in (None, "", [])]
     versions = manifest.get("versions")
@@ -293,6 +295,11 @@ def notes(found: Findings) -> Section:
         out.append(
             "An expert state is not easier than the start: many lie after the teacher's mistake. "
             "What counts is the union, the tasks solved from at least one of their states."
+        )
+    played = [t for group in found.run.trajectories.values() for t in group if t.steps]
+    if played and all(step.actor == "human" for t in played for step in t.steps):
+        out.append(
+            "A person played these episodes: what this page calls the teacher is the player."
         )
     if not found.outcomes:
         out.append("No student has been evaluated in this run yet.")

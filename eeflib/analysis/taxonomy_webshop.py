@@ -6,7 +6,8 @@ the same pages. Sources: the official reward (goal.py of princeton-nlp/WebShop),
 
     R = r_type * (attributes matched + options matched + price ok) / (attributes + options + 1)
 
-with r_type 1, 0.5, 0.1 or 0. Options and price can be read off the pages, so R tells the rest.
+with r_type 1, 0.5, 0.1 or 0. Trajectories of our own WebShop hold these parts (`reward_info`, in
+`extra`); in others options and price can be read off the pages, so R tells the rest.
 """
 
 from __future__ import annotations
@@ -150,7 +151,9 @@ def wrong_purchase(trajectory: Trajectory, task: Task | None) -> Iterator[Findin
         own = bought.asin == str(goal.get("asin", "")).upper()
         parts = len(attributes) + len(wanted) + 1
         options = len(wanted) - len(missed)
-        guess = _solve(trajectory.reward, parts, len(attributes), options, cheap, own)
+        guess = _told(trajectory, len(attributes)) or _solve(
+            trajectory.reward, parts, len(attributes), options, cheap, own
+        )
         factor, have, cheap = guess.factor, guess.attributes, guess.cheap
         if not own:
             found += _type(bought, goal)
@@ -229,6 +232,17 @@ class _Parts(NamedTuple):
     factor: float
     attributes: int
     cheap: bool | None
+
+
+def _told(trajectory: Trajectory, attributes: int) -> _Parts | None:
+    """The parts as the environment gave them; None where the record does not hold them."""
+    info = trajectory.extra.get("reward_info")
+    if not isinstance(info, Mapping):
+        return None
+    factor, share, cheap = info.get("r_type"), info.get("r_att"), info.get("r_price")
+    if not (isinstance(factor, (int, float)) and isinstance(share, (int, float))):
+        return None
+    return _Parts(factor, round(share * attributes), None if cheap is None else bool(cheap))
 
 
 def _solve(

@@ -13,10 +13,22 @@ from typing import Any, Protocol, runtime_checkable
 
 from eeflib.records import Step, Task
 
-__all__ = ["FREE_TEXT", "Observation", "Restored", "StepResult", "TextEnv", "replay_restore"]
+__all__ = [
+    "FREE_TEXT",
+    "REWARD_FACTS",
+    "Observation",
+    "Restored",
+    "StepResult",
+    "TextEnv",
+    "replay_restore",
+]
 
 FREE_TEXT = "<text>"
 """Stands for any text in a valid action, as in `search[<text>]`."""
+
+REWARD_FACTS = ("reward_info", "nouns")
+"""Keys of `StepResult.info` that a trajectory's `extra` keeps: the parts of the reward (a dict of
+JSON values) and what it rests on (a text). WebShop gives both, at the purchase."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +51,8 @@ class StepResult:
     terminated: bool
     truncated: bool
     info: dict[str, Any] = field(default_factory=dict)
-    """`score` (float, running, in [0, 1]), `won` (bool), `valid` (bool), `state_key` (str)."""
+    """`score` (float, running, in [0, 1]), `won` (bool), `valid` (bool), `state_key` (str);
+    where the environment has them, `reason` of an invalid action and `REWARD_FACTS`."""
 
 
 @dataclass(frozen=True)

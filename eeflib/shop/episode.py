@@ -8,9 +8,9 @@ the actor and the policy are `human`, and a step's usage holds the seconds taken
 from __future__ import annotations
 
 import time
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
-from eeflib.envs.base import StepResult
+from eeflib.envs.base import REWARD_FACTS, StepResult
 from eeflib.envs.webshop import WebShopEnv
 from eeflib.records import Step, Task, Trajectory, Usage
 
@@ -101,10 +101,14 @@ class HumanEpisode:
             terminated=bought,
             truncated=not bought,
             threshold=task.threshold,
-            extra={"ended": self.ended or "abandoned", "player": self.player, **self._nouns()},
+            extra={
+                "ended": self.ended or "abandoned",
+                "player": self.player,
+                **self._reward_facts(),
+            },
         )
 
-    def _nouns(self) -> dict[str, str]:
-        """Where the reward of a purchase took its nouns from."""
-        nouns = self.result.info.get("nouns") if self.result is not None else None
-        return {"nouns": nouns} if nouns else {}
+    def _reward_facts(self) -> dict[str, Any]:
+        """The parts of a purchase's reward, and where it took its nouns from."""
+        info = self.result.info if self.result is not None else {}
+        return {key: info[key] for key in REWARD_FACTS if key in info}

@@ -158,6 +158,18 @@ def test_trajectories_alone_are_worth_a_report(tmp_path):
     assert page.row("teacher †")[1] == "0.0\u202f%"
 
 
+def test_episodes_of_a_person_are_called_so_and_the_rewards_nouns_are_named(tmp_path):
+    step = Step("WebShop", "search[shirt]", "human")
+    facts = ("e", "u", "webshop", "a shirt", "human", (step,), "page", 0.0, False, True)
+    write_jsonl(tmp_path / "seed-1" / "trajectories.jsonl", [Trajectory(*facts)])
+    text = Page(write_report(tmp_path).read_text("utf-8")).text
+    assert "A person played these episodes" in text
+    bought = Trajectory(*facts, extra={"nouns": "words <b>"})
+    write_jsonl(tmp_path / "seed-1" / "trajectories.jsonl", [bought])
+    (tmp_path / "manifest.json").write_text('{"seed": 1}')
+    assert "title nouns words <b>" in Page(write_report(tmp_path).read_text("utf-8")).text
+
+
 def test_methods_evaluated_on_different_tasks_are_not_compared(tmp_path):
     run = write_run(tmp_path, seeds=(1,), tasks=8)
     path = run / "seed-1" / "RFT" / "evaluations.jsonl"

@@ -6,6 +6,7 @@ import gzip
 import json
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,10 @@ from labelled import labelled
 
 from eeflib.analysis import frames, taxonomy
 from eeflib.analysis.taxonomy import KINDS, Case, diagnose
+from eeflib.prompts import get_format
 from eeflib.records import Step, Task, Trajectory
+from eeflib.rollout import Episode, run_episodes
+from eeflib.world import webshop_world
 
 PARTS = ("writing", "held_out")
 PARITY = Path(__file__).parents[1] / "data" / "webshop_parity"
@@ -157,6 +161,40 @@ def test_a_price_range_on_a_published_page_is_decided_by_the_reward():
     assert kinds(shop(0.8, *BOTH, price="$20.0 to $90.0")) == ("missed_attribute",)
     assert kinds(shop(0.0, *BOTH[:0], price="$20.0 to $90.0"))[-1] == "over_price"
     assert "over_price" in kinds(shop(0.8, *BOTH, price="$60.0 to $90.0"))
+
+
+def test_parts_of_the_reward_on_record_decide_where_the_reward_alone_is_open():
+    case = shop(0.6, *BOTH, price="$20.0 to $90.0")
+    assert kinds(case) == ("missed_attribute",)
+    told = {"r_type": 1.0, "r_att": 0.5, "r_option": 1.0, "r_price": False}
+    trajectory = replace(case.trajectory, extra={"reward_info": told})
+    assert diagnose(trajectory, case.task).kinds == ("missed_attribute", "over_price")
+    for broken in ("none", {}, {"r_type": "1", "r_att": None}, {"r_type": 1.0}):
+        trajectory = replace(case.trajectory, extra={"reward_info": broken})
+        assert diagnose(trajectory, case.task).kinds == ("missed_attribute",)
+
+
+def test_purchases_in_our_shop_leave_the_parts_of_their_reward():
+    """Played, recorded, and diagnosed alike with those parts and without (the store is plain)."""
+    world = webshop_world(3, {"train": 60, "test": 1})
+    tasks = {t.id: t for t in world.split("train")}
+    played = run_episodes(
+        [Episode(t, "teacher") for t in tasks.values()],
+        world.teacher,
+        world.make_env,
+        get_format("react", "webshop"),
+        actor="teacher",
+        seed=3,
+    )
+    bought = [t for t in played if t.terminated and not t.solved]
+    assert len(bought) > 20
+    for t in bought:
+        info = t.extra["reward_info"]
+        weighed = info["r_att"] * info["w_att"] + info["r_price"] * info["w_price"]
+        weighed += info.get("r_option", 0) * info.get("w_option", 0)
+        assert info["r_type"] * weighed == pytest.approx(t.reward)
+        task = tasks[t.task_id]
+        assert diagnose(t, task).kinds == diagnose(replace(t, extra={}), task).kinds
 
 
 def test_purchases_in_the_official_environment_are_read_as_it_scored_them():

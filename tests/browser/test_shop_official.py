@@ -98,6 +98,7 @@ def test_a_task_is_played_to_reward_1(tmp_path: Path, rows: dict[str, Any], kind
     assert played.reward == 1.0
     assert played.extra["nouns"] == nouns_name(best_nouns())
     assert played.extra["nouns"] in found.about
+    assert played.extra["reward_info"]["r_type"] == 1.0
 
 
 def test_official_quirks_do_not_trip_the_pages(tmp_path: Path, rows: dict[str, Any]) -> None:
