@@ -21,6 +21,8 @@ from eeflib.records import Step
 __all__ = ["Shown", "chip", "note_row", "render_step", "seen", "texts"]
 
 _CLICK = re.compile(r"^\s*click\[(.*)\]\s*$", re.DOTALL)
+_PRODUCT = re.compile(r"[A-Z0-9]{10}")
+"""A product's number, which begins a new line in a list of results."""
 
 
 @dataclass(frozen=True)
@@ -114,18 +116,39 @@ def texts(text: str, shown: Shown, limit: int = LIMIT) -> str:
 
 
 def seen(text: str, shown: Shown, action: str = "") -> str:
-    """An observation: WebShop's ` [SEP] ` as dividers, and what `action` clicked underlined."""
+    """An observation, and what `action` clicked underlined.
+
+    WebShop's ` [SEP] ` become dividers, the goal that stands on each of its pages is dimmed, and
+    every product of a list has a line of its own.
+    """
     if shown.raw:
         return f"<pre>{texts(text, shown, 4 * LIMIT)}</pre>"
     match = _CLICK.match(action)
     target = match[1].strip().casefold() if match else None
-    parts = []
-    for part in clean(text).split("[SEP]"):
-        piece = part.strip(" ") if "[SEP]" in text[:LIMIT] else part
-        shown_piece = texts(piece, shown, len(piece) + 1)
-        clicked = target and piece.casefold() == target
-        parts.append(f'<b class="clicked">{shown_piece}</b>' if clicked else shown_piece)
-    return '<span class="sep"> \u00b7 </span>'.join(parts)
+    pieces = clean(text).split("[SEP]")
+    if len(pieces) > 1:
+        pieces = [piece.strip(" ") for piece in pieces]
+    goal = pieces.index("Instruction:") if "Instruction:" in pieces[:-1] else -2
+    out: list[str] = []
+    for i, piece in enumerate(pieces):
+        said = texts(piece, shown, len(piece) + 1)
+        if target and piece.casefold() == target:
+            said = f'<b class="clicked">{said}</b>'
+        if i in (goal, goal + 1):
+            said = f'<span class="again">{said}</span>'
+        out += [_divider(pieces, i, goal), said]
+    return "".join(out)
+
+
+def _divider(pieces: Sequence[str], i: int, goal: int) -> str:
+    """What stands between a piece and the one before."""
+    if not i:
+        return ""
+    if i == goal + 1:
+        return " "
+    if i == goal + 2 or _PRODUCT.fullmatch(pieces[i]):
+        return "\n"
+    return '<span class="sep"> \u00b7 </span>'
 
 
 def _action(step: Step, shown: Shown, limit: int) -> str:

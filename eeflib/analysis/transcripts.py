@@ -18,7 +18,7 @@ from eeflib.analysis import style as sheets
 from eeflib.analysis.annotations import Annotation, corrected
 from eeflib.analysis.markup import escape
 from eeflib.analysis.palette import LABELS
-from eeflib.analysis.segments import Segment, from_labels, state_text
+from eeflib.analysis.segments import Segment, from_labels
 from eeflib.analysis.transcript_steps import (
     Shown,
     chip,
@@ -135,15 +135,15 @@ class Transcript:
 
     def before(self, t: int) -> str:
         """What stands before step `t`: the start of a segment, a state; often nothing."""
-        out = []
+        out = [_state(state) for state in self._marks.get(t, ())]
         for part in self.parts:
             if part.start == t or (part.start < t < part.stop and t == self.window.start):
-                why = f" <small>{escape(part.evidence)}</small>" if part.evidence else ""
+                why = f"<small>{escape(part.evidence)}</small>" if part.evidence else ""
                 out.append(
-                    f'<div class="seghead" style="--c:var(--l-{known(part.label)})">'
-                    f"{LABELS[known(part.label)].glyph} {escape(part.label)}{why}</div>"
+                    f'<span class="seghead" style="--c:var(--l-{known(part.label)})">'
+                    f"{LABELS[known(part.label)].glyph} {escape(part.label)}</span>{why}"
                 )
-        return "".join([*map(_state, self._marks.get(t, ())), *out])
+        return f'<div class="mark">{"".join(out)}</div>' if out else ""
 
     def step(self, t: int) -> str:
         """Step `t`; in a widget with the colour of its segment at its side."""
@@ -234,14 +234,18 @@ class Transcript:
 
 
 def ribbon(parts: Sequence[Segment], *, small: bool = False) -> str:
-    """The segments as a strip, as wide as they are long; small: without words, for a table."""
+    """The segments as a strip, as wide as they are long.
+
+    Small, for a table: without words; beneficial ones stand high, harmful ones low, unknown ones
+    are thin, so that they differ without colour as well.
+    """
     cells = "".join(
-        f'<span style="--c:var(--l-{known(p.label)});flex:{p.length} 1 0"'
+        f'<span class="k-{known(p.label)}" style="--c:var(--l-{known(p.label)});'
+        f'flex:{p.length} 1 0" title="{escape(_span(p))}: {escape(p.label)}'
         + (
-            f"{' class=u' if known(p.label) == 'unknown' else ''}></span>"
+            '"></span>'
             if small
-            else f' title="{escape(_span(p))}: {escape(p.evidence)}">'
-            f"{LABELS[known(p.label)].glyph} {escape(p.label)}</span>"
+            else f', {escape(p.evidence)}">{LABELS[known(p.label)].glyph} {escape(p.label)}</span>'
         )
         for p in parts
     )
@@ -269,7 +273,9 @@ def _span(part: Segment) -> str:
 
 
 def _state(state: StateOutcome) -> str:
-    return (
-        f'<div class="state"><span>s<sub>{state.k}</sub> \u2014 student put here: '
-        f"{escape(state_text(state))}</span></div>"
-    )
+    if not state.tried:
+        said = "could not be tried"
+    else:
+        said = f"student {'won' if state.won else 'lost'} {state.wins}/{state.n} from here"
+    hint = "the student was put into this state of the trajectory and went on by itself"
+    return f'<span class="state" title="{hint}">s<sub>{state.k}</sub> {said}</span>'

@@ -54,7 +54,7 @@ def test_segments_carry_label_glyph_and_evidence():
     assert page.text.count("▲ beneficial") == 2  # ribbon and section
     assert page.text.count("▼ harmful") == 2
     assert "lost 0/1 from s0, then won 1/1 from s1" in page.text
-    assert "student put here: won 1/1 from s1" in page.text
+    assert "student won 1/1 from here" in page.text
     ribbon = [v for t, n, v in page.attributes if n == "aria-label"]
     assert ribbon == ["action 1 beneficial; actions 2 to 3 harmful"]
     widths = [v for t, n, v in page.attributes if n == "style" and "flex" in v]

@@ -73,6 +73,11 @@ class Cell:
         return ("won" if self.wins else "lost") if self.n else "no"
 
     @property
+    def percent(self) -> int:
+        """Share of its rollouts that were won, of 100."""
+        return round(100 * self.wins / self.n) if self.n else 0
+
+    @property
     def hint(self) -> str:
         """The state in words, with Wilson's interval."""
         if not self.n:
@@ -156,9 +161,10 @@ def caption(shown: RecoveryData, state: RecoveryState) -> str:
         )
     never = sum(not any(c.wins for c in shown.cells[x.key].values()) for x in shown.rows(state))
     return (
-        f'<p class="caption">{n:,} failed trajectories, {never:,} of them won from no state; '
-        f"{escape(shown.method, 40)}, iteration {shown.iteration}. Sorted by the last state that "
-        "could still be won. ! = not restorable or ended by a fault, \u2013 = not tried.</p>"
+        f'<p class="caption">{n:,} trajectories in which the teacher failed; {never:,} were won '
+        "from no state. A cell: rollouts the student won / tried from the teacher's state "
+        f"({escape(shown.method, 40)}, iteration {shown.iteration}). First those that could be won "
+        "latest. ! = not restorable, or ended by a fault; \u2013 = not tried.</p>"
     )
 
 
@@ -166,7 +172,9 @@ def map_html(shown: RecoveryData, state: RecoveryState) -> str:
     """The map's table."""
     if not shown.cells:
         return ""
-    heads = "".join(f"<th>s<sub>{k}</sub></th>" for k in range(shown.width))
+    levels = bool(shown.collection.levels)
+    heads = "".join(f'<th class="c">s<sub>{k}</sub></th>' for k in range(shown.width))
+    level = "<th>level</th>" if levels else ""
     rows = []
     for item in shown.page(state):
         cells = []
@@ -174,13 +182,21 @@ def map_html(shown: RecoveryData, state: RecoveryState) -> str:
             cell = shown.cells[item.key].get(k)
             on = " at" if item.key == state.key and k == state.k else ""
             cells.append(
-                f'<td class="c {cell.kind}{on}" title="{escape(cell.hint)}">{cell.text}</td>'
+                f'<td class="c {cell.kind}{on}" style="--p:{cell.percent}%" '
+                f'title="{escape(cell.hint)}">{cell.text}</td>'
                 if cell
                 else '<td class="c"></td>'
             )
-        rows.append(f"<tr><td>{row_name(item)}</td>{''.join(cells)}</tr>")
+        t = item.trajectory
+        rows.append(
+            f'<tr><td title="{escape(t.instruction, 300)}"><code>{escape(t.task_id, 40)}</code></td>'
+            f'<td class="num">{item.key.seed}</td>'
+            + (f"<td>{escape(item.level, 20)}</td>" if levels else "")
+            + f'<td class="num">{t.length:,}</td>{"".join(cells)}</tr>'
+        )
     return (
-        f'<table class="map"><thead><tr><th>task</th>{heads}</tr></thead>'
+        '<table class="map"><thead><tr><th>task</th><th class="num">seed</th>'
+        f'{level}<th class="num">steps</th>{heads}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table>"
     )
 

@@ -20,9 +20,9 @@ function ribbon(segments, small) {
   return h("div", { class: small ? "ribbon small" : "ribbon", role: "img", "aria-label": words },
     segments.map(([a, b, label, why, on]) => h("span", {
       css: { ...colour(label), flex: `${b - a} 1 0` },
-      class: labelOf(label) === "unknown" || on === 0 ? "u" : null,
-      title: small ? null : why,
-    }, small ? "" : `${LABEL[labelOf(label)]} ${label}${on === 0 ? ", no loss" : ""}`)));
+      class: `k-${labelOf(label)}${on === 0 ? " masked" : ""}`,
+      title: `${b - a > 1 ? `actions ${a + 1} to ${b}` : `action ${b}`}: ${label}${on === 0 ? ", no loss" : ""}${why ? `, ${why}` : ""}`,
+    }, small ? "" : `${LABEL[labelOf(label)]} ${on === 0 ? "no loss: " : ""}${label}`)));
 }
 
 // Text with what is searched for marked.
@@ -47,10 +47,16 @@ function seen(text, action, pattern) {
   const target = /^\s*click\[([^]*)\]\s*$/i.exec(action || "");
   const want = target && target[1].trim().toLowerCase();
   const parts = text.includes("[SEP]") ? text.split("[SEP]").map((p) => p.trim()) : [text];
+  const found = parts.indexOf("Instruction:"); // the goal stands on every page: dimmed
+  const goal = found >= 0 && found < parts.length - 1 ? found : -2;
   return parts.flatMap((part, i) => {
     const shown = marked(part, pattern);
-    const here = want && part.toLowerCase() === want ? [h("b", { class: "clicked" }, shown)] : shown;
-    return i ? [h("span", { class: "sep" }, " \u00b7 "), ...here] : here;
+    let here = want && part.toLowerCase() === want ? [h("b", { class: "clicked" }, shown)] : shown;
+    if (i === goal || i === goal + 1) here = [h("span", { class: "again" }, here)];
+    if (!i) return here;
+    if (i === goal + 1) return [" ", ...here];
+    if (i === goal + 2 || /^[A-Z0-9]{10}$/.test(part)) return ["\n", ...here]; // a product: a line
+    return [h("span", { class: "sep" }, " \u00b7 "), ...here];
   });
 }
 

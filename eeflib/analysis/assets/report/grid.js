@@ -3,6 +3,11 @@ const FIELDS = ["task", "thought", "action", "observation"];
 const SIGNS = { solved: ["ok", "\u2713 solved"], failed: ["no", "\u2717 failed"], fault: ["no", "\u26a0 fault"] };
 const RANK = { failed: 0, fault: 1, solved: 2 };
 const ROWS = 250;
+const HINTS = {
+  failure: "the main kind of failure, by rules", reward: "0 to 1; a task is solved at its threshold", length: "actions",
+  invalid: "actions that were not understood", tokens: "read and written", cost: "dollars", seconds: "seconds of the policy",
+  segments: "high and blue: beneficial actions; low and orange: harmful; thin and grey: unknown",
+};
 
 function columnsOf(data) {
   const { text, items } = data;
@@ -32,12 +37,13 @@ function makeGrid(data, pick) {
     fields: [...FIELDS], sort: "", down: false, reward: [0, 1], steps: [0, Infinity], cost: [0, Infinity] };
   let rows = [];
   let drawn = 0;
+  let listed = false;
   let chosen = -1;
 
   const message = h("span", { class: "no", role: "alert" });
   const count = h("span", { class: "count", role: "status" });
   const body = h("tbody");
-  const heads = columns.map(([name, title, , , right]) => h("th", { scope: "col",
+  const heads = columns.map(([name, title, , , right]) => h("th", { scope: "col", title: HINTS[name],
     class: `${right ? "num " : ""}c-${name}`, "aria-sort": "none" },
   h("button", { on: { click: () => sortBy(name) } }, title)));
   const table = h("table", { class: "grid" }, h("thead", null, h("tr", null, h("th", { class: "num at" }, "#"), heads)), body);
@@ -129,7 +135,8 @@ function makeGrid(data, pick) {
       || (on("observation") && hit(s.saw)));
   }
 
-  function refresh() {
+  function list() {
+    listed = true;
     const [hit, problem] = matcher(data, query());
     message.textContent = problem;
     try {
@@ -154,6 +161,10 @@ function makeGrid(data, pick) {
     body.replaceChildren();
     draw(ROWS);
     if (!rows.length) body.append(h("tr", null, h("td", { colspan: columns.length + 1 }, items.length ? "None fits." : "No trajectory is recorded.")));
+  }
+
+  function refresh() {
+    list();
     pick(rows.find((x) => x.number === chosen) || rows[0] || null, false);
   }
 
@@ -169,6 +180,7 @@ function makeGrid(data, pick) {
 
   function choose(item) {
     chosen = item ? item.number : -1;
+    if (!listed) list(); // a link leads to an item before anything was listed
     const place = rows.findIndex((x) => x.number === chosen);
     if (place >= drawn) draw(place + 20);
     for (const row of body.querySelectorAll("tr.on")) row.classList.remove("on");

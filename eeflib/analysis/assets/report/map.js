@@ -6,6 +6,7 @@ function makeMap(data, open) {
   failed.sort((x, y) => lastWon(y) - lastWon(x) || x.seed - y.seed || x.number - y.number);
   const width = Math.max(0, ...failed.map((x) => Math.max(...x.states.map((s) => s[0])))) + 1;
   const cells = new Map();
+  const levels = failed.some((x) => x.level);
   const body = h("tbody");
   for (const x of failed) {
     const row = Array.from({ length: width }, (_, k) => {
@@ -16,18 +17,21 @@ function makeMap(data, open) {
       const kind = n ? (wins ? "won" : "lost") : "no";
       const hint = n ? `s${k}, after ${t} actions: won ${wins} of ${n}, 95 % interval ${interval(wins, n)}` : `s${k}: not restorable or ended by a fault`;
       const button = h("button", { title: hint, disabled: !x.tries[k], on: { click: () => open(x.number, k) } }, words);
-      const cell = h("td", { class: `c ${kind}` }, button);
+      const cell = h("td", { class: `c ${kind}`, css: { "--p": `${n ? (100 * wins) / n : 0}%` } }, button);
       cells.set(`${x.number}/${k}`, cell);
       return cell;
     });
-    body.append(h("tr", null, h("td", null, h("a", { href: `#!t/${x.number}` }, text(x.task)), " ",
-      h("span", { class: "note" }, `seed ${x.seed}${x.level ? ` \u00b7 ${text(x.level)}` : ""} \u00b7 ${x.steps.length} actions`)), row));
+    body.append(h("tr", null, h("td", null, h("a", { href: `#!t/${x.number}`, title: text(x.goal).slice(0, 300) }, text(x.task))),
+      h("td", { class: "num note" }, x.seed), levels ? h("td", { class: "note" }, text(x.level)) : "",
+      h("td", { class: "num note" }, number(x.steps.length)), row));
   }
   const never = failed.filter((x) => lastWon(x) < 0).length;
-  const heads = Array.from({ length: width }, (_, k) => h("th", null, "s", h("sub", null, k)));
+  const heads = Array.from({ length: width }, (_, k) => h("th", { class: "c", title: k
+    ? `state ${k} of the teacher's trajectory, from which the student went on` : "the start of the task" }, "s", h("sub", null, k)));
   const element = failed.length ? [
-    h("p", { class: "caption" }, `${number(failed.length)} failed trajectories, ${number(never)} of them won from no state; ${text(data.explored.method)}, iteration ${data.explored.iteration}. Sorted by the last state that could still be won. ! = not restorable or ended by a fault.`),
-    h("div", { class: "rows" }, h("table", { class: "map" }, h("thead", null, h("tr", null, h("th", null, "task"), heads)), body)),
+    h("p", { class: "caption" }, `${number(failed.length)} trajectories in which the teacher failed; ${number(never)} were won from no state. A cell: rollouts the student won / tried from the teacher's state (${text(data.explored.method)}, iteration ${data.explored.iteration}). First those that could be won latest. ! = not restorable, or ended by a fault.`),
+    h("div", { class: "rows" }, h("table", { class: "map" }, h("thead", null, h("tr", null, h("th", null, "task"),
+      h("th", { class: "num" }, "seed"), levels ? h("th", null, "level") : "", h("th", { class: "num" }, "steps"), heads)), body)),
   ] : [h("p", { class: "missing" }, "No exploration from expert states is recorded, so there is no map.")];
   return {
     element,

@@ -6,12 +6,14 @@ function chip(words, name) {
   return h("span", { class: "chip", css: { "--c": `var(--${name})` } }, words);
 }
 
-// shown: {name, goal, facts, steps, last, verdict, segments, states, why, notes, env}
+// shown: {name, goal, facts, steps, last, verdict, segments, states, why, notes, env}; the evidence
+// of a segment is a text's number, or words of ours
 function transcript(data, shown, look) {
   const { text } = data;
   const open = unfolded.get(shown.name) || new Set();
   unfolded.set(shown.name, open);
   const pattern = marker(look.query);
+  const words = (why) => (typeof why === "string" ? why : text(why));
   const find = (t) => (pattern ? marked(t, pattern) : [t]);
   const flags = new Map();
   for (const [kind, t] of shown.why || []) {
@@ -83,18 +85,19 @@ function transcript(data, shown, look) {
 
   function before(t) {
     const out = (shown.states || []).filter((s) => s[1] === t).map(([k, , n, wins]) => {
-      const won = n ? `${wins ? "won" : "lost"} ${wins}/${n}` : "could not be tried";
-      const deep = shown.goTo && n ? h("a", { href: shown.goTo(k) }, won) : won;
-      return h("div", { class: "state" }, h("span", null, "s", h("sub", null, k),
-        " \u2014 student put here: ", deep));
+      const won = `${wins ? "won" : "lost"} ${wins}/${n}`;
+      const deep = shown.goTo ? h("a", { href: shown.goTo(k) }, won) : won;
+      return h("span", { class: "state", title: "the student was put into this state of the trajectory and went on by itself" },
+        "s", h("sub", null, k), n ? [" student ", deep, " from here"] : " could not be tried");
     });
-    for (const [a, , label, why] of shown.segments || []) {
+    for (const [a, , label, why, on] of shown.segments || []) {
       if (a === t) {
-        out.push(h("div", { class: "seghead", css: colour(label) },
-          `${LABEL[labelOf(label)]} ${label} `, h("small", null, text(why))));
+        const loss = on == null ? "" : on ? "trained: " : "no loss: ";
+        out.push(h("span", { class: "seghead", css: colour(label) }, `${LABEL[labelOf(label)]} ${loss}${label}`),
+          why ? h("small", null, words(why)) : "");
       }
     }
-    return out;
+    return out.length ? [h("div", { class: "mark" }, out)] : out;
   }
 
   const parts = shown.segments && shown.segments.length ? shown.segments : null;
@@ -127,7 +130,7 @@ function transcript(data, shown, look) {
     h("p", { class: "facts" }, shown.facts.filter(Boolean).join(" \u00b7 ")),
     why.length ? h("div", { class: "why" }, why) : "",
     whole.length ? h("dl", null, whole.map(noteRow)) : "",
-    parts ? ribbon(parts.map(([a, b, label, w, on]) => [a, b, label, text(w), on])) : "",
+    parts ? ribbon(parts.map(([a, b, label, why, on]) => [a, b, label, words(why), on])) : "",
     list, more,
     h("div", { class: "end" }, h("strong", null, shown.verdict), " ", flags.get(shown.steps.length) || ""),
     shown.last == null ? "" : h("details", { class: "step" },
@@ -162,8 +165,8 @@ function tryShown(data, item, k, n) {
   const { text } = data;
   const steps = [...item.steps.slice(0, one.t), ...one.steps];
   const segments = [];
-  if (one.t) segments.push([0, one.t, "context", 0]);
-  if (one.steps.length) segments.push([one.t, steps.length, "student", 0]);
+  if (one.t) segments.push([0, one.t, "context", `the teacher's actions up to s${k}`]);
+  if (one.steps.length) segments.push([one.t, steps.length, "student", `the student's own, which ${one.won ? "won" : "did not win"}`]);
   return {
     name: `t${item.number}k${k}n${n}`, goal: item.goal, steps, segments, last: one.last,
     facts: [`student ${text(one.policy)}`, k > 0 ? `put into s${k} after ${one.t} actions of the teacher` : "from the start",
