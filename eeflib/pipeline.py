@@ -20,9 +20,8 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from eeflib.encoded import EncodedSet
 from eeflib.errors import DataError, ProviderError
@@ -32,13 +31,13 @@ from eeflib.masking import encode_samples
 from eeflib.methods import Method
 from eeflib.policies.base import Policy
 from eeflib.prompts import PromptFormat, get_format
+from eeflib.recipe import Recipe, Student
 from eeflib.records import Branch, Sample, Task, Trajectory
 from eeflib.rollout import EnvPool, Episode, run_episodes
 from eeflib.store import RunFolder
-from eeflib.training.config import TrainConfig
 from eeflib.world import World
 
-__all__ = ["CLONING", "Pipeline", "Progress", "Recipe"]
+__all__ = ["CLONING", "Pipeline", "Progress"]
 
 log = logging.getLogger(__name__)
 
@@ -47,27 +46,6 @@ CLONING = "SFT"
 
 Progress = Callable[[str, int, int], None]
 """Called with (step, done, total), e.g. ("EEF iteration 2: explore", 128, 700)."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How the student is prompted, asked and trained."""
-
-    student: str = "tiny"
-    """Name or path, see `eeflib.policies.loading.load_student`."""
-    prompt: str = "act"
-    """The student's prompt format; the teacher's is `react`."""
-    mode: Literal["generate", "admissible"] = "admissible"
-    train: TrainConfig = field(default_factory=TrainConfig)
-    backend: Literal["peft", "unsloth"] = "peft"
-    max_length: int | None = None
-    """Longer samples are dropped, and counted; None: longer than the model has positions for."""
-    temperature: float = 1.0
-    """Of exploration; evaluation is greedy."""
-    batch_size: int = 128
-    """Episodes in lockstep."""
-    max_new_tokens: int = 96
-    """Of a free reply (`mode="generate"`)."""
 
 
 class Pipeline:
@@ -92,19 +70,7 @@ class Pipeline:
         self.world, self.recipe, self.folder, self.seed = world, recipe, folder, seed
         self._progress = progress or (lambda step, done, total: None)
         self.fmt: PromptFormat = get_format(recipe.prompt, world.env)
-        self._base: tuple[Any, Any] | None = None
-
-    @property
-    def base(self) -> tuple[Any, Any]:
-        """(model, tokenizer) before any tuning; loaded once."""
-        if self._base is None:
-            from transformers.utils import logging as transformers_logging
-
-            from eeflib.policies.loading import load_student
-
-            transformers_logging.disable_progress_bar()  # a bar per loaded file hides ours
-            self._base = load_student(self.recipe.student)
-        return self._base
+        self.student = Student(recipe)
 
     def collect(self) -> list[Trajectory]:
         """The teacher's rollouts of the training tasks.
@@ -189,27 +155,7 @@ class Pipeline:
 
     def policy(self, model: Path, *, greedy: bool) -> Policy:
         """The student saved in `model`, as a policy."""
-        from eeflib.policies.huggingface import HuggingFacePolicy
-
-        tuned, tokenizer = self._tuned(model)
-        return HuggingFacePolicy(
-            tuned,
-            tokenizer,
-            name=self.recipe.student,
-            temperature=self.recipe.temperature,
-            mode=self.recipe.mode,
-            greedy=greedy,
-            max_new_tokens=self.recipe.max_new_tokens,
-            max_batch=self.recipe.batch_size,
-        )
-
-    def _tuned(self, model: Path) -> tuple[Any, Any]:
-        """(model, tokenizer) of a student trained here."""
-        from eeflib.policies.loading import load_student
-
-        if (model / "adapter_config.json").exists():
-            return load_student(self.recipe.student, adapter=model)
-        return load_student(str(model))
+        return self.student.policy(model, greedy=greedy)
 
     def _known(self, share: Sequence[tuple[Method, RunFolder]]) -> dict[str, Branch]:
         known: dict[str, Branch] = {}
@@ -273,8 +219,8 @@ class Pipeline:
         data = encode_samples(
             samples,
             self.fmt,
-            self.base[1],
-            max_length=self.recipe.max_length or self._positions(),
+            self.student.base[1],
+            max_length=self.student.max_length,
             allow_harmful=method.trains_harmful,
         )
         here.mark_done(
@@ -288,10 +234,6 @@ class Pipeline:
         )
         return data
 
-    def _positions(self) -> int | None:
-        config = self.base[0].config.get_text_config()
-        return getattr(config, "max_position_embeddings", None)
-
     def _train(
         self, method: Method, i: int, here: RunFolder, data: EncodedSet, before: Path | None
     ) -> None:
@@ -304,7 +246,7 @@ class Pipeline:
         self._progress(step, 0, 1)
         with self._timed("train", here):
             result = train(
-                self.base if before is None else self._tuned(before),
+                self.student.base if before is None else self.student.tuned(before),
                 data,
                 self.recipe.train,
                 here.path / "model",

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from eeflib.errors import DataError
-from eeflib.pipeline import Recipe
+from eeflib.recipe import Recipe
 from eeflib.training.config import TrainConfig
 
 __all__ = ["PRESETS", "REPORT_SEED", "Preset", "get_preset", "recipe_for"]

@@ -16,9 +16,10 @@ from eeflib.errors import DataError, PrerequisiteError, ProviderError
 from eeflib.evaluate import Outcome
 from eeflib.masking import encode_samples
 from eeflib.methods import get_method
-from eeflib.pipeline import Pipeline, Progress, Recipe
+from eeflib.pipeline import Pipeline, Progress
 from eeflib.policies.base import Conversation, Policy, Reply
 from eeflib.policies.scripted import ScriptedShopper, Skill
+from eeflib.recipe import Recipe
 from eeflib.records import Branch, Sample, Task, Trajectory
 from eeflib.store import RunFolder
 from eeflib.training.config import TrainConfig
@@ -344,7 +345,7 @@ def test_samples_that_are_too_long_are_dropped_and_counted(tmp_path, whole):
     p = pipeline(tmp_path / "some")
     p.collect()
     found = SFT.samples(p.world.split("train"), p.collect()).samples
-    longest = max(e.length for e in encode_samples(found, p.fmt, p.base[1]))
+    longest = max(e.length for e in encode_samples(found, p.fmt, p.student.base[1]))
     p = pipeline(tmp_path / "some", max_length=longest - 1)
     p.run(SFT)
     summary = json.loads((tmp_path / "some/SFT/iter-0/phases/select.json").read_text())["summary"]
@@ -358,7 +359,7 @@ def test_samples_that_are_too_long_are_dropped_and_counted(tmp_path, whole):
 
 def test_samples_longer_than_the_model_reads_are_dropped_without_being_told(tmp_path):
     p = pipeline(tmp_path)
-    p.base[0].config.max_position_embeddings = 50
+    p.student.base[0].config.max_position_embeddings = 50
     with pytest.raises(DataError, match=r"nothing to train on: .*dropped.*raise max_length"):
         p.run(SFT)
 
