@@ -6,15 +6,39 @@ nothing about what is drawn.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 import pandas as pd
 
+from eeflib.analysis.figure_saved import APART, saved
 from eeflib.analysis.markup import escape
 from eeflib.analysis.palette import Look
 from eeflib.analysis.style import themed
 
 __all__ = ["STYLE", "Figure", "colour", "nothing"]
+
+# The marks of a drawing; without a scope, since a drawing may stand alone.
+_MARKS = """
+.chart text{fill:var(--soft);font-size:13px;font-family:inherit}
+.chart .end,.chart .name{fill:var(--ink);font-size:13.5px}
+.grid{stroke:var(--grid);stroke-width:1}
+.zero{stroke:var(--soft);stroke-width:1.3}
+.mark{stroke:var(--bad);stroke-width:1.6;stroke-dasharray:4 3}
+.chart .marked{fill:var(--bad);font-weight:600}
+.band{fill:var(--c);opacity:.13}
+.line{fill:none;stroke:var(--c);stroke-width:2.4;stroke-linejoin:round;
+ stroke-linecap:round}
+.across{stroke:var(--c);stroke-width:1.2;opacity:.55}
+.whisker{stroke:var(--c);stroke-width:2.6;stroke-linecap:round;opacity:.6}
+.dot{fill:var(--c);stroke:var(--paper);stroke-width:1.2}
+.stroke{stroke:var(--c);stroke-width:2.4;stroke-linecap:round}
+.seed{fill:var(--c);opacity:.45}
+.tick{stroke:var(--c);stroke-width:3}
+.bar-part{fill:var(--c)}
+.hatch{stroke:var(--paper);stroke-width:2.4;opacity:.75}
+.strip .whisker{stroke-width:5;opacity:.4}
+"""
 
 _RULES = """
 .eef-fig{background:var(--paper);color:var(--ink);margin:0;padding:.2em 0;
@@ -26,25 +50,7 @@ _RULES = """
 .eef-fig .scroll{overflow-x:auto;margin:.4em 0}
 .eef-fig .chart{width:100%;min-width:600px;max-width:960px;height:auto;display:block;
  overflow:visible}
-.eef-fig .chart text{fill:var(--soft);font-size:13px;font-family:inherit}
-.eef-fig .chart .end,.eef-fig .chart .name{fill:var(--ink);font-size:13.5px}
-.eef-fig .grid{stroke:var(--grid);stroke-width:1}
-.eef-fig .zero{stroke:var(--soft);stroke-width:1.3}
-.eef-fig .mark{stroke:var(--bad);stroke-width:1.6;stroke-dasharray:4 3}
-.eef-fig .chart .marked{fill:var(--bad);font-weight:600}
-.eef-fig .band{fill:var(--c);opacity:.13}
-.eef-fig .line{fill:none;stroke:var(--c);stroke-width:2.4;stroke-linejoin:round;
- stroke-linecap:round}
-.eef-fig .across{stroke:var(--c);stroke-width:1.2;opacity:.55}
-.eef-fig .whisker{stroke:var(--c);stroke-width:2.6;stroke-linecap:round;opacity:.6}
-.eef-fig .dot{fill:var(--c);stroke:var(--paper);stroke-width:1.2}
-.eef-fig .stroke{stroke:var(--c);stroke-width:2.4;stroke-linecap:round}
-.eef-fig .seed{fill:var(--c);opacity:.45}
-.eef-fig .tick{stroke:var(--c);stroke-width:3}
 .eef-fig .strip{width:130px;height:16px;display:block}
-.eef-fig .strip .whisker{stroke-width:5;opacity:.4}
-.eef-fig .bar-part{fill:var(--c)}
-.eef-fig .hatch{stroke:var(--paper);stroke-width:2.4;opacity:.75}
 .eef-fig table{border-collapse:collapse;width:100%;font-size:.93em;line-height:1.4;color:inherit;
  font-variant-numeric:tabular-nums}
 .eef-fig th,.eef-fig td{text-align:left;padding:.38em .8em .38em 0;vertical-align:middle;
@@ -87,7 +93,12 @@ _RULES = """
 @media print{.eef-fig{break-inside:avoid}}
 """
 
-STYLE = themed(".eef-fig") + _RULES
+STYLE = (
+    themed(".eef-fig")
+    + _RULES
+    + re.sub(r"^(?=\.)|(?<=,)(?=\.)", ".eef-fig ", _MARKS, flags=re.MULTILINE)
+    + APART
+)
 """CSS of every figure, scoped to its class: a page that shows several needs it once."""
 
 
@@ -131,10 +142,12 @@ class Figure:
         )
 
     def _repr_html_(self) -> str:
-        return self.html
+        return f"<style>{STYLE}</style>{saved(self.body, _MARKS)}"
 
     def __str__(self) -> str:
-        rows = self.table.to_string(index=False, max_rows=40) if len(self.table) else "no rows"
+        rows = "no rows"
+        if len(self.table):
+            rows = self.table.to_string(index=False, max_rows=40, max_colwidth=40)
         return f"{self.title}\n{rows}" + (f"\n{self.note}" if self.note else "")
 
     __repr__ = __str__

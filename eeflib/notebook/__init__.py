@@ -18,12 +18,17 @@ from eeflib.notebook.display import (
 )
 from eeflib.notebook.endpoint import DemoEndpoint
 from eeflib.notebook.lab import DEVELOPMENT_SEED, Lab, open_lab, versions
+from eeflib.notebook.reading import unread
+from eeflib.notebook.repository import Reading, dated_result, hand_labelled
 
 __all__ = [
     "DEVELOPMENT_SEED",
     "DemoEndpoint",
     "Html",
     "Lab",
+    "Reading",
+    "dated_result",
+    "hand_labelled",
     "losses",
     "open_lab",
     "rates",
@@ -33,6 +38,7 @@ __all__ = [
     "table",
     "tokens",
     "transcript",
+    "unread",
     "versions",
     "win_rates",
 ]

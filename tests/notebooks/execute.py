@@ -4,8 +4,8 @@
 
 Refreshing runs them in the tiny preset in one new folder, each starting from the files of the one
 before. What differs from run to run without meaning anything is taken out before saving: execution
-counts stay, times of execution, widget state and machine details go. A progress bar is a widget; it
-is saved as its last line of text, since a saved widget shows as an error.
+counts stay, times of execution, widget state and machine details go. A saved widget shows as an
+error: of a view its static twin is kept, of a progress bar its last line of text.
 """
 
 from __future__ import annotations
@@ -87,7 +87,9 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 def _clean(output: Any, models: dict[str, Any]) -> Any:
     data = output.get("data", {})
-    if WIDGET in data:
+    if WIDGET in data and "text/html" in data:  # a view of ours brings its static twin
+        output.data = nbformat.from_dict({k: v for k, v in data.items() if k != WIDGET})
+    elif WIDGET in data:
         text = _bar(data[WIDGET]["model_id"], models)
         return nbformat.v4.new_output("stream", name="stdout", text=text) if text else None
     if output.output_type == "stream":
