@@ -51,12 +51,7 @@ class Student:
         Raises:
             PrerequisiteError: see `eeflib.policies.loading.load_student`.
         """
-        from transformers.utils import logging as transformers_logging
-
-        from eeflib.policies.loading import load_student
-
-        transformers_logging.disable_progress_bar()  # a bar per loaded file hides ours
-        return load_student(self.recipe.student)
+        return _load(self.recipe.student)
 
     @property
     def max_length(self) -> int | None:
@@ -66,11 +61,9 @@ class Student:
 
     def tuned(self, model: Path) -> tuple[Any, Any]:
         """(model, tokenizer) of what was trained into the folder `model`."""
-        from eeflib.policies.loading import load_student
-
         if (model / "adapter_config.json").exists():
-            return load_student(self.recipe.student, adapter=model)
-        return load_student(str(model))
+            return _load(self.recipe.student, adapter=model)
+        return _load(str(model))
 
     def policy(self, model: Path, *, greedy: bool) -> Policy:
         """The student saved in `model`, as a policy."""
@@ -87,3 +80,12 @@ class Student:
             max_new_tokens=self.recipe.max_new_tokens,
             max_batch=self.recipe.batch_size,
         )
+
+
+def _load(name: str, adapter: Path | None = None) -> tuple[Any, Any]:
+    from transformers.utils import logging as transformers_logging
+
+    from eeflib.policies.loading import load_student
+
+    transformers_logging.disable_progress_bar()  # a bar per loaded file hides ours
+    return load_student(name, adapter=adapter)
