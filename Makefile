@@ -46,8 +46,9 @@ lint: .venv/.stamp
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# A process per core, each with one thread; a file of tests stays in one process.
 test: lint
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
 
 bench: .venv/.stamp
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script --json; done
