@@ -46,11 +46,13 @@ CELLS = {
         "from eeflib.masking import encode_samples\n"
         "from eeflib.policies.loading import load_student\n"
         "from eeflib.prompts import get_format\n"
+        "from eeflib.analysis.views.mask import MaskState\n"
         "run = Run('run')\n"
         "samples = [s for place, s in run.samples() if place.method == 'EEF']\n"
         "tokenizer = load_student(run.manifest['config']['student'])[1]\n"
         "data = encode_samples(samples, get_format('act', samples[0].env), tokenizer)\n"
-        "LossMask(samples, data, tokenizer)"
+        "telling = max(samples, key=lambda s: (len(set(s.labels)), -len(s.steps)))\n"
+        "LossMask(samples, data, tokenizer, state=MaskState(sample=telling.id))"
     ),
 }
 
@@ -104,14 +106,13 @@ def prepare(name: str, page: Page, view: Locator, number: int) -> None:
         view.get_by_role("button", name="step 2", exact=True).click()
         expect(view.locator(".step.is-open")).to_have_count(2)
     elif name == "recovery_map":
-        view.locator(".eef-cell.won:has-text('1')").nth(3).click()
+        view.locator(".eef-cell.lost + .eef-cell.won").first.click()
         expect(view.locator(".goal")).to_be_visible()
     elif name == "compare":
         task = view.locator("select").first
         task.select_option(index=number)
         expect(view.locator(".diverge")).to_be_visible()
     elif name == "loss_mask":
-        view.locator("select").first.select_option("recovery")
         expect(view.locator(".tokens")).to_be_visible()
 
 
@@ -125,9 +126,9 @@ def report(browser: Browser, folder: Path, out: Path, dark: bool) -> None:
             f"#!t/{number}",
             lambda page: page.locator(".right summary").nth(1).click(),
         ),
-        "map": ("#!map", lambda page: page.locator("#app td.won button").nth(3).click()),
+        "map": ("#!map", lambda page: page.locator("#app td.lost + td.won button").first.click()),
         "compare": (f"#!t/{number}/compare", lambda page: None),
-        "training": ("#!s", lambda page: page.get_by_label("kind").select_option("recovery")),
+        "training": ("#!s", lambda page: page.get_by_label("mask").select_option("harmful")),
     }
     scheme = "dark" if dark else "light"
     context = browser.new_context(viewport={"width": 1440, "height": 900}, color_scheme=scheme)

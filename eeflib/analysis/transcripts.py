@@ -227,7 +227,8 @@ class Transcript:
         for f in self.diagnosis.findings:
             where = f"step {f.t + 1}" if f.t < self.trajectory.length else "the end"
             said.append(
-                f"<strong>{escape(title_of(f.kind), 40)}</strong> {escape(f.text, 300)} "
+                f'<strong title="{escape(meaning_of(f.kind))}">{escape(title_of(f.kind), 40)}'
+                f"</strong> {escape(f.text, 300)} "
                 f"<small>({where}; rule: {escape(f.rule, 60)})</small>"
             )
         return f'<div class="why">{"<br>".join(said)}</div>'
@@ -264,6 +265,13 @@ def title_of(kind: str) -> str:
     from eeflib.analysis.taxonomy import KINDS
 
     return KINDS[kind].title if kind in KINDS else kind
+
+
+def meaning_of(kind: str) -> str:
+    """What a kind of failure is; empty if it is none of ours."""
+    from eeflib.analysis.taxonomy import KINDS
+
+    return KINDS[kind].meaning if kind in KINDS else ""
 
 
 def _span(part: Segment) -> str:

@@ -156,6 +156,8 @@ def test_the_keyboard_is_enough(new_page, address, run):
 
 def test_a_long_trajectory_and_a_link_to_it(new_page, address, at):
     page = enter(new_page(), f"{address}#!t/{at['long']}")
+    expect(rows(page)).to_have_count(43)
+    expect(page.locator("tr.on")).to_have_attribute("data-item", str(at["long"]))
     steps = page.locator(".right details.step[data-step]")
     expect(page.locator(".right .goal")).to_contain_text("walk far")
     expect(steps).to_have_count(250)
@@ -163,6 +165,27 @@ def test_a_long_trajectory_and_a_link_to_it(new_page, address, at):
     expect(steps).to_have_count(500)
     steps.nth(400).locator("summary").click()
     expect(steps.nth(400)).to_contain_text("room 400")
+
+
+def test_a_page_of_results_is_a_list(new_page, address, run):
+    """Each product begins a line, and the goal that every page repeats is one line."""
+    everything = Collection.of(run)
+    number, t = next(
+        (i, t)
+        for i, x in enumerate(everything)
+        for t, s in enumerate(x.trajectory.steps)
+        if "Total results" in s.observation and s.action.startswith("click[b0")
+    )
+    page = enter(new_page(), f"{address}#!t/{number}")
+    step = page.locator(".right details.step[data-step]").nth(t)
+    step.locator("summary").click()
+    lines = step.locator("dd").first.inner_text().split("\n")
+    item = everything[number].trajectory
+    assert lines[0] == f"Instruction: {item.instruction}"
+    assert lines[1].startswith("Back to Search \u00b7 Page ")
+    assert [x[:4] for x in lines[2:]] == ["B001"] * 6
+    clicked = item.steps[t].action.removeprefix("click[").removesuffix("]")
+    expect(step.locator(".clicked")).to_have_text(clicked.upper())
 
 
 def test_the_map_leads_to_the_rollouts_and_back(new_page, address):
@@ -186,7 +209,8 @@ def test_the_map_leads_to_the_rollouts_and_back(new_page, address):
     expect(page.locator(".samples tbody tr").first).to_be_visible()
     page.get_by_label("mask", exact=True).select_option("context")
     page.locator(".samples tbody tr").first.click()
-    expect(page.locator(".right")).to_contain_text("no loss")
+    expect(page.locator(".right .seghead", has_text="no loss: ").first).to_be_visible()
+    expect(page.locator(".right .seghead", has_text="trained: ").first).to_be_visible()
 
 
 def test_text_of_records_never_runs(new_page, address, at):

@@ -14,7 +14,7 @@ from eeflib.analysis.annotations import Annotation, Key
 from eeflib.analysis.collection import Collection, Item
 from eeflib.analysis.markup import escape
 from eeflib.analysis.textsearch import Query
-from eeflib.analysis.transcripts import ribbon, title_of
+from eeflib.analysis.transcripts import meaning_of, ribbon, title_of
 
 __all__ = ["COLUMNS", "Column", "GridState", "Shelf", "columns", "grid_html", "shelve"]
 
@@ -92,7 +92,10 @@ _ORDER = {"failed": 0, "fault": 1, "solved": 2}
 
 
 def _failure(item: Item) -> str:
-    return escape(title_of(item.failure), 40) if item.failure else ""
+    if not item.failure:
+        return ""
+    meaning = escape(meaning_of(item.failure))
+    return f'<span title="{meaning}">{escape(title_of(item.failure), 40)}</span>'
 
 
 def _dollars(item: Item) -> str:
@@ -108,26 +111,45 @@ COLUMNS: Mapping[str, Column] = {
         lambda x: f'<span dir="auto">{escape(x.trajectory.instruction, 180)}</span>',
     ),
     "level": Column("level", lambda x: x.level, lambda x: escape(x.level, 20)),
-    "failure": Column("failure", lambda x: (not x.failure, x.failure), _failure),
+    "failure": Column(
+        "failure",
+        lambda x: (not x.failure, x.failure),
+        _failure,
+        hint="the main kind of failure, by rules",
+    ),
     "reward": Column(
-        "reward", lambda x: x.trajectory.reward, lambda x: f"{x.trajectory.reward:.2f}", True
+        "reward",
+        lambda x: x.trajectory.reward,
+        lambda x: f"{x.trajectory.reward:.2f}",
+        True,
+        "0 to 1; a task is solved at its threshold",
     ),
     "length": Column(
-        "steps", lambda x: x.trajectory.length, lambda x: f"{x.trajectory.length:,}", True
+        "steps",
+        lambda x: x.trajectory.length,
+        lambda x: f"{x.trajectory.length:,}",
+        True,
+        "actions",
     ),
     "invalid": Column(
-        "invalid", lambda x: x.invalid, lambda x: str(x.invalid or ""), True, "not understood"
+        "invalid",
+        lambda x: x.invalid,
+        lambda x: str(x.invalid or ""),
+        True,
+        "actions that were not understood",
     ),
-    "tokens": Column("tokens", lambda x: x.tokens, lambda x: f"{x.tokens:,}", True),
+    "tokens": Column(
+        "tokens", lambda x: x.tokens, lambda x: f"{x.tokens:,}", True, "read and written"
+    ),
     "cost": Column("$", lambda x: -1.0 if (c := x.usage.cost_usd) is None else c, _dollars, True),
     "seconds": Column("s", lambda x: x.usage.seconds, lambda x: f"{x.usage.seconds:.1f}", True),
     "seed": Column("seed", lambda x: x.key.seed, lambda x: str(x.key.seed), True),
     "policy": Column("policy", lambda x: x.key[1:3], lambda x: _policy(x)),
     "segments": Column(
-        "what exploration says",
+        "exploration",
         lambda x: tuple(s.wins > 0 for s in x.states) or (False,),
         lambda x: ribbon(x.segments, small=True) if x.segments else "",
-        hint="beneficial, harmful and unknown actions",
+        hint="high and blue: beneficial actions; low and orange: harmful; thin and grey: unknown",
     ),
 }
 """Name -> column, in the order shown."""

@@ -189,7 +189,8 @@ def map_html(shown: RecoveryData, state: RecoveryState) -> str:
             )
         t = item.trajectory
         rows.append(
-            f'<tr><td title="{escape(t.instruction, 300)}"><code>{escape(t.task_id, 40)}</code></td>'
+            f'<tr><td title="{escape(t.instruction, 300)}"><code>{escape(t.task_id, 40)}</code>'
+            "</td>"
             f'<td class="num">{item.key.seed}</td>'
             + (f"<td>{escape(item.level, 20)}</td>" if levels else "")
             + f'<td class="num">{t.length:,}</td>{"".join(cells)}</tr>'
@@ -208,6 +209,17 @@ def row_name(item: Item) -> str:
     return (
         f'<code>{escape(t.task_id, 40)}</code> <span class="note">seed {item.key.seed}{level} '
         f"&middot; {t.length} actions</span>"
+    )
+
+
+def row_line(item: Item) -> str:
+    """The row's name with its task, for a line of a given width; ready HTML."""
+    level = f"{escape(item.level, 20)} &middot; " if item.level else ""
+    t = item.trajectory
+    return (
+        f'<div class="eef-row" title="{escape(t.instruction, 300)}"><code>{escape(t.task_id, 40)}'
+        f'</code><span class="goal-line" dir="auto">{escape(t.instruction, 160)}</span>'
+        f'<span class="note">{level}seed {item.key.seed} &middot; {t.length} actions</span></div>'
     )
 
 

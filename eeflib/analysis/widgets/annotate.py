@@ -38,7 +38,10 @@ class Annotator(View):
         self._item = item
         self._then = then or (lambda: None)
         self._message = html("")
-        self._label = ipw.Combobox(placeholder="label, e.g. misread the goal", ensure_option=False)
+        # Not at every letter: the last ones could still be on their way when Save is pressed.
+        self._label = ipw.Combobox(
+            placeholder="label, e.g. misread the goal", ensure_option=False, continuous_update=False
+        )
         self._note = ipw.Textarea(placeholder="note", continuous_update=False)
         self._author = ipw.Text(annotations.author, description="author", continuous_update=False)
         self._whole = ipw.Dropdown(

@@ -136,16 +136,16 @@ class Explorer(View):
             self._steps.fill(None)
             show(self._windows, False)
             return
+        with self._quietly():  # before the text: who reads on may already press the next key
+            position = self.collection.position(item.key) or 0
+            self._place.max = max(1, len(self._shelf.positions))
+            self._place.value = self._shelf.positions.index(position) + 1
+            self._raw.value = self._state.raw
         said = notes.get(item.key, ())
         transcript = explorer.transcript_of(item, self._state, said, live=True)
         self._steps.fill(transcript)
         window = transcript.window
         self._windows.tell(window.start, window.stop, item.trajectory.length)
-        with self._quietly():
-            position = self.collection.position(item.key) or 0
-            self._place.max = max(1, len(self._shelf.positions))
-            self._place.value = self._shelf.positions.index(position) + 1
-            self._raw.value = self._state.raw
         self._seek["match"].disabled = not self._state.grid.query.usable
         self._seek["invalid"].disabled = not item.invalid
         found = item.diagnosis.findings if item.diagnosis else ()

@@ -22,6 +22,10 @@ from eeflib.analysis.widgets.steps import Steps
 __all__ = ["RecoveryMap"]
 
 
+_KINDS = {"won", "lost", "no", "at", *(f"p{share}" for share in range(0, 101, 25))}
+"""Classes of a cell: how it went, the share won of 100, whether it is looked at."""
+
+
 class RecoveryMap(View):
     """Failed trajectories by expert state; behind each cell the student's rollouts from it."""
 
@@ -44,7 +48,7 @@ class RecoveryMap(View):
         self._watch(self._level, lambda: self._set(level=self._level.value, page=0))
         width = max(1, self.data.width)
         self._cells = named(ipw.Box([]), "eef-map")
-        self._cells.layout.grid_template_columns = f"minmax(16em, 34em) repeat({width}, 4.4em)"
+        self._cells.layout.grid_template_columns = f"minmax(16em, 56em) repeat({width}, 4.4em)"
         self._pages = Pager(self._turn)
         self._attempts = ipw.ToggleButtons(options=[])
         self._watch(self._attempts, self._chosen)
@@ -126,7 +130,7 @@ class RecoveryMap(View):
             start = (r + 1) * (width + 1)
             name, *buttons = self._cells.children[start : start + width + 1]
             item = page[r] if r < len(page) else None
-            put(name, view.row_name(item) if item else "")
+            put(name, view.row_line(item) if item else "")
             show(name, item is not None)
             for k, button in enumerate(buttons):
                 cell = data.cells[item.key].get(k) if item else None
@@ -135,7 +139,7 @@ class RecoveryMap(View):
                 button.description = cell.text if cell else ""
                 button.tooltip = cell.hint if cell else ""
                 here = item is not None and item.key == state.key and k == state.k
-                kinds = [cell.kind] if cell else ["no"]
+                kinds = [cell.kind, f"p{25 * round(cell.percent / 25)}"] if cell else ["no"]
                 _restyle(button, [*kinds, *(["at"] if here else [])])
 
     def _cell(self, row: int, k: int) -> ipw.Button:
@@ -167,6 +171,6 @@ class RecoveryMap(View):
 
 
 def _restyle(button: ipw.Button, kinds: list[str]) -> None:
-    others = [c for c in button._dom_classes if c not in ("won", "lost", "no", "at")]
+    others = [c for c in button._dom_classes if c not in _KINDS]
     if list(button._dom_classes) != [*others, *kinds]:
         button._dom_classes = (*others, *kinds)

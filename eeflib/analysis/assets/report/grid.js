@@ -16,7 +16,7 @@ function columnsOf(data) {
     ["outcome", "outcome", (x) => RANK[x.outcome], (x) => h("span", { class: SIGNS[x.outcome][0] }, SIGNS[x.outcome][1])],
     ["task", "task", (x) => text(x.task), (x) => h("span", { dir: "auto", title: text(x.goal).slice(0, 300) }, text(x.goal).slice(0, 200))],
     has((x) => x.level) && ["level", "level", (x) => text(x.level), (x) => text(x.level).slice(0, 24)],
-    has((x) => x.failure) && ["failure", "failure", (x) => (x.failure ? `0${x.failure}` : "1"), (x) => (x.failure ? titleOf(data, x.failure) : "")],
+    has((x) => x.failure) && ["failure", "failure", (x) => (x.failure ? `0${x.failure}` : "1"), (x) => (x.failure ? h("span", { title: meaningOf(data, x.failure) }, titleOf(data, x.failure)) : "")],
     ["reward", "reward", (x) => x.reward, (x) => x.reward.toFixed(2), true],
     ["length", "steps", (x) => x.steps.length, (x) => number(x.steps.length), true],
     has((x) => x.invalid) && ["invalid", "invalid", (x) => x.invalid, (x) => x.invalid || "", true],

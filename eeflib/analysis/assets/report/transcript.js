@@ -123,7 +123,7 @@ function transcript(data, shown, look) {
 
   const whole = (shown.notes || []).filter(([, , a]) => a == null);
   const why = (shown.why || []).map(([kind, t, evidence, rule], i) => [i ? h("br") : "",
-    h("strong", null, titleOf(data, kind)), " ", text(evidence), " ",
+    h("strong", { title: meaningOf(data, kind) }, titleOf(data, kind)), " ", text(evidence), " ",
     h("small", null, `(${t < shown.steps.length ? `step ${t + 1}` : "the end"}; rule: ${text(rule)})`)]);
   return h("article", { class: "eef-t" },
     h("p", { class: "goal", dir: "auto" }, h("strong", null, "Task "), text(shown.goal)),
@@ -139,7 +139,9 @@ function transcript(data, shown, look) {
         ? h("pre", null, find(text(shown.last))) : seen(text(shown.last), "", pattern)))));
 }
 
-const titleOf = (data, kind) => (Object.hasOwn(data.kinds, kind) ? data.kinds[kind][0] : kind);
+const titleOf = (data, kind) => (Object.hasOwn(data.kinds, kind) ? data.kinds[kind][0]
+  : kind.slice(0, 1).toUpperCase() + kind.slice(1).replaceAll("_", " "));
+const meaningOf = (data, kind) => (Object.hasOwn(data.kinds, kind) ? data.kinds[kind][1] : null);
 
 // A teacher's trajectory as `transcript` takes it.
 function itemShown(data, item) {
