@@ -96,6 +96,12 @@ class TrajectoryRow(_Line, kw_only=True):
     truncated: bool
     threshold: float = 1.0
     error: str = ""
+    reward_info: Any = None
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """What is needed of a record's `extra`."""
+        return {} if self.reward_info is None else {"reward_info": self.reward_info}
 
 
 class MoveRow(msgspec.Struct, gc=False):

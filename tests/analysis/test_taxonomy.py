@@ -174,6 +174,15 @@ def test_parts_of_the_reward_on_record_decide_where_the_reward_alone_is_open():
         assert diagnose(trajectory, case.task).kinds == ("missed_attribute",)
 
 
+def test_the_parts_of_the_reward_count_in_the_frames_too(tmp_path):
+    case = shop(0.6, *BOTH, price="$20.0 to $90.0")
+    told = {"r_type": 1.0, "r_att": 0.5, "r_option": 1.0, "r_price": False}
+    trajectory = replace(case.trajectory, extra={"reward_info": told})
+    for name, record in (("tasks", case.task), ("trajectories", trajectory)):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(record.to_dict()) + "\n", "utf-8")
+    assert list(frames.load(tmp_path).failures["kind"]) == ["missed_attribute", "over_price"]
+
+
 def test_purchases_in_our_shop_leave_the_parts_of_their_reward():
     """Played, recorded, and diagnosed alike with those parts and without (the store is plain)."""
     world = webshop_world(3, {"train": 60, "test": 1})
