@@ -1,25 +1,22 @@
-"""A catalogue on disk: the same in every number, whole or refused, shared, and small in memory."""
+"""A catalogue on disk: the same in every number, shared, and small in memory."""
 
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import random
-import signal
 import subprocess
 import sys
-import time
 import tracemalloc
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from disk_shop import QUERIES, ROWS, build, copied, in_memory, same
 
 from eeflib.envs.webshop import Catalogue, WebShopEnv, build_goals, task_from_goal
-from eeflib.envs.webshop.bulk import bulk_attributes, bulk_instruction, bulk_rows
+from eeflib.envs.webshop.bulk import bulk_rows
 from eeflib.envs.webshop.disk_build import build_catalogue
 from eeflib.envs.webshop.disk_catalogue import DiskCatalogue, open_catalogue
 from eeflib.envs.webshop.generator import generate_store
@@ -28,30 +25,6 @@ from eeflib.errors import DataError
 from eeflib.records import content_hash
 
 VECTORS = Path(__file__).parents[1] / "data" / "webshop_parity"
-ROWS = list(bulk_rows(1_200, seed=3))
-ATTRIBUTES = {
-    row["asin"]: {
-        **bulk_attributes(row["asin"]),
-        "instruction": f"find {row['query']}",
-        "instruction_attributes": bulk_attributes(row["asin"])["attributes"][:1],
-    }
-    for row in ROWS[::3]
-}
-PEOPLE = {row["asin"]: [bulk_instruction(row)] for row in ROWS[::10]}
-QUERIES = [PEOPLE[row["asin"]][0]["instruction"] for row in ROWS[::10]] + [
-    "size", "the", "", "color black size small", "no such word zzzzqqq", "soft " * 40,
-]  # fmt: skip
-
-
-def in_memory(seed: int = 4) -> Catalogue:
-    return Catalogue.from_rows(ROWS, ATTRIBUTES, PEOPLE, seed=seed)
-
-
-def build(folder: Path, seed: int = 4, **options: Any) -> Any:
-    """From an iterator, as nothing else is allowed to be needed."""
-    return build_catalogue(
-        iter(ROWS), folder, attributes=ATTRIBUTES, human_instructions=PEOPLE, seed=seed, **options
-    )
 
 
 @pytest.fixture(scope="module")
@@ -59,30 +32,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("scale") / "catalogue"
     build(target)
     return target
-
-
-def same(disk: Catalogue, memory: Catalogue) -> None:
-    """Everything that an environment, a goal or a reward can see."""
-    assert disk.id == memory.id
-    assert len(disk) == len(memory) == len(disk.products)
-    assert list(disk.products) == list(memory.products)
-    assert [p.option_images for p in disk.products] == [p.option_images for p in memory.products]
-    assert [p.main_image for p in disk.products] == [p.main_image for p in memory.products]
-    assert list(disk.by_asin) == list(memory.by_asin)
-    assert dict(disk.prices) == dict(memory.prices)
-    assert dict(disk.by_lower_asin) == dict(memory.by_lower_asin)
-    assert tuple(disk.skipped) == tuple(memory.skipped)
-    drawn = [dict(c.draw_prices(random.Random(99))) for c in (disk, memory)]
-    assert drawn[0] == drawn[1]
-    for kind in ("human", "synthetic"):
-        assert build_goals(disk, kind) == build_goals(memory, kind)  # type: ignore[arg-type]
-        names = [[p.asin for p in c.instructed(kind)] for c in (disk, memory)]  # type: ignore[arg-type]
-        assert names[0] == names[1]
-    for product in memory.products[::97]:
-        for name in ("category", "query"):
-            value = getattr(product, name)
-            assert disk.numbers_with(name, value) == memory.numbers_with(name, value)  # type: ignore[arg-type]
-    assert disk.numbers_with("category", "nothing") == ()
 
 
 def test_the_same_as_in_memory(folder: Path) -> None:
@@ -237,174 +186,6 @@ def test_a_thousand_environments_share_one_catalogue(folder: Path) -> None:
 
 
 # -- whole or refused ------------------------------------------------------------------------------
-
-
-def copied(folder: Path, target: Path) -> Path:
-    target.mkdir()
-    for path in folder.iterdir():
-        (target / path.name).write_bytes(path.read_bytes())
-    return target
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
-
-
-def test_a_truncated_damaged_or_missing_file_is_named(folder: Path, tmp_path: Path) -> None:
-    copy = copied(folder, tmp_path / "copy")
-    for name in names(folder):
-        path = copy / name
-        whole = path.read_bytes()
-        if not whole:
-            continue
-        flipped = whole[:-20] + bytes([whole[-20] ^ 1]) + whole[-19:] if len(whole) > 20 else b"?"
-        for damaged in (whole[:-1], whole + b"x", flipped, None):
-            if damaged is None:
-                path.unlink()
-            else:
-                path.write_bytes(damaged)
-            with pytest.raises(DataError, match="build") as caught:
-                open_catalogue(copy)
-            assert name in str(caught.value)
-        path.write_bytes(whole)
-    assert open_catalogue(copy).id == open_catalogue(folder).id
-
-
-def test_damage_in_the_middle_of_a_large_file(folder: Path, tmp_path: Path) -> None:
-    copy = copied(folder, tmp_path / "copy")
-    path = copy / "products.bin"
-    whole = bytearray(path.read_bytes())
-    assert len(whole) > 1 << 20
-    whole[len(whole) // 2] ^= 0xFF
-    path.write_bytes(whole)
-    with pytest.raises(DataError, match=r"products\.bin is damaged"):
-        open_catalogue(copy, verify=True)
-    disk = open_catalogue(copy)
-    with pytest.raises(DataError, match=r"products\.bin: product \d+ is damaged .*replace=True"):
-        list(disk.products)
-
-
-def test_another_version_or_no_catalogue(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no catalogue is here"):
-        open_catalogue(tmp_path / "nothing")
-    copy = copied(folder, tmp_path / "copy")
-    manifest = json.loads((copy / "manifest.json").read_bytes())
-    for change, message in (({"format": 2}, "format 2"), ({"products": "x"}, "cannot be read")):
-        (copy / "manifest.json").write_text(json.dumps({**manifest, **change}))
-        with pytest.raises(DataError, match=message):
-            open_catalogue(copy)
-
-
-def test_what_is_there_is_left_alone_unless_told(folder: Path, tmp_path: Path) -> None:
-    target = tmp_path / "c"
-    build(target)
-    with pytest.raises(DataError, match="exists already"):
-        build(target)
-    opened = open_catalogue(target)
-    build(target, seed=5, replace=True)
-    assert open_catalogue(target).seed == 5
-    same(opened, in_memory())  # whoever has it open keeps it
-    assert opened.index.scored(QUERIES[0]) == in_memory().index.scored(QUERIES[0])
-    assert names(tmp_path) in (["c"], [".c.lock", "c"])
-    foreign = tmp_path / "mine"
-    foreign.mkdir()
-    (foreign / "thesis.txt").write_text("years of work")
-    with pytest.raises(DataError, match="left alone"):
-        build(foreign, replace=True)
-    assert names(foreign) == ["thesis.txt"]
-
-
-def test_an_error_while_building_leaves_nothing(tmp_path: Path) -> None:
-    def broken() -> Iterator[Any]:
-        yield from ROWS[:50]
-        raise DataError("file x: byte 7: damaged")
-
-    with pytest.raises(DataError, match="byte 7"):
-        build_catalogue(broken(), tmp_path / "c")
-    assert names(tmp_path) in ([], [".c.lock"])
-    with pytest.raises(DataError, match="must map asin"):
-        build_catalogue(ROWS, tmp_path / "c", attributes=[1])  # type: ignore[arg-type]
-    with pytest.raises(DataError, match="iterator of rows"):
-        build_catalogue({"asin": "B1"}, tmp_path / "c")
-
-    def unplugged() -> Iterator[Any]:
-        yield ROWS[0]
-        raise OSError(5, "Input/output error")
-
-    with pytest.raises(DataError, match="rows cannot be read"):
-        build_catalogue(unplugged(), tmp_path / "c")
-    assert names(tmp_path) in ([], [".c.lock"])
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(DataError, match="cannot be written"):
-        build_catalogue(ROWS[:3], tmp_path / "file" / "c")
-
-
-BUILDER = """
-import sys, time
-from pathlib import Path
-from eeflib.envs.webshop import disk_build
-from eeflib.envs.webshop.generator import generate_store
-
-folder, stop, flag = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
-
-def wait(*args, **rest):
-    flag.touch()
-    time.sleep(60)
-
-def rows():
-    yield from generate_store(1, families=2).rows
-    if stop == "rows":
-        wait()
-
-if stop == "seal":
-    disk_build.seal = wait
-disk_build.build_catalogue(rows(), folder, seed=9, replace=True)
-"""
-
-
-def start_builder(folder: Path, stop: str, flag: Path) -> subprocess.Popen[bytes]:
-    """A real process that stands still in the middle of a build."""
-    process = subprocess.Popen([sys.executable, "-c", BUILDER, str(folder), stop, str(flag)])
-    end = time.monotonic() + 60
-    while not flag.exists():
-        assert process.poll() is None
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    return process
-
-
-@pytest.mark.parametrize(("stop", "present"), [("rows", False), ("seal", True)])
-def test_a_killed_build_leaves_what_was_there(tmp_path: Path, stop: str, present: bool) -> None:
-    target = tmp_path / "c"
-    if present:
-        build(target)
-    process = start_builder(target, stop, tmp_path / "flag")
-    try:
-        with pytest.raises(DataError, match="another process is building"):
-            build(target, replace=True)
-    finally:
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    if present:
-        assert open_catalogue(target, verify=True).seed == 4
-    else:
-        assert not target.exists()
-        with pytest.raises(DataError, match="no catalogue is here"):
-            open_catalogue(target)
-        with pytest.raises(DataError, match="no catalogue is here"):
-            open_catalogue(tmp_path / "c.building")
-    build(target, replace=True)
-    same(open_catalogue(target, verify=True), in_memory())
-    assert names(tmp_path) in (["c", "flag"], [".c.lock", "c", "flag"])
-
-
-def test_a_kill_between_the_two_renames_is_undone(tmp_path: Path) -> None:
-    target = tmp_path / "c"
-    build(target)
-    target.rename(tmp_path / "c.old")
-    with pytest.raises(DataError, match="exists already"):
-        build(target)
-    assert open_catalogue(target).seed == 4
 
 
 OPENER = """

@@ -1,0 +1,188 @@
+"""A catalogue on disk that is damaged, half built, killed, in the way: whole or refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from disk_shop import QUERIES, ROWS, build, copied, in_memory, same
+
+from eeflib.envs.webshop.disk_build import build_catalogue
+from eeflib.envs.webshop.disk_catalogue import open_catalogue
+from eeflib.errors import DataError
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("scale") / "catalogue"
+    build(target)
+    return target
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_truncated_damaged_or_missing_file_is_named(folder: Path, tmp_path: Path) -> None:
+    copy = copied(folder, tmp_path / "copy")
+    for name in names(folder):
+        path = copy / name
+        whole = path.read_bytes()
+        if not whole:
+            continue
+        flipped = whole[:-20] + bytes([whole[-20] ^ 1]) + whole[-19:] if len(whole) > 20 else b"?"
+        for damaged in (whole[:-1], whole + b"x", flipped, None):
+            if damaged is None:
+                path.unlink()
+            else:
+                path.write_bytes(damaged)
+            with pytest.raises(DataError, match="build") as caught:
+                open_catalogue(copy)
+            assert name in str(caught.value)
+        path.write_bytes(whole)
+    assert open_catalogue(copy).id == open_catalogue(folder).id
+
+
+def test_damage_in_the_middle_of_a_large_file(folder: Path, tmp_path: Path) -> None:
+    copy = copied(folder, tmp_path / "copy")
+    path = copy / "products.bin"
+    whole = bytearray(path.read_bytes())
+    assert len(whole) > 1 << 20
+    whole[len(whole) // 2] ^= 0xFF
+    path.write_bytes(whole)
+    with pytest.raises(DataError, match=r"products\.bin is damaged"):
+        open_catalogue(copy, verify=True)
+    disk = open_catalogue(copy)
+    with pytest.raises(DataError, match=r"products\.bin: product \d+ is damaged .*replace=True"):
+        list(disk.products)
+
+
+def test_another_version_or_no_catalogue(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no catalogue is here"):
+        open_catalogue(tmp_path / "nothing")
+    copy = copied(folder, tmp_path / "copy")
+    manifest = json.loads((copy / "manifest.json").read_bytes())
+    for change, message in (({"format": 2}, "format 2"), ({"products": "x"}, "cannot be read")):
+        (copy / "manifest.json").write_text(json.dumps({**manifest, **change}))
+        with pytest.raises(DataError, match=message):
+            open_catalogue(copy)
+
+
+def test_what_is_there_is_left_alone_unless_told(folder: Path, tmp_path: Path) -> None:
+    target = tmp_path / "c"
+    build(target)
+    with pytest.raises(DataError, match="exists already"):
+        build(target)
+    opened = open_catalogue(target)
+    build(target, seed=5, replace=True)
+    assert open_catalogue(target).seed == 5
+    same(opened, in_memory())  # whoever has it open keeps it
+    assert opened.index.scored(QUERIES[0]) == in_memory().index.scored(QUERIES[0])
+    assert names(tmp_path) in (["c"], [".c.lock", "c"])
+    foreign = tmp_path / "mine"
+    foreign.mkdir()
+    (foreign / "thesis.txt").write_text("years of work")
+    with pytest.raises(DataError, match="left alone"):
+        build(foreign, replace=True)
+    assert names(foreign) == ["thesis.txt"]
+
+
+def test_an_error_while_building_leaves_nothing(tmp_path: Path) -> None:
+    def broken() -> Iterator[Any]:
+        yield from ROWS[:50]
+        raise DataError("file x: byte 7: damaged")
+
+    with pytest.raises(DataError, match="byte 7"):
+        build_catalogue(broken(), tmp_path / "c")
+    assert names(tmp_path) in ([], [".c.lock"])
+    with pytest.raises(DataError, match="must map asin"):
+        build_catalogue(ROWS, tmp_path / "c", attributes=[1])  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="iterator of rows"):
+        build_catalogue({"asin": "B1"}, tmp_path / "c")
+
+    def unplugged() -> Iterator[Any]:
+        yield ROWS[0]
+        raise OSError(5, "Input/output error")
+
+    with pytest.raises(DataError, match="rows cannot be read"):
+        build_catalogue(unplugged(), tmp_path / "c")
+    assert names(tmp_path) in ([], [".c.lock"])
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(DataError, match="cannot be written"):
+        build_catalogue(ROWS[:3], tmp_path / "file" / "c")
+
+
+BUILDER = """
+import sys, time
+from pathlib import Path
+from eeflib.envs.webshop import disk_build
+from eeflib.envs.webshop.generator import generate_store
+
+folder, stop, flag = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+
+def wait(*args, **rest):
+    flag.touch()
+    time.sleep(60)
+
+def rows():
+    yield from generate_store(1, families=2).rows
+    if stop == "rows":
+        wait()
+
+if stop == "seal":
+    disk_build.seal = wait
+disk_build.build_catalogue(rows(), folder, seed=9, replace=True)
+"""
+
+
+def start_builder(folder: Path, stop: str, flag: Path) -> subprocess.Popen[bytes]:
+    """A real process that stands still in the middle of a build."""
+    process = subprocess.Popen([sys.executable, "-c", BUILDER, str(folder), stop, str(flag)])
+    end = time.monotonic() + 60
+    while not flag.exists():
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return process
+
+
+@pytest.mark.parametrize(("stop", "present"), [("rows", False), ("seal", True)])
+def test_a_killed_build_leaves_what_was_there(tmp_path: Path, stop: str, present: bool) -> None:
+    target = tmp_path / "c"
+    if present:
+        build(target)
+    process = start_builder(target, stop, tmp_path / "flag")
+    try:
+        with pytest.raises(DataError, match="another process is building"):
+            build(target, replace=True)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    if present:
+        assert open_catalogue(target, verify=True).seed == 4
+    else:
+        assert not target.exists()
+        with pytest.raises(DataError, match="no catalogue is here"):
+            open_catalogue(target)
+        with pytest.raises(DataError, match="no catalogue is here"):
+            open_catalogue(tmp_path / "c.building")
+    build(target, replace=True)
+    same(open_catalogue(target, verify=True), in_memory())
+    assert names(tmp_path) in (["c", "flag"], [".c.lock", "c", "flag"])
+
+
+def test_a_kill_between_the_two_renames_is_undone(tmp_path: Path) -> None:
+    target = tmp_path / "c"
+    build(target)
+    target.rename(tmp_path / "c.old")
+    with pytest.raises(DataError, match="exists already"):
+        build(target)
+    assert open_catalogue(target).seed == 4
