@@ -21,7 +21,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
-sys.path.append(str(Path(__file__).parents[1] / "tests" / "browser"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "browser"))
 from conftest import ARGS, NAMES
 from jupyter import SECONDS, jupyter_lab, open_notebook, run_cell, write_notebook
 
@@ -33,7 +33,11 @@ COLOURS = 160
 """A palette keeps a picture at some 60 kB."""
 
 CELLS = {
-    "explorer": "from eeflib.analysis.widgets import *\nExplorer('run', author='ann')",
+    "explorer": (
+        "from eeflib.analysis.widgets import *\n"
+        "from eeflib.analysis.views.explorer import ExplorerState, GridState\n"
+        "Explorer('run', author='ann', state=ExplorerState(GridState(per_page=7)))"
+    ),
     "recovery_map": "RecoveryMap('run')",
     "compare": "Compare('run')",
     "annotator": (
@@ -91,6 +95,7 @@ def widgets(browser: Browser, folder: Path, out: Path, dark: bool) -> None:
             view = run_cell(page, i).locator(".eef-view").first
             expect(view).to_be_visible()
             prepare(name, page, view, number)
+            page.evaluate("document.activeElement.blur()")
             page.mouse.move(2, 2)
             page.wait_for_timeout(700)
             save(view.screenshot(), out / f"{name}_{'dark' if dark else 'light'}.png")
@@ -128,7 +133,10 @@ def report(browser: Browser, folder: Path, out: Path, dark: bool) -> None:
         ),
         "map": ("#!map", lambda page: page.locator("#app td.lost + td.won button").first.click()),
         "compare": (f"#!t/{number}/compare", lambda page: None),
-        "training": ("#!s", lambda page: page.get_by_label("mask").select_option("harmful")),
+        "training": (
+            "#!s",
+            lambda page: page.get_by_label("mask", exact=True).select_option("harmful"),
+        ),
     }
     scheme = "dark" if dark else "light"
     context = browser.new_context(viewport={"width": 1440, "height": 900}, color_scheme=scheme)

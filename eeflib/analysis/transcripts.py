@@ -138,12 +138,12 @@ class Transcript:
         out = [_state(state) for state in self._marks.get(t, ())]
         for part in self.parts:
             if part.start == t or (part.start < t < part.stop and t == self.window.start):
-                why = f"<small>{escape(part.evidence)}</small>" if part.evidence else ""
+                why = f" <small>{escape(part.evidence)}</small>" if part.evidence else ""
                 out.append(
                     f'<span class="seghead" style="--c:var(--l-{known(part.label)})">'
                     f"{LABELS[known(part.label)].glyph} {escape(part.label)}</span>{why}"
                 )
-        return f'<div class="mark">{"".join(out)}</div>' if out else ""
+        return f'<div class="mark">{" ".join(out)}</div>' if out else ""
 
     def step(self, t: int) -> str:
         """Step `t`; in a widget with the colour of its segment at its side."""

@@ -189,7 +189,8 @@ def test_a_cell_leads_to_its_rollouts(run):
     assert "at" in won._dom_classes
     picked, cell = widget.data.picked(widget.state)
     text = shown(widget).text
-    assert f"s{cell.k}, after {cell.t} actions: won 1 of 1" in text
+    after = "1 action" if cell.t == 1 else f"{cell.t} actions"
+    assert f"s{cell.k}, after {after}: won 1 of 1" in text
     assert "the student's own, which won" in text
     (branch,) = widget.data.attempts(widget.state)
     assert branch.rollout.steps[-1].action in text

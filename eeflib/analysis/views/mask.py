@@ -150,7 +150,7 @@ class Masks:
 def totals_html(masks: Masks) -> str:
     """Sums over all samples and what is alarming among them, ready HTML."""
     n = sum(masks.totals.values())
-    share = f" ({masks.trained / n:.0%})" if n else ""
+    share = f" ({100 * masks.trained / n:.0f} %)" if n else ""
     alarmed = [x for x in masks.items if x.alarms]
     kept = sum(x.encoded is not None for x in masks.items)
     said = (

@@ -83,8 +83,9 @@ class Cell:
         if not self.n:
             return f"s{self.k}: {self.status}"
         low, high = wilson(self.wins, self.n)
+        after = f"after {self.t} action{'' if self.t == 1 else 's'}"
         return (
-            f"s{self.k}, after {self.t} actions: won {self.wins} of {self.n}, 95 % interval "
+            f"s{self.k}, {after}: won {self.wins} of {self.n}, 95 % interval "
             f"{100 * low:.0f} to {100 * high:.0f} %"
         )
 

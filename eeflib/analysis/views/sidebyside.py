@@ -124,7 +124,7 @@ def compare_html(a: Episode, b: Episode, found: Alignment, state: CompareState) 
             rows.append(f'<div class="diverge">\u25c7 {_PARTING[found.why]}</div>')
         pair = found.pairs[number]
         opened = state.all_open or number in state.open or number == found.parting
-        rows.append(f'<div class="num">{_number(pair)}</div>')
+        rows.append(f'<div class="num" title="{_places(pair)}">{_number(pair)}</div>')
         for episode, t in ((a, pair.a), (b, pair.b)):
             rows.append(_cell(episode, t, pair.same, opened))
     rest = len(found.pairs) - first - WINDOW
@@ -170,6 +170,11 @@ def _number(pair: Pair) -> str:
     if pair.a is not None and pair.a == pair.b:
         return str(pair.a + 1)
     return "/".join(str(t + 1) if t is not None else "\u2013" for t in (pair.a, pair.b))
+
+
+def _places(pair: Pair) -> str:
+    left, right = (f"step {t + 1}" if t is not None else "nothing" for t in (pair.a, pair.b))
+    return f"left: {left}, right: {right}"
 
 
 def _cell(episode: Episode, t: int | None, same: bool, opened: bool) -> str:

@@ -47,8 +47,8 @@ class Annotator(View):
         self._whole = ipw.Dropdown(
             options=[("the whole trajectory", True), ("steps", False)], description="about"
         )
-        self._from = ipw.BoundedIntText(1, min=1, max=1)
-        self._to = ipw.BoundedIntText(1, min=1, max=1)
+        self._from = ipw.BoundedIntText(1, min=1, max=1, description="from")
+        self._to = ipw.BoundedIntText(1, min=1, max=1, description="to")
         self._segment = ipw.Dropdown(
             options=[
                 ("leave the segment labels", ""),
@@ -61,7 +61,7 @@ class Annotator(View):
         self._list = ipw.VBox([])
         self._shown: list[Annotation] = []
         for control in (self._from, self._to):
-            control.layout.width = "6em"
+            control.layout.width = "7em"
         about = ipw.HBox([self._author, self._whole, self._from, self._to, self._segment])
         said = ipw.HBox([named(self._label, "eef-wide"), self._save])
         super().__init__(

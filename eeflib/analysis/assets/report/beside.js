@@ -98,7 +98,8 @@ function beside(data, item, chosen, change) {
   pairs.slice(0, 600).forEach(([p, q, same], r) => {
     if (r === parting) rows.push(h("div", { class: "diverge" }, `\u25c7 ${why}`));
     const name = p === q ? p + 1 : [p, q].map((t) => (t == null ? "\u2013" : t + 1)).join("/");
-    rows.push(h("div", { class: "num" }, name), cell(a, p, same, r === parting), cell(b, q, same, r === parting));
+    const [left, right] = [p, q].map((t) => (t == null ? "nothing" : `step ${t + 1}`));
+    rows.push(h("div", { class: "num", title: `left: ${left}, right: ${right}` }, name), cell(a, p, same, r === parting), cell(b, q, same, r === parting));
   });
   rows.push(h("div", { class: "num" }), h("div", null, h("strong", null, a.verdict)), h("div", null, h("strong", null, b.verdict)));
   const shared = pairs.filter((p) => p[2]).length;

@@ -61,3 +61,4 @@ function seen(text, action, pattern) {
 }
 
 const number = (x) => x.toLocaleString("en-US");
+const actions = (n) => (n === 1 ? "1 action" : `${number(n)} actions`);

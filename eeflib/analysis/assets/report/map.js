@@ -15,7 +15,7 @@ function makeMap(data, open) {
       const [, t, n, wins] = s;
       const words = n ? `${wins}/${n}` : "!";
       const kind = n ? (wins ? "won" : "lost") : "no";
-      const hint = n ? `s${k}, after ${t} actions: won ${wins} of ${n}, 95 % interval ${interval(wins, n)}` : `s${k}: not restorable or ended by a fault`;
+      const hint = n ? `s${k}, after ${actions(t)}: won ${wins} of ${n}, 95 % interval ${interval(wins, n)}` : `s${k}: not restorable or ended by a fault`;
       const button = h("button", { title: hint, disabled: !x.tries[k], on: { click: () => open(x.number, k) } }, words);
       const cell = h("td", { class: `c ${kind}`, css: { "--p": `${n ? (100 * wins) / n : 0}%` } }, button);
       cells.set(`${x.number}/${k}`, cell);
@@ -64,7 +64,7 @@ function behind(data, item, k, n, look) {
   const one = group[n];
   return h("div", null,
     h("p", { class: "caption" }, h("strong", null, state && state[2]
-      ? `s${k}, after ${state[1]} actions: won ${state[3]} of ${state[2]}, 95 % interval ${interval(state[3], state[2])}` : `s${k}`),
+      ? `s${k}, after ${actions(state[1])}: won ${state[3]} of ${state[2]}, 95 % interval ${interval(state[3], state[2])}` : `s${k}`),
     around.length ? ` \u00b7 ${around.join(" \u00b7 ")}` : "", " \u00b7 ",
     h("a", { href: `#!t/${item.number}` }, "the teacher's trajectory")),
     h("p", { class: "pills" }, names),

@@ -152,7 +152,7 @@ function itemShown(data, item) {
   return {
     ...item, name: `t${item.number}`, verdict,
     facts: [text(item.env), `policy ${text(item.policy)}`, text(item.task), `seed ${item.seed}`,
-      text(item.level), `${number(item.steps.length)} actions`, `reward ${item.reward.toFixed(2)}`,
+      text(item.level), actions(item.steps.length), `reward ${item.reward.toFixed(2)}`,
       item.invalid ? `${item.invalid} invalid` : "", item.limit ? "stopped by a limit" : "",
       item.tokens ? `${number(item.tokens)} tokens` : "", item.cost ? `$${item.cost}` : "",
       item.seconds ? `${item.seconds} s` : ""],
@@ -171,8 +171,8 @@ function tryShown(data, item, k, n) {
   if (one.steps.length) segments.push([one.t, steps.length, "student", `the student's own, which ${one.won ? "won" : "did not win"}`]);
   return {
     name: `t${item.number}k${k}n${n}`, goal: item.goal, steps, segments, last: one.last,
-    facts: [`student ${text(one.policy)}`, k > 0 ? `put into s${k} after ${one.t} actions of the teacher` : "from the start",
-      one.steps.length === 1 ? "1 action of its own" : `${one.steps.length} actions of its own`, `reward ${one.reward.toFixed(2)}`],
+    facts: [`student ${text(one.policy)}`, k > 0 ? `put into s${k} after ${actions(one.t)} of the teacher` : "from the start",
+      `${actions(one.steps.length)} of its own`, `reward ${one.reward.toFixed(2)}`],
     verdict: one.error ? `ended by a fault: ${text(one.error)}` : one.won ? "solved" : `not solved: reward ${one.reward.toFixed(2)}`,
   };
 }
