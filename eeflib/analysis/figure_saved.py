@@ -25,6 +25,7 @@ _FILLED = re.compile(
 )
 _STATE = re.compile(r'<td class="c (won|lost|no)"(?: style="--p:(\d+)%")?')
 _AGREED = re.compile(r'<td class="num won" style="--p:(\d+)%"')
+_TEXT = re.compile(r'(<td|<th|<th scope="col")>')
 _BETWEEN = '<span class="apart"> &middot; </span>'
 _WON = "#00609c"
 _SIZE = {"chart": "width:100%;max-width:960px", "strip": "width:130px"}
@@ -45,7 +46,8 @@ def saved(body: str, rules: str) -> str:
     for kind in ("stack", "ribbon"):
         look = 'style="display:flex;min-width:200px"'
         out = out.replace(f'<div class="{kind}">', f'<div class="{kind}" {look}>')
-    return out.replace("<figcaption>", '<figcaption style="font-weight:650">')
+    out = _TEXT.sub(r'\1 style="text-align:left">', out)
+    return out.replace("<figcaption>", '<figcaption style="font-weight:bold">')
 
 
 def _image(match: re.Match[str], rules: str) -> str:
@@ -70,7 +72,7 @@ def _image(match: re.Match[str], rules: str) -> str:
 def _filled(match: re.Match[str]) -> str:
     """A part of a bar or of a ribbon."""
     n, colour, fill = match.groups()
-    look = f"text-align:center;background-color:{_tint(colour, int(fill or 20))}"
+    look = f"text-align:center;white-space:nowrap;background-color:{_tint(colour, int(fill or 20))}"
     if not fill:  # a segment of a ribbon
         look += f";padding:2px 7px;border-bottom:4px solid {colour}"
     return f'<span style="flex:{n} 1 0;min-width:2px;overflow:hidden;{look}"'

@@ -203,8 +203,10 @@ def segment_ribbon(
             f"{link(f'{look.glyph} {s.label} ({s.length})', anchor, row)}</span>"
         )
     if not segments:
+        rows.append({"start": 0, "stop": trajectory.length, "label": "not explored"})
         what = "explored: nothing says which actions helped and which hurt"
-        parts.append(f'<span style="flex:1;--c:var(--soft)">? not {what}</span>')
+        grey = colour(LABELS["unknown"])
+        parts.append(f'<span style="flex:{total} 1 0;--c:{grey}">? not {what}</span>')
     glyphs = {True: "\u25b2 ", False: ""}
     ticks = [(o.t, f"s{o.k} {glyphs[o.won]}{o.wins}/{o.n}", "") for o in states if o.tried]
     if diagnosis is not None:

@@ -1,6 +1,7 @@
 """What the notebooks lean on: views that are safe and complete, folders, the pretend provider."""
 
 import base64
+import html
 import re
 import urllib.request
 from xml.etree import ElementTree
@@ -8,20 +9,26 @@ from xml.etree import ElementTree
 import pandas as pd
 import pytest
 
+from eeflib.analysis.collection import Collection
+from eeflib.analysis.views import explorer
 from eeflib.encoded import Reason
-from eeflib.errors import DataError
+from eeflib.errors import DataError, PrerequisiteError
 from eeflib.notebook import (
     DemoEndpoint,
     Html,
+    dated_result,
+    hand_labelled,
     losses,
     open_lab,
     rates,
     recovery_curve,
     recovery_map,
+    repository,
     shares,
     table,
     tokens,
     transcript,
+    unread,
     win_rates,
 )
 from eeflib.policies.base import Conversation, Message
@@ -110,6 +117,34 @@ def test_runs_go_where_they_are_told_and_the_lab_shows_no_path(tmp_path, monkeyp
     assert lab.collect() == trajectories, "the second time from the file"
     assert str(tmp_path) not in lab._repr_html_()
     assert "trajectories" in lab._repr_html_()
+
+
+def test_reading_blind_shows_the_steps_and_not_the_diagnosis(tmp_path, monkeypatch):
+    monkeypatch.setenv("EEFLIB_RUNS", str(tmp_path))
+    lab = open_lab("tiny")
+    lab.collect()
+    known = Collection.of(lab.path)
+    failed = [item for item in known if item.failure]
+    blind = unread(failed[:3], known)
+    said = explorer.render(blind)
+    told = explorer.render(Collection(failed[:3], run=known.run))
+    assert 'class="why"' in told
+    assert "\u2691" in told
+    assert 'class="why"' not in said
+    assert "\u2691" not in said
+    assert not any(item.diagnosis.findings[0].text in said for item in failed[:3])
+    for step in failed[0].trajectory.steps:
+        assert html.escape(step.action) in said
+    assert blind.run is known.run, "notes go to the same run"
+
+
+def test_what_lies_in_the_repository_is_found_or_asked_for(tmp_path, monkeypatch):
+    assert len(hand_labelled("writing")) == len(hand_labelled("held_out")) == 79
+    assert dated_result("demo-8-seeds")["date"] >= "2026-11-22"
+    monkeypatch.setattr(repository, "_ROOT", tmp_path)
+    for missing in (hand_labelled, lambda: dated_result("demo-8-seeds")):
+        with pytest.raises(PrerequisiteError, match="clone the repository"):
+            missing()
 
 
 def test_two_notebooks_may_be_open_side_by_side(tmp_path, monkeypatch):

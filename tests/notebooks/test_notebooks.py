@@ -102,6 +102,36 @@ class TestForm:
         assert not re.search(r"\bsk-\w{6,}|127\.0\.0\.1:\d", text)
 
 
+def html_of(cell: nbformat.NotebookNode) -> str:
+    return "".join(o.data.get("text/html", "") for o in cell.outputs if "data" in o)
+
+
+def test_failures_can_be_read_on_a_page_and_nothing_is_told_before_the_reader_has_decided():
+    cells = code(load(NAMES[2]))
+    turn = next(i for i, c in enumerate(cells) if c.source.startswith("YOURS = "))
+    views = [i for i, c in enumerate(cells) if '<article class="eef-t">' in html_of(c)]
+    before = [i for i in views if i < turn]
+    assert len(before) == 3
+    assert (
+        len({re.search(r"<strong>Task</strong> ([^<]+)", html_of(cells[i]))[1] for i in before})
+        == 3
+    )
+    for i in before:
+        assert html_of(cells[i]).count("<summary") >= 4, "its steps can be unfolded"
+        assert html_of(cells[i]).count("search[") >= 1
+    told = [i for i, c in enumerate(cells) if 'class="why"' in html_of(c) or "\u2691" in html_of(c)]
+    assert told
+    assert min(told) > turn
+
+
+def test_the_evaluation_shows_a_branch_and_two_students_side_by_side():
+    shown = "".join(map(html_of, code(load(NAMES[5]))))
+    assert "student put here" in shown or "won from no state" in shown
+    assert "Here they part" in shown
+    assert "data:image/svg+xml" in shown
+    assert "<svg" not in shown, "what an untrusted notebook would drop"
+
+
 def test_lint_and_format():
     for command in (["check"], ["format", "--check"]):
         done = subprocess.run(
