@@ -1,12 +1,13 @@
-"""Analysis: loading the frames of a large run, figures, taxonomy, comparison, report.
+"""Analysis: loading the frames of a large run, figures, taxonomy, comparison, widgets, report.
 
     python benchmarks/analysis.py [--json] [--trajectories 10000] [--steps 15] [--keep FOLDER]
 
 Run folders are made up by a seed, with pages as long as WebShop's: a large one for the frames and
 the taxonomy (10,000 trajectories of 15 steps, 3,000 branches, evaluations and samples with it), one
-of 2,000 trajectories for figures, one of 500 for the report. Every figure about time or memory
-comes from a process of its own; a wall-clock time is the best of `--repeats`, since what else the
-machine does only adds. The taxonomy is held against the hand labels in `tests/data/failures`.
+of 2,000 trajectories for figures and widgets, one of 500 for the report, which a headless Chromium
+opens as well. Every figure about time or memory comes from a process of its own; a wall-clock time
+is the best of `--repeats`, since what else the machine does only adds. The taxonomy is held against
+the hand labels in `tests/data/failures`.
 """
 
 from __future__ import annotations
@@ -29,8 +30,10 @@ GOALS: dict[str, tuple[float | None, str]] = {
     "frames_cpu_s": (3.0, "s"),
     "frames_peak_mb": (500.0, "MB"),
     "figures_slowest_cpu_ms": (200.0, "ms"),
+    "widgets_slowest_ms": (200.0, "ms"),
     "report_s": (10.0, "s"),
     "report_mb": (5.0, "MB"),
+    "report_interactive_s": (2.0, "s"),
     "labels_held_out_primary": (0.9, "share"),
     "labels_held_out_precision": (0.9, "share"),
     "labels_held_out_coverage": (0.9, "share"),
@@ -188,9 +191,9 @@ def make_run(folder: Path, trajectories: int, steps: int, explored: int, seed: i
     (folder / "manifest.json").write_text(json.dumps({"seeds": [1], "config": {}}), "utf-8")
 
 
-def part(name: str, folder: Path) -> dict[str, Any]:
+def part(name: str, folder: Path, script: str = "analysis_parts") -> dict[str, Any]:
     """One measurement in a fresh process."""
-    command = [sys.executable, str(HERE / "parts" / "analysis_parts.py"), name, str(folder)]
+    command = [sys.executable, str(HERE / "parts" / f"{script}.py"), name, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"part {name} failed:\n{done.stderr[-3000:]}")
@@ -253,7 +256,9 @@ def main() -> None:
         out |= best_of([part("taxonomy", base / "large") for _ in again])
         out |= part("figures", base / "2000")
         out |= part("compare", base / "2000")
+        out |= part("widgets", base / "2000", "analysis_views")
         out |= best_of([part("report", base / "500") for _ in again])
+        out |= part("browser", base / "500", "analysis_views")
     out |= labelled("writing") | labelled("held_out")
     out |= {"cores": os.cpu_count(), "load_before": load, "load_after": os.getloadavg()[0]}
     rows = {}

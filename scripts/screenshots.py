@@ -29,8 +29,8 @@ from eeflib.analysis.annotations import Annotations
 from eeflib.analysis.collection import Collection, Item
 from eeflib.analysis.report import write_report
 
-COLOURS = 160
-"""A palette keeps a picture at some 60 kB."""
+COLOURS = 255
+"""A palette keeps a picture at some 80 kB."""
 
 CELLS = {
     "explorer": (
@@ -72,10 +72,17 @@ def telling(run: Path) -> Item:
     return min(items, key=worth)
 
 
+def wrong_turn(item: Item) -> int:
+    """The first action that made it worse."""
+    return next((s.start for s in item.segments if s.label == "harmful"), 0)
+
+
 def save(picture: bytes, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.open(io.BytesIO(picture)).convert("RGB")
-    image.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+    # the palette that covers the most, not the most frequent ones: a small mark keeps its colour
+    few = image.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    few.save(path, optimize=True)
     print(f"{path}: {image.width} x {image.height}, {path.stat().st_size / 1000:.0f} kB")
 
 
@@ -94,7 +101,7 @@ def widgets(browser: Browser, folder: Path, out: Path, dark: bool) -> None:
         for i, name in enumerate(CELLS):
             view = run_cell(page, i).locator(".eef-view").first
             expect(view).to_be_visible()
-            prepare(name, page, view, number)
+            prepare(name, page, view, number, wrong_turn(item))
             page.evaluate("document.activeElement.blur()")
             page.mouse.move(2, 2)
             page.wait_for_timeout(700)
@@ -102,13 +109,13 @@ def widgets(browser: Browser, folder: Path, out: Path, dark: bool) -> None:
         context.close()
 
 
-def prepare(name: str, page: Page, view: Locator, number: int) -> None:
+def prepare(name: str, page: Page, view: Locator, number: int, turn: int) -> None:
     """Bring a widget into a state that shows what it is for."""
     if name == "explorer":
         view.get_by_label("no.").fill(str(number + 1))
         page.keyboard.press("Enter")
         expect(view.locator(".goal")).to_be_visible()
-        view.get_by_role("button", name="step 2", exact=True).click()
+        view.get_by_role("button", name=f"step {turn + 1}", exact=True).click()
         expect(view.locator(".step.is-open")).to_have_count(2)
     elif name == "recovery_map":
         view.locator(".eef-cell.lost + .eef-cell.won").first.click()
@@ -121,22 +128,28 @@ def prepare(name: str, page: Page, view: Locator, number: int) -> None:
         expect(view.locator(".tokens")).to_be_visible()
 
 
+def pick_sample(page: Page) -> None:
+    """A recovery sample, with a harmful action in its context if there is one."""
+    page.get_by_label("kind", exact=True).select_option("recovery")
+    rows = page.locator(".samples tbody tr")
+    harmful = rows.filter(has=page.locator(".k-harmful"))
+    (harmful if harmful.count() else rows).first.click()
+
+
 def report(browser: Browser, folder: Path, out: Path, dark: bool) -> None:
     path = write_report(folder / "run", folder / "report.html")
     collection = Collection.of(folder / "run")
-    number = collection.position(telling(folder / "run").key)
+    item = telling(folder / "run")
+    number, turn = collection.position(item.key), wrong_turn(item)
     views: dict[str, tuple[str, Callable[[Page], None]]] = {
         "findings": ("", lambda page: None),
         "trajectories": (
             f"#!t/{number}",
-            lambda page: page.locator(".right summary").nth(1).click(),
+            lambda page: page.locator(".right summary").nth(turn).click(),
         ),
         "map": ("#!map", lambda page: page.locator("#app td.lost + td.won button").first.click()),
         "compare": (f"#!t/{number}/compare", lambda page: None),
-        "training": (
-            "#!s",
-            lambda page: page.get_by_label("mask", exact=True).select_option("harmful"),
-        ),
+        "training": ("#!s", pick_sample),
     }
     scheme = "dark" if dark else "light"
     context = browser.new_context(viewport={"width": 1440, "height": 900}, color_scheme=scheme)
@@ -145,8 +158,6 @@ def report(browser: Browser, folder: Path, out: Path, dark: bool) -> None:
         page.goto(path.as_uri() + place)
         expect(page.locator("html[data-ready]")).to_be_attached(timeout=SECONDS)
         act(page)
-        if name == "training":
-            page.locator(".samples tbody tr").first.click()
         page.wait_for_timeout(300)
         save(page.screenshot(), out / f"report_{name}_{scheme}.png")
         page.close()
@@ -168,8 +179,9 @@ def main() -> None:
             shutil.copytree(args.run, folder / "run")
         item = telling(folder / "run")
         said = Annotations(folder / "run", "ann")
-        said.add_label(item.key, "did not look further")
-        said.add_note(item.key, "The right one is on the next page.", (1, 2))
+        turn = wrong_turn(item)
+        said.add_label(item.key, "took what looked right")
+        said.add_note(item.key, "This is where it goes wrong.", (turn, turn + 1))
         found = next(filter(None, map(shutil.which, NAMES)), None)
         browser = driver.chromium.launch(executable_path=found, args=ARGS)
         for dark in (False, True):

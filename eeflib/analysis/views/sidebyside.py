@@ -183,7 +183,7 @@ def _cell(episode: Episode, t: int | None, same: bool, opened: bool) -> str:
     step: Step = episode.trajectory.steps[t]
     mark = "" if same else "other"
     flag = "" if step.valid else chip("\u2717 invalid")
-    thought = f"{escape(step.thought, LIMIT)}\n" if step.thought else ""
+    thought = f"<em>{escape(step.thought, LIMIT)}</em>\n" if step.thought else ""
     body = seen(step.observation, Shown(), step.action) if opened else escape(step.observation, 900)
     action = escape(step.action, 300) or "<em>no action</em>"
     return (

@@ -88,7 +88,7 @@ function beside(data, item, chosen, change) {
         h("span", { class: "note" }, step.actor)));
     const fill = () => {
       if (box.children.length < 2) {
-        box.append(h("div", { class: "body", dir: "auto" }, step.thought ? `${data.text(step.thought)}\n` : "", seen(data.text(step.saw), action, null)));
+        box.append(h("div", { class: "body", dir: "auto" }, step.thought ? h("em", null, `${data.text(step.thought)}\n`) : "", seen(data.text(step.saw), action, null)));
       }
     };
     if (open) fill();

@@ -22,7 +22,7 @@ function ribbon(segments, small) {
       css: { ...colour(label), flex: `${b - a} 1 0` },
       class: `k-${labelOf(label)}${on === 0 ? " masked" : ""}`,
       title: `${b - a > 1 ? `actions ${a + 1} to ${b}` : `action ${b}`}: ${label}${on === 0 ? ", no loss" : ""}${why ? `, ${why}` : ""}`,
-    }, small ? "" : `${LABEL[labelOf(label)]} ${on === 0 ? "no loss: " : ""}${label}`)));
+    }, small ? "" : `${LABEL[labelOf(label)]} ${label}`)));
 }
 
 // Text with what is searched for marked.
