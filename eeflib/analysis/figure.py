@@ -51,11 +51,13 @@ _RULES = """
 .eef-fig .chart{width:100%;min-width:600px;max-width:960px;height:auto;display:block;
  overflow:visible}
 .eef-fig .strip{width:130px;height:16px;display:block}
-.eef-fig table{border-collapse:collapse;width:100%;font-size:.93em;line-height:1.4;color:inherit;
+.eef-fig table{border-collapse:collapse;table-layout:auto;margin:0;
+ width:100%;font-size:.93em;line-height:1.4;color:inherit;
  font-variant-numeric:tabular-nums}
 .eef-fig th,.eef-fig td{text-align:left;padding:.38em .8em .38em 0;vertical-align:middle;
  border-bottom:1px solid var(--rule);background:none}
 .eef-fig th{font-weight:600;font-size:.9em;color:var(--soft);vertical-align:bottom}
+.eef-fig.eef-fig tbody tr{background:none}
 .eef-fig .num{text-align:right;white-space:nowrap}.eef-fig th.num{white-space:normal}
 .eef-fig .num+:not(.num){padding-left:1.1em}
 .eef-fig .kinds td:first-child{white-space:nowrap}
@@ -76,7 +78,7 @@ _RULES = """
  line-height:1.6em}
 .eef-fig .stack span{overflow:hidden;white-space:nowrap;text-align:center;border-radius:3px;
  min-width:2px;background:color-mix(in srgb,var(--c) var(--fill,30%),var(--paper))}
-.eef-fig td.share{min-width:4.2em;white-space:nowrap;padding-bottom:.75em;
+.eef-fig.eef-fig td.share{min-width:4.2em;text-align:left;white-space:nowrap;padding-bottom:.75em;
  background:linear-gradient(var(--won),var(--won)) 0 calc(100% - .3em)/calc(.9*var(--w)) 4px
  no-repeat}
 .eef-fig .ribbon{display:flex;gap:2px;margin:.4em 0 0;min-width:560px}

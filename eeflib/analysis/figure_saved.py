@@ -51,7 +51,7 @@ def saved(body: str, rules: str) -> str:
 
 
 def _image(match: re.Match[str], rules: str) -> str:
-    """A drawing as an image, on paper of its own: it cannot know where it will be shown."""
+    """A drawing as an image; a chart on paper of its own, wherever it may be shown."""
     drawing, kind, width, height = match.group(0, 1, 2, 3)
     light, dark = (f"svg{{{style.variables(x)}}}" for x in (False, True))
     css = (
@@ -62,7 +62,8 @@ def _image(match: re.Match[str], rules: str) -> str:
     size = f'xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}"'
     drawing = drawing.replace("<svg ", f"<svg {size} ", 1)
     start = drawing.index(">") + 1
-    paper = f'<rect width="{width}" height="{height}" style="fill:var(--paper)"/>'
+    rect = f'<rect width="{width}" height="{height}" style="fill:var(--paper)"/>'
+    paper = rect if kind == "chart" else ""
     drawing = f"{drawing[:start]}<style>{css}</style>{paper}{drawing[start:]}"
     data = base64.b64encode(drawing.encode()).decode()
     words = label[1] if label else ""

@@ -249,6 +249,8 @@ class Agreement:
         return wilson(self.same, self.n)
 
     def __str__(self) -> str:
+        if not self.n:
+            return f"none labelled by both, {self.left_out} by one only"
         low, high = self.interval
         return (
             f"{self.same} of {self.n} alike ({self.share:.0%}, 95 % interval {low:.0%} to "
