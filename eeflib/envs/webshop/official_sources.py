@@ -35,7 +35,8 @@ class LeftOut(NamedTuple):
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.file}: {self.place}: {self.reason}"
+        text = f"{self.file}: {self.place}: {self.reason}"
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 @dataclass
