@@ -4,17 +4,15 @@ Nothing here is needed to use eeflib from a script; the notebooks' own steps are
 other modules, so that a reader sees the library and not a wrapper around it.
 """
 
+from eeflib.analysis.figures import recovery_curve, recovery_map
 from eeflib.notebook.display import (
     Html,
     losses,
     rates,
-    recovery_curve,
-    recovery_map,
     shares,
     table,
     tokens,
     transcript,
-    win_rates,
 )
 from eeflib.notebook.endpoint import DemoEndpoint
 from eeflib.notebook.lab import DEVELOPMENT_SEED, Lab, open_lab, versions
@@ -40,5 +38,4 @@ __all__ = [
     "transcript",
     "unread",
     "versions",
-    "win_rates",
 ]

@@ -21,42 +21,24 @@ from eeflib.notebook import (
     losses,
     open_lab,
     rates,
-    recovery_curve,
-    recovery_map,
     repository,
     shares,
     table,
     tokens,
     transcript,
     unread,
-    win_rates,
 )
 from eeflib.policies.base import Conversation, Message
 from eeflib.policies.openai_compatible import OpenAICompatiblePolicy
 from eeflib.records import Step, Trajectory
 
 NASTY = "<script>alert(1)</script>\u202e"
-STATES = pd.DataFrame(
-    [
-        [7, "EEF", 1, "t#0", NASTY, "easy", False, 6, k, 2 * k, 1, wins, float(wins), 0.0, 1.0, "x"]
-        for k, wins in enumerate((0, 1, 0))
-    ],
-    columns=["seed", "method", "iteration", "trajectory_id", "task_id", "level", "teacher_solved",
-             "length", "k", "t", "n", "wins", "p", "low", "high", "status"],
-)  # fmt: skip
-EVALUATIONS = pd.DataFrame(
-    {"seed": 7, "method": m, "iteration": i, "split": "test", "solved": s, "reward": float(s)}
-    for m, i, s in [("SFT", 0, False), ("EEF", 1, True), ("EEF", 1, False), (NASTY, 1, True)]
-)
 ROWS = [{"method": NASTY, "win_rate": 0.5, "interval": [0.2, 0.8]}]
 STEP = Step(NASTY, f"click[{NASTY}]", "teacher", thought=NASTY)
 VIEWS = {
     "table": lambda: table([{NASTY: NASTY, "n": 1.5}], NASTY),
     "rates": lambda: rates(ROWS, NASTY),
     "losses": lambda: losses({NASTY: [2.0, 1.0]}),
-    "recovery_curve": lambda: recovery_curve(STATES.assign(level=NASTY)),
-    "recovery_map": lambda: recovery_map(STATES),
-    "win_rates": lambda: win_rates(EVALUATIONS),
     "shares": lambda: shares(pd.DataFrame({"x": [0, 1], "y": [0.1, 0.9]}), "x", "y", NASTY, NASTY),
     "tokens": lambda: tokens([(NASTY, Reason.TRAINED_ACTION, True), ("a\n", Reason.SYSTEM, False)]),
     "transcript": lambda: transcript(
@@ -80,7 +62,7 @@ def test_untrusted_text_stays_text_in_every_view(name):
     assert repr(view).strip(), "a text twin"
 
 
-@pytest.mark.parametrize("name", ["rates", "losses", "recovery_curve", "win_rates", "shares"])
+@pytest.mark.parametrize("name", ["rates", "losses", "shares"])
 def test_a_chart_is_one_wellformed_image_with_a_description(name):
     view = VIEWS[name]()
     (picture,) = pictures(view)
@@ -101,12 +83,6 @@ def test_the_loss_mask_view_marks_trained_tokens_only():
         ),
     ]
     assert view.text == "see\u27e8do\u27e9"
-
-
-def test_the_recovery_map_shows_wins_and_losses():
-    html = recovery_map(STATES).html
-    assert re.findall(r">(?:\u25b2 )?(\d/\d)<", html) == ["0/1", "1/1", "0/1"]
-    assert html.count("\u25b2") == 1
 
 
 def test_runs_go_where_they_are_told_and_the_lab_shows_no_path(tmp_path, monkeypatch):
