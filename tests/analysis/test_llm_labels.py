@@ -139,6 +139,7 @@ def test_agreement_is_cohens(tmp_path):
     none = labels.agreement(first, second.iloc[:0])
     assert (none.n, none.left_out) == (0, 50)
     assert math.isnan(none.share)
+    assert str(none) == "none labelled by both, 50 by one only"
 
 
 def test_an_unwritable_cache_is_a_clear_error(tmp_path):
