@@ -36,7 +36,7 @@ CELLS = {
     "explorer": (
         "from eeflib.analysis.widgets import *\n"
         "from eeflib.analysis.views.explorer import ExplorerState, GridState\n"
-        "Explorer('run', author='ann', state=ExplorerState(GridState(per_page=7)))"
+        "Explorer('run', author='ann', state=ExplorerState(GridState(per_page=6)))"
     ),
     "recovery_map": "RecoveryMap('run')",
     "compare": "Compare('run')",
@@ -77,9 +77,20 @@ def wrong_turn(item: Item) -> int:
     return next((s.start for s in item.segments if s.label == "harmful"), 0)
 
 
-def save(picture: bytes, path: Path) -> None:
+def height_until(view: Locator, stop: Locator | None) -> int | None:
+    """Pixels of the view above a part of it."""
+    if stop is None:
+        return None
+    whole, part = view.bounding_box(), stop.bounding_box()
+    assert whole is not None
+    assert part is not None
+    return int(part["y"] - whole["y"])
+
+
+def save(picture: bytes, path: Path, height: int | None = None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.open(io.BytesIO(picture)).convert("RGB")
+    image = image.crop((0, 0, image.width, height or image.height))
     # the palette that covers the most, not the most frequent ones: a small mark keeps its colour
     few = image.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     few.save(path, optimize=True)
@@ -105,7 +116,12 @@ def widgets(browser: Browser, folder: Path, out: Path, dark: bool) -> None:
             page.evaluate("document.activeElement.blur()")
             page.mouse.move(2, 2)
             page.wait_for_timeout(700)
-            save(view.screenshot(), out / f"{name}_{'dark' if dark else 'light'}.png")
+            stop = view.locator(".eef-panel") if name == "explorer" else None  # see `annotator`
+            save(
+                view.screenshot(),
+                out / f"{name}_{'dark' if dark else 'light'}.png",
+                height_until(view, stop),
+            )
         context.close()
 
 

@@ -8,6 +8,7 @@ const KIND = {
   positive: "a whole solved trajectory", s0: "solves the task from its start", all: "whatever happened",
   recovery: "solves the task from a state in which the teacher's actions had made it worse",
 };
+const meaningOfKind = (kind) => (Object.hasOwn(KIND, kind) ? KIND[kind] : null);
 const HEADS = { kind: "what the sequence teaches", task: "", trained: "actions that carry loss, of all",
   actions: "strong: trained; pale: read as context, without loss" };
 
@@ -40,7 +41,7 @@ function makeSamples(data, open) {
   const kinds = [...new Set(data.samples.map((s) => s.kind))];
   const body = h("tbody");
   const kind = h("select", { "aria-label": "kind", on: { change: draw } },
-    h("option", { value: "" }, "any kind"), kinds.map((k) => h("option", { value: k, title: KIND[k] }, k)));
+    h("option", { value: "" }, "any kind"), kinds.map((k) => h("option", { value: k, title: meaningOfKind(k) }, k)));
   const masked = h("select", { "aria-label": "mask", on: { change: draw } },
     h("option", { value: "" }, "any mask"), h("option", { value: "harmful" }, "with harmful actions"), h("option", { value: "context" }, "with masked actions"));
   const count = h("span", { class: "count", role: "status" });
@@ -51,7 +52,7 @@ function makeSamples(data, open) {
     count.textContent = `${number(fitting.length)} of ${number(data.samples.length)} training sequences of ${data.text(data.focus)}`;
     body.replaceChildren(...fitting.map((s) => h("tr", { "data-sample": s.number, class: s.number === chosen ? "on" : null,
       on: { click: () => open(s.number) } },
-    h("td", { title: KIND[s.kind] }, s.kind), h("td", null, h("span", { dir: "auto" }, data.text(s.goal).slice(0, 160))),
+    h("td", { title: meaningOfKind(s.kind) }, s.kind), h("td", null, h("span", { dir: "auto" }, data.text(s.goal).slice(0, 160))),
     h("td", { class: "num" }, `${s.trained.reduce((a, b) => a + b, 0)}/${s.steps.length}`),
     h("td", { class: "c-segments" }, ribbon(fates(s), true)))));
   }
