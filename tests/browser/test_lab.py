@@ -112,6 +112,12 @@ def press(view: Locator, name: str) -> None:
     view.get_by_role("button", name=name, exact=True).click()
 
 
+def places(found: Locator) -> list[float]:
+    """Left edge and width of each that is shown, in pixels."""
+    boxes = [x.bounding_box() for x in found.all() if x.is_visible()]
+    return [edge for b in boxes if b for edge in (b["x"], b["width"])]
+
+
 def look_for(view: Locator, text: str) -> None:
     search = view.get_by_placeholder("search, then Enter")
     search.fill(text)
@@ -123,6 +129,15 @@ def test_filter_search_step_annotate_reload_and_the_note_is_still_there(page: Pa
     view = explorer(page)
     caption = view.locator(".caption").first
     expect(caption).to_have_text("33 trajectories")
+
+    for order in ("ascending", "descending", "none"):
+        press(view, "sort by reward")
+        expect(view.locator("th.c-reward")).to_have_attribute("aria-sort", order)
+    for width in (1000, 1400):  # a click on a column's head is one on that column's button
+        page.set_viewport_size({"width": width, "height": 2200})
+        heads, buttons = (places(view.locator(x)) for x in (".grid th", ".eef-heads button"))
+        assert len(heads) > 5
+        assert heads == pytest.approx(buttons, abs=3), f"in a window {width} wide"
 
     failed = [x for x in everything if x.outcome == "failed"]
     view.locator("select").first.select_option("failed")

@@ -260,7 +260,7 @@ def grid_html(
     if not rows:
         rows.append(f'<tr><td colspan="{len(names) + 1}">{_nothing(collection, state)}</td></tr>')
     return (
-        f'<table class="grid"><thead><tr><th class="num at">#</th>{heads}</tr></thead>'
+        f'<table class="grid"><thead><tr><th class="num at c-at">#</th>{heads}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table>"
     )
 

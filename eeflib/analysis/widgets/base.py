@@ -68,8 +68,12 @@ class Hits(ipw.VBox):
         self._press = press
         self.add_class(kind)
 
-    def label(self, names: Sequence[str]) -> None:
-        """One button per name; the names are for the keyboard and for readers of the screen."""
+    def label(self, names: Sequence[str], hints: Sequence[str] = ()) -> None:
+        """One button per name; the names are for the keyboard and for readers of the screen.
+
+        Args:
+            hints: what is shown when a pointer rests there, plain text; the table below hears none.
+        """
         buttons: list[ipw.Widget] = list(self.children)
         if len(buttons) < len(names):
             buttons += [self._button(i) for i in range(len(buttons), len(names))]
@@ -77,6 +81,7 @@ class Hits(ipw.VBox):
         for i, button in enumerate(buttons):
             if i < len(names):
                 button.description = names[i]
+                button.tooltip = hints[i] if hints else ""
             show(button, i < len(names))
 
     def _button(self, number: int) -> ipw.Button:

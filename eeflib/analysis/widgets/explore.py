@@ -17,6 +17,7 @@ import ipywidgets as ipw
 
 from eeflib.analysis.annotations import Annotations
 from eeflib.analysis.collection import Collection, Item
+from eeflib.analysis.markup import clean
 from eeflib.analysis.run import Run
 from eeflib.analysis.views import explorer
 from eeflib.analysis.views.explorer import ExplorerState, Sought
@@ -67,6 +68,7 @@ class Explorer(View):
         self._heads = Hits(self._sort, "eef-heads")
         self._rows = Hits(self._pick)
         grid = named(ipw.Box([self._table, self._heads, self._rows]), "eef-grid")
+        sheaf = named(ipw.Box([grid]), "eef-sheaf")
         self._pages = Pager(self._turn)
         self._steps = Steps(self._toggle)
         self._windows = Pager(self._scroll, "steps")
@@ -79,7 +81,7 @@ class Explorer(View):
             [
                 self._filters,
                 self._caption,
-                grid,
+                sheaf,
                 self._pages,
                 self._toolbar(),
                 self._steps,
@@ -123,7 +125,10 @@ class Explorer(View):
         put(self._table, table)
         page = self._shelf.page(grid)
         self._label_heads()
-        self._rows.label([f"open trajectory {i + 1}" for i in page])
+        self._rows.label(
+            [f"open trajectory {i + 1}" for i in page],
+            [clean(self.collection.items[i].trajectory.instruction, 300) for i in page],
+        )
         first = self._shelf.positions.index(page[0]) if page else 0
         self._pages.tell(first, first + len(page), len(self._shelf.positions))
         self._show_item(notes)
@@ -191,7 +196,7 @@ class Explorer(View):
     def _label_heads(self) -> None:
         heads = ["#", *(f"sort by {COLUMNS[name].title}" for name in self._names)]
         if not self._heads.children:
-            self._heads.label(heads)
+            self._heads.label(heads, ["", *(COLUMNS[name].hint for name in self._names)])
             for button, name in zip(self._heads.children, ["at", *self._names], strict=True):
                 button.add_class(f"c-{name}")
 

@@ -46,7 +46,7 @@ function makeGrid(data, pick) {
   const heads = columns.map(([name, title, , , right]) => h("th", { scope: "col", title: HINTS[name],
     class: `${right ? "num " : ""}c-${name}`, "aria-sort": "none" },
   h("button", { on: { click: () => sortBy(name) } }, title)));
-  const table = h("table", { class: "grid" }, h("thead", null, h("tr", null, h("th", { class: "num at" }, "#"), heads)), body);
+  const table = h("table", { class: "grid" }, h("thead", null, h("tr", null, h("th", { class: "num at c-at" }, "#"), heads)), body);
   const pane = h("div", { class: "rows", tabindex: "-1" }, table);
   pane.addEventListener("scroll", () => {
     if (pane.scrollTop + pane.clientHeight > pane.scrollHeight - 400) draw(drawn + ROWS);
