@@ -196,6 +196,7 @@ def leaks(
     walks = subject.recorded
     subject.close()
     _use(subject.make_env(), walks, 2)  # what is loaded once and for all is loaded
+    gc.collect()  # what the collector would let go of meanwhile must not hide what is left behind
     before, played = _held(), 0
     for number in range(environments):
         share = (number + 1) * episodes // environments - played

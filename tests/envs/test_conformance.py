@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import gc
 import random
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import broken_envs
 import pytest
@@ -63,6 +65,30 @@ def test_the_webshop_in_rich_mode_passes() -> None:
 def test_a_small_good_environment_passes_every_check() -> None:
     report = check_environment(Good, TASKS)
     assert [(c.name, c.outcome) for c in report.checks] == [(n, "passed") for n in CHECKS], report
+
+
+@pytest.mark.parametrize(("base", "expected"), [(Good, ()), (LeavesAFile, ("leaks",))])
+def test_files_left_to_the_collector_are_no_leak_and_hide_none(
+    base: type[Good], expected: tuple[str, ...], tmp_path: Path
+) -> None:
+    class Littered(base):  # type: ignore[misc, valid-type]
+        """At every close the collector comes by, and finds one file less than the last time."""
+
+        litter = 60
+
+        def close(self) -> None:
+            super().close()
+            gc.collect()
+            Littered.litter -= 1
+            cycle: list[Any] = [open(tmp_path / str(i), "w") for i in range(self.litter)]  # noqa: SIM115
+            cycle.append(cycle)
+
+    gc.disable()
+    try:
+        report = check_environment(Littered, TASKS, **ALONE)  # type: ignore[arg-type]
+    finally:
+        gc.enable()
+    assert report.failed == expected, report
 
 
 @pytest.mark.parametrize("broken", FAMILY, ids=lambda cls: cls.__name__)
