@@ -86,6 +86,10 @@ def recovery_map(states: pd.DataFrame, rows: int = 40, anchor: Anchor | None = N
     return Figure(title, content, note, order)
 
 
+def _actions(n: int) -> str:
+    return f"{n} action{'' if n == 1 else 's'}"
+
+
 def _state_cell(state: Mapping[str, Any] | None, anchor: Anchor | None) -> str:
     if state is None:
         return '<td class="c"></td>'
@@ -94,7 +98,7 @@ def _state_cell(state: Mapping[str, Any] | None, anchor: Anchor | None) -> str:
         return f'<td class="c no" title="{escape(state["status"])}">{glyph}</td>'
     text = f"{state['wins']}/{state['n']}"
     note = (
-        f"s{state['k']}, after {state['t']} actions: won {state['wins']} of {state['n']}, "
+        f"s{state['k']}, after {_actions(state['t'])}: won {state['wins']} of {state['n']}, "
         f"95 % interval {percent(state['low'])} to {percent(state['high'])}"
     )
     kind = "won" if state["wins"] else "lost"
@@ -152,7 +156,7 @@ def trajectory_curve(states: pd.DataFrame, trajectory_id: str, seed: int) -> Fig
     own = states[(states["trajectory_id"] == trajectory_id) & (states["seed"] == seed)]
     solved, length = bool(own["teacher_solved"].iloc[0]), int(own["length"].iloc[0])
     points = tuple(
-        svg.Point(t, p, lo, hi, f"s{k}, after {t} actions: won {w} of {n}, {percent(p)}")
+        svg.Point(t, p, lo, hi, f"s{k}, after {_actions(t)}: won {w} of {n}, {percent(p)}")
         for k, t, n, w, p, lo, hi in curve.itertuples(index=False, name=None)
     )
     mark, said = None, "The teacher solved it."
@@ -164,7 +168,7 @@ def trajectory_curve(states: pd.DataFrame, trajectory_id: str, seed: int) -> Fig
         until = int(later.min()) if len(later) else length
         mark = (float(t), f"no return after action {t}")
         said = (
-            f"Last won after {t} actions: what the teacher did from there to action {until} lost "
+            f"Last won after {_actions(t)}: what the teacher did from there to action {until} lost "
             "it, as far as these rollouts tell."
         )
     look = palette.GROUPS[2]

@@ -76,7 +76,7 @@ def _data(collection: Collection, focus: str, limit: int, rollouts: bool) -> dic
     samples = _samples(collection, focus, texts) if rollouts else []
     if len(samples) == _SAMPLES:
         said.append(f"Of the training sequences the first {_SAMPLES} are here.")
-    used = {x.failure for x in collection if x.failure}
+    used = {f.kind for x in collection if x.diagnosis for f in x.diagnosis.findings}
     return {
         "texts": texts.rows,
         "kinds": {k: [v.title, v.meaning] for k, v in KINDS.items() if k in used},
