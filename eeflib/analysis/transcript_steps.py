@@ -68,11 +68,14 @@ def render_step(
         chips.append(chip("match", "accent"))
     preview = f'<q dir="auto">{escape(step.thought, 160)}</q>' if step.thought else ""
     kind = escape(action_kind(step.action, env, step.valid))
-    line = (
-        f'<span class="n">{t + 1}</span><span class="act">{_action(step, shown, 160)}</span>'
-        f"{''.join(chips)}{preview}"
-        f'<span class="kind">{escape(step.actor)} &middot; {kind}</span>'
-    )
+    parts = [
+        f'<span class="n">{t + 1}</span>',
+        f'<span class="act">{_action(step, shown, 160)}</span>',
+        *chips,
+        preview,
+        f'<span class="kind">{escape(step.actor)} &middot; {kind}</span>',
+    ]
+    line = " ".join(filter(None, parts))  # blanks show where a viewer drops style sheets only
     # a folded step of a widget has no body: it is made when it is unfolded
     body = "" if shown.live and not opened else _body(step, shown, notes)
     return fold(line, body, opened, shown, here=shown.here == t)

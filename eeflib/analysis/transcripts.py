@@ -169,7 +169,7 @@ class Transcript:
             verdict = "solved"
         else:
             verdict = f"not solved: reward {t.reward:.2f}, needed {t.threshold:.2f}"
-        line = '<span class="n">s<sub>T</sub></span>what it saw last'
+        line = '<span class="n">s<sub>T</sub></span> what it saw last'
         body = f'<dl><dt>saw</dt><dd dir="auto">{seen(t.final_observation, self.shown)}</dd></dl>'
         flags = "".join(self._flags.get(t.length, ()))
         last = fold(line, body, t.length in self.shown.open, self.shown)
@@ -240,7 +240,7 @@ def ribbon(parts: Sequence[Segment], *, small: bool = False) -> str:
     Small, for a table: without words; beneficial ones stand high, harmful ones low, unknown ones
     are thin, so that they differ without colour as well.
     """
-    cells = "".join(
+    cells = ("" if small else " ").join(
         f'<span class="k-{known(p.label)}" style="--c:var(--l-{known(p.label)});'
         f'flex:{p.length} 1 0" title="{escape(_span(p))}: {escape(p.label)}'
         + (
