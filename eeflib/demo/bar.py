@@ -21,6 +21,7 @@ class Bar:
 
     def __init__(self, jobs: Sequence[Job], config: Mapping[str, Any], on: bool) -> None:
         self._weight = {j.name: self._cost(j, config) for j in jobs}
+        self._expected = {j.name: self._stages(j) for j in jobs}
         self._share: dict[str, float] = {}
         self._steps: dict[str, int] = {}
         total = sum(self._weight.values())
@@ -33,8 +34,14 @@ class Bar:
         )
 
     @staticmethod
+    def _stages(job: Job) -> int:
+        """Steps: explore, train, evaluate in each iteration; before: collect, train, evaluate."""
+        method = _method(job)
+        return 3 * max(1, method.iterations) if method else 3
+
+    @staticmethod
     def _cost(job: Job, config: Mapping[str, Any]) -> float:
-        method = next((a for a in job.args if isinstance(a, Method)), None)
+        method = _method(job)
         if method is None:
             return 1.0
         per = 1.0 + 0.35 * (config["M"] if method.explores_states else method.attempts)
@@ -45,7 +52,7 @@ class Bar:
         self._bar.set_postfix_str(f"{job.split('/')[-2]} {step} {done}/{total}", refresh=False)
         self._steps.setdefault(f"{job}|{step}", len([k for k in self._steps if k.startswith(job)]))
         number = self._steps[f"{job}|{step}"]
-        expected = max(3.0, number + 1.0)
+        expected = max(self._expected[job], number + 1)
         share = min(1.0, (number + done / max(1, total)) / expected)
         before = self._share.get(job, 0.0)
         if share > before:
@@ -62,3 +69,7 @@ class Bar:
         if kind is None:
             self._bar.update(self._bar.total - self._bar.n)
         self._bar.close()
+
+
+def _method(job: Job) -> Method | None:
+    return next((a for a in job.args if isinstance(a, Method)), None)
