@@ -22,11 +22,9 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from eeflib.encoded import IGNORE, Encoded, EncodedSet
+from eeflib.masking import IGNORE, Encoded, EncodedSet
+from eeflib.optimise import choose_loss, collate, optimise
 from eeflib.train import TrainConfig
-from eeflib.training.batches import collate
-from eeflib.training.loop import optimise
-from eeflib.training.loss import choose_loss
 
 GOALS = {"tokens_per_second": (8_000.0, "tokens/s"), "over_plain": (1.5, "x")}
 BATCH = 16

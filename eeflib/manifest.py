@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from eeflib.errors import DataError
-from eeflib.schema import SCHEMA_VERSION, content_hash, plain
+from eeflib.records import SCHEMA_VERSION, content_hash, plain
 
 __all__ = [
     "FORMAT",

@@ -15,10 +15,8 @@ from typing import Any, Literal
 
 from eeflib.errors import DataError, PrerequisiteError
 from eeflib.explore import Spacing
-from eeflib.outcomes import Evidence
 from eeflib.records import Branch, Task, Trajectory
-from eeflib.selection import Selection, repository_samples, select, teacher_samples
-from eeflib.solutions import Rule
+from eeflib.selection import Evidence, Rule, Selection, repository_samples, select, teacher_samples
 
 __all__ = ["METHODS", "Method", "Uses", "get_method", "matched_attempts", "rft"]
 

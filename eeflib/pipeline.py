@@ -23,17 +23,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from eeflib.encoded import EncodedSet
 from eeflib.errors import DataError, ProviderError
-from eeflib.evaluate import Outcome, outcomes_from
 from eeflib.explore import explore, plan_exploration
-from eeflib.masking import encode_samples
+from eeflib.masking import EncodedSet, encode_samples
 from eeflib.methods import Method
 from eeflib.policies.base import Policy
 from eeflib.prompts import PromptFormat, get_format
 from eeflib.recipe import Recipe, Student
 from eeflib.records import Branch, Sample, Task, Trajectory
 from eeflib.rollout import EnvPool, Episode, run_episodes
+from eeflib.stats import Outcome, outcomes_from
 from eeflib.store import RunFolder
 from eeflib.world import World
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from eeflib.config import TrainConfig
 from eeflib.errors import DataError
 from eeflib.recipe import Recipe
-from eeflib.training.config import TrainConfig
 
 __all__ = ["PRESETS", "REPORT_SEED", "Preset", "get_preset", "recipe_for"]
 

@@ -11,8 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from eeflib.config import TrainConfig
 from eeflib.policies.base import Policy
-from eeflib.training.config import TrainConfig
 
 __all__ = ["Recipe", "Student"]
 

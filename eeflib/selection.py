@@ -1,8 +1,31 @@
-"""Branches -> training samples: important states get a solution, steps get a trained flag.
+"""Branches -> evidence about states -> important states -> training samples.
 
-Owns METHOD 2d and 2f, and the samples of the baselines. Knows nothing about tokens, models or
-files; what rollouts say about an action is `eeflib.outcomes`, which solution a state gets is
-`eeflib.solutions`.
+This module is METHOD 2c to 2f. Import `select` (EEF), `repository_samples` (RFT) and
+`teacher_samples` (SFT) from here; tokens and loss masks are made in `eeflib.masking`.
+
+Evidence:
+
+- A state is **won** if a student rollout from it solved the task, **lost** if it was tried and none
+  did. A rollout that a fault ended is no try. States that were not tried (not restorable, faults
+  only) are left out, so that the neighbours of a state are the nearest *tried* ones. [ours]
+- **Recovery state** [paper]: lost, and its predecessor won. The teacher's actions in between are
+  **harmful**.
+- **Beneficial** [paper]: the teacher's actions from a lost state to the next won one. In a solved
+  trajectory every action is. [ours]
+- **Unknown**: all others (won to won; lost, and never won again). The actions from the last tried
+  state to a failed end are harmful if that state was won, since the end is lost for sure. [ours]
+- With several rollouts a state, `wilson` asks for evidence: "worse" and "better" then mean that the
+  95 % Wilson intervals of the two win rates do not overlap. [ours]
+
+Solutions:
+
+- **Positive repository** D+ [paper]: the teacher's successes and every solved rollout, whole:
+  teacher prefix + student suffix. Equal action sequences of a task are kept once.
+- A solution **passes through** a state if it begins with the actions that lead there: environments
+  are deterministic and restorations verified. It **leaves the teacher's path** where the student
+  took over (`Solution.handover`): 0 for a rollout from s0, T for a teacher's success.
+
+Samples:
 
 - **Important states** [paper]: s0 of every task, every recovery state.
 - **Flags** [paper]: before the important state nothing is trained. From it on the student's
@@ -13,19 +36,16 @@ files; what rollouts say about an action is `eeflib.outcomes`, which solution a 
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
 
-from eeflib.outcomes import (
-    Evidence,
-    StateOutcome,
-    action_labels,
-    recovery_states,
-    state_outcomes,
-    uniform,
-)
-from eeflib.records import Branch, Label, Sample, Task, Trajectory
-from eeflib.solutions import ImportantState, Rule, Solution, choose, positive_repository
+from eeflib.errors import DataError
+from eeflib.records import Branch, Label, Sample, Step, Task, Trajectory, episode_rng
+from eeflib.stats import wilson
 
 __all__ = [
     "Evidence",
@@ -34,12 +54,287 @@ __all__ = [
     "Selection",
     "Solution",
     "StateOutcome",
+    "action_labels",
     "choose",
+    "harmful_pairs",
     "positive_repository",
+    "recovery_states",
     "repository_samples",
     "select",
+    "state_outcomes",
     "teacher_samples",
+    "uniform",
 ]
+
+Evidence = Literal["paper", "wilson"]
+
+
+@dataclass(frozen=True)
+class StateOutcome:
+    """Student rollouts from one state of a teacher trajectory."""
+
+    k: int
+    """0 for s0, else the expert state's number."""
+    t: int
+    n: int
+    """Rollouts without a fault."""
+    wins: int
+    solved_before: bool = False
+    """An earlier iteration solved the task from here: a solution is known, won now or not."""
+
+    @property
+    def tried(self) -> bool:
+        return self.n > 0
+
+    @property
+    def won(self) -> bool:
+        return self.wins > 0
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95 % interval of the win rate."""
+        return wilson(self.wins, self.n)
+
+
+def state_outcomes(
+    teachers: Iterable[Trajectory],
+    branches: Iterable[Branch],
+    *,
+    iteration: int | None = None,
+    accumulate: bool = True,
+) -> dict[str, tuple[StateOutcome, ...]]:
+    """Per teacher trajectory (its id) the outcomes of s0 and its expert states, in order of t.
+
+    s0 is shared by all trajectories of a task; it is listed also if it was not tried (n = 0).
+
+    Args:
+        iteration: whose rollouts count as evidence; the last one by default.
+        accumulate: whether wins of earlier iterations set `solved_before`.
+    """
+    branches = list(branches)
+    if iteration is None:
+        iteration = max((b.iteration for b in branches), default=0)
+    at_start: dict[str, list[Branch]] = defaultdict(list)
+    at_state: dict[str, dict[tuple[int, int], list[Branch]]] = defaultdict(
+        lambda: defaultdict(list)
+    )
+    for b in branches:
+        if b.iteration > iteration:
+            continue
+        if b.teacher_id is None:
+            at_start[b.task_id].append(b)
+        else:
+            at_state[b.teacher_id][b.t, b.k].append(b)
+    out: dict[str, tuple[StateOutcome, ...]] = {}
+    for teacher in teachers:
+        states = [_outcome(0, 0, at_start.get(teacher.task_id, ()), iteration, accumulate)]
+        for (t, k), tries in sorted(at_state.get(teacher.id, {}).items()):
+            states.append(_outcome(k, t, tries, iteration, accumulate))
+        out[teacher.id] = tuple(states)
+    return out
+
+
+def _outcome(
+    k: int, t: int, tries: Iterable[Branch], iteration: int, accumulate: bool
+) -> StateOutcome:
+    n = wins = 0
+    before = False
+    for b in tries:
+        if b.iteration < iteration:
+            before = before or (accumulate and b.won)
+        elif b.rollout is not None and not b.rollout.error:
+            n += 1
+            wins += b.won
+    return StateOutcome(k, t, n, wins, before)
+
+
+def _worse(a: StateOutcome, b: StateOutcome, evidence: Evidence) -> bool:
+    """Whether the student does worse from b than from a."""
+    if evidence == "paper":
+        return a.won and not b.won
+    return a.interval[0] > b.interval[1]
+
+
+def _better(a: StateOutcome, b: StateOutcome, evidence: Evidence) -> bool:
+    """Whether the student does better from b than from a."""
+    if evidence == "paper":
+        return not a.won and (b.won or b.solved_before)
+    return a.interval[1] < b.interval[0]
+
+
+def harmful_pairs(
+    outcomes: Sequence[StateOutcome], evidence: Evidence = "paper"
+) -> list[tuple[StateOutcome, StateOutcome]]:
+    """Neighbouring tried states (a, b) such that the actions between made things worse.
+
+    Raises:
+        DataError: unknown evidence rule.
+    """
+    if evidence not in ("paper", "wilson"):
+        raise DataError(f"unknown evidence rule {evidence!r}; choose 'paper' or 'wilson'")
+    tried = [o for o in outcomes if o.tried]
+    return [(a, b) for a, b in itertools.pairwise(tried) if _worse(a, b, evidence)]
+
+
+def recovery_states(
+    outcomes: Sequence[StateOutcome], evidence: Evidence = "paper"
+) -> list[StateOutcome]:
+    """The states from which the student must learn to recover, in order."""
+    return [b for _, b in harmful_pairs(outcomes, evidence)]
+
+
+def uniform(label: Label, trajectory: Trajectory) -> tuple[Label, ...]:
+    """`label` for every action of `trajectory`."""
+    return (label,) * trajectory.length
+
+
+def action_labels(
+    trajectory: Trajectory, outcomes: Sequence[StateOutcome], evidence: Evidence = "paper"
+) -> tuple[Label, ...]:
+    """One label per action of a teacher trajectory, see the module's docstring."""
+    if trajectory.solved:
+        return uniform("beneficial", trajectory)
+    labels = list(uniform("unknown", trajectory))
+
+    def mark(label: Label, start: int, end: int) -> None:
+        labels[start:end] = [label] * (end - start)
+
+    harmful = harmful_pairs(outcomes, evidence)
+    tried = [o for o in outcomes if o.tried]
+    for i, a in enumerate(tried):
+        for before, b in itertools.pairwise(tried[i:]):
+            if (before, b) in harmful:
+                break
+            if _better(a, b, evidence):
+                mark("beneficial", a.t, b.t)
+                break
+    for a, b in harmful:
+        mark("harmful", a.t, b.t)
+    if tried and tried[-1].won and not trajectory.error:
+        mark("harmful", tried[-1].t, trajectory.length)
+    return tuple(labels)
+
+
+Rule = Literal["nearest", "shortest", "random", "all"]
+"""Which solution an important state gets, see `choose`."""
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A solved trajectory of D+, from s0 to the end."""
+
+    id: str
+    """Of the branch, or of the teacher's trajectory."""
+    task_id: str
+    env: str
+    instruction: str
+    steps: tuple[Step, ...]
+    handover: int
+    """Leading steps that are the teacher's; the student took over at s_handover."""
+    teacher_id: str | None = None
+    """Whose steps those are; None from s0."""
+    iteration: int = 0
+    """0 for the teacher's own."""
+
+    @cached_property
+    def actions(self) -> tuple[str, ...]:
+        return tuple(s.action for s in self.steps)
+
+
+@dataclass(frozen=True)
+class ImportantState:
+    """A state for which the student shall learn a solution."""
+
+    task_id: str
+    t: int
+    prefix: tuple[str, ...] = ()
+    """The t actions that lead to it."""
+    teacher_ids: tuple[str, ...] = ()
+    """Trajectories it is a recovery state of; empty for s0."""
+
+    @property
+    def kind(self) -> str:
+        """`s0` or `recovery`, as `Sample.kind`."""
+        return "recovery" if self.teacher_ids else "s0"
+
+    def lies_on(self, solution: Solution) -> bool:
+        """Whether `solution` passes through this state."""
+        return solution.task_id == self.task_id and solution.actions[: self.t] == self.prefix
+
+
+def positive_repository(
+    teachers: Iterable[Trajectory], branches: Iterable[Branch]
+) -> dict[str, tuple[Solution, ...]]:
+    """D+ per task: every distinct solved trajectory, the earliest handover first.
+
+    Raises:
+        DataError: a branch starts at a teacher trajectory that is not given.
+    """
+    by_id = {x.id: x for x in teachers}
+    found: dict[str, list[Solution]] = defaultdict(list)
+    for x in by_id.values():
+        if x.solved:
+            found[x.task_id].append(
+                Solution(x.id, x.task_id, x.env, x.instruction, x.steps, x.length, x.id)
+            )
+    for b in branches:
+        if b.won and b.rollout is not None:
+            prefix = _prefix(b, by_id)
+            r = b.rollout
+            steps = prefix + r.steps
+            found[b.task_id].append(
+                Solution(
+                    b.id, b.task_id, r.env, r.instruction, steps, b.t, b.teacher_id, b.iteration
+                )
+            )
+    out = {}
+    for task_id, solutions in found.items():
+        distinct: dict[tuple[str, ...], Solution] = {}
+        for s in sorted(solutions, key=lambda s: (s.handover, s.iteration, s.id)):
+            distinct.setdefault(s.actions, s)
+        out[task_id] = tuple(distinct.values())
+    return out
+
+
+def _prefix(branch: Branch, teachers: Mapping[str, Trajectory]) -> tuple[Step, ...]:
+    if branch.teacher_id is None:
+        return ()
+    teacher = teachers.get(branch.teacher_id)
+    if teacher is None or teacher.length < branch.t:
+        raise DataError(
+            f"branch {branch.id!r} starts after action {branch.t} of teacher trajectory "
+            f"{branch.teacher_id!r}, which is not among those given or is shorter; pass the "
+            "trajectories that were explored"
+        )
+    return teacher.steps[: branch.t]
+
+
+def choose(
+    state: ImportantState, solutions: Sequence[Solution], rule: Rule = "nearest", *, seed: int = 0
+) -> list[Solution]:
+    """The solutions that `state` gets, out of those of D+ that pass through it; may be none.
+
+    `nearest`: leaves the teacher's path soonest after the state, then the shortest. `shortest`: the
+    fewest actions, then the nearest. `random`: any, drawn by the seed and the state only. `all`.
+
+    Raises:
+        DataError: unknown rule.
+    """
+    through = [s for s in solutions if state.lies_on(s)]
+
+    def leaves(s: Solution) -> int:
+        return max(s.handover, state.t)
+
+    if rule == "all" or not through:
+        return through
+    if rule == "nearest":
+        return [min(through, key=lambda s: (leaves(s), len(s.steps), s.id))]
+    if rule == "shortest":
+        return [min(through, key=lambda s: (len(s.steps), leaves(s), s.id))]
+    if rule == "random":
+        rng = episode_rng(seed, "solution", state.task_id, *state.prefix)
+        return [sorted(through, key=lambda s: s.id)[int(rng.integers(len(through)))]]
+    raise DataError(f"unknown rule {rule!r}; choose nearest, shortest, random or all")
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from eeflib.errors import DataError
 from eeflib.jsonl import ReadReport, append_lines, read_objects, repair, write_atomic
 from eeflib.lock import RunLock
 from eeflib.manifest import MANIFEST, check_same, make_manifest, read_manifest
-from eeflib.schema import SCHEMA_VERSION, Record, canonical_json, plain
+from eeflib.records import SCHEMA_VERSION, Record, canonical_json, plain
 
 __all__ = ["ReadReport", "RunFolder", "open_run"]
 

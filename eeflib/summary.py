@@ -10,8 +10,16 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from eeflib.evaluate import Outcome, last_iteration, mean_reward, pooled, win_rate
-from eeflib.paired import PairedDifference, gained_lost, paired_difference
+from eeflib.stats import (
+    Outcome,
+    PairedDifference,
+    gained_lost,
+    last_iteration,
+    mean_reward,
+    paired_difference,
+    pooled,
+    win_rate,
+)
 
 __all__ = ["compare", "method_row", "render_table", "sentence"]
 

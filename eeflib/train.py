@@ -1,7 +1,7 @@
 """Supervised fine-tuning on encoded samples: peft or Unsloth behind one call.
 
 Owns `train`: checks, the work folder, and that an output folder is complete or absent. Knows
-nothing about EEF. One loop (`eeflib.training.loop`) serves the tiny student on a CPU and a real
+nothing about EEF. One loop (`eeflib.optimise`) serves the tiny student on a CPU and a real
 model on a GPU; the backends differ in how the model is loaded and who computes the loss.
 
 The loss is the mean over the trained tokens of an optimiser step, so a sample weighs as much as it
@@ -21,10 +21,10 @@ from typing import Any, Literal
 
 from tqdm.auto import tqdm
 
-from eeflib.encoded import EncodedSet
+from eeflib.config import BACKENDS, LLAMA_LINEAR, TrainConfig, TrainResult
 from eeflib.errors import DataError
+from eeflib.masking import EncodedSet
 from eeflib.records import content_hash
-from eeflib.training.config import BACKENDS, LLAMA_LINEAR, TrainConfig, TrainResult
 
 __all__ = ["BACKENDS", "CARD", "LLAMA_LINEAR", "TrainConfig", "TrainResult", "train"]
 
@@ -66,7 +66,7 @@ def train(
     output = Path(output_dir)
     _check_output(output)
     if backend == "unsloth":
-        from eeflib.training.unsloth_process import train_unsloth
+        from eeflib.unsloth_process import train_unsloth
 
         result = train_unsloth(base, data, config, output, progress=progress)
     else:
@@ -80,14 +80,13 @@ def _train_peft(
 ) -> TrainResult:
     import torch
 
-    from eeflib.training import models
-    from eeflib.training.loss import choose_loss
+    from eeflib import optimise
 
-    device = models.pick_device(config.device)
-    config = replace(config, dtype=models.pick_dtype(config.dtype, device))  # type: ignore[arg-type]
+    device = optimise.pick_device(config.device)
+    config = replace(config, dtype=optimise.pick_dtype(config.dtype, device))  # type: ignore[arg-type]
     owned = not isinstance(base, tuple)
     model, tokenizer = (
-        base if isinstance(base, tuple) else models.load_base(str(base), config, device)
+        base if isinstance(base, tuple) else optimise.load_base(str(base), config, device)
     )
     card = make_card(base, model, data, config, "peft")
     done = finished(output, card)
@@ -96,9 +95,9 @@ def _train_peft(
     cuda = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
         torch.manual_seed(config.seed)
-        with models.trainable(model, config, device, owned=owned) as ready:
+        with optimise.trainable(model, config, device, owned=owned) as ready:
             sample = torch.from_numpy(data.items[0].input_ids[None, :64].astype("int64"))
-            loss_function = choose_loss(ready, sample.to(device))
+            loss_function = optimise.choose_loss(ready, sample.to(device))
             return run(
                 ready, tokenizer, data, config, output, card, loss_function, progress=progress
             )
@@ -119,8 +118,7 @@ def run(
     """Optimise a trainable `model` and publish it: what both backends end in."""
     import torch
 
-    from eeflib.training import models
-    from eeflib.training.loop import optimise
+    from eeflib import optimise
 
     device = next(p for p in model.parameters() if p.requires_grad).device
     if device.type == "cuda":
@@ -135,12 +133,12 @@ def run(
             if on_step is not None:
                 on_step(step, steps, loss)
 
-        state = optimise(
+        state = optimise.optimise(
             model,
             data,
             config,
             loss_function=loss_function,
-            pad_id=models.pad_id(tokenizer),
+            pad_id=optimise.pad_id(tokenizer),
             job=card["job"],
             work_dir=work,
             on_step=report,
@@ -149,7 +147,7 @@ def run(
     final = work / "final"
     shutil.rmtree(final, ignore_errors=True)
     final.mkdir(parents=True)
-    models.write_model(model, tokenizer, final, card)
+    optimise.write_model(model, tokenizer, final, card)
     log_text = {
         "losses": state.losses,
         "tokens": state.tokens,
@@ -169,7 +167,7 @@ def make_card(
     base: Any, model: Any, data: EncodedSet, config: TrainConfig, backend: str
 ) -> dict[str, Any]:
     """The content of `eef_adapter.json`; `job` identifies the training."""
-    from eeflib.training.models import base_fingerprint, start_fingerprint
+    from eeflib.optimise import base_fingerprint, start_fingerprint
 
     fingerprint = base_fingerprint(model)
     name = getattr(base[0].config, "name_or_path", "") if isinstance(base, tuple) else str(base)

@@ -24,9 +24,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from eeflib.encoded import EncodedSet
 from eeflib.errors import EefError
-from eeflib.masking import encode_samples
+from eeflib.masking import EncodedSet, encode_samples
 from eeflib.prompts import get_format
 from eeflib.records import Label, Sample, Step
 from eeflib.train import TrainConfig, TrainResult, train

@@ -27,8 +27,7 @@ from eeflib.analysis.segments import Segment, from_labels
 from eeflib.errors import DataError
 from eeflib.jsonl import ReadReport, append_lines, read_objects
 from eeflib.lock import RunLock
-from eeflib.records import Label
-from eeflib.schema import Record, canonical_json
+from eeflib.records import Label, Record, canonical_json
 
 __all__ = ["SEGMENT_LABELS", "Annotation", "Annotations", "Key", "corrected"]
 

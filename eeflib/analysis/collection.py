@@ -18,8 +18,8 @@ from eeflib.analysis.run import TEACHER, Run
 from eeflib.analysis.segments import Segment, segments
 from eeflib.analysis.textsearch import TextIndex
 from eeflib.errors import DataError
-from eeflib.outcomes import StateOutcome
 from eeflib.records import Task, Trajectory, Usage
+from eeflib.selection import StateOutcome
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -16,7 +16,7 @@ from eeflib.analysis.actions import action_kind
 from eeflib.analysis.findings import Findings
 from eeflib.analysis.run import TEACHER, Run
 from eeflib.errors import DataError
-from eeflib.evaluate import Outcome, last_iteration
+from eeflib.stats import Outcome, last_iteration
 
 __all__ = ["EPISODES", "Side", "pair", "read_side"]
 

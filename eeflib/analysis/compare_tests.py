@@ -1,7 +1,7 @@
 """Is a difference between two sets of episodes more than chance? Paired where it can be.
 
 Owns the choice of test and interval for a measure (a number per episode); the formulas are
-`eeflib.intervals`' and scipy's. Knows nothing about runs or what a measure means.
+`eeflib.stats`' and scipy's. Knows nothing about runs or what a measure means.
 
 | data | interval | p |
 |---|---|---|
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from eeflib.intervals import bootstrap, mcnemar, t_interval, t_test
+from eeflib.stats import bootstrap, mcnemar, t_interval, t_test
 
 __all__ = ["Difference", "adjusted", "paired_test", "unpaired_test"]
 

@@ -16,7 +16,7 @@ from eeflib.analysis.markup import clean, escape, table
 from eeflib.analysis.palette import GROUPS, LABELS
 from eeflib.analysis.svg_bars import Bar, Part, Share, bar_chart, share_chart
 from eeflib.analysis.taxonomy_kinds import KINDS
-from eeflib.intervals import wilson
+from eeflib.stats import wilson
 
 __all__ = [
     "failure_agreement",

@@ -20,8 +20,8 @@ from eeflib.analysis.palette import LABELS
 from eeflib.analysis.segments import Segment
 from eeflib.analysis.taxonomy import Diagnosis
 from eeflib.analysis.taxonomy_kinds import KINDS
-from eeflib.outcomes import StateOutcome
 from eeflib.records import Trajectory
+from eeflib.selection import StateOutcome
 
 __all__ = [
     "first_solved",

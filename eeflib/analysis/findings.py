@@ -17,10 +17,16 @@ from eeflib.analysis import frames, palette, summaries, summaries_methods, summa
 from eeflib.analysis.run import TEACHER, Run
 from eeflib.analysis.segments import Segment, segments, state_outcomes
 from eeflib.errors import DataError
-from eeflib.evaluate import Outcome, last_iteration
-from eeflib.outcomes import StateOutcome
-from eeflib.paired import GainedLost, PairedDifference, gained_lost, paired_difference
 from eeflib.records import Trajectory
+from eeflib.selection import StateOutcome
+from eeflib.stats import (
+    GainedLost,
+    Outcome,
+    PairedDifference,
+    gained_lost,
+    last_iteration,
+    paired_difference,
+)
 
 __all__ = ["Annotated", "Findings"]
 

@@ -19,8 +19,8 @@ from eeflib.analysis.actions import action_kind
 from eeflib.analysis.frames_columns import COLUMNS, Table
 from eeflib.analysis.frames_states import states
 from eeflib.analysis.run import TEACHER, Place, Run
-from eeflib.evaluate import Outcome
-from eeflib.schema import content_hash
+from eeflib.records import content_hash
+from eeflib.stats import Outcome
 
 __all__ = [
     "COLUMNS",

@@ -1,7 +1,7 @@
 """One row per explored state: how often it was tried, how often won, and with what certainty.
 
 Owns the counting of rollouts per state. Knows nothing about files; the rules that make labels of
-the counts are `eeflib.outcomes`'.
+the counts are `eeflib.selection`'.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import pandas as pd
 
 from eeflib.analysis.frames_columns import COLUMNS
-from eeflib.intervals import wilson
+from eeflib.stats import wilson
 
 __all__ = ["states"]
 
@@ -20,7 +20,7 @@ def states(branches: pd.DataFrame, trajectories: pd.DataFrame) -> pd.DataFrame:
     """One row per (seed, method, iteration, teacher trajectory, k), from the two frames.
 
     State k = 0 is the task's s0; its rollouts count for every teacher trajectory of the task. As in
-    `eeflib.outcomes`, a rollout that a fault ended is no try.
+    `eeflib.selection`, a rollout that a fault ended is no try.
     States between 0 and the last one explored that have no branch at all are `untried`.
     """
     known = trajectories[["seed", "trajectory_id", "task_id", "level", "solved", "length"]]

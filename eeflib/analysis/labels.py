@@ -27,11 +27,10 @@ from tqdm.auto import tqdm
 from eeflib.analysis.markup import clean
 from eeflib.analysis.taxonomy import primaries
 from eeflib.analysis.taxonomy_kinds import KINDS, Case
-from eeflib.intervals import wilson
 from eeflib.jsonl import ReadReport, append_lines, read_objects
 from eeflib.lock import RunLock
-from eeflib.records import Task, Trajectory
-from eeflib.schema import canonical_json, content_hash
+from eeflib.records import Task, Trajectory, canonical_json, content_hash
+from eeflib.stats import wilson
 
 __all__ = ["LABEL_COLUMNS", "Agreement", "Labeller", "agreement", "label_failures", "question"]
 

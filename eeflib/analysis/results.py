@@ -15,8 +15,7 @@ from eeflib.analysis.findings import Findings
 from eeflib.analysis.markup import clean, escape, table
 from eeflib.analysis.page import Ink, Section, missing
 from eeflib.analysis.run import TEACHER
-from eeflib.evaluate import mean_reward, pooled, win_rate
-from eeflib.paired import GainedLost, PairedDifference
+from eeflib.stats import GainedLost, PairedDifference, mean_reward, pooled, win_rate
 
 __all__ = ["gained", "headline", "iterations", "lede", "paired", "percent", "points"]
 

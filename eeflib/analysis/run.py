@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from eeflib.errors import DataError
-from eeflib.evaluate import Outcome, outcomes_from
 from eeflib.jsonl import ReadReport, read_objects
 from eeflib.records import SCHEMA_VERSION, Branch, Record, Sample, Task, Trajectory
+from eeflib.stats import Outcome, outcomes_from
 
 __all__ = ["TEACHER", "Place", "Run"]
 

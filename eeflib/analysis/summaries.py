@@ -13,7 +13,7 @@ import pandas as pd
 
 from eeflib.analysis import palette
 from eeflib.analysis.actions import WEBSHOP_KINDS
-from eeflib.intervals import wilson
+from eeflib.stats import wilson
 
 __all__ = [
     "action_shares",

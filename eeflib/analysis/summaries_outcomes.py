@@ -11,7 +11,7 @@ import pandas as pd
 
 from eeflib.analysis import palette
 from eeflib.analysis.taxonomy_kinds import KINDS
-from eeflib.intervals import wilson
+from eeflib.stats import wilson
 
 __all__ = ["by_group", "length_bins", "reward_bins", "steps_to_failure"]
 

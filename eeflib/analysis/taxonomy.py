@@ -22,8 +22,8 @@ from eeflib.analysis import taxonomy_scienceworld as scienceworld
 from eeflib.analysis import taxonomy_webshop as webshop
 from eeflib.analysis.frames_columns import COLUMNS
 from eeflib.analysis.taxonomy_kinds import KINDS, Case, Finding, Kind, Rule
-from eeflib.intervals import wilson
 from eeflib.records import Task, Trajectory
+from eeflib.stats import wilson
 
 __all__ = [
     "KINDS",

@@ -29,8 +29,8 @@ from eeflib.analysis.transcript_steps import (
     seen,
 )
 from eeflib.errors import DataError
-from eeflib.outcomes import StateOutcome
 from eeflib.records import Label, Trajectory
+from eeflib.selection import StateOutcome
 
 if TYPE_CHECKING:
     from eeflib.analysis.taxonomy import Diagnosis

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eeflib.demo.plan import BETTER_TEACHER, contenders, declared_methods, seed_folder, unmasked
-from eeflib.evaluate import Outcome
 from eeflib.methods import Method
 from eeflib.pipeline import CLONING
 from eeflib.records import Branch, Trajectory
+from eeflib.stats import Outcome
 from eeflib.store import RunFolder
 from eeflib.summary import compare, method_row
 

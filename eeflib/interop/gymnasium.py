@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from eeflib.envs.base import TextEnv
-from eeflib.episode import step_limit
 from eeflib.errors import DataError, PrerequisiteError, RestoreMismatch
 from eeflib.records import Task
+from eeflib.rollout import step_limit
 
 try:
     import gymnasium

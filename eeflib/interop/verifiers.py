@@ -1,7 +1,7 @@
 """Environments and tasks as a `verifiers` environment (PyPI `verifiers` 0.3, Prime Intellect).
 
 Owns the dataset of tasks, the pool of environments behind it, and the rubric: our reward. The rules
-of an episode (prompt, parsing, step limit, what a bad reply does) are `eeflib.episode`'s, so that a
+of an episode (prompt, parsing, step limit, what a bad reply does) are `eeflib.rollout`'s, so that a
 rollout there and one here are the same. Knows nothing about trainers. Needs
 `pip install 'eeflib[verifiers]'` (37 packages, 142 MB).
 
@@ -24,7 +24,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from eeflib.envs.base import TextEnv
-from eeflib.episode import Episode, RunningEpisode
 from eeflib.errors import (
     ActionError,
     DataError,
@@ -35,7 +34,7 @@ from eeflib.errors import (
 from eeflib.policies.base import Reply
 from eeflib.prompts import get_format
 from eeflib.records import Task, Trajectory
-from eeflib.rollout import EnvPool
+from eeflib.rollout import EnvPool, Episode, RunningEpisode
 
 try:
     import verifiers as vf

@@ -19,9 +19,9 @@ from eeflib.analysis.figure import Figure, colour
 from eeflib.analysis.markup import clean, escape
 from eeflib.analysis.segments import Segment
 from eeflib.analysis.svg_bars import Share, share_chart
-from eeflib.encoded import Reason
-from eeflib.outcomes import StateOutcome
+from eeflib.masking import Reason
 from eeflib.records import Trajectory
+from eeflib.selection import StateOutcome
 
 __all__ = [
     "Html",

@@ -20,7 +20,6 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from eeflib.demo import config_of
-from eeflib.evaluate import Outcome
 from eeflib.methods import Method, get_method
 from eeflib.pipeline import CLONING, Pipeline
 from eeflib.policies.loading import NAMES
@@ -28,6 +27,7 @@ from eeflib.presets import Preset, get_preset, recipe_for
 from eeflib.prompts import PromptFormat, get_format
 from eeflib.recipe import Recipe
 from eeflib.records import Branch, Record, Sample, Trajectory
+from eeflib.stats import Outcome
 from eeflib.store import RunFolder, open_run
 from eeflib.world import World, make_world
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from eeflib.evaluate import Outcome, outcomes_from
 from eeflib.records import Branch, Record, Sample, Step, Task, Trajectory
+from eeflib.stats import Outcome, outcomes_from
 
 LEVELS = ("easy", "medium", "hard")
 PRODUCTS = ("kettle", "desk lamp", "rain jacket", "notebook", "running shoe", "floor mat")

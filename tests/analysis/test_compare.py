@@ -15,10 +15,8 @@ from eeflib.analysis import figures
 from eeflib.analysis.compare import compare_runs
 from eeflib.analysis.compare_tests import adjusted, paired_test, unpaired_test
 from eeflib.errors import DataError
-from eeflib.evaluate import Outcome, last_iteration
-from eeflib.intervals import mcnemar, t_test
-from eeflib.paired import paired_difference
 from eeflib.records import Step, Task, Trajectory
+from eeflib.stats import Outcome, last_iteration, mcnemar, paired_difference, t_test
 
 ACTIONS = {"1": ("search[x]", "click[buy now]"), "0": ("search[x]", "click[next >]", "click[red]")}
 

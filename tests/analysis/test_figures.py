@@ -26,10 +26,9 @@ from eeflib.analysis import (
 from eeflib.analysis.compare import compare_runs
 from eeflib.analysis.findings import Findings
 from eeflib.analysis.run import Run
-from eeflib.evaluate import Outcome
-from eeflib.intervals import wilson
-from eeflib.outcomes import StateOutcome
 from eeflib.records import Branch, Step, Task, Trajectory
+from eeflib.selection import StateOutcome
+from eeflib.stats import Outcome, wilson
 
 
 @pytest.fixture(scope="module")

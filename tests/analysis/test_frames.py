@@ -12,10 +12,9 @@ from eeflib.analysis import frames, segments, summaries
 from eeflib.analysis.actions import action_kind
 from eeflib.analysis.run import Run
 from eeflib.errors import DataError
-from eeflib.evaluate import Outcome
-from eeflib.intervals import wilson
-from eeflib.outcomes import StateOutcome
 from eeflib.records import Branch, Sample, Step, Task, Trajectory, Usage
+from eeflib.selection import StateOutcome
+from eeflib.stats import Outcome, wilson
 
 
 def steps(n: int, actor: str = "teacher", action: str = "click[next >]") -> tuple[Step, ...]:

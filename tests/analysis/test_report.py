@@ -13,9 +13,8 @@ from test_transcripts import HOSTILE
 
 from eeflib.analysis.report import write_report
 from eeflib.errors import DataError
-from eeflib.evaluate import Outcome, last_iteration, win_rate
-from eeflib.paired import paired_difference
 from eeflib.records import Branch, Step, Task, Trajectory
+from eeflib.stats import Outcome, last_iteration, paired_difference, win_rate
 
 SECTIONS = (
     "The methods, side by side",

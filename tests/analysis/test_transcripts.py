@@ -9,8 +9,8 @@ from eeflib.analysis.markup import clean
 from eeflib.analysis.segments import Segment
 from eeflib.analysis.transcripts import render_trajectory
 from eeflib.errors import DataError
-from eeflib.outcomes import StateOutcome
 from eeflib.records import Step, Trajectory
+from eeflib.selection import StateOutcome
 
 HOSTILE = [
     "<script>alert(1)</script>",

@@ -22,8 +22,8 @@ from eeflib.analysis.views.grid import GridState, shelve
 from eeflib.analysis.views.mask import Masks, MaskState
 from eeflib.analysis.views.recovery import RecoveryData, RecoveryState
 from eeflib.analysis.views.sidebyside import CompareState, Episodes
-from eeflib.encoded import IGNORE, Dropped, Encoded, EncodedSet, Reason
 from eeflib.errors import DataError
+from eeflib.masking import IGNORE, Dropped, Encoded, EncodedSet, Reason
 from eeflib.records import Branch, Sample, Step, Task, Trajectory
 
 

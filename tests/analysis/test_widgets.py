@@ -15,7 +15,7 @@ from test_views import Letters, encoded
 from eeflib.analysis.annotations import Annotations
 from eeflib.analysis.collection import Collection
 from eeflib.analysis.widgets import Annotator, Compare, Explorer, LossMask, RecoveryMap
-from eeflib.encoded import EncodedSet
+from eeflib.masking import EncodedSet
 from eeflib.records import Sample, Step, Trajectory
 
 

@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 from eeflib.errors import EefError, PrerequisiteError, ProviderError
-from eeflib.evaluate import Outcome
-from eeflib.intervals import wilson
 from eeflib.presets import PRESETS
+from eeflib.stats import Outcome, wilson
 from eeflib.summary import compare, method_row, render_table, sentence
 
 ROOT = Path(__file__).parents[2]

@@ -6,13 +6,21 @@ import math
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import stats as scipy_stats
 
-from eeflib import intervals
+from eeflib import stats
 from eeflib.errors import DataError
-from eeflib.evaluate import Outcome, last_iteration, mean_reward, outcomes_from, pooled, win_rate
-from eeflib.paired import gained_lost, paired_difference
 from eeflib.records import Step, Task, Trajectory
+from eeflib.stats import (
+    Outcome,
+    gained_lost,
+    last_iteration,
+    mean_reward,
+    outcomes_from,
+    paired_difference,
+    pooled,
+    win_rate,
+)
 
 
 def outcomes(method: str, wins: str, seed: int = 0, iteration: int = 0) -> list[Outcome]:
@@ -43,15 +51,15 @@ def outcomes(method: str, wins: str, seed: int = 0, iteration: int = 0) -> list[
     ],
 )
 def test_wilson_matches_values_worked_out_by_hand(wins, n, low, high):
-    assert intervals.wilson(wins, n) == pytest.approx((low, high), abs=5e-5)
-    proportion = stats.binomtest(wins, n).proportion_ci(method="wilson")
-    assert intervals.wilson(wins, n) == pytest.approx((proportion.low, proportion.high), abs=1e-12)
+    assert stats.wilson(wins, n) == pytest.approx((low, high), abs=5e-5)
+    proportion = scipy_stats.binomtest(wins, n).proportion_ci(method="wilson")
+    assert stats.wilson(wins, n) == pytest.approx((proportion.low, proportion.high), abs=1e-12)
 
 
 def test_wilson_of_nothing_says_nothing_and_impossible_counts_are_refused():
-    assert intervals.wilson(0, 0) == (0.0, 1.0)
+    assert stats.wilson(0, 0) == (0.0, 1.0)
     with pytest.raises(DataError, match="3 wins out of 2"):
-        intervals.wilson(3, 2)
+        stats.wilson(3, 2)
 
 
 def test_solved_needs_the_threshold_and_no_error():
@@ -86,7 +94,7 @@ def test_pooled_reports_seeds_and_their_t_interval():
     assert (got.rate.wins, got.rate.n) == (6, 12)
     assert {s: r.rate for s, r in got.per_seed.items()} == {1: 0.75, 2: 0.5, 3: 0.25}
     assert (got.mean, got.sd) == pytest.approx((0.5, 0.25))
-    expected = stats.t.interval(0.95, 2, loc=0.5, scale=0.25 / math.sqrt(3))
+    expected = scipy_stats.t.interval(0.95, 2, loc=0.5, scale=0.25 / math.sqrt(3))
     assert expected[0] < 0
     assert (got.low, got.high) == (max(0.0, expected[0]), min(1.0, expected[1]))
 
@@ -118,7 +126,7 @@ def test_paired_difference_equals_scipys_paired_t_test():
     got = paired_difference(a, b)
     rates_a = [win_rate(x for x in a if x.seed == s).rate for s in range(6)]
     rates_b = [win_rate(x for x in b if x.seed == s).rate for s in range(6)]
-    reference = stats.ttest_rel(rates_a, rates_b)
+    reference = scipy_stats.ttest_rel(rates_a, rates_b)
     assert (got.a, got.b, got.n, got.basis) == ("EEF", "RFT", 6, "seeds")
     assert got.mean == pytest.approx(np.mean(rates_a) - np.mean(rates_b))
     assert got.p == pytest.approx(reference.pvalue)
@@ -137,7 +145,7 @@ def test_one_seed_is_compared_task_by_task():
     within = got.within[0]
     assert (within.gained, within.lost, within.n) == (12, 2, 25)
     assert got.mean == within.difference == pytest.approx(0.4)
-    assert got.p == pytest.approx(stats.binomtest(2, 14).pvalue)
+    assert got.p == pytest.approx(scipy_stats.binomtest(2, 14).pvalue)
     assert 0 < got.low < 0.4 < got.high < 1
 
 

@@ -14,9 +14,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eeflib.encoded import IGNORE, EncodedSet, Reason
 from eeflib.errors import DataError
-from eeflib.masking import Unusable, describe_tokens, encode_sample, encode_samples
+from eeflib.masking import (
+    IGNORE,
+    EncodedSet,
+    Reason,
+    Unusable,
+    describe_tokens,
+    encode_sample,
+    encode_samples,
+)
 from eeflib.prompts import get_format
 from eeflib.records import Sample, Step
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from eeflib.config import TrainConfig
 from eeflib.errors import DataError, PrerequisiteError, ProviderError
-from eeflib.evaluate import Outcome
 from eeflib.masking import encode_samples
 from eeflib.methods import get_method
 from eeflib.pipeline import Pipeline, Progress
@@ -21,8 +21,8 @@ from eeflib.policies.base import Conversation, Policy, Reply
 from eeflib.policies.scripted import ScriptedShopper, Skill
 from eeflib.recipe import Recipe
 from eeflib.records import Branch, Sample, Task, Trajectory
+from eeflib.stats import Outcome
 from eeflib.store import RunFolder
-from eeflib.training.config import TrainConfig
 from eeflib.world import World, webshop_world
 
 SEED = 31

@@ -25,9 +25,8 @@ from toy import (
 from eeflib.envs.base import replay_restore
 from eeflib.errors import DataError, EnvironmentFault, PrerequisiteError, ProviderError
 from eeflib.policies.base import Reply
-from eeflib.records import Usage
+from eeflib.records import Usage, episode_rng
 from eeflib.rollout import EnvPool, Episode, run_episodes
-from eeflib.seeding import episode_rng
 
 
 def run(episodes, policy, env=Corridor, fmt=ACT, **more):

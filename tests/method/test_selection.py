@@ -16,10 +16,19 @@ from toy import ACT, Corridor, Script, Student, corridor_task, drunk, position, 
 
 from eeflib.errors import DataError
 from eeflib.explore import expert_states, explore
-from eeflib.outcomes import StateOutcome, action_labels, recovery_states, state_outcomes
 from eeflib.records import Branch, Sample, Step, Trajectory, Usage
-from eeflib.selection import repository_samples, select, teacher_samples
-from eeflib.solutions import ImportantState, choose, positive_repository
+from eeflib.selection import (
+    ImportantState,
+    StateOutcome,
+    action_labels,
+    choose,
+    positive_repository,
+    recovery_states,
+    repository_samples,
+    select,
+    state_outcomes,
+    teacher_samples,
+)
 
 
 def words(n):

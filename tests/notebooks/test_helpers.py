@@ -11,8 +11,8 @@ import pytest
 
 from eeflib.analysis.collection import Collection
 from eeflib.analysis.views import explorer
-from eeflib.encoded import Reason
 from eeflib.errors import DataError, PrerequisiteError
+from eeflib.masking import Reason
 from eeflib.notebook import (
     DemoEndpoint,
     Html,

@@ -19,14 +19,12 @@ import pytest
 import tiny_models
 import torch
 
-from eeflib.encoded import EncodedSet
 from eeflib.errors import DataError, PrerequisiteError
-from eeflib.masking import encode_samples
+from eeflib.masking import EncodedSet, encode_samples
+from eeflib.optimise import epoch_steps, learning_rate, step_batches
 from eeflib.prompts import get_format
 from eeflib.records import Sample, Step
 from eeflib.train import TrainConfig, train
-from eeflib.training.batches import epoch_steps, step_batches
-from eeflib.training.loop import learning_rate
 
 FULL = TrainConfig(
     method="full", learning_rate=3e-3, batch_size=4, max_steps=12, schedule="constant", warmup=0.1
@@ -189,7 +187,7 @@ def test_a_killed_training_goes_on_and_ends_as_if_nothing_had_happened(tok, data
     script = tmp_path / "job.py"
     script.write_text(
         "import sys\n"
-        "from eeflib.encoded import EncodedSet\n"
+        "from eeflib.masking import EncodedSet\n"
         "from eeflib.train import TrainConfig, train\n"
         f"config = TrainConfig.from_dict({config.to_dict()!r})\n"
         f"data = EncodedSet.load({str(tmp_path / 'data.npz')!r})\n"
@@ -285,7 +283,7 @@ def test_memory_savers_give_nearly_the_same_losses(tok, data, tmp_path, options)
 def test_an_architecture_that_caps_its_logits_takes_the_full_path(tok, data, tmp_path):
     from transformers import Gemma2Config, Gemma2ForCausalLM
 
-    from eeflib.training.loss import choose_loss, full_loss, lean_loss
+    from eeflib.optimise import choose_loss, full_loss, lean_loss
 
     config = Gemma2Config(
         vocab_size=len(tok), hidden_size=32, intermediate_size=64, num_hidden_layers=2,

@@ -14,9 +14,8 @@ from typing import Any
 
 from eeflib.analysis.markup import escape
 from eeflib.analysis.views.frame import sheet
-from eeflib.encoded import IGNORE, Dropped, Encoded, EncodedSet, Reason
 from eeflib.errors import DataError
-from eeflib.masking import describe_tokens
+from eeflib.masking import IGNORE, Dropped, Encoded, EncodedSet, Reason, describe_tokens
 from eeflib.records import Sample
 
 __all__ = ["MaskState", "Masks", "render"]

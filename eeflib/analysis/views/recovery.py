@@ -17,8 +17,8 @@ from eeflib.analysis.markup import escape
 from eeflib.analysis.segments import Segment
 from eeflib.analysis.transcripts import Shown, Transcript
 from eeflib.analysis.views.frame import sheet
-from eeflib.intervals import wilson
 from eeflib.records import Branch
+from eeflib.stats import wilson
 
 __all__ = ["Cell", "RecoveryData", "RecoveryState", "render"]
 

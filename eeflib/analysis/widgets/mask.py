@@ -15,7 +15,7 @@ from eeflib.analysis.markup import clean
 from eeflib.analysis.views import mask as view
 from eeflib.analysis.views.mask import Masks, MaskState
 from eeflib.analysis.widgets.base import Pager, View, html, named, put, show
-from eeflib.encoded import Encoded, EncodedSet
+from eeflib.masking import Encoded, EncodedSet
 from eeflib.records import Sample
 
 __all__ = ["LossMask"]

@@ -1,7 +1,7 @@
 """The Unsloth backend: a training in a process of its own.
 
 Owns both ends: `train_unsloth` prepares a job folder and starts the worker, `python -m
-eeflib.training.unsloth_process JOB` is the worker. Importing Unsloth patches transformers for the
+eeflib.unsloth_process JOB` is the worker. Importing Unsloth patches transformers for the
 whole process and writes compiled code into a folder; neither may happen to the caller.
 """
 
@@ -21,9 +21,9 @@ from typing import Any
 from tqdm.auto import tqdm
 
 import eeflib
-from eeflib.encoded import EncodedSet
+from eeflib.config import TrainConfig, TrainResult
 from eeflib.errors import DataError, EefError, PrerequisiteError, ProviderError
-from eeflib.training.config import TrainConfig, TrainResult
+from eeflib.masking import EncodedSet
 
 __all__ = ["INSTALL", "train_unsloth"]
 
@@ -97,7 +97,7 @@ def _start(job: Path, progress: bool) -> dict[str, Any]:
         "UNSLOTH_COMPILE_LOCATION": str(job / "unsloth_compiled_cache"),
         "UNSLOTH_DISABLE_STATISTICS": "1",
     }
-    command = [sys.executable, "-m", "eeflib.training.unsloth_process", str(job)]
+    command = [sys.executable, "-m", "eeflib.unsloth_process", str(job)]
     last: dict[str, Any] = {}
     with (
         open(job / "stderr.txt", "w", encoding="utf-8") as stderr,
@@ -155,12 +155,11 @@ def _work(job: Path) -> None:
 def _train_here(told: dict[str, Any], data: EncodedSet, config: TrainConfig) -> TrainResult:
     import torch
 
+    from eeflib import optimise
     from eeflib.train import finished, make_card, run
-    from eeflib.training import models
-    from eeflib.training.loss import own_loss
 
-    device = models.pick_device(config.device)
-    config = replace(config, dtype=models.pick_dtype(config.dtype, device))  # type: ignore[arg-type]
+    device = optimise.pick_device(config.device)
+    config = replace(config, dtype=optimise.pick_dtype(config.dtype, device))  # type: ignore[arg-type]
     from unsloth import FastLanguageModel  # isort: skip
     from transformers import AutoTokenizer
 
@@ -196,7 +195,7 @@ def _train_here(told: dict[str, Any], data: EncodedSet, config: TrainConfig) -> 
         config,
         output,
         card,
-        own_loss,
+        optimise.own_loss,
         progress=False,
         on_step=lambda step, steps, loss: _tell({"step": step, "steps": steps, "loss": loss}),
     )

@@ -1,7 +1,4 @@
-"""Settings and outcome of a training.
-
-Owns `TrainConfig` and `TrainResult`. Knows nothing about torch.
-"""
+"""Settings: what decides the results of a training."""
 
 from __future__ import annotations
 
@@ -12,7 +9,12 @@ from typing import Any, Literal
 
 from eeflib.errors import DataError
 
-__all__ = ["BACKENDS", "LLAMA_LINEAR", "TrainConfig", "TrainResult"]
+__all__ = [
+    "BACKENDS",
+    "LLAMA_LINEAR",
+    "TrainConfig",
+    "TrainResult",
+]
 
 BACKENDS = ("peft", "unsloth")
 LLAMA_LINEAR = (

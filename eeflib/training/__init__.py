@@ -1,1 +1,0 @@
-"""The parts of `eeflib.train`: settings, batches, loss, loop, checkpoints, backends."""
