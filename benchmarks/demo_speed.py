@@ -29,7 +29,8 @@ from eeflib.policies.tiny import load_tiny
 from eeflib.prompts import get_format
 from eeflib.records import Trajectory
 from eeflib.rollout import Episode, run_episodes
-from eeflib.train import TrainConfig, train
+from eeflib.config import TrainConfig
+from eeflib.training import train
 from eeflib.world import World, webshop_world
 
 SEED = 61

@@ -14,6 +14,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from eeflib.config import Config
 from eeflib.errors import DataError, EefError
 
 __all__ = ["app", "main"]
@@ -63,12 +64,13 @@ def demo(
         eef demo --env scienceworld --preset tiny
     """
     from eeflib.analysis.report import write_report
-    from eeflib.demo import config_of, run_demo
-    from eeflib.presets import REPORT_SEED, get_preset
+    from eeflib.config import REPORT_SEED, make_config
+    from eeflib.demo import run_demo
 
-    count = get_preset(preset, env).seeds if seeds is None else seeds
+    config = make_config(preset, env, student)
+    count = len(config.seeds) if seeds is None else seeds
     start = REPORT_SEED if first_seed is None else first_seed
-    config = config_of(env, preset, student, [start + i for i in range(count)])
+    config = config.change(seeds=tuple(start + i for i in range(count)))
     folder = run or Path("runs") / f"demo-{env}{'' if preset == 'laptop' else '-' + preset}"
     _say(_headline(config, folder), as_json)
     result = run_demo(config, folder, fresh=fresh, processes=processes)
@@ -183,17 +185,16 @@ def _say(text: str, as_json: bool) -> None:
     typer.echo(text, err=as_json)
 
 
-def _headline(config: dict, folder: Path) -> str:
-    n = config["counts"]
+def _headline(config: Config, folder: Path) -> str:
     return (
-        f"EEF on {config['env']}: student {config['student']}, {n['train']} training and "
-        f"{n['test']} unseen test tasks, seeds {config['seeds']}\n"
+        f"EEF on {config.env}: student {config.student}, {config.train} training and "
+        f"{config.test} unseen test tasks, seeds {[*config.seeds]}\n"
         f"into {folder} (stop it at any time: the same command goes on where it was)\n"
     )
 
 
 def _results(result: dict) -> str:
-    from eeflib.summary import render_table, sentence
+    from eeflib.demo import render_table, sentence
 
     taught = result["teacher_on_training_tasks"]
     lines = [

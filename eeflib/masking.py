@@ -17,7 +17,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cached_property
 from pathlib import Path
@@ -114,6 +114,10 @@ class EncodedSet:
 
     items: tuple[Encoded, ...]
     dropped: tuple[Dropped, ...] = ()
+    origin: str = ""
+    """METHOD/iter-I that the samples are for."""
+    notes: dict[str, int] = field(default_factory=dict)
+    """Numbers of the selection they come from."""
 
     def __len__(self) -> int:
         return len(self.items)

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from eeflib.errors import DataError, PrerequisiteError
-from eeflib.explore import Spacing
+from eeflib.exploration import Spacing
 from eeflib.records import Branch, Task, Trajectory
 from eeflib.selection import Evidence, Rule, Selection, repository_samples, select, teacher_samples
 

@@ -1,6 +1,6 @@
 """The training loop: batches in a seeded order, loss over trained tokens, steps, checkpoints.
 
-`eeflib.train` calls `optimise`; nothing here knows where samples come from. The order of the
+`eeflib.training` calls `optimise`; nothing here knows where samples come from. The order of the
 data is a pure function of lengths, settings and seed, so that a resumed training sees what an
 uninterrupted one would have seen. A checkpoint is complete or absent, whenever the process dies.
 """

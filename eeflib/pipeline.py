@@ -1,331 +1,654 @@
-"""One method on one world with one seed: collect, then explore, select, train, evaluate in turn.
+"""The steps of a run: open, collect, explore, select, encode, train, evaluate.
 
-Owns the order of the steps and what each leaves in the run folder. Knows nothing about how a step
-works, which methods there are, or which environment it is.
+These are the verbs of `import eeflib as eef`. Each works without `run=`, in memory, and with it:
+then what it makes is put on file, and what is on file is not done again. The lock of the run folder
+is held during a step only, so that two notebooks may stay open on one run.
 
-    SEED/tasks.jsonl, trajectories.jsonl      the tasks, and the teacher's rollouts of `train`
-    SEED/METHOD/iter-I/branches.jsonl         what the student did in iteration I
-    SEED/METHOD/iter-I/samples.jsonl          what was trained on, with a trained flag per step
-    SEED/METHOD/iter-I/model/                 the student after iteration I (safetensors)
-    SEED/METHOD/evaluations.jsonl             an outcome per test task and iteration
+    RUN/manifest.json                             the `Config`
+    RUN/seed-S/tasks.jsonl, trajectories.jsonl    the tasks, and the teacher's rollouts of `train`
+    RUN/seed-S/METHOD/iter-I/branches.jsonl       what the student did in iteration I
+    RUN/seed-S/METHOD/iter-I/samples.jsonl        what was trained on, with a trained flag per step
+    RUN/seed-S/METHOD/iter-I/model/               the student after iteration I (safetensors)
+    RUN/seed-S/METHOD/evaluations.jsonl           an evaluation per test task and iteration
 
-Every step is passed over if its files are complete, and a killed one goes on where it was; the
-result is that of an uninterrupted run. Iteration 0 is behaviour cloning (SFT), which all
-exploring methods start from.
+Iteration 0 is behaviour cloning (SFT), which all exploring methods start from. What a method's step
+depends on (its settings, the student, the teacher's trajectories) is in `decides.json`: the same
+step with other arguments goes into a folder of its own, METHOD~HASH, and never returns old records.
 """
 
 from __future__ import annotations
 
-import logging
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from tqdm.auto import tqdm
 
 from eeflib.errors import DataError, ProviderError
-from eeflib.explore import explore, plan_exploration
+from eeflib.exploration import Exploration, ExplorationReport, plan_exploration
+from eeflib.exploration import explore as explore_states
 from eeflib.masking import EncodedSet, encode_samples
-from eeflib.methods import Method
+from eeflib.methods import Method, get_method
 from eeflib.policies.base import Policy
+from eeflib.policies.student import Student
 from eeflib.prompts import PromptFormat, get_format
-from eeflib.recipe import Recipe, Student
-from eeflib.records import Branch, Sample, Task, Trajectory
-from eeflib.rollout import EnvPool, Episode, run_episodes
+from eeflib.records import Branch, Sample, Task, Trajectory, content_hash
+from eeflib.rollout import Episode, run_episodes
+from eeflib.run import Run, decided
+from eeflib.selection import Selection
 from eeflib.stats import Outcome, outcomes_from
 from eeflib.store import RunFolder
+from eeflib.training import train as train_model
 from eeflib.world import World
 
-__all__ = ["CLONING", "Pipeline", "Progress"]
-
-log = logging.getLogger(__name__)
+__all__ = [
+    "CLONING",
+    "Progress",
+    "collect",
+    "encode",
+    "evaluate",
+    "explore",
+    "run_method",
+    "select",
+    "train",
+]
 
 CLONING = "SFT"
 """Name of the method that is iteration 0 of all others."""
 
+Backend = Literal["peft", "unsloth"]
+
 Progress = Callable[[str, int, int], None]
-"""Called with (step, done, total), e.g. ("EEF iteration 2: explore", 128, 700)."""
+"""Called with (step, done, total), such as ("EEF iteration 2: explore", 128, 700)."""
 
 
-class Pipeline:
-    """All methods of one seed share its tasks, its teacher's trajectories and its cloned student.
+def collect(
+    world: World,
+    teacher: Policy | None = None,
+    *,
+    run: Run | None = None,
+    progress: bool | Progress = True,
+) -> list[Trajectory]:
+    """The teacher's rollouts of the world's training tasks, in the order of the tasks.
 
     Args:
-        world: tasks, environments, teacher.
-        folder: the seed's folder in the run.
-        seed: of every random choice made here.
-        progress: told about every finished chunk of work.
+        teacher: None for the world's own.
+        run: where they are put on file. Episodes that a provider cut short in an earlier call are
+            moved to `failed_attempts.jsonl` and run again.
+
+    Raises:
+        ProviderError: the teacher's provider cannot go on (key, credit, cost cap); the same call
+            goes on from there.
+        DataError: the run holds another teacher's trajectories, or another world's.
     """
+    teacher = world.teacher if teacher is None else teacher
+    episodes = [Episode(task, "teacher") for task in world.split("train")]
+    fmt = get_format("react", world.env)
+    if run is None:
+        return _play(episodes, teacher, world, fmt, "teacher", progress=progress, step="collect")
+    with run.folder as folder:
+        run.check(world)
+        _same_teacher(folder, teacher.name)
+        _set_failed_aside(folder)
+        out = _play_on_file(
+            episodes,
+            teacher,
+            world,
+            fmt,
+            "teacher",
+            folder,
+            "trajectories",
+            progress=progress,
+            step="collect",
+            lockstep=run.config.lockstep,
+        )
+        if not folder.phase_done("collect"):
+            solved = sum(t.solved for t in out)
+            summary = {"solved": solved, "n": len(out), "teacher": teacher.name}
+            folder.mark_done("collect", summary)
+    return out
 
-    def __init__(
-        self,
-        world: World,
-        recipe: Recipe,
-        folder: RunFolder,
-        seed: int,
-        *,
-        progress: Progress | None = None,
-    ) -> None:
-        self.world, self.recipe, self.folder, self.seed = world, recipe, folder, seed
-        self._progress = progress or (lambda step, done, total: None)
-        self.fmt: PromptFormat = get_format(recipe.prompt, world.env)
-        self.student = Student(recipe)
 
-    def collect(self) -> list[Trajectory]:
-        """The teacher's rollouts of the training tasks.
+def explore(
+    world: World,
+    tries: Sequence[Trajectory],
+    student: Student | Policy,
+    *,
+    method: str | Method = "EEF",
+    iteration: int = 1,
+    run: Run | None = None,
+    share: Sequence[str] = (),
+    progress: bool | Progress = True,
+    **changes: Any,
+) -> Exploration:
+    """The student's rollouts from s0 and from the teacher's states, as `method` wants them.
 
-        Episodes that the provider cut short in an earlier, interrupted call are moved to
-        `failed_attempts.jsonl` and run again.
+    Args:
+        tries: the teacher's trajectories, from `collect`.
+        student: a `Student` is sampled at its temperature.
+        iteration: enters the random streams, so that each iteration draws anew.
+        share: methods of this run whose rollouts of this iteration are taken over where they are
+            the very same episodes of the same student. They count as simulations all the same.
+        changes: fields of `Method`, such as `M`, `attempts_state`, `failures_only`.
 
-        Raises:
-            ProviderError: the teacher's provider cannot go on (key, credit, cost cap); the same
-                call goes on from there.
-        """
-        if not self.folder.exists("tasks"):
-            self.folder.append("tasks", self.world.tasks)
-        self._check_tasks()
-        if self.folder.phase_done("collect"):
-            return list(self.folder.read("trajectories", Trajectory))
-        tasks = self.world.split("train")
-        self._set_failed_aside()
-        done = _by_id(self.folder, "trajectories", Trajectory)
-        with self._timed("collect"):
-            out = run_episodes(
-                [Episode(task, "teacher") for task in tasks],
-                self.world.teacher,
-                self.world.make_env,
-                get_format("react", self.world.env),
-                actor="teacher",
-                seed=self.seed,
-                batch_size=self.recipe.batch_size,
-                done=done,
-                on_done=self._writer(self.folder, "trajectories", "collect", len(tasks), len(done)),
-            )
-        self.folder.mark_done("collect", {"solved": sum(t.solved for t in out), "n": len(out)})
-        return out
-
-    def run(
-        self, method: Method, *, share: Sequence[tuple[Method, RunFolder]] = ()
-    ) -> list[Outcome]:
-        """Every iteration of `method`; the outcomes of all of them on the test tasks.
-
-        Args:
-            share: other methods of this seed and their folders, whose branches of the first
-                iteration serve as this method's where they are the very same episodes (the
-                student of iteration 0 is the same for all). They still count as simulations.
-
-        Raises:
-            PrerequisiteError: no positives to train on, or the student cannot be loaded.
-        """
-        folder = self.folder.sub(method.name)
-        trajectories = self.collect()
-        if method.explores:
-            start = self.folder.sub(f"{CLONING}/iter-0").path / "model"
-            if not start.exists():
-                raise DataError(f"{start} is missing: run {CLONING} with this seed first")
-        branches: list[Branch] = []
-        for i in range(1 if method.explores else 0, method.iterations + 1):
-            here = folder.sub(f"iter-{i}")
-            before = folder if i > 1 else self.folder.sub(CLONING)
-            model = before.sub(f"iter-{i - 1}").path / "model"
-            if method.explores:
-                known = self._known(share) if i == 1 else {}
-                branches += self._explore(method, i, here, trajectories, model, known)
-            data = self._select(method, i, here, trajectories, branches)
-            goes_on = method.start_from == "previous" and i > 0
-            self._train(method, i, here, data, model if goes_on else None)
-            self._evaluate(method, i, folder, here)
-        return list(folder.read("evaluations", Outcome))
-
-    def simulations(self, method: Method) -> int:
-        """Student rollouts that `method` runs over all its iterations (trainings excluded)."""
-        plan = plan_exploration(self.world.split("train"), self.collect(), **method.exploration)
-        return method.iterations * sum(len(group) for group in plan)
-
-    def seconds(self, method: Method) -> float:
-        """Wall-clock seconds spent on `method` so far; what a killed process did not finish of its
-        step is not in it."""
-        rows = []
-        for i in range(method.iterations + 1):
-            sub = self.folder.sub(f"{method.name}/iter-{i}")
-            if sub.exists("timings"):
-                rows += list(sub.read("timings"))
-        return sum(float(row["seconds"]) for row in rows if "name" in row)
-
-    def policy(self, model: Path, *, greedy: bool) -> Policy:
-        """The student saved in `model`, as a policy."""
-        return self.student.policy(model, greedy=greedy)
-
-    def _known(self, share: Sequence[tuple[Method, RunFolder]]) -> dict[str, Branch]:
-        known: dict[str, Branch] = {}
-        for other, folder in share:
-            if folder.sub("iter-1").phase_done("explore"):
-                known |= _by_id(folder.sub("iter-1"), "branches", Branch)
-                log.info("sharing %d branches of %s", len(known), other.name)
-        return known
-
-    def _explore(
-        self,
-        method: Method,
-        i: int,
-        here: RunFolder,
-        trajectories: Sequence[Trajectory],
-        model: Path,
-        known: dict[str, Branch],
-    ) -> list[Branch]:
+    Raises:
+        DataError, PrerequisiteError: see `eeflib.exploration.explore`.
+    """
+    chosen = _method(method, run, changes)
+    policy, fmt = _asked(student, world.env, greedy=False)
+    common: dict[str, Any] = {**chosen.exploration, "seed": world.seed, "iteration": iteration}
+    tasks = world.split("train")
+    if run is None:
+        lockstep = student.config.lockstep if isinstance(student, Student) else 32
+        return explore_states(
+            tasks,
+            tries,
+            policy,
+            world.make_env,
+            fmt,
+            **common,
+            batch_size=lockstep,
+            progress="explore" if progress is True else None,
+        )
+    with run.folder:
+        run.check(world)
+        # what the rollouts depend on, apart from which of them there are
+        basis = {
+            "student": _identity(student),
+            "prompt": fmt.hash,
+            "trajectories": _teachers_hash(tries),
+            "seed": world.seed,
+        }
+        decides = {**basis, "exploration": chosen.exploration}
+        origin = run.place(chosen.name, iteration, decides)
+        here = run.folder.sub(origin)
+        step = f"{chosen.name} iteration {iteration}: explore"
+        plan = plan_exploration(tasks, tries, **chosen.exploration, iteration=iteration)
+        wanted = [p.episode.id for group in plan for p in group]
         done = _by_id(here, "branches", Branch)
         if here.phase_done("explore"):
-            return list(done.values())
-        tasks = self.world.split("train")
-        plan = plan_exploration(tasks, trajectories, **method.exploration, iteration=i)
-        mine = {p.episode.id for group in plan for p in group}
-        taken = [b for key, b in known.items() if key in mine and key not in done]
+            found = Exploration(
+                _ordered(here, "branches", wanted, done), ExplorationReport.of(done.values())
+            )
+            _already(progress, step, len(wanted))
+            return replace(found, origin=origin)
+        taken = _shared(run, share, iteration, basis, set(wanted) - done.keys())
         if taken:
             here.append("branches", taken)
             done |= {b.id: b for b in taken}
-        step = f"{method.name} iteration {i}: explore"
-        with self._timed("explore", here), EnvPool(self.world.make_env) as pool:
-            result = explore(
+        report = _Progress(progress, step, len(wanted), len(done))
+        with _timed(here, "explore"):
+            found = explore_states(
                 tasks,
-                trajectories,
-                self.policy(model, greedy=False),
-                pool,
-                self.fmt,
-                **method.exploration,
-                seed=self.seed,
-                iteration=i,
-                batch_size=self.recipe.batch_size,
+                tries,
+                policy,
+                world.make_env,
+                fmt,
+                **common,
+                batch_size=run.config.lockstep,
                 done=done,
-                on_done=self._writer(here, "branches", step, len(mine), len(done)),
+                on_done=lambda chunk: report.count(here.append("branches", chunk)),
+                progress=report.text,
             )
-        here.mark_done("explore", result.report.to_dict())
-        return list(result.branches)
+        here.mark_done("explore", found.report.to_dict())
+    return replace(found, origin=origin)
 
-    def _select(
-        self,
-        method: Method,
-        i: int,
-        here: RunFolder,
-        trajectories: Sequence[Trajectory],
-        branches: Sequence[Branch],
-    ) -> EncodedSet:
-        chosen = method.samples(
-            self.world.split("train"), trajectories, branches, iteration=i, seed=self.seed
+
+def select(
+    tries: Sequence[Trajectory],
+    found: Exploration | Sequence[Exploration] | Sequence[Branch] = (),
+    method: str | Method = "EEF",
+    *,
+    iteration: int | None = None,
+    run: Run | None = None,
+    seed: int = 0,
+    **changes: Any,
+) -> Selection:
+    """The training samples that `method` makes of the teacher's trajectories and the rollouts.
+
+    Args:
+        found: from `explore`; of all iterations so far for a method with several.
+        iteration: whose rollouts are the evidence about states; None: the last.
+        seed: of a random choice among solutions.
+        changes: fields of `Method`, such as `rule`, `evidence`, `mask`.
+
+    Raises:
+        PrerequisiteError: there is nothing to train on; says why.
+    """
+    chosen = _method(method, run, changes)
+    explored: list[Exploration | Branch] = (
+        [found] if isinstance(found, Exploration) else list(found)
+    )
+    branches: list[Branch] = []
+    for x in explored:
+        branches += x.branches if isinstance(x, Exploration) else (x,)
+    seed = run.seed if run is not None else seed
+    last = max((b.iteration for b in branches), default=0) if iteration is None else iteration
+    tasks = list(_tasks_of(tries, branches).values())
+    selection = replace(
+        chosen.samples(tasks, tries, branches, iteration=last, seed=seed),
+        trains_harmful=chosen.trains_harmful,
+        origin=f"{chosen.name}/iter-{last}",
+    )
+    if run is None:
+        return selection
+    with run.folder:
+        origin = next((x.origin for x in reversed(explored) if isinstance(x, Exploration)), "")
+        if origin.split("/")[0].split("~")[0] != chosen.name:
+            wins = [[b.id, b.won] for b in branches]
+            basis = {"trajectories": _teachers_hash(tries), "branches": content_hash(wins)}
+            decides = {**basis, "method": asdict(chosen), "seed": seed}
+            origin = run.place(chosen.name, last, decides)
+        here = run.folder.sub(origin)
+        before = list(here.read("samples", Sample)) if here.exists("samples") else []
+        if before != list(selection.samples):
+            here.rewrite("samples", selection.samples)
+    return replace(selection, origin=origin)
+
+
+def encode(
+    samples: Selection | Sequence[Sample],
+    student: Student,
+    *,
+    max_length: int | None = None,
+    allow_harmful: bool | None = None,
+    progress: bool = False,
+) -> EncodedSet:
+    """Tokens, labels and a reason per token: a sample is asked exactly as `student` is played.
+
+    Args:
+        max_length: longer samples are dropped, and counted; None: what the student can read.
+        allow_harmful: accept samples that train harmful actions; None: if the method does so.
+
+    Raises:
+        DataError: see `eeflib.masking.encode_sample`.
+    """
+    kept = samples.samples if isinstance(samples, Selection) else tuple(samples)
+    if allow_harmful is None:
+        allow_harmful = isinstance(samples, Selection) and samples.trains_harmful
+    data = encode_samples(
+        kept,
+        student.format(kept[0].env if kept else ""),
+        student.tokenizer,
+        max_length=max_length or student.max_length,
+        allow_harmful=allow_harmful,
+        progress=progress,
+    )
+    if isinstance(samples, Selection):
+        notes = {
+            "repository": samples.repository_size,
+            "important_states": len(samples.important),
+            "without_solution": len(samples.without_solution),
+        }
+        data = replace(data, origin=samples.origin, notes=notes)
+    return data
+
+
+def train(
+    student: Student,
+    data: EncodedSet,
+    *,
+    run: Run | None = None,
+    output: str | Path | None = None,
+    backend: Backend | None = None,
+    progress: bool | Progress = True,
+    **settings: Any,
+) -> Student:
+    """Tune `student` on `data`; the tuned student, with the losses in `result`.
+
+    A finished training with the same settings, data and start is not repeated, a killed one goes
+    on from its last checkpoint.
+
+    Args:
+        student: the base, or one that was tuned before, to go on from.
+        run: the model goes to METHOD/iter-I/model of the method that `data` was selected for.
+        output: a folder for the model; without `run` and `output` it lives as long as the student.
+        backend: `peft` or `unsloth`; None: as the student is configured.
+        settings: fields of `TrainConfig`; `steps` is short for `max_steps`.
+
+    Raises:
+        DataError: nothing to train on, unknown settings, a loss that is not finite.
+        PrerequisiteError: unsloth, bitsandbytes or a GPU is asked for and missing.
+    """
+    config = student.with_training(**settings)
+    keep, here, target = None, None, None
+    if run is not None:
+        here = run.folder.sub(data.origin or "tuned/iter-0")
+        target = here.path / "model"
+    elif output is not None:
+        target = Path(output)
+    else:
+        keep = tempfile.TemporaryDirectory(prefix="eef-model-")
+        target = Path(keep.name) / "model"
+    start = student.name if config.load_in_4bit and student.folder is None else student.loaded
+    step = f"{data.origin.replace('/iter-', ' iteration ') or 'tuned'}: train"
+    call = None if isinstance(progress, bool) else progress
+
+    def go() -> Any:
+        return train_model(
+            start,
+            data,
+            config,
+            target,
+            backend=backend or student.config.backend,
+            progress=progress is True,
         )
-        if not here.phase_done("select"):
-            here.rewrite("samples", chosen.samples)
-        samples = list(here.read("samples", Sample))
-        data = encode_samples(
-            samples,
-            self.fmt,
-            self.student.base[1],
-            max_length=self.student.max_length,
-            allow_harmful=method.trains_harmful,
-        )
-        here.mark_done(
-            "select",
-            {
-                **data.counts,
-                "repository": chosen.repository_size,
-                "important_states": len(chosen.important),
-                "without_solution": len(chosen.without_solution),
-            },
-        )
-        return data
 
-    def _train(
-        self, method: Method, i: int, here: RunFolder, data: EncodedSet, before: Path | None
-    ) -> None:
-        """Train the base on `data`, or the student in `before` further."""
-        from eeflib.train import train
+    if call:
+        call(step, 0, 1)
+    if here is None:
+        result = go()
+    else:
+        with run.folder, _timed(here, "train"):  # type: ignore[union-attr]
+            here.mark_done("select", {**data.counts, **data.notes})
+            result = go()
+            summary = {"steps": result.steps, "last_loss": result.losses[-1]}
+            here.mark_done("train", summary)
+    if call:
+        call(step, 1, 1)
+    tuned = student.tuned(target, data.origin, keep)
+    tuned.result = result
+    return tuned
 
-        if here.phase_done("train"):
-            return
-        step = f"{method.name} iteration {i}: train"
-        self._progress(step, 0, 1)
-        with self._timed("train", here):
-            result = train(
-                self.student.base if before is None else self.student.tuned(before),
-                data,
-                self.recipe.train,
-                here.path / "model",
-                backend=self.recipe.backend,
-                progress=False,
+
+def evaluate(
+    world: World,
+    student: Student | Policy,
+    *,
+    split: str = "test",
+    name: str | None = None,
+    iteration: int | None = None,
+    run: Run | None = None,
+    progress: bool | Progress = True,
+) -> list[Outcome]:
+    """How the student, played greedily, does on every task of `split`.
+
+    Args:
+        student: or any policy, such as the teacher.
+        name: of the method in the records; None: what the student was tuned by, else its name.
+        iteration: likewise.
+
+    Raises:
+        DataError: the world has no such tasks.
+    """
+    tasks = world.split(split)
+    if not tasks:
+        raise DataError(f"the world has no {split} tasks; give it some: {split}=24")
+    origin = student.origin if isinstance(student, Student) else ""
+    label = name or (origin.split("/")[0] if origin else student.name)
+    i = iteration if iteration is not None else int(origin.rpartition("-")[2] or 0)
+    policy, fmt = _asked(student, world.env, greedy=True)
+    actor = "student" if isinstance(student, Student) else "teacher"
+    key = f"{label}.i{i}.test" if isinstance(student, Student) else f"{label}.test"
+    episodes = [Episode(task, key) for task in tasks]
+    step = f"{label} iteration {i}: evaluate"
+    if run is None:
+        rollouts = _play(episodes, policy, world, fmt, actor, progress=progress, step=step)
+        return outcomes_from(rollouts, tasks, label, world.seed, i)
+    with run.folder:
+        run.check(world)
+        folder = run.folder.sub(label)
+        here = folder.sub(f"iter-{i}")
+        decides = {"student": _identity(student), "split": split, "tasks": len(tasks)}
+        summary = here.phase_summary("evaluate")
+        if summary is not None and summary.get("of") == decides:
+            on_file = [o for o in folder.read("evaluations", Outcome) if o.iteration == i]
+            if [o.task_id for o in on_file] == [t.id for t in tasks]:
+                _already(progress, step, len(tasks))
+                return on_file
+        begun = here.phase_summary("evaluate-begun")
+        if begun != decides and here.exists("test_rollouts"):
+            here.rewrite("test_rollouts", [])  # of another student
+        here.mark_done("evaluate-begun", decides)
+        with _timed(here, "evaluate"):
+            rollouts = _play_on_file(
+                episodes,
+                policy,
+                world,
+                fmt,
+                actor,
+                here,
+                "test_rollouts",
+                progress=progress,
+                step=step,
+                lockstep=run.config.lockstep,
             )
-        here.mark_done("train", {"steps": result.steps, "last_loss": result.losses[-1]})
-        self._progress(step, 1, 1)
+        out = outcomes_from(rollouts, tasks, label, world.seed, i)
+        before = folder.read("evaluations", Outcome) if folder.exists("evaluations") else ()
+        kept = [o for o in before if o.iteration != i]
+        folder.rewrite("evaluations", [*kept, *out])
+        solved = sum(o.solved for o in out)
+        here.mark_done("evaluate", {"solved": solved, "n": len(out), "of": decides})
+    return out
 
-    def _evaluate(self, method: Method, i: int, folder: RunFolder, here: RunFolder) -> None:
-        if here.phase_done("evaluate"):
-            return
-        tasks = self.world.split("test")
-        step = f"{method.name} iteration {i}: evaluate"
-        done = _by_id(here, "test_rollouts", Trajectory)
-        with self._timed("evaluate", here), EnvPool(self.world.make_env) as pool:
-            rollouts = run_episodes(
-                [Episode(task, f"{method.name}.i{i}.test") for task in tasks],
-                self.policy(here.path / "model", greedy=True),
-                pool,
-                self.fmt,
-                actor="student",
-                seed=self.seed,
-                batch_size=self.recipe.batch_size,
-                done=done,
-                on_done=self._writer(here, "test_rollouts", step, len(tasks), len(done)),
+
+def run_method(
+    run: Run,
+    method: str | Method,
+    *,
+    world: World | None = None,
+    student: Student | None = None,
+    share: Sequence[str] = (),
+    progress: bool | Progress = True,
+) -> list[Outcome]:
+    """Every iteration of `method` in `run`; the evaluations of all of them on the test tasks.
+
+    Args:
+        student: the base; None: as the run's settings say.
+        share: see `explore`; for the first iteration, whose student is the same for all methods.
+
+    Raises:
+        DataError: an exploring method before cloning (SFT) was run.
+        PrerequisiteError: no positives to train on, or the student cannot be loaded.
+    """
+    chosen = run.method(method) if isinstance(method, str) else method
+    world = run.world() if world is None else world
+    base = run.student() if student is None else student
+    tries = collect(world, run=run, progress=progress)
+    out: list[Outcome] = []
+    explored: list[Exploration] = []
+    before = run.student(CLONING, base=base) if chosen.explores else base
+    for i in range(1 if chosen.explores else 0, chosen.iterations + 1):
+        if chosen.explores:
+            explored.append(
+                explore(
+                    world,
+                    tries,
+                    before,
+                    method=chosen,
+                    iteration=i,
+                    run=run,
+                    share=share if i == 1 else (),
+                    progress=progress,
+                )
             )
-        outcomes = outcomes_from(rollouts, tasks, method.name, self.seed, i)
-        earlier = []
-        if folder.exists("evaluations"):
-            earlier = [o for o in folder.read("evaluations", Outcome) if o.iteration != i]
-        folder.rewrite("evaluations", [*earlier, *outcomes])
-        here.mark_done("evaluate", {"solved": sum(o.solved for o in outcomes), "n": len(outcomes)})
+        samples = select(tries, explored, chosen, iteration=i, run=run)
+        start = before if chosen.start_from == "previous" and i > 0 else base
+        tuned = train(start, encode(samples, base), run=run, progress=progress)
+        out += evaluate(world, tuned, run=run, progress=progress)
+        before = tuned
+    return out
 
-    def _writer(
-        self, folder: RunFolder, name: str, step: str, total: int, before: int
-    ) -> Callable[[Sequence[Any]], None]:
-        count = before
 
-        def write(chunk: Sequence[Any]) -> None:
-            nonlocal count
-            folder.append(name, chunk)
-            count += len(chunk)
-            self._progress(step, count, total)
+class _Progress:
+    """What a step says while it works: a bar with wins and cost, or calls of a function."""
 
-        self._progress(step, before, total)
-        return write
+    def __init__(self, progress: bool | Progress, step: str, total: int, done: int) -> None:
+        self.text = step if progress is True else None
+        self._call = None if isinstance(progress, bool) else progress
+        self._step, self._total, self._done = step, total, done
+        self.count(0)
 
-    def _set_failed_aside(self) -> None:
-        """What the provider cut short is asked for again; what it has cost stays on record."""
-        if not self.folder.exists("trajectories"):
-            return
-        rows = list(self.folder.read("trajectories", Trajectory))
-        failed = [t for t in rows if t.error.startswith(ProviderError.__name__)]
-        if failed:
-            known = []
-            if self.folder.exists("failed_attempts"):
-                known = list(self.folder.read("failed_attempts", Trajectory))
-            new = [t for t in failed if t not in known]  # a kill may come before the next rewrite
-            self.folder.rewrite("failed_attempts", [*known, *new])
-            self.folder.rewrite("trajectories", [t for t in rows if t not in failed])
+    def count(self, n: int) -> None:
+        """`n` more episodes are on file."""
+        self._done += n
+        if self._call:
+            self._call(self._step, self._done, self._total)
 
-    def _check_tasks(self) -> None:
-        recorded = [t.content_hash for t in self.folder.read("tasks", Task)]
-        if recorded != [t.content_hash for t in self.world.tasks]:
-            raise DataError(
-                f"{self.folder.file('tasks')} holds other tasks than this configuration makes: "
-                "the folder is of another run or version; use a new --run DIR or --fresh"
-            )
 
-    @contextmanager
-    def _timed(self, name: str, folder: RunFolder | None = None) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            (folder or self.folder).timing(name, time.perf_counter() - started)
+def _play(
+    episodes: Sequence[Episode],
+    policy: Policy,
+    world: World,
+    fmt: PromptFormat,
+    actor: Any,
+    *,
+    progress: bool | Progress,
+    step: str,
+    lockstep: int = 32,
+    **files: Any,
+) -> list[Trajectory]:
+    text = step if progress is True else None
+    return run_episodes(
+        episodes,
+        policy,
+        world.make_env,
+        fmt,
+        actor=actor,
+        seed=world.seed,
+        batch_size=lockstep,
+        progress=text,
+        **files,
+    )
+
+
+def _play_on_file(
+    episodes: Sequence[Episode],
+    policy: Policy,
+    world: World,
+    fmt: PromptFormat,
+    actor: Any,
+    folder: RunFolder,
+    name: str,
+    *,
+    progress: bool | Progress,
+    step: str,
+    lockstep: int,
+) -> list[Trajectory]:
+    """`_play` less what is in the file `name`, to which it appends."""
+    done = _by_id(folder, name, Trajectory)
+    if all(e.id in done for e in episodes):
+        _already(progress, step, len(episodes))
+        return [done[e.id] for e in episodes]
+    report = _Progress(progress, step, len(episodes), len(done))
+    return _play(
+        episodes,
+        policy,
+        world,
+        fmt,
+        actor,
+        progress=progress,
+        step=step,
+        lockstep=lockstep,
+        done=done,
+        on_done=lambda chunk: report.count(folder.append(name, chunk)),
+    )
+
+
+def _asked(student: Student | Policy, env: str, *, greedy: bool) -> tuple[Policy, PromptFormat]:
+    if isinstance(student, Student):
+        return student.policy(greedy=greedy), student.format(env)
+    return student, get_format("react", env)
+
+
+def _identity(student: Student | Policy) -> str:
+    return student.fingerprint if isinstance(student, Student) else f"policy {student.name}"
+
+
+def _method(method: str | Method, run: Run | None, changes: Mapping[str, Any]) -> Method:
+    if isinstance(method, str):
+        method = get_method(method) if run is None else run.method(method)
+    try:
+        return replace(method, **changes)
+    except TypeError as exc:
+        raise DataError(f"{exc}; what can be changed are the fields of eeflib.Method") from None
+
+
+def _tasks_of(tries: Iterable[Trajectory], branches: Iterable[Branch]) -> dict[str, Task]:
+    """A task for each id that occurs: samples need no more of it than its id."""
+    ids = [t.task_id for t in tries] + [b.task_id for b in branches]
+    return {i: Task(i, "", "") for i in ids}
+
+
+def _teachers_hash(tries: Iterable[Trajectory]) -> str:
+    return content_hash([[t.id, t.reward, t.actions] for t in tries])
+
+
+def _shared(
+    run: Run, methods: Sequence[str], iteration: int, basis: Mapping[str, Any], wanted: set[str]
+) -> list[Branch]:
+    """Branches of `methods` that are among the `wanted` and were made on the same basis."""
+    out: dict[str, Branch] = {}
+    for name in methods:
+        folder = run.folder.sub(f"{name}/iter-{iteration}")
+        made = decided(folder) or {}
+        if folder.phase_done("explore") and all(made.get(k) == v for k, v in basis.items()):
+            known = _by_id(folder, "branches", Branch)
+            out |= {i: b for i, b in known.items() if i in wanted}
+    return list(out.values())
 
 
 def _by_id(folder: RunFolder, name: str, kind: Any) -> dict[str, Any]:
     if not folder.exists(name):
         return {}
     return {record.id: record for record in folder.read(name, kind)}
+
+
+def _ordered(
+    folder: RunFolder, name: str, wanted: Sequence[str], found: Mapping[str, Any]
+) -> tuple[Any, ...]:
+    """The records `wanted`, in that order: a continued run wrote them in another.
+
+    Raises:
+        DataError: the step is finished, and yet some are gone.
+    """
+    lost = [i for i in wanted if i not in found]
+    if lost:
+        raise DataError(
+            f"{folder.file(name)}: {len(lost)} of {len(wanted)} records are gone, such as "
+            f"{lost[0]!r}; restore the file, or delete {folder.path} to do the step again"
+        )
+    return tuple(found[i] for i in wanted)
+
+
+def _already(progress: bool | Progress, step: str, n: int) -> None:
+    """Say that nothing is left to do, the way a progress bar does."""
+    if progress is True:
+        tqdm(total=n, initial=n, desc=f"{step}: {n} of {n} already done").close()
+
+
+def _same_teacher(folder: RunFolder, teacher: str) -> None:
+    known = (folder.phase_summary("collect") or {}).get("teacher", teacher)
+    if known != teacher:
+        raise DataError(
+            f"{folder.file('trajectories')} holds the trajectories of {known}; open another run "
+            f"for those of {teacher}"
+        )
+
+
+def _set_failed_aside(folder: RunFolder) -> None:
+    """What the provider cut short is asked for again; what it has cost stays on record."""
+    if not folder.exists("trajectories") or folder.phase_done("collect"):
+        return
+    rows = list(folder.read("trajectories", Trajectory))
+    failed = [t for t in rows if t.error.startswith(ProviderError.__name__)]
+    if failed:
+        known = []
+        if folder.exists("failed_attempts"):
+            known = list(folder.read("failed_attempts", Trajectory))
+        new = [t for t in failed if t not in known]  # a kill may come before the next rewrite
+        folder.rewrite("failed_attempts", [*known, *new])
+        folder.rewrite("trajectories", [t for t in rows if t not in failed])
+
+
+@contextmanager
+def _timed(folder: RunFolder, name: str) -> Iterator[None]:
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        folder.timing(name, time.perf_counter() - started)

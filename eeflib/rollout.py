@@ -2,7 +2,7 @@
 
 Import `Episode` and `run_episodes` from here. This module knows the step limit, the conversation
 that grows turn by turn, what a bad reply does, and which faults end one episode only; exploration
-from expert states is `eeflib.explore`.
+from expert states is `eeflib.exploration`.
 
 Determinism: episodes are cut, in order, into fixed chunks; an episode's random stream depends on
 the seed and its id only; a chunk is finished whole or redone whole. So a run that was killed and

@@ -38,7 +38,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -355,6 +355,16 @@ class Selection:
     """|D+|."""
     unsolved: dict[str, float] = field(default_factory=dict)
     """Tasks nobody solved -> the best reward anybody reached."""
+    trains_harmful: bool = False
+    """Harmful or unknown actions are trained on purpose, see `Method.trains_harmful`."""
+    origin: str = ""
+    """METHOD/iter-I that the samples are for."""
+
+    def __iter__(self) -> Iterator[Sample]:
+        return iter(self.samples)
+
+    def __len__(self) -> int:
+        return len(self.samples)
 
     @property
     def counts(self) -> dict[str, int]:

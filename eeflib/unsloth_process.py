@@ -21,9 +21,10 @@ from typing import Any
 from tqdm.auto import tqdm
 
 import eeflib
-from eeflib.config import TrainConfig, TrainResult
+from eeflib.config import TrainConfig
 from eeflib.errors import DataError, EefError, PrerequisiteError, ProviderError
 from eeflib.masking import EncodedSet
+from eeflib.training import TrainResult
 
 __all__ = ["INSTALL", "train_unsloth"]
 
@@ -41,7 +42,7 @@ _ERRORS = {"DataError": DataError, "PrerequisiteError": PrerequisiteError}
 def train_unsloth(
     base: Any, data: EncodedSet, config: TrainConfig, output: Path, *, progress: bool
 ) -> TrainResult:
-    """As `eeflib.train.train` with `backend="unsloth"`.
+    """As `eeflib.training.train` with `backend="unsloth"`.
 
     Raises:
         PrerequisiteError: Unsloth is not installed; the message holds the two commands.
@@ -156,7 +157,7 @@ def _train_here(told: dict[str, Any], data: EncodedSet, config: TrainConfig) -> 
     import torch
 
     from eeflib import optimise
-    from eeflib.train import finished, make_card, run
+    from eeflib.training import finished, make_card, run
 
     device = optimise.pick_device(config.device)
     config = replace(config, dtype=optimise.pick_dtype(config.dtype, device))  # type: ignore[arg-type]

@@ -6,17 +6,18 @@ tasks, a way to make environments, a teacher. Knows nothing about methods or tra
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
+from eeflib.config import Config
 from eeflib.envs.base import TextEnv
-from eeflib.errors import DataError
 from eeflib.policies.base import Policy
 from eeflib.records import Task
 
 __all__ = [
     "TEXTWORLD_PARAMS",
-    "WORLDS",
     "World",
     "make_world",
     "scienceworld_world",
@@ -41,6 +42,8 @@ _TEXTWORLD_STEPS = 16
 @dataclass(frozen=True)
 class World:
     env: str
+    seed: int
+    """Of the tasks, and of the rollouts in this world."""
     tasks: tuple[Task, ...]
     """All splits."""
     make_env: Callable[[], TextEnv]
@@ -72,6 +75,7 @@ def webshop_world(
     skill = Skill() if teacher_middle is None else Skill(middle=teacher_middle)
     return World(
         "webshop",
+        seed,
         shop.tasks,
         shop.make_env,
         ScriptedShopper(
@@ -96,7 +100,8 @@ def scienceworld_world(seed: int, counts: Mapping[str, int]) -> World:
             drawn = scienceworld_tasks(CHEAP_TASKS, per_type, split=split, seed=seed, env=env)
             tasks += _thinned(drawn, total)
         gold = {t.id: env.gold_actions(t) for t in tasks}
-    return World("scienceworld", tuple(tasks), ScienceWorldEnv, NoisyGoldTeacher(gold, seed=seed))
+    teacher = NoisyGoldTeacher(gold, seed=seed)
+    return World("scienceworld", seed, tuple(tasks), ScienceWorldEnv, teacher)
 
 
 def textworld_world(seed: int, counts: Mapping[str, int]) -> World:
@@ -124,7 +129,7 @@ def textworld_world(seed: int, counts: Mapping[str, int]) -> World:
             tasks += _thinned(drawn, total)
         gold = {t.id: env.gold_actions(t) for t in tasks}
     teacher = NoisyGoldTeacher(gold, seed=seed)
-    return World("textworld", tuple(tasks), lambda: TextWorldEnv(machine=machine), teacher)
+    return World("textworld", seed, tuple(tasks), lambda: TextWorldEnv(machine=machine), teacher)
 
 
 def _thinned(tasks: Sequence[Task], total: int) -> list[Task]:
@@ -132,19 +137,19 @@ def _thinned(tasks: Sequence[Task], total: int) -> list[Task]:
     return [tasks[i * len(tasks) // total] for i in range(min(total, len(tasks)))]
 
 
-WORLDS = {
-    "webshop": webshop_world,
-    "scienceworld": scienceworld_world,
-    "textworld": textworld_world,
-}
+def make_world(config: Config, seed: int | None = None) -> World:
+    """The world that `config` describes, for one of its seeds (None: the first)."""
+    seed = config.seeds[0] if seed is None else seed
+    options = [config.env, json.dumps([config.counts, config.mix, config.teacher_middle])]
+    return _world(seed, *options)
 
 
-def make_world(name: str, seed: int, counts: Mapping[str, int]) -> World:
-    """The shipped world `name`.
-
-    Raises:
-        DataError: no such world.
-    """
-    if name not in WORLDS:
-        raise DataError(f"unknown environment {name!r}; choose one of {', '.join(WORLDS)}")
-    return WORLDS[name](seed, counts)
+@lru_cache(maxsize=2)
+def _world(seed: int, env: str, options: str) -> World:
+    """Kept: the steps of a run ask for it again and again, and Java starts slowly."""
+    counts, mix, middle = json.loads(options)
+    if env == "scienceworld":
+        return scienceworld_world(seed, counts)
+    if env == "textworld":
+        return textworld_world(seed, counts)
+    return webshop_world(seed, counts, mix=mix, teacher_middle=middle)

@@ -28,7 +28,8 @@ from eeflib.errors import EefError
 from eeflib.masking import EncodedSet, encode_samples
 from eeflib.prompts import get_format
 from eeflib.records import Label, Sample, Step
-from eeflib.train import TrainConfig, TrainResult, train
+from eeflib.config import TrainConfig
+from eeflib.training import TrainResult, train
 
 TEMPLATE = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}"

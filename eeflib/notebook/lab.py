@@ -134,7 +134,7 @@ class Lab:
 
     def explore(self, name: str = "EEF") -> list[Branch]:
         """The cloned student's rollouts for a method's first iteration (notebook 03)."""
-        from eeflib.explore import explore
+        from eeflib.exploration import explore
 
         method = self.method(name)
         self.run(CLONING)

@@ -21,7 +21,7 @@ from scienceworld_play import Lent
 
 from eeflib.envs.replays import check_replays
 from eeflib.envs.scienceworld import ScienceWorldEnv
-from eeflib.explore import explore
+from eeflib.exploration import explore
 from eeflib.policies.noisy_gold import NoisyGoldTeacher
 from eeflib.prompts import get_format
 from eeflib.records import Step, Task, Trajectory

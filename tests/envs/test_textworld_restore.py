@@ -12,7 +12,7 @@ from textworld_play import SMALL, Expert, play, record, wander
 
 from eeflib.envs.textworld import DEFAULT_GAMES, GAMES, Machine, TextWorldEnv, textworld_tasks
 from eeflib.errors import EnvironmentFault
-from eeflib.explore import expert_states
+from eeflib.exploration import expert_states
 from eeflib.policies.noisy_gold import NoisyGoldTeacher
 from eeflib.prompts import get_format
 from eeflib.records import Task

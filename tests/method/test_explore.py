@@ -10,7 +10,7 @@ import pytest
 from toy import ACT, SECRET, Corridor, Drifting, Script, Student, corridor_task, drunk, recorded
 
 from eeflib.errors import DataError
-from eeflib.explore import ExplorationReport, expert_states, explore, plan_exploration
+from eeflib.exploration import ExplorationReport, expert_states, explore, plan_exploration
 from eeflib.records import Branch, Step, Trajectory
 
 

@@ -8,7 +8,7 @@ import pytest
 from toy import ACT, Corridor, Script, Student, corridor_task, drunk, recorded
 
 from eeflib.errors import DataError, PrerequisiteError
-from eeflib.explore import explore, plan_exploration
+from eeflib.exploration import explore, plan_exploration
 from eeflib.methods import METHODS, Method, get_method, matched_attempts, rft
 
 TASKS = [corridor_task(i, door=12) for i in range(4)]

@@ -15,7 +15,7 @@ import pytest
 from toy import ACT, Corridor, Script, Student, corridor_task, drunk, position, recorded
 
 from eeflib.errors import DataError
-from eeflib.explore import expert_states, explore
+from eeflib.exploration import expert_states, explore
 from eeflib.records import Branch, Sample, Step, Trajectory, Usage
 from eeflib.selection import (
     ImportantState,

@@ -24,7 +24,8 @@ from eeflib.prompts import get_format
 from eeflib.records import Trajectory
 from eeflib.resources import data_path
 from eeflib.rollout import Episode, run_episodes
-from eeflib.train import TrainConfig, train
+from eeflib.config import TrainConfig
+from eeflib.training import train
 from eeflib.world import World, webshop_world
 
 ACT = get_format("act", "webshop")

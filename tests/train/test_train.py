@@ -24,7 +24,8 @@ from eeflib.masking import EncodedSet, encode_samples
 from eeflib.optimise import epoch_steps, learning_rate, step_batches
 from eeflib.prompts import get_format
 from eeflib.records import Sample, Step
-from eeflib.train import TrainConfig, train
+from eeflib.config import TrainConfig
+from eeflib.training import train
 
 FULL = TrainConfig(
     method="full", learning_rate=3e-3, batch_size=4, max_steps=12, schedule="constant", warmup=0.1
@@ -188,7 +189,7 @@ def test_a_killed_training_goes_on_and_ends_as_if_nothing_had_happened(tok, data
     script.write_text(
         "import sys\n"
         "from eeflib.masking import EncodedSet\n"
-        "from eeflib.train import TrainConfig, train\n"
+        "from eeflib.config import TrainConfig\nfrom eeflib.training import train\n"
         f"config = TrainConfig.from_dict({config.to_dict()!r})\n"
         f"data = EncodedSet.load({str(tmp_path / 'data.npz')!r})\n"
         f"train({str(tmp_path / 'base')!r}, data, config, {str(tmp_path / 'out')!r})\n"

@@ -15,7 +15,8 @@ from eeflib.errors import PrerequisiteError, ProviderError
 from eeflib.masking import encode_samples
 from eeflib.prompts import get_format
 from eeflib.records import Sample, Step
-from eeflib.train import TrainConfig, train
+from eeflib.config import TrainConfig
+from eeflib.training import train
 
 CONFIG = TrainConfig(
     rank=4, alpha=8, learning_rate=2e-2, max_steps=3, batch_size=2, accumulation=2,

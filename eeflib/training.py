@@ -15,23 +15,53 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from tqdm.auto import tqdm
 
-from eeflib.config import BACKENDS, LLAMA_LINEAR, TrainConfig, TrainResult
+from eeflib.config import BACKENDS, TrainConfig
 from eeflib.errors import DataError
 from eeflib.masking import EncodedSet
 from eeflib.records import content_hash
 
-__all__ = ["BACKENDS", "CARD", "LLAMA_LINEAR", "TrainConfig", "TrainResult", "train"]
+__all__ = ["CARD", "TrainResult", "train"]
 
 log = logging.getLogger(__name__)
 
 CARD = "eef_adapter.json"
 """Says what a trained folder holds: `base`, `base_fingerprint`, `method`, `backend`, `config`."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training gave."""
+
+    output_dir: Path
+    """Adapter (lora) or whole model (full) as safetensors, tokenizer, `eef_adapter.json`."""
+    method: str
+    backend: str
+    steps: int
+    """Optimiser steps."""
+    losses: tuple[float, ...]
+    """Per optimiser step, before it: mean negative log-likelihood (nats) per trained token."""
+    tokens: int
+    """Tokens processed, padding not counted."""
+    trained_tokens: int
+    """Tokens that carried loss, over all steps."""
+    seconds: float
+    """Wall-clock time of the loop, over all parts of an interrupted training."""
+    peak_memory_bytes: int | None
+    """Of the GPU; None on a CPU."""
+    resumed_at: int = 0
+    """Step this call went on from; 0 if it started afresh."""
+    reused: bool = False
+    """The very same training was already there, complete."""
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / self.seconds if self.seconds > 0 else float("nan")
 
 
 def train(

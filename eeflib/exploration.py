@@ -10,7 +10,7 @@ spacing in short trajectories; a state that cannot be verified is not explored, 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -205,9 +205,19 @@ class ExplorationReport:
 
 @dataclass(frozen=True)
 class Exploration:
+    """The student's rollouts; iterating gives the branches."""
+
     branches: tuple[Branch, ...]
     """In the order of the plan."""
     report: ExplorationReport
+    origin: str = ""
+    """METHOD/iter-I in a run folder, if it is on file there."""
+
+    def __iter__(self) -> Iterator[Branch]:
+        return iter(self.branches)
+
+    def __len__(self) -> int:
+        return len(self.branches)
 
 
 def explore(

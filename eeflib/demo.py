@@ -1,0 +1,434 @@
+"""The whole story in one call: a teacher that fails, RFT that stalls, EEF that gets further.
+
+Import `run_demo` from here. Every step is one of `eeflib.pipeline`'s, as in the notebooks; this
+module runs them over seeds in worker processes and makes one table of the evaluations.
+
+    RUN/seed-S/...                       see `eeflib.pipeline`
+    RUN/better-teacher/seed-S/...        the same with a teacher that tires later
+    RUN/summary.json                     the table
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+from tqdm.auto import tqdm
+
+from eeflib.config import Config
+from eeflib.errors import PrerequisiteError
+from eeflib.methods import Method, get_method
+from eeflib.pipeline import CLONING, Progress, collect, evaluate, run_method
+from eeflib.policies.loading import NAMES
+from eeflib.records import Branch, Trajectory
+from eeflib.run import Run
+from eeflib.stats import (
+    Outcome,
+    PairedDifference,
+    gained_lost,
+    last_iteration,
+    mean_reward,
+    paired_difference,
+    pooled,
+    win_rate,
+)
+from eeflib.store import RunFolder
+from eeflib.store import open_run as open_folder
+from eeflib.workers import Event, Job, run_jobs, worker_folder_lock
+
+__all__ = [
+    "BETTER_TEACHER",
+    "DemoResult",
+    "compare",
+    "method_row",
+    "render_table",
+    "run_demo",
+    "sentence",
+    "summarise",
+]
+
+DemoResult = dict[str, Any]
+"""The content of summary.json."""
+
+BETTER_TEACHER = "better-teacher"
+"""Subfolder of the runs with a teacher that tires later."""
+
+_BETTER_MIDDLE = 300.0
+"""Words read at which the better teacher starts to tire."""
+
+_TIMED = ("explore", "train", "evaluate")
+"""What is timed of a method."""
+
+
+def run_demo(
+    config: Config,
+    path: Path | str,
+    *,
+    fresh: bool = False,
+    processes: int | None = None,
+    progress: bool = True,
+) -> DemoResult:
+    """Run or continue the demo that `config` describes.
+
+    Args:
+        path: the run folder; a killed demo called again with it goes on where it was.
+        processes: worker processes; None: one per CPU core, at most one per job that can run.
+        progress: show a progress bar.
+
+    Raises:
+        EefError: see `eeflib.pipeline.run_method` and `open_run`. The first one ends the demo, for
+            a table over some of the seeds or methods would mislead: a seed whose teacher solves
+            nothing has nothing to clone. What is on file stays.
+    """
+    if config.student not in NAMES:
+        # a wrong name must not leave a run folder behind that then stands for another student
+        from eeflib.policies.loading import load_student
+
+        load_student(config.student)
+    n = processes or min(os.cpu_count() or 1, 2 * len(config.seeds))
+    if config.env != "webshop":
+        n = min(n, len(config.seeds) + 1)
+    # the tiny student is too small for two threads to help, and two on a busy core collapse
+    threads = 1 if config.student == "tiny" else None
+    with open_folder(path, config.to_dict(), seeds=config.seeds, fresh=fresh) as folder:
+        jobs = _jobs(config, folder.path)
+        with _Bar(jobs, config, progress) as bar:
+            run_jobs(jobs, folder.path, processes=n, threads=threads, on_event=bar.on_event)
+        summary = summarise(folder, config)
+        folder.write_atomic("summary.json", summary)
+    return summary
+
+
+def _cases(config: Config) -> dict[str, Config]:
+    """Subfolder -> settings: the demo itself, and its variation with a better teacher."""
+    out = {"": config}
+    if config.extras and config.env == "webshop":
+        out[BETTER_TEACHER] = replace(
+            config, teacher_middle=_BETTER_MIDDLE, iterations=1, seeds=config.seeds[:1]
+        )
+    return out
+
+
+def _methods(run: Run) -> list[Method]:
+    """The demo's methods with its sizes; with the better teacher cloning and the contenders."""
+    methods = [run.method(name) for name in run.config.methods]
+    if run.case:
+        main = [m for m in methods if m.explores and m.name != "RFT"]
+        return [get_method(CLONING), *main]
+    return methods
+
+
+def _unmasked(config: Config) -> Method:
+    """The masking ablation: EEF's first iteration, solutions trained whole."""
+    return replace(get_method("EEF-no-mask"), iterations=1, M=config.M)
+
+
+def _jobs(config: Config, path: Path) -> list[Job]:
+    """All jobs of the demo in `path`, those first that should be started first."""
+    first_jobs: list[Job] = []
+    late: list[Job] = []
+    for case, settings in _cases(config).items():
+        for seed in settings.seeds:
+            run = Run(RunFolder(path), settings, seed, case)
+            place = f"{case}/seed-{seed}".lstrip("/")
+            here = (settings, path, case, seed)
+            jobs = [Job(f"{place}/{CLONING}", _start_seed, here)]
+            methods = [m for m in _methods(run) if m.name != CLONING]
+            # the longest first, so that no worker is left alone with one at the end
+            for m in sorted(methods, key=lambda m: (not m.explores_states, -m.attempts)):
+                jobs.append(Job(f"{place}/{m.name}", _one, (*here, m, ()), (jobs[0].name,)))
+            (late if case else first_jobs).extend(jobs)
+            if config.extras and not case:
+                m = _unmasked(settings)
+                late.append(Job(f"{place}/{m.name}", _one, (*here, m, ("EEF",)), (f"{place}/EEF",)))
+    return first_jobs + sorted(late, key=lambda job: job.name.startswith(BETTER_TEACHER))
+
+
+def _worker_run(config: Config, path: Path, case: str, seed: int) -> Run:
+    return Run(RunFolder(path, lock=worker_folder_lock(path)), config, seed, case)
+
+
+def _start_seed(config: Config, path: Path, case: str, seed: int, progress: Progress) -> None:
+    """Collect, let the teacher play the test tasks, clone it: what all methods of a seed need."""
+    run = _worker_run(config, path, case, seed)
+    world = run.world()
+    collect(world, run=run, progress=progress)
+    evaluate(world, world.teacher, name="teacher", run=run, progress=False)
+    try:
+        run_method(run, CLONING, progress=progress)
+    except PrerequisiteError as exc:
+        raise PrerequisiteError(
+            f"seed {seed}: {exc}. In the demo: a larger --preset, or another --first-seed"
+        ) from exc
+
+
+def _one(
+    config: Config,
+    path: Path,
+    case: str,
+    seed: int,
+    method: Method,
+    share: Sequence[str],
+    progress: Progress,
+) -> None:
+    run_method(_worker_run(config, path, case, seed), method, share=share, progress=progress)
+
+
+def summarise(folder: RunFolder, config: Config) -> DemoResult:
+    """The content of summary.json, from the run's files alone."""
+    cases = {case: _case(folder, c, case) for case, c in _cases(config).items()}
+    found = cases[""]
+    out: DemoResult = {
+        "env": config.env,
+        "student": config.student,
+        "preset": config.preset,
+        "seeds": list(config.seeds),
+        "methods": found["rows"],
+        "paired": found["paired"],
+        "teacher_on_training_tasks": found["teacher"],
+    }
+    if config.extras:
+        runs = [Run(folder, config, seed) for seed in config.seeds]
+        name = _unmasked(config).name
+        without = [o for r in runs for o in r.evaluations(name)]
+        masked = [o for r in runs for o in r.evaluations("EEF") if o.iteration == 1]
+        out["masking"] = {
+            "note": "after one iteration, on the same rollouts",
+            **compare(masked, without),
+            "win_rates": [
+                method_row("EEF", masked, simulations=0, seconds=0)["win_rate"],
+                method_row(name, without, simulations=0, seconds=0)["win_rate"],
+            ],
+        }
+    if BETTER_TEACHER in cases:
+        better = cases[BETTER_TEACHER]
+        out["better_teacher"] = {
+            "note": "one seed, one iteration, a teacher that tires later",
+            "methods": better["rows"],
+            "paired": better["paired"],
+            "teacher_on_training_tasks": better["teacher"],
+        }
+    return out
+
+
+def _case(folder: RunFolder, config: Config, case: str) -> dict[str, Any]:
+    runs = [Run(folder, config, seed, case) for seed in config.seeds]
+    methods = _methods(runs[0])
+    outcomes = {m.name: [o for r in runs for o in r.evaluations(m.name)] for m in methods}
+    teacher = [o for r in runs for o in r.evaluations("teacher")]
+    rows = [method_row("teacher", teacher, simulations=0, seconds=0.0)]
+    cloning = _seconds(runs, CLONING)
+    for m in methods:
+        rows.append(
+            method_row(
+                m.name,
+                outcomes[m.name],
+                simulations=_simulations(runs, m.name),
+                seconds=_seconds(runs, m.name) + (cloning if m.explores else 0.0),
+            )
+        )
+    paired = {}
+    strong = f"RFTx{config.k}"
+    for a, b in (("EEF", strong), (strong, CLONING), ("EEF", "RFT")):
+        if a in outcomes and b in outcomes:
+            paired[f"{a} - {b}"] = compare(outcomes[a], outcomes[b])
+    solved = [t.solved for r in runs for t in r.folder.read("trajectories", Trajectory)]
+    taught = {
+        "solved": sum(solved),
+        "n": len(solved),
+        "win_rate": round(sum(solved) / len(solved), 4),
+    }
+    return {"rows": rows, "paired": paired, "teacher": taught}
+
+
+def _iterations(runs: Sequence[Run], method: str) -> list[RunFolder]:
+    return [
+        r.folder.sub(f"{method}/{path.name}")
+        for r in runs
+        for path in sorted((r.folder.path / method).glob("iter-*"))
+    ]
+
+
+def _simulations(runs: Sequence[Run], method: str) -> float:
+    """Student rollouts per seed, counted in the files."""
+    count = sum(
+        branch.restored
+        for folder in _iterations(runs, method)
+        if folder.exists("branches")
+        for branch in folder.read("branches", Branch)
+    )
+    return count / len(runs)
+
+
+def _seconds(runs: Sequence[Run], method: str) -> float:
+    """Measured seconds per seed, over all parts of an interrupted run."""
+    total = 0.0
+    for folder in _iterations(runs, method):
+        if folder.exists("timings"):
+            rows = folder.read("timings")
+            total += sum(float(r["seconds"]) for r in rows if r.get("name") in _TIMED)
+    return total / len(runs)
+
+
+def _number(value: float, digits: int = 4) -> float | None:
+    return None if math.isnan(value) else round(value, digits)
+
+
+def method_row(
+    name: str, outcomes: Sequence[Outcome], *, simulations: float, seconds: float
+) -> dict[str, Any]:
+    """One method: win rate over all test tasks of all seeds with its Wilson interval, and more.
+
+    Args:
+        outcomes: of all iterations and seeds; the row is about the last iteration.
+        simulations: student rollouts per seed.
+        seconds: per seed, of one worker; cloning included for methods that start from it.
+    """
+    final = last_iteration(outcomes)
+    all_seeds = pooled(final)
+    levels = sorted({o.level for o in final if o.level})
+    iterations = []
+    for i in sorted({o.iteration for o in outcomes}):
+        rate = win_rate(o for o in outcomes if o.iteration == i)
+        row = {"iteration": i, "win_rate": _number(rate.rate)}
+        iterations.append({**row, "interval": [_number(rate.low), _number(rate.high)]})
+    return {
+        "method": name,
+        "win_rate": _number(all_seeds.rate.rate),
+        "interval": [_number(all_seeds.rate.low), _number(all_seeds.rate.high)],
+        "sd_over_seeds": _number(all_seeds.sd),
+        "reward": _number(mean_reward(final).value),
+        "simulations": round(simulations),
+        "seconds": round(seconds, 1),
+        "n": all_seeds.rate.n,
+        "per_seed": [_number(r.rate) for r in all_seeds.per_seed.values()],
+        "per_level": {
+            level: _number(win_rate(o for o in final if o.level == level).rate) for level in levels
+        },
+        "iterations": iterations,
+    }
+
+
+def compare(a: Iterable[Outcome], b: Iterable[Outcome]) -> dict[str, Any]:
+    """Paired difference a - b over seeds, with its interval, and tasks gained and lost."""
+    a, b = last_iteration(a), last_iteration(b)
+    d: PairedDifference = paired_difference(a, b)
+    changed = gained_lost(b, a)
+    return {
+        "a": d.a,
+        "b": d.b,
+        "difference": _number(d.mean),
+        "interval": [_number(d.low), _number(d.high)],
+        "sd": _number(d.sd),
+        "p": _number(d.p, 6),
+        "basis": d.basis,
+        "seeds": d.n,
+        "better_in": d.better,
+        "per_seed": [_number(x) for x in d.differences],
+        "gained": len(changed.gained),
+        "lost": len(changed.lost),
+        "never": len(changed.never),
+    }
+
+
+def sentence(c: Mapping[str, Any]) -> str:
+    """A comparison in words."""
+    low, high = c["interval"]
+    over = f"{c['seeds']} seeds" if c["basis"] == "seeds" else "the tasks of one seed"
+    p = "p = " + (f"{c['p']:.4f}" if c["p"] >= 1e-4 else f"{c['p']:.1e}")
+    return (
+        f"{c['a']} - {c['b']}: {100 * c['difference']:+.1f} points, 95 % interval "
+        f"[{100 * low:+.1f}, {100 * high:+.1f}], {p} (paired, {over}; better in "
+        f"{c['better_in']} of {c['seeds']}); tasks gained {c['gained']}, lost {c['lost']}"
+        + ("" if c["gained"] or c["lost"] else ": no task tells them apart")
+    )
+
+
+def render_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of `method_row` as a plain-text table."""
+    head = ("method", "win rate", "95 % interval", "reward", "simulations", "seconds")
+    body = [
+        (
+            row["method"],
+            f"{100 * row['win_rate']:.1f} %",
+            f"{100 * row['interval'][0]:.1f} - {100 * row['interval'][1]:.1f}",
+            f"{row['reward']:.3f}",
+            f"{row['simulations']:,}",
+            f"{row['seconds']:.0f}",
+        )
+        for row in rows
+    ]
+    widths = [max(len(line[i]) for line in (head, *body)) for i in range(len(head))]
+
+    def line(cells: Sequence[str]) -> str:
+        first, *rest = (
+            c.ljust(w) if i == 0 else c.rjust(w)
+            for i, (c, w) in enumerate(zip(cells, widths, strict=True))
+        )
+        return "  ".join((first, *rest)).rstrip()
+
+    rule = "  ".join("-" * w for w in widths)
+    return "\n".join([line(head), rule, *map(line, body)])
+
+
+class _Bar:
+    """One bar over all jobs; each job counts by how long such jobs take."""
+
+    def __init__(self, jobs: Sequence[Job], config: Config, on: bool) -> None:
+        self._weight = {j.name: self._cost(j, config) for j in jobs}
+        self._expected = {j.name: self._stages(j) for j in jobs}
+        self._share: dict[str, float] = {}
+        self._steps: dict[str, int] = {}
+        total = sum(self._weight.values())
+        self._bar = tqdm(
+            total=round(total, 1),
+            disable=not on,
+            bar_format="{l_bar}{bar}| {elapsed}<{remaining} {postfix}",
+            desc="demo",
+            smoothing=0.0,  # steps differ too much in length for a recent rate to mean anything
+        )
+
+    @staticmethod
+    def _stages(job: Job) -> int:
+        """Steps: explore, train, evaluate in each iteration; before: collect, train, evaluate."""
+        method = _method_of(job)
+        return 3 * max(1, method.iterations) if method else 3
+
+    @staticmethod
+    def _cost(job: Job, config: Config) -> float:
+        method = _method_of(job)
+        if method is None:
+            return 1.0
+        per = 1.0 + 0.35 * (config.M if method.explores_states else method.attempts)
+        return per * method.iterations
+
+    def on_event(self, event: Event) -> None:
+        job, step, done, total = event
+        self._bar.set_postfix_str(f"{job.split('/')[-2]} {step} {done}/{total}", refresh=False)
+        self._steps.setdefault(f"{job}|{step}", len([k for k in self._steps if k.startswith(job)]))
+        number = self._steps[f"{job}|{step}"]
+        expected = max(self._expected[job], number + 1)
+        share = min(1.0, (number + done / max(1, total)) / expected)
+        before = self._share.get(job, 0.0)
+        if share > before:
+            self._share[job] = share
+            so_far = sum(v * self._weight[k] for k, v in self._share.items())
+            self._bar.update(min(so_far, self._bar.total) - self._bar.n)
+        else:
+            self._bar.refresh()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: Any, *_: object) -> None:
+        if kind is None:
+            self._bar.update(self._bar.total - self._bar.n)
+        self._bar.close()
+
+
+def _method_of(job: Job) -> Method | None:
+    return next((a for a in job.args if isinstance(a, Method)), None)
