@@ -7,7 +7,7 @@ the taxonomy (10,000 trajectories of 15 steps, 3,000 branches, evaluations and s
 of 2,000 trajectories for figures and widgets, one of 500 for the report, which a headless Chromium
 opens as well. Every figure about time or memory comes from a process of its own; a wall-clock time
 is the best of `--repeats`, since what else the machine does only adds. The taxonomy is held against
-the hand labels in `tests/data/failures`.
+the hand labels in `eeflib/data/failures`.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from eeflib.notebook.display import (
 from eeflib.notebook.endpoint import DemoEndpoint
 from eeflib.notebook.lab import DEVELOPMENT_SEED, Lab, open_lab, versions
 from eeflib.notebook.reading import unread
-from eeflib.notebook.repository import Reading, dated_result, hand_labelled
+from eeflib.notebook.shipped import Reading, dated_result, hand_labelled
 
 __all__ = [
     "DEVELOPMENT_SEED",

@@ -1,11 +1,12 @@
 """The tiny student: a Llama of about 0.3 million parameters that reads but cannot shop yet.
 
-Owns loading `data/tiny`. Knows nothing about environments. It is a stand-in for a pretrained LLM
-that a laptop CPU trains in seconds: the same transformers/peft code path as a real model, with its
-own tokenizer (whole words of the embedded tasks, single characters for anything else).
+It is a stand-in for a pretrained LLM that a laptop CPU trains in seconds: it goes through the same
+transformers and peft code as a real model, with its own tokenizer (whole words of the embedded
+tasks, single characters for anything else).
 
 `scripts/tiny/pretrain.py` made it, on synthetic reading and copying exercises only: no WebShop
-action, no navigation, no reward. `data/tiny/pretraining.json` has its scores on fresh exercises.
+action, no navigation, no reward. `eeflib/data/tiny/pretraining.json` has its scores on fresh
+exercises.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from eeflib import data
 from eeflib.errors import PrerequisiteError
-from eeflib.resources import data_path
 
 __all__ = ["load_tiny", "tiny_path"]
 
 
 def tiny_path() -> Path:
     """The shipped model folder: config, safetensors weights (bfloat16), tokenizer."""
-    return data_path("tiny")
+    return data.path("tiny")
 
 
 def load_tiny(path: Path | str | None = None) -> tuple[Any, Any]:

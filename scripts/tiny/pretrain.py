@@ -1,12 +1,12 @@
-"""Pretrain the tiny student on reading exercises and write data/tiny (safetensors, bfloat16).
+"""Pretrain the tiny student on reading exercises: eeflib/data/tiny (safetensors, bfloat16).
 
-    OMP_NUM_THREADS=1 python scripts/tiny/pretrain.py --out data/tiny
+    OMP_NUM_THREADS=1 python scripts/tiny/pretrain.py --out eeflib/data/tiny
 
 One CPU core. Deterministic for a given seed and number of steps. `--init` continues from a folder.
 
 The shipped weights came out of three such runs, each continuing the one before, while the exercises
-were being made: `data/tiny/pretraining.json` says which. One run of the script as it is now, from
-scratch, has not been tried; expect about an hour.
+were being made: `eeflib/data/tiny/pretraining.json` says which. One run of the script as it is now,
+from scratch, has not been tried; expect about an hour.
 """
 
 from __future__ import annotations

@@ -2,8 +2,10 @@
 
 import base64
 import html
+import json
 import re
 import urllib.request
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pandas as pd
@@ -21,7 +23,6 @@ from eeflib.notebook import (
     losses,
     open_lab,
     rates,
-    repository,
     shares,
     table,
     tokens,
@@ -32,6 +33,7 @@ from eeflib.policies.base import Conversation, Message
 from eeflib.policies.openai_compatible import OpenAICompatiblePolicy
 from eeflib.records import Step, Trajectory
 
+ROOT = Path(__file__).parents[2]
 NASTY = "<script>alert(1)</script>\u202e"
 ROWS = [{"method": NASTY, "win_rate": 0.5, "interval": [0.2, 0.8]}]
 STEP = Step(NASTY, f"click[{NASTY}]", "teacher", thought=NASTY)
@@ -114,13 +116,16 @@ def test_reading_blind_shows_the_steps_and_not_the_diagnosis(tmp_path, monkeypat
     assert blind.run is known.run, "notes go to the same run"
 
 
-def test_what_lies_in_the_repository_is_found_or_asked_for(tmp_path, monkeypatch):
+def test_the_shipped_failures_are_read_and_an_unknown_part_is_named():
     assert len(hand_labelled("writing")) == len(hand_labelled("held_out")) == 79
-    assert dated_result("demo-8-seeds")["date"] >= "2026-11-22"
-    monkeypatch.setattr(repository, "_ROOT", tmp_path)
-    for missing in (hand_labelled, lambda: dated_result("demo-8-seeds")):
-        with pytest.raises(PrerequisiteError, match="clone the repository"):
-            missing()
+    with pytest.raises(PrerequisiteError, match=r"failures/half\.jsonl is missing"):
+        hand_labelled("half")
+
+
+def test_the_shipped_result_is_the_newest_on_record():
+    newest = sorted((ROOT / "benchmarks" / "results").glob("*-demo-8-seeds.json"))[-1]
+    recorded = json.loads(newest.read_text("utf-8"))
+    assert dated_result("demo-8-seeds") == {"date": newest.name[:10], **recorded}
 
 
 def test_two_notebooks_may_be_open_side_by_side(tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from eeflib import data
 from eeflib.errors import PrerequisiteError
 from eeflib.masking import encode_samples
 from eeflib.methods import get_method
@@ -22,7 +23,6 @@ from eeflib.policies.scripted import ScriptedShopper, Skill
 from eeflib.policies.tiny import load_tiny, tiny_path
 from eeflib.prompts import get_format
 from eeflib.records import Trajectory
-from eeflib.resources import data_path
 from eeflib.rollout import Episode, run_episodes
 from eeflib.config import TrainConfig
 from eeflib.training import train
@@ -212,4 +212,4 @@ def test_it_plays_admissible_actions_and_the_same_ones_alone_or_in_a_batch():
 
 def test_a_missing_data_file_is_named_with_the_remedy(tmp_path):
     with pytest.raises(PrerequisiteError, match=r"no/such/file is missing .*reinstall eeflib"):
-        data_path("no", "such", "file")
+        data.path("no", "such", "file")
