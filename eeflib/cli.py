@@ -134,52 +134,6 @@ def compare(
         typer.echo(json.dumps(found.as_json()))
 
 
-@app.command()
-def shop(
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="of the store (7), or of official prices (0)")
-    ] = None,
-    split: Annotated[
-        str | None, typer.Option(help="test or train; official data: validation and all, too")
-    ] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="a folder of official files, or a catalogue on disk")
-    ] = None,
-    size: Annotated[str | None, typer.Option("--set", help="official files: small or full")] = None,
-    level: Annotated[
-        list[str] | None, typer.Option(help="only tasks of this level; may be repeated")
-    ] = None,
-    run: Annotated[Path | None, typer.Option(help="run folder; default runs/shop-SEED")] = None,
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="0: a free one")] = 0,
-    browser: Annotated[bool, typer.Option(help="open a browser window")] = True,
-) -> None:
-    """Play the WebShop tasks yourself, in a browser, on this machine only.
-
-    Every episode is recorded as a human trajectory, in the schema that the analysis reads.
-
-    Examples:
-
-        eef shop
-
-        eef shop --level page2 --level options --port 8000 --no-browser
-
-        eef shop --data data/webshop --split validation
-    """
-    from eeflib.shop import run_shop
-
-    run_shop(
-        seed=seed,
-        split=split,
-        data=data,
-        size=size,
-        levels=level or (),
-        run=run,
-        port=port,
-        open_browser=browser,
-        say=typer.echo,
-    )
-
-
 def _say(text: str, as_json: bool) -> None:
     """For people; with --json stdout belongs to the object."""
     typer.echo(text, err=as_json)

@@ -1,7 +1,7 @@
-"""Record what the official WebShop does over a hostile catalogue, for `eeflib.envs.webshop.parity`.
+"""Record what the official WebShop does over a hostile catalogue, for `tests.parity`.
 
     python scripts/webshop/record.py CHECKOUT OUT [--seed 1] [--episodes 60] [--rewards 3000]
-    python -m eeflib.envs.webshop.parity OUT --present
+    python -m tests.parity OUT --present
 
 CHECKOUT is a clone of princeton-nlp/WebShop (commit 64fa2a5). Run it with a Python that has the
 core of eeflib and what the official text environment imports: flask==2.1.2 werkzeug==2.1.2 gym

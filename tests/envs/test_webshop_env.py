@@ -10,10 +10,10 @@ import pytest
 
 from eeflib.envs.base import FREE_TEXT, TextEnv, replay_restore
 from eeflib.envs.webshop import Catalogue, Product, WebShopEnv, WebShopState, task_from_goal
-from eeflib.envs.webshop.parity import Vectors
 from eeflib.errors import DataError, EnvironmentFault
 from eeflib.prompts import get_format
 from eeflib.records import Step, Task
+from tests.parity import Vectors
 
 VECTORS = Vectors(Path(__file__).parents[1] / "data" / "webshop_parity")
 

@@ -13,10 +13,10 @@ import pytest
 from eeflib.envs.webshop import Catalogue, Product, WebShopEnv, best_nouns, fixed_nouns
 from eeflib.envs.webshop import spacy_nouns as load_spacy
 from eeflib.envs.webshop.nouns import CACHED_TITLES, Nouns, nouns_name, word_nouns
-from eeflib.envs.webshop.parity import Vectors
 from eeflib.envs.webshop.reward import purchase_reward
 from eeflib.errors import PrerequisiteError
 from eeflib.records import Task
+from tests.parity import Vectors
 
 VECTORS = Vectors(Path(__file__).parents[1] / "data" / "webshop_parity")
 PAGE = Path(__file__).parents[2] / "docs" / "webshop.md"

@@ -20,9 +20,9 @@ from eeflib.envs.webshop.bulk import bulk_rows
 from eeflib.envs.webshop.disk_build import build_catalogue
 from eeflib.envs.webshop.disk_catalogue import DiskCatalogue, open_catalogue
 from eeflib.envs.webshop.generator import generate_store
-from eeflib.envs.webshop.parity import check_folder
 from eeflib.errors import DataError
 from eeflib.records import content_hash
+from tests.parity import check_folder
 
 VECTORS = Path(__file__).parents[1] / "data" / "webshop_parity"
 

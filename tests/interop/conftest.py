@@ -1,6 +1,6 @@
-"""Shared parts of other rooms' tests: the small environments, the loopback server."""
+"""Shared parts of other rooms' tests: the small environments."""
 
 import sys
 from pathlib import Path
 
-sys.path += [str(Path(__file__).parents[1] / room) for room in ("envs", "policies")]
+sys.path.append(str(Path(__file__).parents[1] / "envs"))

@@ -4,7 +4,7 @@ Owns the names below. Products: `Catalogue.from_rows`. Tasks: `build_goals`, `ta
 Playing: `WebShopEnv`. Official data, fetched, built and opened: `official.load_official`; their
 published splits: `splits.split_tasks`.
 Facts about the official environment: princeton-nlp/WebShop, commit 64fa2a5.
-`python -m eeflib.envs.webshop.parity FOLDER` compares with recorded outputs of it.
+`python -m tests.parity FOLDER` compares with recorded outputs of it.
 
 Where this package differs from the official environment:
 
