@@ -21,6 +21,7 @@ from pathlib import Path
 import psutil
 import torch
 
+from eeflib.config import TrainConfig
 from eeflib.masking import encode_samples
 from eeflib.methods import get_method
 from eeflib.policies.huggingface import HuggingFacePolicy
@@ -29,9 +30,8 @@ from eeflib.policies.tiny import load_tiny
 from eeflib.prompts import get_format
 from eeflib.records import Trajectory
 from eeflib.rollout import Episode, run_episodes
-from eeflib.config import TrainConfig
 from eeflib.training import train
-from eeflib.world import World, webshop_world
+from eeflib.world import World, webshop
 
 SEED = 61
 GOALS = {
@@ -162,7 +162,7 @@ def main() -> None:
     parser.add_argument("--no-demo", action="store_true", help="only its parts")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    world = webshop_world(SEED, {"train": options.episodes})
+    world = webshop(SEED, train=options.episodes, test=0)
     model, tokenizer = load_tiny()
     played = shopping(world)
     with tempfile.TemporaryDirectory() as name:

@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from eeflib.config import TrainConfig
 from eeflib.masking import IGNORE, Encoded, EncodedSet
 from eeflib.optimise import choose_loss, collate, optimise
-from eeflib.config import TrainConfig
 
 GOALS = {"tokens_per_second": (8_000.0, "tokens/s"), "over_plain": (1.5, "x")}
 BATCH = 16

@@ -1,35 +1,122 @@
 """eeflib: tune a small LLM agent by exploring from the states of a teacher's failures.
 
-Importing the package costs numpy and msgspec; torch, transformers, openai and Java are imported
-where they are used.
+    import eeflib as eef
+
+Everything a notebook needs is here: verbs (`open_run`, `collect`, `explore`, `select`, `encode`,
+`train`, `evaluate`), what they work with (`webshop`, `Student`, `Config`, `Run`), records, and the
+namespaces `figures`, `frames`, `notebook` and `errors`. Names are loaded when they are first used:
+importing the package costs neither torch nor pandas.
 """
 
-from eeflib.errors import (
-    ActionError,
-    DataError,
-    EefError,
-    EnvironmentFault,
-    PrerequisiteError,
-    ProviderError,
-    RestoreMismatch,
-)
-from eeflib.records import Branch, Sample, Step, Task, Trajectory, Usage
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from eeflib import errors, notebook
+    from eeflib.analysis import figures, frames
+    from eeflib.analysis.compare import compare_runs
+    from eeflib.analysis.report import write_report
+    from eeflib.config import PRESETS, Config
+    from eeflib.demo import run_demo
+    from eeflib.envs.base import TextEnv
+    from eeflib.errors import EefError
+    from eeflib.exploration import Exploration
+    from eeflib.masking import EncodedSet
+    from eeflib.methods import METHODS, Method
+    from eeflib.pipeline import collect, encode, evaluate, explore, run_method, select, train
+    from eeflib.policies.base import Policy
+    from eeflib.policies.openai_compatible import ChatModel
+    from eeflib.policies.student import Student
+    from eeflib.records import Branch, Sample, Step, Task, Trajectory
+    from eeflib.run import Run, open_run
+    from eeflib.selection import Selection
+    from eeflib.stats import gained_lost, paired_difference, win_rate
+    from eeflib.world import World, scienceworld, textworld, webshop
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "ActionError",
+    "METHODS",
+    "PRESETS",
     "Branch",
-    "DataError",
+    "ChatModel",
+    "Config",
     "EefError",
-    "EnvironmentFault",
-    "PrerequisiteError",
-    "ProviderError",
-    "RestoreMismatch",
+    "EncodedSet",
+    "Exploration",
+    "Method",
+    "Policy",
+    "Run",
     "Sample",
+    "Selection",
     "Step",
+    "Student",
     "Task",
+    "TextEnv",
     "Trajectory",
-    "Usage",
+    "World",
     "__version__",
+    "collect",
+    "compare_runs",
+    "encode",
+    "errors",
+    "evaluate",
+    "explore",
+    "figures",
+    "frames",
+    "gained_lost",
+    "notebook",
+    "open_run",
+    "paired_difference",
+    "run_demo",
+    "run_method",
+    "scienceworld",
+    "select",
+    "textworld",
+    "train",
+    "webshop",
+    "win_rate",
+    "write_report",
 ]
+
+_MODULES = {"errors": "errors", "figures": "analysis.figures", "frames": "analysis.frames"}
+_MODULES["notebook"] = "notebook"
+
+_HOMES = {
+    "analysis.compare": ("compare_runs",),
+    "analysis.report": ("write_report",),
+    "config": ("PRESETS", "Config"),
+    "demo": ("run_demo",),
+    "envs.base": ("TextEnv",),
+    "errors": ("EefError",),
+    "exploration": ("Exploration",),
+    "masking": ("EncodedSet",),
+    "methods": ("METHODS", "Method"),
+    "pipeline": ("collect", "encode", "evaluate", "explore", "run_method", "select", "train"),
+    "policies.base": ("Policy",),
+    "policies.openai_compatible": ("ChatModel",),
+    "policies.student": ("Student",),
+    "records": ("Branch", "Sample", "Step", "Task", "Trajectory"),
+    "run": ("Run", "open_run"),
+    "selection": ("Selection",),
+    "stats": ("gained_lost", "paired_difference", "win_rate"),
+    "world": ("World", "scienceworld", "textworld", "webshop"),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        value: Any = importlib.import_module(f"eeflib.{_MODULES[name]}")
+    elif name in _HOME:
+        value = getattr(importlib.import_module(f"eeflib.{_HOME[name]}"), name)
+    else:
+        raise AttributeError(f"eeflib has no {name!r}; see eeflib.__all__")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

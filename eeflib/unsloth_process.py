@@ -20,7 +20,6 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-import eeflib
 from eeflib.config import TrainConfig
 from eeflib.errors import DataError, EefError, PrerequisiteError, ProviderError
 from eeflib.masking import EncodedSet
@@ -91,7 +90,7 @@ def _base_name(base: Any) -> str:
 
 def _start(job: Path, progress: bool) -> dict[str, Any]:
     """Run the worker, show its steps, return its result."""
-    package = str(Path(eeflib.__file__).parents[1])
+    package = str(Path(__file__).parents[1])
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")])),

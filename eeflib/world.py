@@ -20,9 +20,9 @@ __all__ = [
     "TEXTWORLD_PARAMS",
     "World",
     "make_world",
-    "scienceworld_world",
-    "textworld_world",
-    "webshop_world",
+    "scienceworld",
+    "textworld",
+    "webshop",
 ]
 
 TEXTWORLD_PARAMS: dict[str, dict[str, int]] = {
@@ -54,9 +54,11 @@ class World:
         return tuple(t for t in self.tasks if t.split == name)
 
 
-def webshop_world(
-    seed: int,
-    counts: Mapping[str, int],
+def webshop(
+    seed: int = 7,
+    train: int = 120,
+    test: int = 150,
+    validation: int = 0,
     *,
     mix: Mapping[str, float] | str = "default",
     teacher_middle: float | None = None,
@@ -64,14 +66,14 @@ def webshop_world(
     """The embedded WebShop of `seed` with its scripted teacher.
 
     Args:
-        counts: tasks per split.
+        train, test, validation: tasks of each split.
         mix: which levels the tasks are of, see `eeflib.envs.webshop.tasks.make_tasks`.
         teacher_middle: `Skill.middle` of the teacher, in words; None for the default.
     """
     from eeflib.envs.webshop import embedded_shop, lexicon
     from eeflib.policies.scripted import ScriptedShopper, Skill
 
-    shop = embedded_shop(seed, counts, mix=mix)
+    shop = embedded_shop(seed, _counts(train, validation, test), mix=mix)
     skill = Skill() if teacher_middle is None else Skill(middle=teacher_middle)
     return World(
         "webshop",
@@ -84,10 +86,10 @@ def webshop_world(
     )
 
 
-def scienceworld_world(seed: int, counts: Mapping[str, int]) -> World:
+def scienceworld(seed: int = 7, train: int = 10, test: int = 10, validation: int = 0) -> World:
     """Cheap ScienceWorld task types with a teacher that follows gold paths badly.
 
-    `counts` are totals per split, spread over the task types. Needs Java, see `eeflib.envs.java`.
+    The numbers of tasks are totals, spread over the task types. Needs Java, see `eeflib.envs.java`.
     """
     from eeflib.envs.scienceworld import ScienceWorldEnv
     from eeflib.envs.scienceworld_tasks import CHEAP_TASKS, scienceworld_tasks
@@ -95,7 +97,7 @@ def scienceworld_world(seed: int, counts: Mapping[str, int]) -> World:
 
     tasks: list[Task] = []
     with ScienceWorldEnv() as env:
-        for split, total in counts.items():
+        for split, total in _counts(train, validation, test).items():
             per_type = -(-total // len(CHEAP_TASKS))
             drawn = scienceworld_tasks(CHEAP_TASKS, per_type, split=split, seed=seed, env=env)
             tasks += _thinned(drawn, total)
@@ -104,11 +106,12 @@ def scienceworld_world(seed: int, counts: Mapping[str, int]) -> World:
     return World("scienceworld", seed, tuple(tasks), ScienceWorldEnv, teacher)
 
 
-def textworld_world(seed: int, counts: Mapping[str, int]) -> World:
+def textworld(seed: int = 7, train: int = 60, test: int = 60, validation: int = 0) -> World:
     """Small games of TextWorldExpress with a teacher that follows gold paths badly.
 
-    All environments share one JVM, which runs while one of them is open. `counts` are totals per
-    split, spread over the games of `TEXTWORLD_PARAMS`. Needs Java, see `eeflib.envs.java`.
+    All environments share one JVM, which runs while one of them is open. The numbers of
+    tasks are totals, spread over the games of `TEXTWORLD_PARAMS`. Needs Java, see
+    `eeflib.envs.java`.
     """
     from eeflib.envs.textworld import Machine, TextWorldEnv, textworld_tasks
     from eeflib.policies.noisy_gold import NoisyGoldTeacher
@@ -116,7 +119,7 @@ def textworld_world(seed: int, counts: Mapping[str, int]) -> World:
     machine = Machine()
     tasks: list[Task] = []
     with TextWorldEnv(machine=machine) as env:
-        for split, total in counts.items():
+        for split, total in _counts(train, validation, test).items():
             drawn = textworld_tasks(
                 list(TEXTWORLD_PARAMS),
                 -(-total // len(TEXTWORLD_PARAMS)),
@@ -132,6 +135,11 @@ def textworld_world(seed: int, counts: Mapping[str, int]) -> World:
     return World("textworld", seed, tuple(tasks), lambda: TextWorldEnv(machine=machine), teacher)
 
 
+def _counts(train: int, validation: int, test: int) -> dict[str, int]:
+    """Tasks for each split that has any, in the order in which splits are drawn."""
+    return {k: n for k, n in (("train", train), ("validation", validation), ("test", test)) if n}
+
+
 def _thinned(tasks: Sequence[Task], total: int) -> list[Task]:
     """`total` of `tasks`, spread evenly, so that no type is cut off at the end."""
     return [tasks[i * len(tasks) // total] for i in range(min(total, len(tasks)))]
@@ -140,7 +148,8 @@ def _thinned(tasks: Sequence[Task], total: int) -> list[Task]:
 def make_world(config: Config, seed: int | None = None) -> World:
     """The world that `config` describes, for one of its seeds (None: the first)."""
     seed = config.seeds[0] if seed is None else seed
-    options = [config.env, json.dumps([config.counts, config.mix, config.teacher_middle])]
+    sizes = {"train": config.train, "validation": config.validation, "test": config.test}
+    options = [config.env, json.dumps([sizes, config.mix, config.teacher_middle])]
     return _world(seed, *options)
 
 
@@ -149,7 +158,7 @@ def _world(seed: int, env: str, options: str) -> World:
     """Kept: the steps of a run ask for it again and again, and Java starts slowly."""
     counts, mix, middle = json.loads(options)
     if env == "scienceworld":
-        return scienceworld_world(seed, counts)
+        return scienceworld(seed, **counts)
     if env == "textworld":
-        return textworld_world(seed, counts)
-    return webshop_world(seed, counts, mix=mix, teacher_middle=middle)
+        return textworld(seed, **counts)
+    return webshop(seed, **counts, mix=mix, teacher_middle=middle)

@@ -24,11 +24,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from eeflib.config import TrainConfig
 from eeflib.errors import EefError
 from eeflib.masking import EncodedSet, encode_samples
 from eeflib.prompts import get_format
 from eeflib.records import Label, Sample, Step
-from eeflib.config import TrainConfig
 from eeflib.training import TrainResult, train
 
 TEMPLATE = (

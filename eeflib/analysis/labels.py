@@ -1,10 +1,10 @@
 """Failure kinds by a language model, and how far two labellings agree.
 
 Owns the question put to the model, the cache on disk, reading its answer, and the agreement. The
-model is any policy that answers conversations, such as `OpenAICompatiblePolicy` with its retries
+model is any policy that answers conversations, such as `ChatModel` with its retries
 and cost cap: nothing here makes a request. Knows nothing about endpoints or keys.
 
-    policy = OpenAICompatiblePolicy("gpt-...", max_cost_usd=1.0)
+    policy = ChatModel("gpt-...", max_cost_usd=1.0)
     asked = label_failures(cases, policy, cache=run.path / "failure_labels.jsonl")
     print(agreement(frames.load(run).failures, asked))
 

@@ -1,4 +1,4 @@
-"""A teacher (or student) behind any OpenAI-compatible endpoint: `OpenAICompatiblePolicy`.
+"""A teacher (or student) behind any OpenAI-compatible endpoint: `ChatModel`.
 
 Owns the requests: a bounded number at a time, retries, time-outs, token counts, the cost cap, and
 what each kind of failure means. Knows nothing about environments nor about Thought/Action.
@@ -28,7 +28,7 @@ from eeflib.policies.keys import ApiKey, resolve_key, scrub
 from eeflib.policies.pricing import Meter, Price, listed_price
 from eeflib.records import Usage
 
-__all__ = ["OpenAICompatiblePolicy"]
+__all__ = ["ChatModel"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ _TEMPLATE_BYTES, _MESSAGE_BYTES = 256, 32
 _PLACEHOLDER_KEY = "EMPTY"
 
 
-class OpenAICompatiblePolicy:
+class ChatModel:
     """Answers conversations by chat completions of one model.
 
     What failures become:
@@ -185,7 +185,7 @@ class OpenAICompatiblePolicy:
         }
 
     def __repr__(self) -> str:
-        return f"OpenAICompatiblePolicy({self.model!r}, base_url={self.base_url!r})"
+        return f"ChatModel({self.model!r}, base_url={self.base_url!r})"
 
     def forget(self, keys: Sequence[str]) -> None:
         """Nothing is cached."""

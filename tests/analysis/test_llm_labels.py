@@ -13,7 +13,7 @@ from labelled import labelled
 from eeflib.analysis import labels, taxonomy
 from eeflib.errors import DataError, ProviderError
 from eeflib.policies.keys import KEY_VARIABLES
-from eeflib.policies.openai_compatible import OpenAICompatiblePolicy
+from eeflib.policies.openai_compatible import ChatModel
 
 sys.path.append(str(Path(__file__).parents[1] / "policies"))
 from loopback import Answer, ChatServer, Request, fails, says
@@ -37,9 +37,9 @@ def reader(request: Request) -> Answer:
     return says(f"Kind: {kind}\nWhy: see the last step.")
 
 
-def policy(server: ChatServer, **options) -> OpenAICompatiblePolicy:
+def policy(server: ChatServer, **options) -> ChatModel:
     options = {"model": "toy", "backoff": 0.001, "timeout": 5.0, "retries": 1} | options
-    return OpenAICompatiblePolicy(base_url=server.url, **options)
+    return ChatModel(base_url=server.url, **options)
 
 
 def test_labels_come_from_the_server_once_and_are_compared_with_the_rules(tmp_path):

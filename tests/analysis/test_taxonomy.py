@@ -17,7 +17,7 @@ from eeflib.analysis.taxonomy import KINDS, Case, diagnose
 from eeflib.prompts import get_format
 from eeflib.records import Step, Task, Trajectory
 from eeflib.rollout import Episode, run_episodes
-from eeflib.world import webshop_world
+from eeflib.world import webshop
 
 PARTS = ("writing", "held_out")
 PARITY = Path(__file__).parents[1] / "data" / "webshop_parity"
@@ -185,7 +185,7 @@ def test_the_parts_of_the_reward_count_in_the_frames_too(tmp_path):
 
 def test_purchases_in_our_shop_leave_the_parts_of_their_reward():
     """Played, recorded, and diagnosed alike with those parts and without (the store is plain)."""
-    world = webshop_world(3, {"train": 60, "test": 1})
+    world = webshop(3, train=60, test=1)
     tasks = {t.id: t for t in world.split("train")}
     played = run_episodes(
         [Episode(t, "teacher") for t in tasks.values()],

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from eeflib.envs.webshop import embedded_shop
-from eeflib.world import webshop_world
+from eeflib.world import webshop
 
 PAGE = Path(__file__).parents[2] / "docs/webshop_agent.md"
 AGENT, RESTORE = re.findall(r"^```python\n(.*?)^```", PAGE.read_text("utf-8"), re.M | re.S)
@@ -30,7 +30,7 @@ def printed() -> list[str]:
 
 def first_product_on_page_1(n: int) -> list[float]:
     """What the example's agent does, without its code: the reward of the best-ranked product."""
-    world = webshop_world(7, {"test": n})
+    world = webshop(7, test=n, train=0)
     rewards = []
     for task in world.split("test"):
         env = world.make_env()
@@ -66,4 +66,4 @@ def test_thirty_lines_and_one_import_are_enough(printed):
 
 def test_its_tasks_are_those_of_the_demo():
     counts = {"train": 30, "test": 40}
-    assert embedded_shop(11, counts).tasks == webshop_world(11, counts).tasks
+    assert embedded_shop(11, counts).tasks == webshop(11, **counts).tasks

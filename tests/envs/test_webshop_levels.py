@@ -16,6 +16,7 @@ from statistics import median
 from typing import NamedTuple
 
 import pytest
+from eeflib.presets import PRESETS, get_preset
 
 from eeflib.envs.webshop import Catalogue, WebShopEnv, lexicon
 from eeflib.envs.webshop.generator import Item, Store, generate_store
@@ -29,7 +30,6 @@ from eeflib.envs.webshop.tasks import (
     make_tasks,
 )
 from eeflib.errors import DataError
-from eeflib.presets import PRESETS, get_preset
 from eeflib.records import Task
 
 PAGE = Path(__file__).parents[2] / "docs" / "webshop.md"

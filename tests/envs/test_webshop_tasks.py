@@ -14,6 +14,7 @@ from functools import cache
 from itertools import combinations
 
 import pytest
+from eeflib.presets import PRESETS, get_preset
 
 from eeflib.envs.webshop import Catalogue, WebShopEnv, lexicon
 from eeflib.envs.webshop.generator import Item, Store, generate_store
@@ -21,7 +22,6 @@ from eeflib.envs.webshop.reward import is_close, normalize_color, purchase_rewar
 from eeflib.envs.webshop.tasks import FIRST_LEVELS, make_tasks
 from eeflib.errors import DataError
 from eeflib.policies.scripted import ScriptedShopper, Skill
-from eeflib.presets import PRESETS, get_preset
 from eeflib.prompts import get_format
 from eeflib.records import Task, Trajectory
 from eeflib.rollout import Episode, run_episodes

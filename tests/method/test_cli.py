@@ -11,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from eeflib.presets import PRESETS
+from eeflib.summary import compare, method_row, render_table, sentence
 
 from eeflib.errors import EefError, PrerequisiteError, ProviderError
-from eeflib.presets import PRESETS
 from eeflib.stats import Outcome, wilson
-from eeflib.summary import compare, method_row, render_table, sentence
 
 ROOT = Path(__file__).parents[2]
 

@@ -17,14 +17,14 @@ from typing import Any
 
 import psutil
 import pytest
+from eeflib.presets import PRESETS, REPORT_SEED, Preset
 
 from eeflib.demo import config_of, run_demo
 from eeflib.errors import DataError, PrerequisiteError
-from eeflib.presets import PRESETS, REPORT_SEED, Preset
 from eeflib.records import Branch, Sample, Task, Trajectory
 from eeflib.store import RunFolder
 from eeflib.workers import Job, run_jobs
-from eeflib.world import webshop_world
+from eeflib.world import webshop
 
 COUNTS = {"train": 8, "test": 6}
 SIZES = {"iterations": 1, "M": 2, "k": 2, "steps": 3}
@@ -49,7 +49,7 @@ def seed_whose_teacher_solves(some: bool) -> int:
 
     counts = COUNTS if some else {"train": 1, "test": 1}
     for seed in range(41, 60):
-        world = webshop_world(seed, counts)
+        world = webshop(seed, **counts)
         played = run_episodes(
             [Episode(t, "teacher") for t in world.split("train")],
             world.teacher,

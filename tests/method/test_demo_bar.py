@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 
 from eeflib.demo.bar import Bar
+
 from eeflib.methods import get_method
 from eeflib.workers import Job
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-
 from eeflib.presets import PRESETS, get_preset
+
 from eeflib.records import Branch, Sample, Task, Trajectory
 from eeflib.store import RunFolder
 from eeflib.world import TEXTWORLD_PARAMS, make_world

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from eeflib.recipe import Recipe
 
 from eeflib.config import TrainConfig
 from eeflib.errors import DataError, PrerequisiteError, ProviderError
@@ -19,11 +20,10 @@ from eeflib.methods import get_method
 from eeflib.pipeline import Pipeline, Progress
 from eeflib.policies.base import Conversation, Policy, Reply
 from eeflib.policies.scripted import ScriptedShopper, Skill
-from eeflib.recipe import Recipe
 from eeflib.records import Branch, Sample, Task, Trajectory
 from eeflib.stats import Outcome
 from eeflib.store import RunFolder
-from eeflib.world import World, webshop_world
+from eeflib.world import World, webshop
 
 SEED = 31
 TRAIN = TrainConfig(
@@ -38,7 +38,7 @@ EEF = replace(get_method("EEF"), iterations=2, M=2)
 @cache
 def world(teacher: str = "able") -> World:
     """Six tasks to train on and four to test, with a teacher that solves some, or none."""
-    made = webshop_world(SEED, {"train": 6, "test": 4})
+    made = webshop(SEED, train=6, test=4)
     default = made.teacher
     assert isinstance(default, ScriptedShopper)
     able = Skill(floor=0, ceiling=1, middle=190, width=1)  # errs from the second page on
@@ -330,9 +330,7 @@ def test_a_teacher_that_never_succeeds_is_named_as_the_reason(tmp_path):
 
 def test_a_folder_with_other_tasks_is_refused(tmp_path, whole):
     pipeline(tmp_path).collect()
-    other = Pipeline(
-        webshop_world(SEED + 1, {"train": 6, "test": 4}), RECIPE, RunFolder(tmp_path), SEED
-    )
+    other = Pipeline(webshop(SEED + 1, train=6, test=4), RECIPE, RunFolder(tmp_path), SEED)
     before = lasting(tmp_path)
     with pytest.raises(DataError, match=r"tasks\.jsonl holds other tasks .* new --run DIR"):
         other.run(SFT)

@@ -30,7 +30,7 @@ from eeflib.notebook import (
     unread,
 )
 from eeflib.policies.base import Conversation, Message
-from eeflib.policies.openai_compatible import OpenAICompatiblePolicy
+from eeflib.policies.openai_compatible import ChatModel
 from eeflib.records import Step, Trajectory
 
 ROOT = Path(__file__).parents[2]
@@ -150,7 +150,7 @@ def test_the_pretend_provider_shops_and_counts():
     seen = "WebShop [SEP] Instruction: [SEP] i need a red mug [SEP] Search"
     asked = Conversation((Message("user", f"Instruction: i need a red mug\n{seen}"),), "a")
     with DemoEndpoint() as server:
-        model = OpenAICompatiblePolicy("pretend-1", base_url=server.url)
+        model = ChatModel("pretend-1", base_url=server.url)
         (reply,) = model.act([asked], rng=[None])  # type: ignore[list-item]
         url = server.url
     assert reply.text.endswith("Action: search[red mug]")

@@ -21,7 +21,7 @@ from loopback import Answer, ChatServer, Request, fails, in_turn, says
 from eeflib.errors import DataError, PrerequisiteError, ProviderError
 from eeflib.policies.base import Conversation, Message, Policy, Reply
 from eeflib.policies.keys import KEY_VARIABLES, is_local, resolve_key
-from eeflib.policies.openai_compatible import OpenAICompatiblePolicy
+from eeflib.policies.openai_compatible import ChatModel
 from eeflib.policies.pricing import Price, estimate_cost, listed_price
 from eeflib.prompts import get_format, parse_reply
 from eeflib.records import Step, Usage
@@ -37,10 +37,10 @@ def _environment(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
-def teacher(server: ChatServer | str, **options) -> OpenAICompatiblePolicy:
+def teacher(server: ChatServer | str, **options) -> ChatModel:
     url = server if isinstance(server, str) else server.url
     options = {"model": "toy", "backoff": 0.001, "timeout": 5.0, "retries": 3} | options
-    return OpenAICompatiblePolicy(base_url=url, **options)
+    return ChatModel(base_url=url, **options)
 
 
 def ask(text: str) -> Conversation:
@@ -517,8 +517,8 @@ def test_listed_prices_are_for_openai_only():
     assert listed is not None
     assert listed.as_of
     assert listed_price("gpt-4o-mini-of-mine") is None
-    assert OpenAICompatiblePolicy("gpt-4o-mini", api_key=KEY).meter.price == listed
-    elsewhere = OpenAICompatiblePolicy("gpt-4o-mini", base_url="http://127.0.0.1:1/v1")
+    assert ChatModel("gpt-4o-mini", api_key=KEY).meter.price == listed
+    elsewhere = ChatModel("gpt-4o-mini", base_url="http://127.0.0.1:1/v1")
     assert elsewhere.meter.price is None
 
 
@@ -527,7 +527,7 @@ def test_listed_prices_are_for_openai_only():
 
 def test_where_the_key_comes_from(monkeypatch):
     with pytest.raises(PrerequisiteError, match="OPENAI_API_KEY"):
-        OpenAICompatiblePolicy("m", base_url="https://models.example.com/v1")
+        ChatModel("m", base_url="https://models.example.com/v1")
     assert resolve_key(base_url="http://localhost:8000/v1") is None
     monkeypatch.setenv("OPENAI_API_KEY", "from-openai-variable")
     assert revealed() == "from-openai-variable"
@@ -658,14 +658,14 @@ def tracebacks(error: BaseException) -> list[str]:
 
 
 def test_credentials_in_the_url_are_not_shown():
-    policy = OpenAICompatiblePolicy("m", base_url="http://user:pa55word@127.0.0.1:9/v1?token=t0ken")
+    policy = ChatModel("m", base_url="http://user:pa55word@127.0.0.1:9/v1?token=t0ken")
     shown = repr(policy) + json.dumps(policy.config()) + act_error(policy)
     assert "http://127.0.0.1:9/v1" in shown
     assert "pa55word" not in shown
     assert "t0ken" not in shown
 
 
-def act_error(policy: OpenAICompatiblePolicy) -> str:
+def act_error(policy: ChatModel) -> str:
     policy.retries, policy.backoff = 0, 0.0
     return one(policy).error
 
@@ -693,7 +693,7 @@ def act_error(policy: OpenAICompatiblePolicy) -> str:
 def test_impossible_options_are_refused_by_name(options, word):
     good = {"model": "m", "base_url": "http://127.0.0.1:1/v1"}
     with pytest.raises(DataError, match=word):
-        OpenAICompatiblePolicy(**(good | options))
+        ChatModel(**(good | options))
 
 
 def test_a_price_must_be_an_amount():
@@ -704,6 +704,6 @@ def test_a_price_must_be_an_amount():
 
 
 def test_as_many_generators_as_conversations():
-    policy = OpenAICompatiblePolicy("m", base_url="http://127.0.0.1:1/v1")
+    policy = ChatModel("m", base_url="http://127.0.0.1:1/v1")
     with pytest.raises(ValueError, match="zip"):
         policy.act([ask("a"), ask("b")], rng=[np.random.default_rng(0)])

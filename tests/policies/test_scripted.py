@@ -14,14 +14,14 @@ from eeflib.policies.scripted import ScriptedShopper, Skill
 from eeflib.prompts import get_format
 from eeflib.records import Task, Trajectory
 from eeflib.rollout import Episode, run_episodes
-from eeflib.world import World, webshop_world
+from eeflib.world import World, webshop
 
 SEED = 21
 
 
 @cache
 def world() -> World:
-    return webshop_world(SEED, {"train": 160, "test": 40})
+    return webshop(SEED, train=160, test=40)
 
 
 def shopper(**skill: float) -> ScriptedShopper:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from eeflib import data
+from eeflib.config import TrainConfig
 from eeflib.errors import PrerequisiteError
 from eeflib.masking import encode_samples
 from eeflib.methods import get_method
@@ -24,9 +25,8 @@ from eeflib.policies.tiny import load_tiny, tiny_path
 from eeflib.prompts import get_format
 from eeflib.records import Trajectory
 from eeflib.rollout import Episode, run_episodes
-from eeflib.config import TrainConfig
 from eeflib.training import train
-from eeflib.world import World, webshop_world
+from eeflib.world import World, webshop
 
 ACT = get_format("act", "webshop")
 SCRIPTS = Path(__file__).parents[2] / "scripts" / "tiny"
@@ -44,7 +44,7 @@ def scripts() -> Iterator[None]:
 
 @cache
 def world() -> World:
-    return webshop_world(51, {"train": 24, "test": 1})
+    return webshop(51, train=24, test=1)
 
 
 @cache

@@ -19,12 +19,12 @@ import pytest
 import tiny_models
 import torch
 
+from eeflib.config import TrainConfig
 from eeflib.errors import DataError, PrerequisiteError
 from eeflib.masking import EncodedSet, encode_samples
 from eeflib.optimise import epoch_steps, learning_rate, step_batches
 from eeflib.prompts import get_format
 from eeflib.records import Sample, Step
-from eeflib.config import TrainConfig
 from eeflib.training import train
 
 FULL = TrainConfig(

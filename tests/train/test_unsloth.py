@@ -11,11 +11,11 @@ from dataclasses import replace
 import pytest
 import tiny_models
 
+from eeflib.config import TrainConfig
 from eeflib.errors import PrerequisiteError, ProviderError
 from eeflib.masking import encode_samples
 from eeflib.prompts import get_format
 from eeflib.records import Sample, Step
-from eeflib.config import TrainConfig
 from eeflib.training import train
 
 CONFIG = TrainConfig(

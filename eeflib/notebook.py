@@ -1,37 +1,79 @@
-"""Static views for notebooks: HTML that needs no script and survives saving and sharing.
+"""What the notebooks share: views that survive saving, shipped data, a pretend model provider.
 
-Owns how tables, transcripts, loss masks and a few charts look in a notebook. Charts are kept as
-`eeflib.analysis.figure` keeps them: they also show in a notebook which JupyterLab does not trust
-yet. Every view has a plain-text twin. Text from environments, models and files is escaped.
+Nothing here is needed to use eeflib from a script. Views are HTML without scripts, each with a
+plain-text form; text from environments, models and files is escaped. Charts are kept as
+`eeflib.analysis.figure` keeps them: they also show in a notebook which JupyterLab does not trust.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
+import json
 import math
+import os
+import platform
 import re
+import threading
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, NamedTuple, Self
 
 import pandas as pd
 
+from eeflib import data
 from eeflib.analysis import palette, svg, transcripts
+from eeflib.analysis.collection import Collection, Item
 from eeflib.analysis.figure import Figure, colour
 from eeflib.analysis.markup import clean, escape
 from eeflib.analysis.segments import Segment
 from eeflib.analysis.svg_bars import Share, share_chart
+from eeflib.analysis.taxonomy import Case
 from eeflib.masking import Reason
-from eeflib.records import Trajectory
+from eeflib.records import Task, Trajectory
 from eeflib.selection import StateOutcome
 
 __all__ = [
+    "DemoEndpoint",
     "Html",
+    "Reading",
+    "dated_result",
+    "hand_labelled",
     "losses",
     "rates",
     "shares",
     "table",
+    "three_rules",
     "tokens",
     "transcript",
+    "unread",
+    "versions",
 ]
+
+_PACKAGES = ("torch", "transformers", "peft", "pandas", "numpy")
+
+
+def versions() -> Any:
+    """What the notebook runs on: package versions, device, cores."""
+    rows = {"eeflib": _version("eeflib"), "python": platform.python_version()}
+    rows |= {name: _version(name) for name in _PACKAGES}
+    rows |= {"device": _device(), "cores": str(os.cpu_count())}
+    return table(pd.DataFrame([rows]))
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _device() -> str:
+    try:
+        import torch
+    except ImportError:
+        return "no torch: pip install 'eeflib[train]'"
+    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else "CPU"
+
 
 # A transcript follows the notebook's theme, not the operating system's.
 _THEME = """
@@ -216,3 +258,135 @@ def tokens(described: Sequence[tuple[str, Reason, bool]]) -> Html:
         "</div>",
         plain,
     )
+
+
+_ASIN = re.compile(r"^B[A-Z0-9]{9}$")
+_SMALL = frozenset(
+    re.findall(
+        r"\w+",
+        "i am looking for a an the and which must be with to buy find me need want my please that "
+        "is of in or it are on some so we shopping described dollars price lower than",
+    )
+)
+
+
+def three_rules(messages: Sequence[Mapping[str, str]]) -> str:
+    """Search for the instruction's words, open the first product, buy it."""
+    seen = messages[-1]["content"].split(" [SEP] ")
+    listed = [part.strip() for part in seen if _ASIN.match(part.strip())]
+    if any("Buy Now" in part for part in seen):
+        return "Thought: This is the first product I found.\nAction: click[Buy Now]"
+    if listed:
+        return f"Thought: Take the first result.\nAction: click[{listed[0]}]"
+    first = next(m["content"] for m in messages if m["role"] == "user")
+    wish = first.split("\n")[0].removeprefix("Instruction: ").split(", and price")[0]
+    words = [w for w in re.findall(r"[a-z0-9-]+", wish.lower()) if w not in _SMALL]
+    return f"Thought: Search for what is asked.\nAction: search[{' '.join(words)}]"
+
+
+class DemoEndpoint:
+    """As a context manager: the server runs inside the block; `url` is its base URL."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+        """Answered so far."""
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_port}/v1"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def _answer(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        text = three_rules(body["messages"])
+        read = sum(len(m["content"]) for m in body["messages"]) // 4
+        self.requests += 1
+        return {
+            "object": "chat.completion",
+            "model": body["model"],
+            "choices": [
+                {
+                    "index": 0,
+                    "message": {"role": "assistant", "content": text},
+                    "finish_reason": "stop",
+                }
+            ],
+            "usage": {"prompt_tokens": read, "completion_tokens": len(text) // 4},
+        }
+
+    def _handler(outer) -> type[BaseHTTPRequestHandler]:
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                data = json.dumps(outer._answer(body)).encode()
+                self.send_response(200)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *_: object) -> None:
+                """Requests are counted, not written into the notebook."""
+
+        return Handler
+
+
+class Reading(NamedTuple):
+    """A failed episode and what a person said it failed by."""
+
+    case: Case
+    kinds: tuple[str, ...]
+    """Names of `taxonomy.KINDS`, the main one first."""
+    note: str
+    """Why, where it is not plain to see."""
+
+
+def hand_labelled(part: str = "held_out") -> list[Reading]:
+    """The failures that were labelled by hand, see `eeflib/data/failures/README.md`.
+
+    Args:
+        part: `held_out`, which nobody saw while the rules were written, or `writing`.
+
+    Raises:
+        PrerequisiteError: no such part.
+    """
+    out = []
+    for line in data.path("failures", f"{part}.jsonl").read_text("utf-8").splitlines():
+        row = json.loads(line)
+        trajectory, task = Trajectory.from_dict(row["trajectory"]), Task.from_dict(row["task"])
+        case = Case(0, "teacher", 0, trajectory, task)
+        out.append(Reading(case, tuple(row["labels"]), row.get("note", "")))
+    return out
+
+
+def dated_result(name: str) -> dict[str, Any]:
+    """A shipped result by its name, such as `demo-8-seeds`, with the `date` it was measured.
+
+    Raises:
+        PrerequisiteError: no result of that name is shipped.
+    """
+    return json.loads(data.path(f"{name}.json").read_text("utf-8"))
+
+
+class _Unread(Item):
+    """An item that keeps to itself why it failed: who reads it is to find out."""
+
+    diagnosis = None
+
+
+def unread(items: Iterable[Item], source: Collection) -> Collection:
+    """Some items of `source`, shown without their diagnosis; notes go to the same run."""
+    blind = (_Unread(x.key, x.trajectory, x.task, x.states) for x in items)
+    return Collection(blind, run=source.run)
