@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from eeflib.policies.openai_compatible import ChatModel
     from eeflib.policies.student import Student
     from eeflib.records import Branch, Sample, Step, Task, Trajectory
-    from eeflib.run import Run, open_run
+    from eeflib.openrun import Run, open_run
     from eeflib.selection import Selection
     from eeflib.stats import gained_lost, paired_difference, win_rate
     from eeflib.world import World, scienceworld, textworld, webshop
@@ -99,7 +99,7 @@ _HOMES = {
     "policies.openai_compatible": ("ChatModel",),
     "policies.student": ("Student",),
     "records": ("Branch", "Sample", "Step", "Task", "Trajectory"),
-    "run": ("Run", "open_run"),
+    "openrun": ("Run", "open_run"),
     "selection": ("Selection",),
     "stats": ("gained_lost", "paired_difference", "win_rate"),
     "world": ("World", "scienceworld", "textworld", "webshop"),

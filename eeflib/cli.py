@@ -9,13 +9,18 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from eeflib.config import Config
 from eeflib.errors import DataError, EefError
+
+if TYPE_CHECKING:
+    from eeflib.openrun import Run as OpenRun
+    from eeflib.world import World
 
 __all__ = ["app", "main"]
 
@@ -84,6 +89,153 @@ def demo(
     )
     if as_json:
         typer.echo(json.dumps(result))
+
+
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="run folder; a new one is begun")]
+MethodName = Annotated[str, typer.Option(help="SFT, RFT, RFTxk, EEF, ...")]
+Iteration = Annotated[int, typer.Option(min=0, help="0 is cloning (SFT), 1 the first exploration")]
+Seed = Annotated[int | None, typer.Option(min=0, help="one of the run's seeds; default the first")]
+
+
+@app.command()
+def explore(
+    run: RunFolder,
+    method: MethodName = "EEF",
+    iteration: Iteration = 1,
+    seed: Seed = None,
+    states: Annotated[
+        int | None, typer.Option("--states", "-M", min=0, help="expert states a trajectory")
+    ] = None,
+    env: Env = "webshop",
+    preset: PresetName = "laptop",
+    student: Student = "tiny",
+    as_json: Json = False,
+) -> None:
+    """Collect what is missing, clone the teacher, and let the student explore.
+
+    A new run takes --env, --preset and --student; one that is there keeps its own.
+
+    Examples:
+
+        eef explore runs/first --preset tiny
+
+        eef explore runs/first --states 3
+    """
+    import eeflib as eef
+
+    opened = _opened(run, seed, env, preset, student)
+    world = opened.world()
+    tries = eef.collect(world, run=opened)
+    before = _student_before(opened, method, iteration, world)
+    changes: dict[str, Any] = {} if states is None else {"M": states}
+    found = eef.explore(
+        world, tries, before, method=method, iteration=iteration, run=opened, **changes
+    )
+    report = found.report
+    _say(
+        f"{report.wins} of {report.simulations} rollouts won; {report.verified} of "
+        f"{report.restorations} restorations verified\n"
+        f"{opened.folder.sub(found.origin).file('branches')}",
+        as_json,
+    )
+    if as_json:
+        typer.echo(json.dumps({"origin": found.origin, **report.to_dict()}))
+
+
+@app.command()
+def train(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")],
+    method: MethodName = "EEF",
+    iteration: Iteration = 1,
+    seed: Seed = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="optimiser steps")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="peak learning rate")] = None,
+    as_json: Json = False,
+) -> None:
+    """Select the samples of an explored iteration and tune the student on them.
+
+    Examples:
+
+        eef train runs/first
+
+        eef train runs/first --method SFT --iteration 0 --steps 60
+    """
+    import eeflib as eef
+
+    opened = _opened(run, seed)
+    tries = opened.trajectories()
+    found = [opened.exploration(method, i) for i in range(1, iteration + 1)]
+    student = opened.student()
+    samples = eef.select(tries, found, method, iteration=iteration, run=opened)
+    data = eef.encode(samples, student)
+    given: dict[str, Any] = {"steps": steps, "learning_rate": learning_rate}
+    settings = {name: value for name, value in given.items() if value is not None}
+    tuned = eef.train(student, data, run=opened, **settings)
+    result = tuned.result
+    _say(
+        f"{len(data)} samples, {result.steps} steps, loss {result.losses[0]:.3f} -> "
+        f"{result.losses[-1]:.3f}\n{tuned.folder}",
+        as_json,
+    )
+    if as_json:
+        last = {"steps": result.steps, "last_loss": result.losses[-1], "model": str(tuned.folder)}
+        typer.echo(json.dumps({**data.counts, **last}))
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")],
+    method: MethodName = "EEF",
+    iteration: Iteration = 1,
+    seed: Seed = None,
+    split: Annotated[str, typer.Option(help="test, validation or train")] = "test",
+    as_json: Json = False,
+) -> None:
+    """Play every task of a split with a tuned student and count what it solves.
+
+    Examples:
+
+        eef evaluate runs/first
+
+        eef evaluate runs/first --method SFT --iteration 0
+    """
+    import eeflib as eef
+
+    opened = _opened(run, seed)
+    tuned = opened.student(method, iteration)
+    rate = eef.win_rate(eef.evaluate(opened.world(), tuned, split=split, run=opened))
+    _say(
+        f"{method} iteration {iteration} solves {rate.wins} of {rate.n} {split} tasks: "
+        f"{100 * rate.rate:.1f} %, 95 % interval {100 * rate.low:.1f} - {100 * rate.high:.1f} "
+        "(Wilson, over the tasks of one seed)",
+        as_json,
+    )
+    if as_json:
+        typer.echo(json.dumps({"method": method, "iteration": iteration, **asdict(rate)}))
+
+
+def _opened(
+    path: Path, seed: int | None, env: str = "", preset: str = "", student: str = ""
+) -> OpenRun:
+    """The run in `path`; a new one with the settings given, if any are."""
+    from eeflib.config import DEVELOPMENT_SEED
+    from eeflib.openrun import open_run
+
+    new = preset and not (path / "manifest.json").exists()
+    seeds = (DEVELOPMENT_SEED if seed is None else seed,)
+    settings: dict[str, Any] = {"env": env, "student": student, "seeds": seeds}
+    run = open_run(path, preset=preset, **settings) if new else open_run(path)
+    return run if seed is None else run.at(seed)
+
+
+def _student_before(run: OpenRun, method: str, iteration: int, world: World) -> Any:
+    """The student that explores in `iteration`; the clone is trained if it is not there yet."""
+    from eeflib.pipeline import CLONING, run_method
+
+    if iteration > 1:
+        return run.student(method, iteration - 1)
+    run_method(run, CLONING, world=world)
+    return run.student(CLONING)
 
 
 @app.command()
@@ -181,6 +333,7 @@ _UsageError: type[Exception] = next(
     c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException"
 )
 _INTERRUPTED = 130
+_COMMANDS = ("demo", "explore", "train", "evaluate", "report", "compare")
 
 
 def main() -> None:
@@ -195,7 +348,7 @@ def main() -> None:
     except (typer.Abort, KeyboardInterrupt):
         code = _INTERRUPTED
     except _UsageError as exc:
-        command = args[0] if args[0] in ("demo", "report", "compare", "shop") else ""
+        command = args[0] if args[0] in _COMMANDS else ""
         _fail(f"{exc.format_message()} (see: {' '.join(['eef', command, '--help'])})", 2)  # type: ignore[attr-defined]
     if code == _INTERRUPTED:  # newer typer returns it, older raises Abort
         _fail("interrupted; the same command goes on where it was", code)

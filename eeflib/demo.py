@@ -25,7 +25,7 @@ from eeflib.methods import Method, get_method
 from eeflib.pipeline import CLONING, Progress, collect, evaluate, run_method
 from eeflib.policies.loading import NAMES
 from eeflib.records import Branch, Trajectory
-from eeflib.run import Run
+from eeflib.openrun import Run
 from eeflib.stats import (
     Outcome,
     PairedDifference,

@@ -19,16 +19,14 @@ step with other arguments goes into a folder of its own, METHOD~HASH, and never 
 from __future__ import annotations
 
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from tqdm.auto import tqdm
 
-from eeflib.errors import DataError, ProviderError
+from eeflib.errors import DataError
 from eeflib.exploration import Exploration, ExplorationReport, plan_exploration
 from eeflib.exploration import explore as explore_states
 from eeflib.masking import EncodedSet, encode_samples
@@ -38,7 +36,7 @@ from eeflib.policies.student import Student
 from eeflib.prompts import PromptFormat, get_format
 from eeflib.records import Branch, Sample, Task, Trajectory, content_hash
 from eeflib.rollout import Episode, run_episodes
-from eeflib.run import Run, decided
+from eeflib.openrun import Run, by_id, in_order, set_failed_aside, shared_branches, timed
 from eeflib.selection import Selection
 from eeflib.stats import Outcome, outcomes_from
 from eeflib.store import RunFolder
@@ -93,7 +91,7 @@ def collect(
     with run.folder as folder:
         run.check(world)
         _same_teacher(folder, teacher.name)
-        _set_failed_aside(folder)
+        set_failed_aside(folder)
         out = _play_on_file(
             episodes,
             teacher,
@@ -169,19 +167,19 @@ def explore(
         step = f"{chosen.name} iteration {iteration}: explore"
         plan = plan_exploration(tasks, tries, **chosen.exploration, iteration=iteration)
         wanted = [p.episode.id for group in plan for p in group]
-        done = _by_id(here, "branches", Branch)
+        done = by_id(here, "branches", Branch)
         if here.phase_done("explore"):
             found = Exploration(
-                _ordered(here, "branches", wanted, done), ExplorationReport.of(done.values())
+                in_order(here, "branches", wanted, done), ExplorationReport.of(done.values())
             )
             _already(progress, step, len(wanted))
             return replace(found, origin=origin)
-        taken = _shared(run, share, iteration, basis, set(wanted) - done.keys())
+        taken = shared_branches(run, share, iteration, basis, set(wanted) - done.keys())
         if taken:
             here.append("branches", taken)
             done |= {b.id: b for b in taken}
         report = _Progress(progress, step, len(wanted), len(done))
-        with _timed(here, "explore"):
+        with timed(here, "explore"):
             found = explore_states(
                 tasks,
                 tries,
@@ -343,7 +341,7 @@ def train(
     if here is None:
         result = go()
     else:
-        with run.folder, _timed(here, "train"):  # type: ignore[union-attr]
+        with run.folder, timed(here, "train"):  # type: ignore[union-attr]
             here.mark_done("select", {**data.counts, **data.notes})
             result = go()
             summary = {"steps": result.steps, "last_loss": result.losses[-1]}
@@ -404,7 +402,7 @@ def evaluate(
         if begun != decides and here.exists("test_rollouts"):
             here.rewrite("test_rollouts", [])  # of another student
         here.mark_done("evaluate-begun", decides)
-        with _timed(here, "evaluate"):
+        with timed(here, "evaluate"):
             rollouts = _play_on_file(
                 episodes,
                 policy,
@@ -530,7 +528,7 @@ def _play_on_file(
     lockstep: int,
 ) -> list[Trajectory]:
     """`_play` less what is in the file `name`, to which it appends."""
-    done = _by_id(folder, name, Trajectory)
+    done = by_id(folder, name, Trajectory)
     if all(e.id in done for e in episodes):
         _already(progress, step, len(episodes))
         return [done[e.id] for e in episodes]
@@ -578,43 +576,6 @@ def _teachers_hash(tries: Iterable[Trajectory]) -> str:
     return content_hash([[t.id, t.reward, t.actions] for t in tries])
 
 
-def _shared(
-    run: Run, methods: Sequence[str], iteration: int, basis: Mapping[str, Any], wanted: set[str]
-) -> list[Branch]:
-    """Branches of `methods` that are among the `wanted` and were made on the same basis."""
-    out: dict[str, Branch] = {}
-    for name in methods:
-        folder = run.folder.sub(f"{name}/iter-{iteration}")
-        made = decided(folder) or {}
-        if folder.phase_done("explore") and all(made.get(k) == v for k, v in basis.items()):
-            known = _by_id(folder, "branches", Branch)
-            out |= {i: b for i, b in known.items() if i in wanted}
-    return list(out.values())
-
-
-def _by_id(folder: RunFolder, name: str, kind: Any) -> dict[str, Any]:
-    if not folder.exists(name):
-        return {}
-    return {record.id: record for record in folder.read(name, kind)}
-
-
-def _ordered(
-    folder: RunFolder, name: str, wanted: Sequence[str], found: Mapping[str, Any]
-) -> tuple[Any, ...]:
-    """The records `wanted`, in that order: a continued run wrote them in another.
-
-    Raises:
-        DataError: the step is finished, and yet some are gone.
-    """
-    lost = [i for i in wanted if i not in found]
-    if lost:
-        raise DataError(
-            f"{folder.file(name)}: {len(lost)} of {len(wanted)} records are gone, such as "
-            f"{lost[0]!r}; restore the file, or delete {folder.path} to do the step again"
-        )
-    return tuple(found[i] for i in wanted)
-
-
 def _already(progress: bool | Progress, step: str, n: int) -> None:
     """Say that nothing is left to do, the way a progress bar does."""
     if progress is True:
@@ -628,27 +589,3 @@ def _same_teacher(folder: RunFolder, teacher: str) -> None:
             f"{folder.file('trajectories')} holds the trajectories of {known}; open another run "
             f"for those of {teacher}"
         )
-
-
-def _set_failed_aside(folder: RunFolder) -> None:
-    """What the provider cut short is asked for again; what it has cost stays on record."""
-    if not folder.exists("trajectories") or folder.phase_done("collect"):
-        return
-    rows = list(folder.read("trajectories", Trajectory))
-    failed = [t for t in rows if t.error.startswith(ProviderError.__name__)]
-    if failed:
-        known = []
-        if folder.exists("failed_attempts"):
-            known = list(folder.read("failed_attempts", Trajectory))
-        new = [t for t in failed if t not in known]  # a kill may come before the next rewrite
-        folder.rewrite("failed_attempts", [*known, *new])
-        folder.rewrite("trajectories", [t for t in rows if t not in failed])
-
-
-@contextmanager
-def _timed(folder: RunFolder, name: str) -> Iterator[None]:
-    started = time.perf_counter()
-    try:
-        yield
-    finally:
-        folder.timing(name, time.perf_counter() - started)

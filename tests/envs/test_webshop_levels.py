@@ -16,8 +16,8 @@ from statistics import median
 from typing import NamedTuple
 
 import pytest
-from eeflib.presets import PRESETS, get_preset
 
+from eeflib.config import PRESETS
 from eeflib.envs.webshop import Catalogue, WebShopEnv, lexicon
 from eeflib.envs.webshop.generator import Item, Store, generate_store
 from eeflib.envs.webshop.tasks import (
@@ -243,7 +243,7 @@ def test_instructions_are_worded_in_many_ways():
 def test_all_levels_together_share_no_product_between_splits(seed):
     s, largest = (
         shop(0),
-        max((get_preset(p).counts for p in PRESETS), key=lambda c: sum(c.values())),
+        max((c.counts for c in PRESETS.values()), key=lambda c: sum(c.values())),
     )
     counts = {**largest, "validation": 50}
     tasks = make_tasks(s.store, s.catalogue, seed, counts, mix="all")

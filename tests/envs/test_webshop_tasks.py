@@ -14,8 +14,8 @@ from functools import cache
 from itertools import combinations
 
 import pytest
-from eeflib.presets import PRESETS, get_preset
 
+from eeflib.config import PRESETS
 from eeflib.envs.webshop import Catalogue, WebShopEnv, lexicon
 from eeflib.envs.webshop.generator import Item, Store, generate_store
 from eeflib.envs.webshop.reward import is_close, normalize_color, purchase_reward
@@ -390,6 +390,6 @@ def test_too_many_tasks_are_refused_with_the_level_and_what_to_do():
 def test_every_preset_finds_enough_products(seed):
     store = generate_store(seed)
     catalogue = Catalogue.from_rows(store.rows, store.attributes, seed=seed)
-    largest = max((get_preset(p).counts for p in PRESETS), key=lambda c: sum(c.values()))
+    largest = max((c.counts for c in PRESETS.values()), key=lambda c: sum(c.values()))
     tasks = make_tasks(store, catalogue, seed, largest)
     assert Counter(t.split for t in tasks) == largest

@@ -11,10 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from eeflib.presets import PRESETS
-from eeflib.summary import compare, method_row, render_table, sentence
 
+from eeflib.config import PRESETS, make_config
+from eeflib.demo import compare, method_row, render_table, sentence
 from eeflib.errors import EefError, PrerequisiteError, ProviderError
+from eeflib.openrun import open_run
 from eeflib.stats import Outcome, wilson
 
 ROOT = Path(__file__).parents[2]
@@ -128,14 +129,11 @@ def outcomes(method: str, seed: int, rewards: list[float]) -> list[Outcome]:
 @pytest.fixture
 def finished(tmp_path) -> Path:
     """A run folder as the demo leaves it, less what is not reported."""
-    from eeflib.demo import config_of
-    from eeflib.store import open_run
-
-    config = config_of(preset="tiny", seeds=[5])
-    with open_run(tmp_path / "done", config, seeds=[5]) as run:
-        for name in ("teacher", "SFT"):
-            folder = run.sub(f"seed-5/{name}")
-            folder.append("evaluations", outcomes(name, 5, [1.0, 0.5, 0.0, 1.0]))
+    run = open_run(tmp_path / "done", make_config("tiny", seeds=(5,)))
+    for name in ("teacher", "SFT"):
+        folder = run.folder.sub(name)
+        folder.append("evaluations", outcomes(name, 5, [1.0, 0.5, 0.0, 1.0]))
+    run.folder.close()
     return tmp_path / "done"
 
 

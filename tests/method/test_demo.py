@@ -17,9 +17,9 @@ from typing import Any
 
 import psutil
 import pytest
-from eeflib.presets import PRESETS, REPORT_SEED, Preset
 
-from eeflib.demo import config_of, run_demo
+from eeflib.config import PRESETS, REPORT_SEED, Config, make_config
+from eeflib.demo import run_demo
 from eeflib.errors import DataError, PrerequisiteError
 from eeflib.records import Branch, Sample, Task, Trajectory
 from eeflib.store import RunFolder
@@ -27,15 +27,16 @@ from eeflib.workers import Job, run_jobs
 from eeflib.world import webshop
 
 COUNTS = {"train": 8, "test": 6}
-SIZES = {"iterations": 1, "M": 2, "k": 2, "steps": 3}
-SMALL = Preset("small", COUNTS, 1, **SIZES, extras=False)
+SIZES = {"iterations": 1, "M": 2, "k": 2}
+SMALL = make_config("tiny", **COUNTS, **SIZES, steps=3)
 METHODS = ("SFT", "RFT", "RFTx2", "EEF")
 COMMAND = f"""
 import os, signal
 os.setpgid(0, 0)  # a terminal's Ctrl-C goes to all processes of the command
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
-from eeflib import presets
-presets.PRESETS["tiny"] = presets.Preset("tiny", {COUNTS}, 1, **{SIZES}, extras=True)
+from eeflib import config
+config.PRESETS["tiny"] = config.Config("tiny", **{COUNTS}, **{SIZES}, extras=True)
+config._STEPS["tiny"] = 3
 from eeflib.cli import main
 main()
 """
@@ -124,7 +125,9 @@ def test_json_is_the_only_thing_on_stdout(whole):
 def test_the_run_folder_is_complete(whole):
     path = whole[0]
     home = seed_folder(path)
-    assert json.loads((path / "manifest.json").read_text())["config"]["counts"] == COUNTS
+    config = json.loads((path / "manifest.json").read_text())["config"]
+    assert config == config | COUNTS
+    assert Config.from_dict(config).to_dict() == config  # enough to repeat the run
     assert (path / "report.html").stat().st_size > 10_000
     tasks = list(RunFolder(home).read("tasks", Task))
     assert len(tasks) == 14
@@ -310,8 +313,9 @@ def test_a_folder_in_use_or_of_another_configuration_is_refused(whole, capsys, m
     path = whole[0]
     before = lasting(path)
     config = json.loads((path / "manifest.json").read_text())["config"]
-    with pytest.raises(DataError, match=r"another configuration \(steps: 3 -> 4\): use another"):
-        run_demo({**config, "steps": 4}, path, progress=False)
+    config = Config.from_dict(config)
+    with pytest.raises(DataError, match=r"another configuration \(training.max_steps: 3 -> 4\)"):
+        run_demo(config.change(steps=4), path, progress=False)
     holder = subprocess.Popen(
         [sys.executable, "-c", "import sys; from pathlib import Path\n"
          "from eeflib.lock import RunLock\nRunLock(Path(sys.argv[1])).acquire()\n"
@@ -333,9 +337,9 @@ def test_a_folder_in_use_or_of_another_configuration_is_refused(whole, capsys, m
 
 def test_a_teacher_that_solves_nothing_ends_the_demo_with_the_remedy(tmp_path):
     seed = seed_whose_teacher_solves(False)
-    sizes = Preset("none", {"train": 1, "test": 1}, 1, **SIZES, extras=False)
+    config = SMALL.change(train=1, test=1, seeds=(seed,))
     with pytest.raises(PrerequisiteError) as caught:
-        run_demo(config_of(preset=sizes, seeds=[seed]), tmp_path, processes=1, progress=False)
+        run_demo(config, tmp_path, processes=1, progress=False)
     message = str(caught.value)
     assert f"seed {seed}: SFT has nothing to train on" in message
     assert "another --first-seed" in message
@@ -344,27 +348,48 @@ def test_a_teacher_that_solves_nothing_ends_the_demo_with_the_remedy(tmp_path):
 
 
 def test_a_student_that_does_not_exist_leaves_no_run_behind(tmp_path):
-    config = config_of(preset=SMALL, student=str(tmp_path / "nothing"), seeds=[41])
+    config = make_config("tiny", student=str(tmp_path / "nothing"), seeds=(41,))
     with pytest.raises(PrerequisiteError, match="no folder at"):
         run_demo(config, tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("seeds", [[], [-1], [3, 3], 0])
+@pytest.mark.parametrize("seeds", [(), (-1,), (3, 3)])
 def test_seeds_that_cannot_be_are_refused(seeds):
     with pytest.raises(DataError, match="seeds are "):
-        config_of(seeds=seeds)
+        make_config(seeds=seeds)
 
 
-def test_a_configuration_is_plain_data_and_decides_seeds_apart_from_development():
-    config = config_of("webshop", "laptop")
-    assert json.loads(json.dumps(config)) == config
-    assert config["seeds"] == [REPORT_SEED + i for i in range(PRESETS["laptop"].seeds)]
-    assert config_of(seeds=2)["seeds"] == [REPORT_SEED, REPORT_SEED + 1]
-    with pytest.raises(DataError, match="unknown environment 'mars'; choose one of webshop"):
-        config_of("mars")
-    with pytest.raises(DataError, match="unknown preset 'huge'; choose one of tiny"):
-        config_of(preset="huge")
+def test_a_config_is_json_and_reports_on_seeds_apart_from_development():
+    config = make_config("laptop")
+    assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert config.seeds == tuple(REPORT_SEED + i for i in range(len(PRESETS["laptop"].seeds)))
+    assert config.counts == {"train": 120, "test": 150}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"env": "mars"}, "unknown environment 'mars'; choose one of webshop"),
+        ({"preset": "huge"}, "unknown preset 'huge'; choose one of tiny"),
+        ({"iteratons": 3}, "unknown setting iteratons; did you mean iterations?"),
+        ({"train": "many"}, r"Expected `int`, got `str` - at `\$.train`"),
+        ({"train": 0}, "train is 0; it must be at least 1"),
+        ({"temperature": 0.0}, "temperature is 0.0; it must be above 0"),
+        ({"prompt": "poem"}, "prompt"),
+        ({"learning_rate": -1.0}, "learning_rate = -1.0 must be at least 0"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_by_name(settings, message):
+    with pytest.raises(DataError, match=message):
+        make_config(**settings)
+
+
+def test_a_setting_of_the_training_is_set_like_any_other():
+    config = make_config("tiny", learning_rate=5e-4, steps=7, M=2)
+    assert (config.training.learning_rate, config.training.max_steps, config.M) == (5e-4, 7, 2)
+    real = make_config("tiny", student="smollm2")
+    assert (real.prompt, real.mode, real.training.method) == ("react", "generate", "lora")
 
 
 def say(text: str, progress: Callable[..., None]) -> str:
@@ -394,11 +419,10 @@ def test_a_job_waits_for_those_it_needs_and_its_error_is_the_runs(tmp_path):
 
 @pytest.mark.slow
 def test_scienceworld_from_the_simulator_to_a_trained_student(tmp_path):
-    sizes = Preset(
-        "small", {"train": 4, "test": 1}, 1, 1, 1, 2, 1, methods=("SFT", "EEF"), extras=False
-    )
     seed = 41  # its noisy teacher solves some: there is something to clone
-    config = config_of("scienceworld", sizes, seeds=[seed])
+    sizes = {"train": 4, "test": 1, "iterations": 1, "M": 1, "k": 2, "steps": 1}
+    methods = ("SFT", "EEF")
+    config = make_config("tiny", "scienceworld", **sizes, methods=methods, seeds=(seed,))
     told = run_demo(config, tmp_path, processes=1, progress=False)
     home = tmp_path / f"seed-{seed}"
     tasks = list(RunFolder(home).read("tasks", Task))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from eeflib.demo.bar import Bar
-
+from eeflib.config import Config
+from eeflib.demo import _Bar
 from eeflib.methods import get_method
 from eeflib.workers import Job
 
@@ -18,7 +18,7 @@ def shown(text: str) -> list[int]:
 def test_the_bar_is_half_full_after_the_first_of_two_iterations(capsys):
     method = replace(get_method("EEF"), iterations=2)
     job = Job("seed-1/EEF", print, (method,))
-    with Bar([job], {"M": 3}, on=True) as bar:
+    with _Bar([job], Config(M=3), on=True) as bar:
         for i in (1, 2):
             for step in ("explore", "train", "evaluate"):
                 for done in range(11):

@@ -11,17 +11,17 @@ from pathlib import Path
 
 import psutil
 import pytest
-from eeflib.presets import PRESETS, get_preset
 
+from eeflib.config import PRESETS, make_config
 from eeflib.records import Branch, Sample, Task, Trajectory
 from eeflib.store import RunFolder
-from eeflib.world import TEXTWORLD_PARAMS, make_world
+from eeflib.world import TEXTWORLD_PARAMS, textworld
 
 SEED = 41
-SIZES = {"counts": {"train": 8, "test": 2}, "M": 1, "steps": 1, "methods": ("SFT", "EEF")}
+SIZES = {"train": 8, "test": 2, "M": 1, "max_steps": 1, "methods": ("SFT", "EEF")}
 COMMAND = f"""
-from eeflib import presets
-presets._TEXTWORLD["tiny"] = {SIZES}
+from eeflib import config
+config._TEXTWORLD["tiny"] = {SIZES}
 from eeflib.cli import main
 main()
 """
@@ -74,8 +74,7 @@ def test_from_the_simulator_to_a_table_on_two_games(tmp_path: Path) -> None:
 
 
 def test_the_world_is_a_function_of_its_seed_with_every_game_in_every_split() -> None:
-    counts = {"train": 6, "test": 3}
-    world, again, other = (make_world("textworld", seed, counts) for seed in (1, 1, 2))
+    world, again, other = (textworld(seed, train=6, test=3) for seed in (1, 1, 2))
     assert world.tasks == again.tasks != other.tasks
     assert [len(world.split(s)) for s in ("train", "test")] == [6, 3]
     for split in ("train", "test"):
@@ -97,6 +96,6 @@ def test_the_world_is_a_function_of_its_seed_with_every_game_in_every_split() ->
 
 def test_every_preset_has_sizes_for_it() -> None:
     for name in PRESETS:
-        preset = get_preset(name, "textworld")
-        assert preset.counts["train"] <= get_preset(name).counts["train"]
-        assert not preset.extras
+        config = make_config(name, "textworld")
+        assert config.train <= make_config(name).train
+        assert not config.extras

@@ -11,28 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from eeflib.recipe import Recipe
 
-from eeflib.config import TrainConfig
+import eeflib as eef
+from eeflib.config import Config, make_config
 from eeflib.errors import DataError, PrerequisiteError, ProviderError
-from eeflib.masking import encode_samples
-from eeflib.methods import get_method
-from eeflib.pipeline import Pipeline, Progress
+from eeflib.pipeline import Progress
 from eeflib.policies.base import Conversation, Policy, Reply
 from eeflib.policies.scripted import ScriptedShopper, Skill
-from eeflib.records import Branch, Sample, Task, Trajectory
+from eeflib.records import Sample, Task, Trajectory
+from eeflib.openrun import Run, open_run
 from eeflib.stats import Outcome
 from eeflib.store import RunFolder
 from eeflib.world import World, webshop
 
 SEED = 31
-TRAIN = TrainConfig(
-    method="full", learning_rate=2e-3, max_steps=2, batch_size=4, dtype="float32", device="cpu"
-)
-RECIPE = Recipe("tiny", "act", "admissible", TRAIN, batch_size=4)
-SFT = get_method("SFT")
-RFT = replace(get_method("RFT"), iterations=2)
-EEF = replace(get_method("EEF"), iterations=2, M=2)
+SMALL = {"train": 6, "test": 4, "iterations": 2, "M": 2, "k": 2, "lockstep": 4, "seeds": (SEED,)}
+CONFIG = make_config("tiny", **SMALL, steps=2, learning_rate=2e-3, batch_size=4, warmup=0.03)
+METHODS = ("SFT", "RFT", "EEF")
 
 
 @cache
@@ -49,14 +44,16 @@ def world(teacher: str = "able") -> World:
     return replace(made, teacher=shopper)
 
 
-def pipeline(path: Path, progress: Progress | None = None, **changes: Any) -> Pipeline:
-    recipe = replace(RECIPE, **changes)
-    return Pipeline(world(), recipe, RunFolder(path), SEED, progress=progress)
+def opened(path: Path, **changes: Any) -> Run:
+    return open_run(path, CONFIG.change(**changes))
 
 
-def run_all(path: Path, progress: Progress | None = None) -> dict[str, list[Outcome]]:
-    p = pipeline(path, progress)
-    return {m.name: p.run(m) for m in (SFT, RFT, EEF)}
+def run_all(path: Path, progress: Progress | bool = False) -> dict[str, list[Outcome]]:
+    run, student = opened(path), eef.Student.of(CONFIG)
+    return {
+        name: eef.run_method(run, name, world=world(), student=student, progress=progress)
+        for name in METHODS
+    }
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +70,7 @@ def lasting(path: Path) -> dict[str, bytes]:
         str(f.relative_to(path)): f.read_bytes()
         for f in sorted(path.rglob("*"))
         if f.is_file()
-        and f.name not in ("timings.jsonl", "timing.json")
+        and f.name not in ("timings.jsonl", "timing.json", "manifest.json")
         and not f.name.startswith(".lock")
     }
 
@@ -83,6 +80,7 @@ def read(path: Path, name: str, kind: Any) -> list[Any]:
 
 
 def test_it_leaves_the_files_that_it_promises(whole):
+    whole = whole / f"seed-{SEED}"
     tasks = read(whole, "tasks", Task)
     assert [t.split for t in tasks] == ["train"] * 6 + ["test"] * 4
     trajectories = read(whole, "trajectories", Trajectory)
@@ -104,6 +102,7 @@ def test_it_leaves_the_files_that_it_promises(whole):
 
 
 def test_no_test_task_is_explored_or_trained_on(whole):
+    whole = whole / f"seed-{SEED}"
     tested = {t.id for t in read(whole, "tasks", Task) if t.split == "test"}
     for file in whole.rglob("*.jsonl"):
         if file.name in ("branches.jsonl", "samples.jsonl", "trajectories.jsonl"):
@@ -112,43 +111,21 @@ def test_no_test_task_is_explored_or_trained_on(whole):
             assert not {row["task_id"] for row in rows} & tested, file
 
 
-def test_every_iteration_explores_with_the_student_of_the_one_before(tmp_path, whole):
-    asked: list[tuple[str, bool]] = []
-
-    class Watched(Pipeline):
-        def policy(self, model: Path, *, greedy: bool) -> Policy:
-            asked.append((str(model.relative_to(tmp_path)), greedy))
-            return super().policy(model, greedy=greedy)
-
-    p = Watched(world(), RECIPE, RunFolder(tmp_path), SEED)
-    p.run(SFT)
-    p.run(EEF)
-    explored = [(m, g) for m, g in asked if not g]
-    assert explored == [("SFT/iter-0/model", False), ("EEF/iter-1/model", False)]
-    tested = [(m, g) for m, g in asked if g]
-    assert [m for m, _ in tested] == [
-        "SFT/iter-0/model", "EEF/iter-1/model", "EEF/iter-2/model",
-    ]  # fmt: skip
+def test_every_iteration_explores_with_the_student_of_the_one_before(whole):
+    home = whole / f"seed-{SEED}"
+    run = opened(whole)
+    for i, before in ((1, ("SFT", 0)), (2, ("EEF", 1))):
+        made = json.loads((home / f"EEF/iter-{i}/decides.json").read_text())
+        assert made["student"] == run.student(*before).fingerprint
+        evaluated = json.loads((home / f"EEF/iter-{i}/phases/evaluate.json").read_text())
+        assert evaluated["summary"]["of"]["student"] == run.student("EEF", i).fingerprint
+    assert run.student("EEF", 1).fingerprint != run.student("SFT", 0).fingerprint
 
 
 def test_every_iteration_trains_the_base_anew(whole):
     cards = [json.loads(f.read_text()) for f in whole.rglob("eef_adapter.json")]
     assert len(cards) == 5
     assert len({c["start"] for c in cards}) == 1
-
-
-def test_simulations_are_the_branches_on_file(whole):
-    p = pipeline(whole)
-    for method in (RFT, EEF):
-        on_file = [
-            b for i in (1, 2) for b in read(whole / method.name / f"iter-{i}", "branches", Branch)
-        ]
-        assert all(b.restored for b in on_file)
-        assert p.simulations(method) == len(on_file)
-    states = sum(b.k > 0 for b in read(whole / "EEF/iter-1", "branches", Branch))
-    assert states > 6
-    assert p.simulations(EEF) == 2 * (6 + states)
-    assert p.simulations(RFT) == 12
 
 
 def test_samples_hold_what_the_students_prompt_could_hold(whole):
@@ -224,18 +201,17 @@ class Refused:
 
 
 def test_a_collection_goes_on_after_the_provider_refused(tmp_path):
-    undisturbed = pipeline(tmp_path / "a").collect()
-    p = pipeline(tmp_path / "b")
-    p.world = replace(world(), teacher=Refused(world().teacher, 4))
+    undisturbed = eef.collect(world(), run=opened(tmp_path / "a"), progress=False)
+    run, home = opened(tmp_path / "b"), tmp_path / "b" / f"seed-{SEED}"
     with pytest.raises(ProviderError, match="no credit left"):
-        p.collect()
-    cut = [t for t in read(tmp_path / "b", "trajectories", Trajectory) if t.error]
+        eef.collect(world(), Refused(world().teacher, 4), run=run, progress=False)
+    cut = [t for t in read(home, "trajectories", Trajectory) if t.error]
     assert cut
-    p.world = replace(world(), teacher=Refused(world().teacher, 100))
-    assert p.collect() == undisturbed
-    on_file = read(tmp_path / "b", "trajectories", Trajectory)
+    teacher = Refused(world().teacher, 100)
+    assert eef.collect(world(), teacher, run=run, progress=False) == undisturbed
+    on_file = read(home, "trajectories", Trajectory)
     assert sorted(on_file, key=lambda t: t.id) == sorted(undisturbed, key=lambda t: t.id)
-    assert read(tmp_path / "b", "failed_attempts", Trajectory) == cut
+    assert read(home, "failed_attempts", Trajectory) == cut
 
 
 def test_a_finished_run_is_only_read(whole):
@@ -244,57 +220,108 @@ def test_a_finished_run_is_only_read(whole):
     again = run_all(whole, lambda step, done, total: steps.append(step))
     assert not [s for s in steps if "explore" in s or "evaluate" in s or "collect" in s]
     changed = [f.name for f, t in before.items() if f.stat().st_mtime_ns != t]
-    # the phase file of the selection is written again, with the same content
-    assert set(changed) <= {"select.json", ".lock", ".lock.owner"}
-    assert again["EEF"] == read(whole / "EEF", "evaluations", Outcome)
-
-
-def test_branches_of_another_method_are_taken_over_and_still_count(tmp_path, whole):
-    p = pipeline(tmp_path)
-    p.run(SFT)
-    one = replace(EEF, iterations=1)
-    p.run(one)
-    watched: list[str] = []
-    q = pipeline(tmp_path, lambda step, done, total: watched.append(f"{step} {done}/{total}"))
-    bare = replace(one, name="EEF-no-mask", mask=False)
-    q.run(bare, share=[(one, q.folder.sub("EEF"))])
-    explored = [w for w in watched if "explore" in w]
-    n = q.simulations(bare)
-    assert explored == [f"EEF-no-mask iteration 1: explore {n}/{n}"]  # nothing was left to run
-    names = [Path("EEF/iter-1/branches.jsonl"), Path("EEF-no-mask/iter-1/branches.jsonl")]
-    ours, theirs = ((tmp_path / name).read_bytes() for name in names)
-    assert ours == theirs
-    assert theirs == (whole / names[0]).read_bytes()
-
-
-class ScriptedStudent(Pipeline):
-    """The pipeline around a student that wins now and then, whatever it was trained on."""
-
-    def policy(self, model: Path, *, greedy: bool) -> Policy:
-        default = self.world.teacher
-        assert isinstance(default, ScriptedShopper)
-        return ScriptedShopper(
-            Skill(floor=0.35, ceiling=0),
-            option_words=default.option_words,
-            option_names=default.option_names,
-        )
-
-
-def test_what_the_student_finds_is_trained_on_and_harmful_actions_are_not(tmp_path):
-    recipe = replace(RECIPE, prompt="react", train=replace(TRAIN, max_steps=1))
-    p = ScriptedStudent(world(), recipe, RunFolder(tmp_path), SEED)
-    p.run(SFT)
-    p.run(RFT)
-    p.run(EEF)
-    one = replace(EEF, name="EEF-no-mask", mask=False, iterations=1)
-    p.run(one, share=[(EEF, p.folder.sub("EEF"))])
-    solved = {t.task_id for t in p.collect() if t.solved}
-    won = {
-        b.task_id for i in (1, 2) for b in read(tmp_path / f"EEF/iter-{i}", "branches", Branch)
-        if b.won
+    # the phase files of the training are written again, with the same content
+    assert set(changed) <= {
+        "select.json", "train.json", "timings.jsonl", ".lock", ".lock.owner",
     }  # fmt: skip
+    assert again["EEF"] == read(whole / f"seed-{SEED}/EEF", "evaluations", Outcome)
+
+
+def test_rollouts_of_another_method_are_taken_over_and_still_count(tmp_path, whole):
+    shutil.copytree(whole, tmp_path / "copy")
+    watched: list[str] = []
+    bare = replace(opened(whole).method("EEF-no-mask"), iterations=1)
+    eef.run_method(
+        opened(tmp_path / "copy"), bare, world=world(), share=["EEF"],
+        progress=lambda step, done, total: watched.append(f"{step} {done}/{total}"),
+    )  # fmt: skip
+    home = tmp_path / "copy" / f"seed-{SEED}"
+    ours, theirs = (home / name / "iter-1/branches.jsonl" for name in ("EEF-no-mask", "EEF"))
+    assert ours.read_bytes() == theirs.read_bytes()
+    n = len(theirs.read_text().splitlines())
+    explored = [w for w in watched if "explore" in w]
+    assert explored == [f"EEF-no-mask iteration 1: explore {n}/{n}"]  # nothing was left to run
+
+
+def test_rollouts_of_another_student_are_not_taken_over(tmp_path, whole):
+    shutil.copytree(whole, tmp_path / "copy")
+    run = opened(tmp_path / "copy")
+    tries = eef.collect(world(), run=run, progress=False)
+    played: list[int] = []
+    eef.explore(
+        world(), tries, run.student("EEF", 2), method="EEF-no-mask", run=run, share=["EEF"],
+        progress=lambda step, done, total: played.append(done),
+    )  # fmt: skip
+    assert played[0] == 0
+
+
+def test_the_same_step_with_other_arguments_never_returns_the_old_records(tmp_path, whole):
+    shutil.copytree(whole, tmp_path / "copy")
+    run, home = opened(tmp_path / "copy"), tmp_path / "copy" / f"seed-{SEED}"
+    tries = eef.collect(world(), run=run, progress=False)
+    before = lasting(home)
+    student = run.student("SFT")
+    first = eef.explore(world(), tries, student, run=run, progress=False)
+    assert first.origin == "EEF/iter-1"
+    fewer = eef.explore(world(), tries, student, run=run, M=1, progress=False)
+    other = eef.explore(world(), tries, run.student("EEF", 1), run=run, progress=False)
+    places = {x.origin for x in (first, fewer, other)}
+    assert len(places) == 3
+    assert len(fewer) < len(first)
+    assert {b.k for b in fewer} == {0, 1}
+    # asked again each finds its own
+    again = eef.explore(world(), tries, student, run=run, M=1, progress=False)
+    assert (again.origin, again.branches) == (fewer.origin, fewer.branches)
+    samples = eef.select(tries, fewer, run=run)
+    assert samples.origin == fewer.origin
+    tuned = eef.train(run.student(), eef.encode(samples, student), run=run, progress=False)
+    result = eef.evaluate(world(), tuned, run=run, progress=False)
+    assert {o.method for o in result} == {fewer.origin.split("/")[0]}
+    after = lasting(home)
+    assert {k: after[k] for k in before} == before
+
+
+def test_everything_works_without_a_run_and_gives_the_same_records(whole):
+    w, student = world(), eef.Student.of(CONFIG)
+    tries = eef.collect(w, progress=False)
+    run = opened(whole)
+    assert tries == run.trajectories()
+    cloned = eef.train(
+        student, eef.encode(eef.select(tries, method="SFT"), student), progress=False
+    )
+    assert cloned.fingerprint == run.student("SFT").fingerprint
+    found = eef.explore(w, tries, cloned, M=2, progress=False)
+    on_file = run.branches("EEF", 1)
+    assert [b.id for b in found] == [b.id for b in on_file]
+    samples = eef.select(tries, found)
+    data = eef.encode(samples, student)
+    tuned = eef.train(cloned.base, data, progress=False)
+    assert tuned.result.steps == 2
+    result = eef.evaluate(w, tuned, progress=False)
+    assert len(result) == 4
+    assert eef.win_rate(result).n == 4
+    folder = tuned.folder
+    del tuned, result
+    import gc
+
+    gc.collect()
+    assert not folder.exists()  # a model without a run goes with the student
+
+
+def test_what_the_student_finds_is_trained_on_and_harmful_actions_are_not():
+    default = world().teacher
+    assert isinstance(default, ScriptedShopper)
+    lucky = ScriptedShopper(
+        Skill(floor=0.35, ceiling=0),
+        option_words=default.option_words,
+        option_names=default.option_names,
+    )
+    tries = eef.collect(world(), progress=False)
+    found = [eef.explore(world(), tries, lucky, M=2, iteration=i, progress=False) for i in (1, 2)]
+    solved = {t.task_id for t in tries if t.solved}
+    won = {b.task_id for x in found for b in x if b.won}
     assert won - solved, "the student found nothing new: the test proves nothing"
-    masked = read(tmp_path / "EEF/iter-2", "samples", Sample)
+    masked = eef.select(tries, found, "EEF")
     assert {s.task_id for s in masked} == solved | won
     for s in masked:
         flags = list(zip(s.steps, s.labels, s.trained, strict=True))
@@ -302,99 +329,137 @@ def test_what_the_student_finds_is_trained_on_and_harmful_actions_are_not(tmp_pa
     assert any(step.actor == "teacher" and not on for s in masked for step, on in
                zip(s.steps, s.trained, strict=True))  # fmt: skip
     assert any(not s.trained[0] for s in masked)
-    bare = read(tmp_path / "EEF-no-mask/iter-1", "samples", Sample)
+    bare = eef.select(tries, found[:1], "EEF-no-mask")
     assert all(on for s in bare for step, on in zip(s.steps, s.trained, strict=True) if step.valid)
     assert any("harmful" in s.labels for s in bare)
-    assert not any(step.actor == "teacher" for s in read(tmp_path / "RFT/iter-1", "samples", Sample)
-                   if s.task_id not in solved for step in s.steps)  # fmt: skip
+    with pytest.raises(DataError, match="labelled harmful"):
+        eef.encode(bare.samples, eef.Student())
+    assert len(eef.encode(bare, eef.Student())) == len(bare)
 
 
 def test_exploring_before_cloning_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"SFT.iter-0.model is missing: run SFT with this seed"):
-        pipeline(tmp_path).run(RFT)
+    with pytest.raises(DataError, match=rf"SFT.iter-0.model is missing: run SFT with seed {SEED}"):
+        eef.run_method(opened(tmp_path), "RFT", world=world(), progress=False)
 
 
 def test_a_teacher_that_never_succeeds_is_named_as_the_reason(tmp_path):
-    p = Pipeline(world("hopeless"), RECIPE, RunFolder(tmp_path), SEED)
-    assert not any(t.solved for t in p.collect())
+    run, hopeless = opened(tmp_path), world("hopeless")
+    assert not any(t.solved for t in eef.collect(hopeless, run=run, progress=False))
     with pytest.raises(
         PrerequisiteError,
         match=r"SFT has nothing to train on: 6 tasks, 6 teacher .* 0 solved .* better teacher",
     ):
-        p.run(SFT)
-    assert not (tmp_path / "SFT/iter-0/model").exists()
+        eef.run_method(run, "SFT", world=hopeless, progress=False)
+    assert not (tmp_path / f"seed-{SEED}/SFT/iter-0/model").exists()
     # everything the teacher did can be cloned all the same
-    p.run(get_method("SFT-all"))
-    assert len(read(tmp_path / "SFT-all", "evaluations", Outcome)) == 4
+    assert len(eef.run_method(run, "SFT-all", world=hopeless, progress=False)) == 4
 
 
-def test_a_folder_with_other_tasks_is_refused(tmp_path, whole):
-    pipeline(tmp_path).collect()
-    other = Pipeline(webshop(SEED + 1, train=6, test=4), RECIPE, RunFolder(tmp_path), SEED)
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (lambda: webshop(SEED + 1, train=6, test=4), f"seed is {SEED + 1}, .* it is {SEED}"),
+        (lambda: webshop(SEED, train=7, test=4), "train is 7, .* it is 6"),
+        (lambda: webshop(SEED, train=6, test=4, mix={"easy": 1.0}), "holds other tasks"),
+    ],
+)
+def test_another_world_is_refused_and_the_setting_is_named(tmp_path, other, message):
+    run = opened(tmp_path)
+    eef.collect(world(), run=run, progress=False)
     before = lasting(tmp_path)
-    with pytest.raises(DataError, match=r"tasks\.jsonl holds other tasks .* new --run DIR"):
-        other.run(SFT)
+    with pytest.raises(DataError, match=message):
+        eef.collect(other(), run=run, progress=False)
     assert lasting(tmp_path) == before
 
 
-def test_samples_that_are_too_long_are_dropped_and_counted(tmp_path, whole):
-    lengths = json.loads((whole / "SFT/iter-0/phases/select.json").read_text())["summary"]
-    assert lengths["samples"] >= 2
-    p = pipeline(tmp_path / "some")
-    p.collect()
-    found = SFT.samples(p.world.split("train"), p.collect()).samples
-    longest = max(e.length for e in encode_samples(found, p.fmt, p.student.base[1]))
-    p = pipeline(tmp_path / "some", max_length=longest - 1)
-    p.run(SFT)
-    summary = json.loads((tmp_path / "some/SFT/iter-0/phases/select.json").read_text())["summary"]
-    assert summary["samples"] < lengths["samples"]
-    assert sum(v for k, v in summary.items() if k.startswith("dropped")) == (
-        lengths["samples"] - summary["samples"]
+def test_another_teacher_is_refused(tmp_path):
+    run = opened(tmp_path)
+    eef.collect(world(), run=run, progress=False)
+    other = Refused(world().teacher, 100)
+    other.name = "somebody"
+    with pytest.raises(DataError, match="open another run for those of somebody"):
+        eef.collect(world(), other, run=run, progress=False)
+
+
+def test_a_run_goes_on_with_its_own_settings_and_its_manifest_repeats_it(tmp_path):
+    run = opened(tmp_path / "a")
+    assert open_run(tmp_path / "a").config == run.config == CONFIG
+    again = Config.from_dict(json.loads((tmp_path / "a/manifest.json").read_text())["config"])
+    assert open_run(tmp_path / "b", again).world().tasks == run.world().tasks
+    with pytest.raises(DataError, match=r"another configuration \(M: 2 -> 3\)"):
+        open_run(tmp_path / "a", CONFIG.change(M=3))
+    with pytest.raises(DataError, match="did you mean iterations"):
+        open_run(tmp_path / "c", preset="tiny", iteration=3)
+    with pytest.raises(DataError, match="not a run folder"):
+        open_run(tmp_path / "nothing")
+    assert not (tmp_path / "c").exists()
+
+
+def test_relative_folders_lie_where_runs_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("EEFLIB_RUNS", str(tmp_path / "kept"))
+    assert open_run("runs/first", preset="tiny").path == tmp_path / "kept" / "first"
+    assert open_run(tmp_path / "here", preset="tiny").path == tmp_path / "here"
+
+
+def test_a_cut_model_or_lost_records_are_noticed(tmp_path, whole):
+    shutil.copytree(whole, tmp_path / "copy")
+    run, home = opened(tmp_path / "copy"), tmp_path / "copy" / f"seed-{SEED}"
+    branches = home / "EEF/iter-1/branches.jsonl"
+    branches.write_bytes(b"".join(branches.read_bytes().splitlines(keepends=True)[:-2]))
+    with pytest.raises(DataError, match=r"branches\.jsonl.*delete"):
+        eef.run_method(run, "EEF", world=world(), progress=False)
+    model = home / "RFT/iter-1/model/model.safetensors"
+    data = bytearray(model.read_bytes())
+    data[-1] ^= 1
+    model.write_bytes(data)
+    with pytest.raises(DataError, match=r"model\.safetensors"):
+        eef.run_method(run, "RFT", world=world(), progress=False)
+
+
+def test_samples_that_are_too_long_are_dropped_and_counted(tmp_path):
+    tries, student = eef.collect(world(), progress=False), eef.Student.of(CONFIG)
+    found = eef.select(tries, method="SFT")
+    longest = max(e.length for e in eef.encode(found, student))
+    data = eef.encode(found, student, max_length=longest - 1)
+    assert 0 < len(data) < len(found)
+    assert sum(v for k, v in data.counts.items() if k.startswith("dropped")) == (
+        len(found) - len(data)
     )
     with pytest.raises(DataError, match=r"nothing to train on: .*dropped.*raise max_length"):
-        pipeline(tmp_path / "none", max_length=50).run(SFT)
-
-
-def test_samples_longer_than_the_model_reads_are_dropped_without_being_told(tmp_path):
-    p = pipeline(tmp_path)
-    p.student.base[0].config.max_position_embeddings = 50
-    with pytest.raises(DataError, match=r"nothing to train on: .*dropped.*raise max_length"):
-        p.run(SFT)
+        eef.train(student, eef.encode(found, student, max_length=50), progress=False)
+    # without being told: what the model has positions for
+    student.model.config.max_position_embeddings = 50
+    assert not len(eef.encode(found, student))
 
 
 @pytest.mark.parametrize("how", ["full", "lora"])
-def test_going_on_from_the_previous_student_starts_where_that_one_ended(tmp_path, how):
-    p = pipeline(tmp_path, train=replace(TRAIN, method=how, max_steps=4))
-    first_loss = {}
-    for start in ("base", "previous"):
-        method = replace(SFT, name=f"SFT-{start}")  # the same data again: only the start differs
-        p.run(SFT)
-        again = replace(RFT, name=method.name, start_from=start, iterations=1)
-        p.run(again)
-        log = json.loads((tmp_path / method.name / "iter-1/model/training_log.json").read_text())
-        first_loss[start] = log["losses"][0]
-    trained = json.loads((tmp_path / "SFT/iter-0/model/training_log.json").read_text())["losses"]
-    assert trained[-1] < trained[0]
-    assert first_loss["previous"] < first_loss["base"]
+def test_going_on_from_the_previous_student_starts_where_that_one_ended(how):
+    tries, student = eef.collect(world(), progress=False), eef.Student.of(CONFIG)
+    data = eef.encode(eef.select(tries, method="SFT"), student)
+    settings = {"method": how, "steps": 4, "progress": False}
+    first = eef.train(student, data, **settings)
+    again = eef.train(first, data, **settings)
+    anew = eef.train(student, data, **settings)
+    assert first.result.losses[-1] < first.result.losses[0]
+    assert again.result.losses[0] < anew.result.losses[0]
 
 
 def test_a_student_that_writes_freely_runs_through_the_same_steps(tmp_path):
-    p = pipeline(tmp_path, mode="generate", max_new_tokens=12)
-    p.run(SFT)
-    outcomes = p.run(replace(RFT, iterations=1))
+    run = opened(tmp_path, mode="generate", max_new_tokens=12, iterations=1)
+    eef.run_method(run, "SFT", world=world(), progress=False)
+    outcomes = eef.run_method(run, "RFT", world=world(), progress=False)
     assert len(outcomes) == 4
     assert not any(o.error for o in outcomes)
     assert all(o.length >= 1 for o in outcomes)
 
 
-def test_seconds_are_those_of_the_steps(whole):
-    p = pipeline(whole)
-    for method in (SFT, RFT, EEF):
-        rows = [
-            json.loads(line)
-            for f in (whole / method.name).rglob("timings.jsonl")
-            for line in f.read_text().splitlines()
-        ]
-        timed = [r["seconds"] for r in rows if "name" in r]
-        assert p.seconds(method) == pytest.approx(sum(timed))
-        assert p.seconds(method) > 0
+def test_a_setting_that_does_not_exist_is_named():
+    tries, student = eef.collect(world(), progress=False), eef.Student.of(CONFIG)
+    with pytest.raises(DataError, match="unknown setting learning_speed"):
+        eef.train(student, None, learning_speed=1.0)
+    with pytest.raises(DataError, match="'Q'"):
+        eef.select(tries, method="EEF", Q=1)
+    with pytest.raises(DataError, match="unknown method 'EFF'"):
+        eef.select(tries, method="EFF")
+    with pytest.raises(DataError, match="no validation tasks"):
+        eef.evaluate(world(), student, split="validation")

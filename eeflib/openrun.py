@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from eeflib.config import Config, make_config
-from eeflib.errors import DataError
+from eeflib.errors import DataError, ProviderError
+from eeflib.exploration import Exploration, ExplorationReport
 from eeflib.methods import Method, get_method
 from eeflib.policies.student import Student
 from eeflib.records import Branch, Record, Sample, Task, Trajectory, content_hash
@@ -24,7 +27,18 @@ from eeflib.store import RunFolder
 from eeflib.store import open_run as open_folder
 from eeflib.world import World, make_world
 
-__all__ = ["Run", "decided", "open_run", "run_path", "stored_config"]
+__all__ = [
+    "Run",
+    "by_id",
+    "decided",
+    "in_order",
+    "open_run",
+    "run_path",
+    "set_failed_aside",
+    "shared_branches",
+    "stored_config",
+    "timed",
+]
 
 _DRIVE = Path("/content/drive/MyDrive")
 
@@ -124,6 +138,7 @@ class Run:
 
     def method(self, name: str) -> Method:
         """A declared method with this run's M, k and number of iterations."""
+        name = name.split("~")[0]
         found = get_method(f"RFTx{self.config.k}" if name == "RFTxk" else name)
         if found.explores:
             found = replace(found, iterations=self.config.iterations)
@@ -162,6 +177,19 @@ class Run:
     def branches(self, method: str = "EEF", iteration: int = 1) -> list[Branch]:
         """The student's rollouts of an iteration, as on file."""
         return self._read("branches", Branch, f"{method}/iter-{iteration}")
+
+    def exploration(self, method: str = "EEF", iteration: int = 1) -> Exploration:
+        """The finished exploration of an iteration, as on file.
+
+        Raises:
+            DataError: there is none.
+        """
+        origin = f"{method}/iter-{iteration}"
+        folder = self.folder.sub(origin)
+        if not folder.phase_done("explore"):
+            raise DataError(f"{folder.path} holds no finished exploration: explore first")
+        branches = tuple(folder.read("branches", Branch))
+        return Exploration(branches, ExplorationReport.of(branches), origin)
 
     def samples(self, method: str = "EEF", iteration: int = 1) -> list[Sample]:
         """What an iteration was trained on, as on file."""
@@ -254,3 +282,64 @@ def decided(folder: RunFolder) -> Any:
         raise DataError(
             f"{folder.path / 'decides.json'} cannot be read ({exc}); delete {folder.path}"
         ) from exc
+
+
+def shared_branches(
+    run: Run, methods: Sequence[str], iteration: int, basis: Mapping[str, Any], wanted: set[str]
+) -> list[Branch]:
+    """Branches of `methods` that are among the `wanted` and were made on the same basis."""
+    out: dict[str, Branch] = {}
+    for name in methods:
+        folder = run.folder.sub(f"{name}/iter-{iteration}")
+        made = decided(folder) or {}
+        if folder.phase_done("explore") and all(made.get(k) == v for k, v in basis.items()):
+            known = by_id(folder, "branches", Branch)
+            out |= {i: b for i, b in known.items() if i in wanted}
+    return list(out.values())
+
+
+def by_id(folder: RunFolder, name: str, kind: Any) -> dict[str, Any]:
+    if not folder.exists(name):
+        return {}
+    return {record.id: record for record in folder.read(name, kind)}
+
+
+def in_order(
+    folder: RunFolder, name: str, wanted: Sequence[str], found: Mapping[str, Any]
+) -> tuple[Any, ...]:
+    """The records `wanted`, in that order: a continued run wrote them in another.
+
+    Raises:
+        DataError: the step is finished, and yet some are gone.
+    """
+    lost = [i for i in wanted if i not in found]
+    if lost:
+        raise DataError(
+            f"{folder.file(name)}: {len(lost)} of {len(wanted)} records are gone, such as "
+            f"{lost[0]!r}; restore the file, or delete {folder.path} to do the step again"
+        )
+    return tuple(found[i] for i in wanted)
+
+
+def set_failed_aside(folder: RunFolder) -> None:
+    """What the provider cut short is asked for again; what it has cost stays on record."""
+    if not folder.exists("trajectories") or folder.phase_done("collect"):
+        return
+    rows = list(folder.read("trajectories", Trajectory))
+    failed = [t for t in rows if t.error.startswith(ProviderError.__name__)]
+    if failed:
+        known = []
+        if folder.exists("failed_attempts"):
+            known = list(folder.read("failed_attempts", Trajectory))
+        new = [t for t in failed if t not in known]  # a kill may come before the next rewrite
+        folder.rewrite("failed_attempts", [*known, *new])
+        folder.rewrite("trajectories", [t for t in rows if t not in failed])
+
+
+@contextmanager
+def timed(folder: RunFolder, name: str) -> Iterator[None]:
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        folder.timing(name, time.perf_counter() - started)
