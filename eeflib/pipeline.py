@@ -32,8 +32,8 @@ from eeflib.prompts import PromptFormat, get_format
 from eeflib.recipe import Recipe, Student
 from eeflib.records import Branch, Sample, Task, Trajectory
 from eeflib.rollout import EnvPool, Episode, run_episodes
+from eeflib.run import RunFolder
 from eeflib.stats import Outcome, outcomes_from
-from eeflib.store import RunFolder
 from eeflib.world import World
 
 __all__ = ["CLONING", "Pipeline", "Progress"]

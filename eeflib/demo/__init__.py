@@ -19,7 +19,7 @@ from eeflib.demo.bar import Bar
 from eeflib.demo.plan import config_of
 from eeflib.demo.summarise import DemoResult, summarise
 from eeflib.demo.work import jobs_of
-from eeflib.store import open_run
+from eeflib.run import open_folder
 from eeflib.workers import run_jobs
 
 __all__ = ["DemoResult", "config_of", "run_demo", "summarise"]
@@ -41,8 +41,8 @@ def run_demo(
         progress: show a progress bar.
 
     Raises:
-        EefError: see `eeflib.pipeline.Pipeline.run` and `eeflib.store.open_run`. The first one ends
-            the demo, for a table over some of the seeds or methods would mislead: a seed whose
+        EefError: see `eeflib.pipeline.Pipeline.run` and `eeflib.run.open_folder`. The first one
+            ends the demo, for a table over some of the seeds or methods would mislead: a seed whose
             teacher solves nothing has nothing to clone. What is on file stays.
     """
     seeds: list[int] = list(config["seeds"])
@@ -52,7 +52,7 @@ def run_demo(
         n = min(n, len(seeds) + 1)
     # the tiny student is too small for two threads to help, and two on a busy core collapse
     threads = 1 if config["student"] == "tiny" else None
-    with open_run(run_dir, config, seeds=seeds, fresh=fresh) as run:
+    with open_folder(run_dir, config, seeds=seeds, fresh=fresh) as run:
         jobs = jobs_of(dict(config), str(run.path))
         with Bar(jobs, config, progress) as bar:
             run_jobs(jobs, run.path, processes=n, threads=threads, on_event=bar.on_event)

@@ -13,8 +13,8 @@ from eeflib.demo.plan import BETTER_TEACHER, contenders, declared_methods, seed_
 from eeflib.methods import Method
 from eeflib.pipeline import CLONING
 from eeflib.records import Branch, Trajectory
+from eeflib.run import RunFolder
 from eeflib.stats import Outcome
-from eeflib.store import RunFolder
 from eeflib.summary import compare, method_row
 
 __all__ = ["DemoResult", "summarise"]

@@ -26,8 +26,8 @@ from eeflib.pipeline import CLONING, Pipeline, Progress
 from eeflib.presets import recipe_for
 from eeflib.prompts import get_format
 from eeflib.rollout import Episode, run_episodes
+from eeflib.run import RunFolder
 from eeflib.stats import outcomes_from
-from eeflib.store import RunFolder
 from eeflib.workers import Job, worker_folder_lock
 from eeflib.world import World, make_world, webshop_world
 

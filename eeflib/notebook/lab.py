@@ -27,8 +27,8 @@ from eeflib.presets import Preset, get_preset, recipe_for
 from eeflib.prompts import PromptFormat, get_format
 from eeflib.recipe import Recipe
 from eeflib.records import Branch, Record, Sample, Trajectory
+from eeflib.run import RunFolder, open_folder
 from eeflib.stats import Outcome
-from eeflib.store import RunFolder, open_run
 from eeflib.world import World, make_world
 
 __all__ = ["DEVELOPMENT_SEED", "Lab", "open_lab", "versions"]
@@ -94,7 +94,7 @@ class Lab:
         Raises:
             DataError: another process is writing, or the folder was made with other sizes.
         """
-        with open_run(self.path, self.config, seeds=self.seeds) as run:
+        with open_folder(self.path, self.config, seeds=self.seeds) as run:
             yield run.sub(f"seed-{self.seed}")
 
     def method(self, name: str) -> Method:

@@ -14,7 +14,7 @@ from typing import Any
 
 from eeflib.errors import DataError
 from eeflib.records import Task, Trajectory
-from eeflib.store import open_run
+from eeflib.run import open_folder
 
 __all__ = ["Ledger"]
 
@@ -27,11 +27,11 @@ class Ledger:
     Args:
         path: the run folder.
         tasks: what can be played; written where the folder does not have them yet.
-        config: what decides which tasks there are, see `eeflib.store.open_run`.
+        config: what decides which tasks there are, see `eeflib.run.open_folder`.
         seeds: seeds of the run.
 
     Raises:
-        DataError: as for `open_run`; a task in the folder has the same id and another content.
+        DataError: as for `open_folder`; a task in the folder has the same id and another content.
     """
 
     def __init__(
@@ -41,8 +41,7 @@ class Ledger:
         config: Mapping[str, Any],
         seeds: Sequence[int],
     ) -> None:
-        # times stay in the records: how long a person took is not reproducible, but a finding
-        self._run = open_run(path, config, seeds=seeds, stable=False)
+        self._run = open_folder(path, config, seeds=seeds)
         self.count = 0
         """Trajectories recorded by this shop."""
         self._waiting: list[Trajectory] = []

@@ -13,8 +13,8 @@ from playwright.sync_api import Page, expect
 
 from eeflib.envs.webshop import Catalogue, WebShopEnv, build_goals, task_from_goal
 from eeflib.records import Task, Trajectory
+from eeflib.run import RunFolder
 from eeflib.shop import Shop, serve
-from eeflib.store import RunFolder
 from eeflib.world import World, webshop_world
 
 PARITY = Path(__file__).parents[1] / "data/webshop_parity"

@@ -19,8 +19,8 @@ from eeflib.analysis.report import write_report
 from eeflib.analysis.run import Run
 from eeflib.envs.webshop import EmbeddedShop, embedded_shop
 from eeflib.errors import DataError, PrerequisiteError
+from eeflib.run import RunFolder
 from eeflib.shop import Shop, run_shop, serve
-from eeflib.store import RunFolder
 
 
 @pytest.fixture(scope="module")

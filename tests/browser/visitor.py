@@ -10,7 +10,7 @@ from typing import NamedTuple
 from urllib.parse import urlencode, urlsplit
 
 from eeflib.records import Trajectory
-from eeflib.store import RunFolder
+from eeflib.run import RunFolder
 
 
 class Page(NamedTuple):

@@ -129,10 +129,10 @@ def outcomes(method: str, seed: int, rewards: list[float]) -> list[Outcome]:
 def finished(tmp_path) -> Path:
     """A run folder as the demo leaves it, less what is not reported."""
     from eeflib.demo import config_of
-    from eeflib.store import open_run
+    from eeflib.run import open_folder
 
     config = config_of(preset="tiny", seeds=[5])
-    with open_run(tmp_path / "done", config, seeds=[5]) as run:
+    with open_folder(tmp_path / "done", config, seeds=[5]) as run:
         for name in ("teacher", "SFT"):
             folder = run.sub(f"seed-5/{name}")
             folder.append("evaluations", outcomes(name, 5, [1.0, 0.5, 0.0, 1.0]))

@@ -14,7 +14,7 @@ import pytest
 
 from eeflib.presets import PRESETS, get_preset
 from eeflib.records import Branch, Sample, Task, Trajectory
-from eeflib.store import RunFolder
+from eeflib.run import RunFolder
 from eeflib.world import TEXTWORLD_PARAMS, make_world
 
 SEED = 41

@@ -21,8 +21,8 @@ from eeflib.policies.base import Conversation, Policy, Reply
 from eeflib.policies.scripted import ScriptedShopper, Skill
 from eeflib.recipe import Recipe
 from eeflib.records import Branch, Sample, Task, Trajectory
+from eeflib.run import RunFolder
 from eeflib.stats import Outcome
-from eeflib.store import RunFolder
 from eeflib.world import World, webshop_world
 
 SEED = 31
