@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from eeflib.exploration import Exploration
     from eeflib.masking import EncodedSet
     from eeflib.methods import METHODS, Method
+    from eeflib.openrun import Run, open_run
     from eeflib.pipeline import collect, encode, evaluate, explore, run_method, select, train
     from eeflib.policies.base import Policy
     from eeflib.policies.openai_compatible import ChatModel
     from eeflib.policies.student import Student
     from eeflib.records import Branch, Sample, Step, Task, Trajectory
-    from eeflib.openrun import Run, open_run
     from eeflib.selection import Selection
     from eeflib.stats import gained_lost, paired_difference, win_rate
     from eeflib.world import World, scienceworld, textworld, webshop

@@ -22,10 +22,11 @@ from tqdm.auto import tqdm
 from eeflib.config import Config
 from eeflib.errors import PrerequisiteError
 from eeflib.methods import Method, get_method
+from eeflib.openrun import Run
 from eeflib.pipeline import CLONING, Progress, collect, evaluate, run_method
 from eeflib.policies.loading import NAMES
 from eeflib.records import Branch, Trajectory
-from eeflib.openrun import Run
+from eeflib.run import RunFolder, open_folder
 from eeflib.stats import (
     Outcome,
     PairedDifference,
@@ -36,8 +37,6 @@ from eeflib.stats import (
     pooled,
     win_rate,
 )
-from eeflib.store import RunFolder
-from eeflib.store import open_run as open_folder
 from eeflib.workers import Event, Job, run_jobs, worker_folder_lock
 
 __all__ = [

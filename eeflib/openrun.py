@@ -21,10 +21,9 @@ from eeflib.errors import DataError, ProviderError
 from eeflib.exploration import Exploration, ExplorationReport
 from eeflib.methods import Method, get_method
 from eeflib.policies.student import Student
-from eeflib.records import Branch, Record, Sample, Task, Trajectory, content_hash
+from eeflib.records import Branch, Record, Sample, Task, Trajectory
+from eeflib.run import RunFolder, open_folder
 from eeflib.stats import Outcome
-from eeflib.store import RunFolder
-from eeflib.store import open_run as open_folder
 from eeflib.world import World, make_world
 
 __all__ = [
@@ -203,21 +202,16 @@ class Run:
         folder = self.folder.sub(where) if where else self.folder
         return list(folder.read(name, kind)) if folder.exists(name) else []
 
-    def place(self, method: str, iteration: int, decides: Mapping[str, Any]) -> str:
+    def place(self, method: str, iteration: int, decides: Mapping[str, Any]) -> RunFolder:
         """METHOD/iter-I of a step that depends on `decides`; METHOD~HASH/iter-I if that is taken.
 
-        The folder is made, with `decides.json` in it.
+        See `eeflib.run.RunFolder.step_folder`.
         """
-        wanted = json.loads(json.dumps(decides))
-        for name in (method, f"{method}~{content_hash(wanted)[:6]}"):
-            origin = f"{name}/iter-{iteration}"
-            folder = self.folder.sub(origin)
-            found = decided(folder)
-            if found is None:
-                folder.write_atomic("decides.json", wanted)
-            if found is None or found == wanted:
-                return origin
-        raise DataError(f"{folder.path}/decides.json belongs to another step; delete {folder.path}")
+        return self.folder.step_folder(f"{method}/iter-{iteration}", decides)
+
+    def origin(self, folder: RunFolder) -> str:
+        """METHOD/iter-I of a step's folder."""
+        return folder.path.relative_to(self.folder.path).as_posix()
 
     def check(self, world: World) -> None:
         """That `world` is this run's: the same tasks, which are put on file if they are not yet.

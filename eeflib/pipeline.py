@@ -31,15 +31,15 @@ from eeflib.exploration import Exploration, ExplorationReport, plan_exploration
 from eeflib.exploration import explore as explore_states
 from eeflib.masking import EncodedSet, encode_samples
 from eeflib.methods import Method, get_method
+from eeflib.openrun import Run, by_id, in_order, set_failed_aside, shared_branches, timed
 from eeflib.policies.base import Policy
 from eeflib.policies.student import Student
 from eeflib.prompts import PromptFormat, get_format
 from eeflib.records import Branch, Sample, Task, Trajectory, content_hash
 from eeflib.rollout import Episode, run_episodes
-from eeflib.openrun import Run, by_id, in_order, set_failed_aside, shared_branches, timed
+from eeflib.run import RunFolder
 from eeflib.selection import Selection
 from eeflib.stats import Outcome, outcomes_from
-from eeflib.store import RunFolder
 from eeflib.training import train as train_model
 from eeflib.world import World
 
@@ -107,7 +107,7 @@ def collect(
         if not folder.phase_done("collect"):
             solved = sum(t.solved for t in out)
             summary = {"solved": solved, "n": len(out), "teacher": teacher.name}
-            folder.mark_done("collect", summary)
+            folder.mark_done("collect", summary, files=("tasks", "trajectories"))
     return out
 
 
@@ -162,8 +162,8 @@ def explore(
             "seed": world.seed,
         }
         decides = {**basis, "exploration": chosen.exploration}
-        origin = run.place(chosen.name, iteration, decides)
-        here = run.folder.sub(origin)
+        here = run.place(chosen.name, iteration, decides)
+        origin = run.origin(here)
         step = f"{chosen.name} iteration {iteration}: explore"
         plan = plan_exploration(tasks, tries, **chosen.exploration, iteration=iteration)
         wanted = [p.episode.id for group in plan for p in group]
@@ -192,7 +192,7 @@ def explore(
                 on_done=lambda chunk: report.count(here.append("branches", chunk)),
                 progress=report.text,
             )
-        here.mark_done("explore", found.report.to_dict())
+        here.mark_done("explore", found.report.to_dict(), files=("branches",))
     return replace(found, origin=origin)
 
 
@@ -240,8 +240,10 @@ def select(
             wins = [[b.id, b.won] for b in branches]
             basis = {"trajectories": _teachers_hash(tries), "branches": content_hash(wins)}
             decides = {**basis, "method": asdict(chosen), "seed": seed}
-            origin = run.place(chosen.name, last, decides)
-        here = run.folder.sub(origin)
+            here = run.place(chosen.name, last, decides)
+            origin = run.origin(here)
+        else:
+            here = run.folder.sub(origin)
         before = list(here.read("samples", Sample)) if here.exists("samples") else []
         if before != list(selection.samples):
             here.rewrite("samples", selection.samples)
@@ -338,14 +340,21 @@ def train(
 
     if call:
         call(step, 0, 1)
-    if here is None:
+    if here is None or run is None:
         result = go()
     else:
-        with run.folder, timed(here, "train"):  # type: ignore[union-attr]
-            here.mark_done("select", {**data.counts, **data.notes})
-            result = go()
-            summary = {"steps": result.steps, "last_loss": result.losses[-1]}
-            here.mark_done("train", summary)
+        with run.folder:
+            before = here.verify("train")
+            with timed(here, "train"):
+                result = go()
+            if not (before and result.reused):
+                watched = ("samples",) if here.exists("samples") else ()
+                here.mark_done("select", {**data.counts, **data.notes}, files=watched)
+                here.mark_done(
+                    "train",
+                    {"steps": result.steps, "last_loss": result.losses[-1]},
+                    files=[f"model/{p.name}" for p in target.glob("*.safetensors")],
+                )
     if call:
         call(step, 1, 1)
     tuned = student.tuned(target, data.origin, keep)
@@ -395,9 +404,13 @@ def evaluate(
         summary = here.phase_summary("evaluate")
         if summary is not None and summary.get("of") == decides:
             on_file = [o for o in folder.read("evaluations", Outcome) if o.iteration == i]
-            if [o.task_id for o in on_file] == [t.id for t in tasks]:
-                _already(progress, step, len(tasks))
-                return on_file
+            if content_hash(on_file) != summary["rows"]:
+                raise DataError(
+                    f"{folder.file('evaluations')} was changed or cut since iteration {i} was "
+                    f"evaluated: restore the file, or delete {here.path} to evaluate again"
+                )
+            _already(progress, step, len(tasks))
+            return on_file
         begun = here.phase_summary("evaluate-begun")
         if begun != decides and here.exists("test_rollouts"):
             here.rewrite("test_rollouts", [])  # of another student
@@ -420,7 +433,8 @@ def evaluate(
         kept = [o for o in before if o.iteration != i]
         folder.rewrite("evaluations", [*kept, *out])
         solved = sum(o.solved for o in out)
-        here.mark_done("evaluate", {"solved": solved, "n": len(out), "of": decides})
+        noted = {"solved": solved, "n": len(out), "of": decides, "rows": content_hash(out)}
+        here.mark_done("evaluate", noted, files=("test_rollouts",))
     return out
 
 

@@ -13,10 +13,11 @@ import hashlib
 import json
 import math
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Literal, NamedTuple, Self, get_args, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, Self, get_args, get_type_hints
 
 import msgspec
 import numpy as np
@@ -24,12 +25,16 @@ import numpy as np
 from eeflib.errors import DataError
 
 __all__ = [
+    "NOT_KEPT",
     "SCHEMA_VERSION",
     "TIMING",
     "Actor",
     "Branch",
+    "Finite",
+    "Int64",
     "Label",
     "Record",
+    "Reward",
     "Sample",
     "Step",
     "Task",
@@ -39,9 +44,19 @@ __all__ = [
     "content_hash",
     "episode_rng",
     "plain",
+    "without_secrets",
 ]
 
 SCHEMA_VERSION = 1
+
+Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+"""What arrays and data frames can hold; a reader refuses larger ones."""
+
+Finite = Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
+"""Not infinite, which `1e999` in a file would be."""
+
+Reward = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+"""R in [0, 1]."""
 
 TIMING: Mapping[str, bool] = {"timing": True}
 """Field metadata: a measured time, left out of reproducible files."""
@@ -82,7 +97,11 @@ def plain(value: Any, *, timing: bool = True, path: str = "$") -> Any:
     Raises:
         DataError: a value that JSON cannot hold; names its path.
     """
-    if value is None or isinstance(value, (str, bool, int)):
+    if value is None or isinstance(value, (str, bool)):
+        return value
+    if isinstance(value, int):
+        if not -(2**63) <= value < 2**63:
+            raise DataError(f"{path} is an integer of more than 64 bits: write it as text")
         return value
     if isinstance(value, float):
         if not math.isfinite(value):
@@ -116,6 +135,56 @@ def _plain_fields(value: Any, timing: bool, path: str) -> dict[str, Any]:
     if clashing:
         out["extra"] = clashing
     return out
+
+
+NOT_KEPT = "(not kept)"
+"""Stands for a secret where settings are written down."""
+
+_SECRET_WORDS = frozenset(
+    {"key", "keys", "token", "secret", "secrets", "password", "passwords", "passwd", "pwd"}
+    | {"passphrase", "authorization", "auth", "credential", "credentials", "bearer", "cookie"}
+    | {"apikey", "apikeys"}
+)
+_NO_SECRET = re.compile(
+    r"(?:^|_)(?:bos|eos|pad|unk|mask|sep|cls|stop|end|per|new|next|first|last|state|sort)"
+    r"_(?:token|key)s?(?:_|$)"
+)
+_PLURAL_TOKENS = re.compile(r"(?:^|_)(?:api|access|auth|refresh|secret)_tokens(?:_|$)")
+_USER_IN_URL = re.compile(r"(?<=://)[^/?#\s]+(?=@)")
+_PARAMETER = re.compile(r"([?&;#])([^=&;#\s]+)=([^&;#\s]*)")
+
+
+def without_secrets(value: Any) -> Any:
+    """A copy of a JSON value, safe to show: secrets are replaced by `(not kept)`.
+
+    A secret is the value of a key with a word such as token, key, password, authorization or
+    credentials in its name (`api_key`, `hfToken`; not `max_tokens` nor `tokenizer`), at any depth;
+    and in the text of a URL the user part and parameters of such names. True, False and None are
+    no secrets.
+    """
+    if isinstance(value, Mapping):
+        return {
+            without_secrets(k): NOT_KEPT if _is_secret(k, v) else without_secrets(v)
+            for k, v in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [without_secrets(v) for v in value]
+    if isinstance(value, str) and "://" in value:
+        shown = _USER_IN_URL.sub(NOT_KEPT, value)
+        return _PARAMETER.sub(
+            lambda m: f"{m[1]}{m[2]}={NOT_KEPT if _is_secret(m[2], m[3]) else m[3]}", shown
+        )
+    return value
+
+
+def _is_secret(name: str, value: Any) -> bool:
+    if value is None or isinstance(value, bool):
+        return False
+    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)
+    snake = "_".join(words).lower()
+    if _NO_SECRET.search(snake):
+        return False
+    return not _SECRET_WORDS.isdisjoint(snake.split("_")) or bool(_PLURAL_TOKENS.search(snake))
 
 
 class _Shape(NamedTuple):
@@ -225,11 +294,11 @@ Label = Literal["beneficial", "harmful", "unknown", "student", "context"]
 class Usage(Record):
     """What producing a reply cost."""
 
-    prompt_tokens: int = 0
+    prompt_tokens: Int64 = 0
     """Tokens read by the model (0 for scripted policies)."""
-    completion_tokens: int = 0
+    completion_tokens: Int64 = 0
     """Tokens written by the model."""
-    cost_usd: float | None = None
+    cost_usd: Finite | None = None
     """Dollars, where the price is known."""
     seconds: float = field(default=0.0, metadata=TIMING)
     """Wall-clock seconds of the request; not part of reproducible files."""
@@ -258,13 +327,13 @@ class Task(Record):
     """What the agent is told."""
     goal: dict[str, Any] = field(default_factory=dict)
     """What success means, for the environment only; never shown to a policy."""
-    seed: int = 0
+    seed: Int64 = 0
     """Seed of the environment's own randomness for this task."""
     settings: dict[str, Any] = field(default_factory=dict)
     """Environment settings: catalogue, variation, simplifications, step limit (`max_steps`)."""
     split: str = ""
     """`train`, `validation`, `test` or empty."""
-    threshold: float = 1.0
+    threshold: Finite = 1.0
     """Reward from which on the task counts as solved."""
     extra: dict[str, Any] = field(default_factory=dict)
     """Keys of other versions, and notes such as the difficulty level (`level`, `skills`)."""
@@ -293,9 +362,9 @@ class Step(Record):
     """Whether reply and action were understood by parser and environment."""
     reason: str = ""
     """Why not, if not valid."""
-    reward: float = 0.0
+    reward: Reward = 0.0
     """Reward of this step, in [0, 1]."""
-    score: float | None = None
+    score: Finite | None = None
     """The environment's own running score in [0, 1], where it has one (ScienceWorld)."""
     state_key: str = ""
     """The environment's fingerprint of the state before the action, where it has one."""
@@ -324,15 +393,15 @@ class Trajectory(Record):
     """T steps; `steps[t].observation` is the text of s_t."""
     final_observation: str
     """Text of s_T. WebShop's done page shows the reward: never put it into a prompt."""
-    reward: float
+    reward: Reward
     """R in [0, 1]."""
     terminated: bool
     """The environment ended the episode."""
     truncated: bool
     """A step or budget limit ended it."""
-    threshold: float = 1.0
+    threshold: Finite = 1.0
     """The task's `threshold`."""
-    seed: int = 0
+    seed: Int64 = 0
     """Seed of the rollout's random choices."""
     prompt_hash: str = ""
     """Hash of the prompt format in use, see `eeflib.prompts`."""
@@ -373,11 +442,11 @@ class Branch(Record):
 
     id: str
     task_id: str
-    k: int
+    k: Int64
     """0 for s0; otherwise the expert state's number, 1..M."""
-    t: int
+    t: Int64
     """Teacher actions before the state: the student starts at s_t of the teacher's trajectory."""
-    attempt: int
+    attempt: Int64
     """Rollout number at this state, from 0."""
     teacher_id: str | None = None
     """The teacher trajectory the state belongs to; None for exploration from s0."""
@@ -385,7 +454,7 @@ class Branch(Record):
     """The student's own steps from the state on; None if the state could not be restored."""
     restore_mismatch: str = ""
     """Why the state could not be restored; empty if it was verified."""
-    iteration: int = 0
+    iteration: Int64 = 0
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -412,7 +481,7 @@ class Sample(Record):
     """Per step: does its action carry loss?"""
     labels: tuple[Label, ...]
     """Per step: the evidence about its action."""
-    start: int = 0
+    start: Int64 = 0
     """Index of the important state: everything before it is context."""
     source: str = ""
     """Id of the branch or trajectory this solution came from."""

@@ -20,7 +20,7 @@ import numpy as np
 from scipy import special
 
 from eeflib.errors import DataError
-from eeflib.records import Record, Task, Trajectory
+from eeflib.records import Finite, Int64, Record, Reward, Task, Trajectory
 
 __all__ = [
     "GainedLost",
@@ -105,9 +105,9 @@ class Outcome(Record):
 
     method: str
     """Name of the method, e.g. `EEF`."""
-    seed: int
+    seed: Int64
     """Seed of the run the student was trained in."""
-    iteration: int
+    iteration: Int64
     """Fine-tuning iteration of the student, 0 = behaviour cloning."""
     task_id: str
     task_hash: str
@@ -116,13 +116,13 @@ class Outcome(Record):
     """`train`, `validation` or `test`."""
     level: str
     """Difficulty level of the task; empty if it has none."""
-    reward: float
+    reward: Reward
     """R in [0, 1]."""
-    threshold: float = 1.0
+    threshold: Finite = 1.0
     """Reward from which on the task is solved."""
-    length: int = 0
+    length: Int64 = 0
     """Number of actions."""
-    invalid: int = 0
+    invalid: Int64 = 0
     """Number of actions that parser or environment did not understand."""
     error: str = ""
     """A fault that ended the rollout; such an outcome counts as not solved."""

@@ -23,7 +23,7 @@ from typing import Any
 from tqdm import tqdm
 
 from eeflib.errors import EefError, EnvironmentFault
-from eeflib.lock import RunLock
+from eeflib.files import RunLock
 
 __all__ = ["Event", "Job", "run_jobs", "worker_folder_lock"]
 

@@ -53,7 +53,7 @@ def test_import_eeflib_brings_nothing_heavy():
     assert not loaded.intersection(HEAVY)
 
 
-@pytest.mark.parametrize("module", ["store", "prompts", "envs", "policies", "rollout", "selection"])
+@pytest.mark.parametrize("module", ["run", "prompts", "envs", "policies", "rollout", "selection"])
 def test_the_rooms_of_the_loop_come_without_torch(module):
     loaded = modules_after(f"import eeflib.{module}")
     heavy = {"torch", "transformers", "pandas", "openai", "scienceworld"}

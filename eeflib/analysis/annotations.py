@@ -25,8 +25,7 @@ from tenacity import retry, retry_if_exception, stop_after_delay, wait_random
 
 from eeflib.analysis.segments import Segment, from_labels
 from eeflib.errors import DataError
-from eeflib.jsonl import ReadReport, append_lines, read_objects
-from eeflib.lock import RunLock
+from eeflib.files import ReadReport, RunLock, append_lines, read_objects
 from eeflib.records import Label, Record, canonical_json
 
 __all__ = ["SEGMENT_LABELS", "Annotation", "Annotations", "Key", "corrected"]

@@ -13,7 +13,7 @@ from eeflib.analysis import figures
 from eeflib.analysis.compare import Comparison
 from eeflib.analysis.markup import escape
 from eeflib.analysis.page import Section, document
-from eeflib.jsonl import write_atomic
+from eeflib.files import write_atomic
 
 __all__ = ["comparison_page", "write_comparison"]
 

@@ -8,22 +8,23 @@ frames.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from eeflib.analysis.run import Place, Run, encodable
 from eeflib.errors import DataError
-from eeflib.jsonl import ReadReport
+from eeflib.files import ReadReport, parse_object
 from eeflib.records import (
-    SCHEMA_VERSION,
     Actor,
     Branch,
+    Finite,
+    Int64,
     Label,
     Record,
+    Reward,
     Sample,
     Task,
     Trajectory,
@@ -48,9 +49,9 @@ T = TypeVar("T")
 
 
 class UsageRow(msgspec.Struct, gc=False):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cost_usd: float | None = None
+    prompt_tokens: Int64 = 0
+    completion_tokens: Int64 = 0
+    cost_usd: Finite | None = None
 
 
 class StepRow(msgspec.Struct, gc=False):
@@ -60,8 +61,8 @@ class StepRow(msgspec.Struct, gc=False):
     thought: str = ""
     valid: bool = True
     reason: str = ""
-    reward: float = 0.0
-    score: float | None = None
+    reward: Reward = 0.0
+    score: Finite | None = None
     usage: UsageRow | None = None
 
 
@@ -74,10 +75,10 @@ class TaskRow(_Line, kw_only=True):
     env: str
     instruction: str
     goal: dict[str, Any] = msgspec.field(default_factory=dict)
-    seed: int = 0
+    seed: Int64 = 0
     settings: dict[str, Any] = msgspec.field(default_factory=dict)
     split: str = ""
-    threshold: float = 1.0
+    threshold: Finite = 1.0
     level: str | int | None = None
     task_type: str | int | None = None
     extra: dict[str, Any] = msgspec.field(default_factory=dict)
@@ -91,10 +92,10 @@ class TrajectoryRow(_Line, kw_only=True):
     policy: str
     steps: list[StepRow]
     final_observation: str
-    reward: float
+    reward: Reward
     terminated: bool
     truncated: bool
-    threshold: float = 1.0
+    threshold: Finite = 1.0
     error: str = ""
     reward_info: Any = None
 
@@ -111,6 +112,7 @@ class MoveRow(msgspec.Struct, gc=False):
     action: str
     actor: Actor
     valid: bool = True
+    reward: Reward = 0.0
     usage: UsageRow | None = None
 
 
@@ -119,23 +121,23 @@ class RolloutRow(msgspec.Struct, gc=False, kw_only=True):
     task_id: str
     env: str
     steps: list[MoveRow]
-    reward: float
+    reward: Reward
     terminated: bool
     truncated: bool
-    threshold: float = 1.0
+    threshold: Finite = 1.0
     error: str = ""
 
 
 class BranchRow(_Line, kw_only=True):
     id: str
     task_id: str
-    k: int
-    t: int
-    attempt: int
+    k: Int64
+    t: Int64
+    attempt: Int64
     teacher_id: str | None = None
     rollout: RolloutRow | None = None
     restore_mismatch: str = ""
-    iteration: int = 0
+    iteration: Int64 = 0
 
 
 class SampleRow(_Line, kw_only=True):
@@ -146,7 +148,7 @@ class SampleRow(_Line, kw_only=True):
     steps: list[MoveRow]
     trained: list[bool]
     labels: list[Label]
-    start: int = 0
+    start: Int64 = 0
     source: str = ""
 
     def __post_init__(self) -> None:
@@ -176,11 +178,17 @@ def read(run: Run, name: str, kind: Kind[T], resolve: bool = True) -> Iterator[t
     """
     for path, place in run.files(name, resolve=resolve):
         report = ReadReport()
+        met: set[str] = set()
         try:
             with open(path, "rb") as file:
                 for number, line in enumerate(file, 1):
-                    row = _row(line, kind, path, number, report)
-                    if row is not None:
+                    row: Any = _row(line, kind, path, number, report)
+                    if row is None:
+                        continue
+                    if row.id in met:
+                        report.repeated(path, number, row.id)
+                    else:
+                        met.add(row.id)
                         yield place, row
         except OSError as exc:
             raise DataError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
@@ -189,10 +197,10 @@ def read(run: Run, name: str, kind: Kind[T], resolve: bool = True) -> Iterator[t
 
 def _row(line: bytes, kind: Kind[T], path: Path, number: int, report: ReadReport) -> T | None:
     try:
-        row = kind.decoder.decode(line)
-    except msgspec.MsgspecError:
+        row = kind.decoder.decode(line.decode())
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return _tolerantly(line, kind, path, number, report)
-    report.newer += getattr(row, "schema", 1) > SCHEMA_VERSION
+    report.of_schema(path, getattr(row, "schema", 1))
     return row
 
 
@@ -203,21 +211,10 @@ def _tolerantly(
     if not line.strip():
         return None
     try:
-        data = encodable(json.loads(line, parse_constant=_refuse))
-        if not isinstance(data, dict):  # worded as `read_objects` does: noted once
-            report.skip(path, number, f"a JSON {type(data).__name__}, not an object")
-            return None
+        data = encodable(parse_object(line))
         record: Any = kind.record.from_dict(data)
-    except (ValueError, RecursionError) as exc:
-        torn = "" if line.endswith(b"\n") else "cut off: "
-        report.skip(path, number, f"{torn}not JSON: {str(exc)[:200]}")
-        return None
     except DataError as exc:
-        report.skip(path, number, str(exc)[:200])
+        report.skip(path, number, str(exc))
         return None
-    report.newer += data.get("schema", 1) > SCHEMA_VERSION
+    report.of_schema(path, data.get("schema"))
     return record
-
-
-def _refuse(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a JSON number")

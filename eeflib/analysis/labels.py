@@ -27,8 +27,7 @@ from tqdm.auto import tqdm
 from eeflib.analysis.markup import clean
 from eeflib.analysis.taxonomy import primaries
 from eeflib.analysis.taxonomy_kinds import KINDS, Case
-from eeflib.jsonl import ReadReport, append_lines, read_objects
-from eeflib.lock import RunLock
+from eeflib.files import ReadReport, RunLock, append_lines, read_objects
 from eeflib.records import Task, Trajectory, canonical_json, content_hash
 from eeflib.stats import wilson
 

@@ -18,7 +18,7 @@ from eeflib.analysis.markup import clean, code, escape, table
 from eeflib.analysis.page import Ink, Section, document, inks, missing
 from eeflib.analysis.report_data import BUDGET, browsable
 from eeflib.analysis.run import TEACHER, Run
-from eeflib.jsonl import write_atomic
+from eeflib.files import write_atomic
 from eeflib.stats import win_rate
 
 __all__ = ["render_report", "write_report"]

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from eeflib.errors import DataError
-from eeflib.jsonl import ReadReport, read_objects
-from eeflib.records import SCHEMA_VERSION, Branch, Record, Sample, Task, Trajectory
+from eeflib.files import ReadReport, read_records
+from eeflib.records import Branch, Record, Sample, Task, Trajectory
 from eeflib.stats import Outcome, outcomes_from
 
 __all__ = ["TEACHER", "Place", "Run"]
@@ -144,6 +144,8 @@ class Run:
     def rollouts(self) -> Iterator[tuple[Place, Trajectory]]:
         """Every test episode of every student, streamed."""
         for path, place in self.files("test_rollouts.jsonl"):
+            if place.method == TEACHER:
+                continue
             for rollout in self._records(path, Trajectory):
                 yield place._replace(iteration=max(place.iteration, 0)), rollout
 
@@ -216,21 +218,16 @@ class Run:
 
     def _records(self, path: Path, cls: type[R]) -> Iterator[R]:
         report = ReadReport()
-        for number, data in read_objects(path, report):
-            try:
-                record = cls.from_dict(encodable(data))
-            except DataError as exc:
-                report.skip(path, number, str(exc)[:200])
-            else:
-                report.newer += data.get("schema", 1) > SCHEMA_VERSION
-                yield record
+        yield from read_records(path, cls, report, prepare=encodable)
         self.note_report(path, report)
 
     def note_report(self, path: Path, report: ReadReport) -> None:
         """Add what reading `path` met to `problems`."""
         where = path.relative_to(self.path)
         for skipped in report.skipped:
-            self.note(f"{where}:{skipped.line}: skipped, {skipped.reason}")
+            self.note(f"{where}:{skipped.line}: skipped, {skipped.reason[:200]}")
+        if report.duplicates:
+            self.note(f"{where}: {report.duplicates} records occur twice; each id is counted once")
         if report.newer:
             self.note(
                 f"{where}: {report.newer} records of a newer version of eeflib, read as far as "

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from eeflib.jsonl import append_lines
+from eeflib.files import append_lines
 
 __all__ = ["GoldFile", "Key"]
 

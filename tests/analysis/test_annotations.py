@@ -11,7 +11,7 @@ import pytest
 from eeflib.analysis.annotations import Annotations, Key, corrected
 from eeflib.analysis.segments import Segment
 from eeflib.errors import DataError
-from eeflib.store import open_run
+from eeflib.run import open_folder
 
 KEY = Key(1, "teacher", 0, "webshop-1#teacher <b>")
 
@@ -39,7 +39,7 @@ def test_what_is_said_is_there_for_everybody_with_author_and_time(tmp_path):
 
 def test_kernels_that_write_at_once_lose_nothing(tmp_path):
     """Real processes, one trajectory, while a run in the same folder is being continued."""
-    run = open_run(tmp_path, {"env": "toy"}, seeds=[1])
+    run = open_folder(tmp_path, {"env": "toy"}, seeds=[1])
     script = (
         "import sys\n"
         "from eeflib.analysis.annotations import Annotations, Key\n"
@@ -59,7 +59,7 @@ def test_kernels_that_write_at_once_lose_nothing(tmp_path):
     for kernel in kernels:
         assert kernel.wait(120) == 0, kernel.stderr.read()
     run.close()
-    with open_run(tmp_path, {"env": "toy"}, seeds=[1]):
+    with open_folder(tmp_path, {"env": "toy"}, seeds=[1]):
         said = here.of(Key(1, "teacher", 0, "t"))
     assert sorted(a.text for a in said) == sorted(
         f"{name} {i}" for name in ("ann", "bea", "cy", "dan") for i in range(25)

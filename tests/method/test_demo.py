@@ -22,7 +22,7 @@ from eeflib.config import PRESETS, REPORT_SEED, Config, make_config
 from eeflib.demo import run_demo
 from eeflib.errors import DataError, PrerequisiteError
 from eeflib.records import Branch, Sample, Task, Trajectory
-from eeflib.store import RunFolder
+from eeflib.run import RunFolder
 from eeflib.workers import Job, run_jobs
 from eeflib.world import webshop
 
@@ -137,7 +137,7 @@ def test_the_run_folder_is_complete(whole):
         assert list(RunFolder(last).read("samples", Sample))
         assert (last / "model" / "model.safetensors").exists()
         assert len(rows(home / method / "evaluations.jsonl")) == 6
-    assert not list(path.rglob("*.partial")) + list(path.rglob("*.pending"))
+    assert not list(path.rglob("*.partial"))
 
 
 def wilson(wins: int, n: int) -> tuple[float, float]:
@@ -318,7 +318,7 @@ def test_a_folder_in_use_or_of_another_configuration_is_refused(whole, capsys, m
         run_demo(config.change(steps=4), path, progress=False)
     holder = subprocess.Popen(
         [sys.executable, "-c", "import sys; from pathlib import Path\n"
-         "from eeflib.lock import RunLock\nRunLock(Path(sys.argv[1])).acquire()\n"
+         "from eeflib.files import RunLock\nRunLock(Path(sys.argv[1])).acquire()\n"
          "print('ready', flush=True); sys.stdin.read()", str(path)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip

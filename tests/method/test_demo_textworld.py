@@ -14,7 +14,7 @@ import pytest
 
 from eeflib.config import PRESETS, make_config
 from eeflib.records import Branch, Sample, Task, Trajectory
-from eeflib.store import RunFolder
+from eeflib.run import RunFolder
 from eeflib.world import TEXTWORLD_PARAMS, textworld
 
 SEED = 41

@@ -15,13 +15,13 @@ import pytest
 import eeflib as eef
 from eeflib.config import Config, make_config
 from eeflib.errors import DataError, PrerequisiteError, ProviderError
+from eeflib.openrun import Run, open_run
 from eeflib.pipeline import Progress
 from eeflib.policies.base import Conversation, Policy, Reply
 from eeflib.policies.scripted import ScriptedShopper, Skill
 from eeflib.records import Sample, Task, Trajectory
-from eeflib.openrun import Run, open_run
+from eeflib.run import RunFolder
 from eeflib.stats import Outcome
-from eeflib.store import RunFolder
 from eeflib.world import World, webshop
 
 SEED = 31

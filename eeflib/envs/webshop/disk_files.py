@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from eeflib.errors import DataError
-from eeflib.jsonl import write_atomic
+from eeflib.files import write_atomic
 
 __all__ = ["FORMAT", "MANIFEST", "Manifest", "SortedTexts", "fault", "load_array", "new_array",
            "read_manifest", "seal", "sync", "text_key", "write_texts"]  # fmt: skip

@@ -24,7 +24,7 @@ from typing import Any
 from eeflib.envs.webshop.official_files import OfficialFile, by_hand, files_of
 from eeflib.envs.webshop.official_transfer import Patience, fetch
 from eeflib.errors import DataError, EefError, PrerequisiteError
-from eeflib.jsonl import write_atomic
+from eeflib.files import write_atomic
 
 __all__ = ["CHECKSUMS", "download", "main"]
 

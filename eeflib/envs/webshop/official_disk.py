@@ -21,7 +21,7 @@ from eeflib.envs.webshop.official_files import Size
 from eeflib.envs.webshop.official_sources import LeftOut, open_sources, source_names
 from eeflib.envs.webshop.official_stream import OnError
 from eeflib.errors import DataError
-from eeflib.jsonl import write_atomic
+from eeflib.files import write_atomic
 
 __all__ = ["MADE_FROM", "What", "make_catalogue", "open_made"]
 

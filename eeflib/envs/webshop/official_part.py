@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from eeflib.errors import DataError
-from eeflib.jsonl import write_atomic
+from eeflib.files import write_atomic
 
 __all__ = ["Part"]
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from eeflib.errors import DataError
-from eeflib.records import Step, Task, Trajectory, Usage
-from eeflib.store import ReadReport, RunFolder, open_run
+from eeflib.records import NOT_KEPT, Step, Task, Trajectory, Usage
+from eeflib.run import ReadReport, RunFolder, open_folder
 
 CONFIG = {"preset": "tiny", "student": {"lr": 0.01, "layers": 2}}
 
@@ -36,7 +36,7 @@ def lines(path: Path) -> list[str]:
 
 
 def test_records_come_back_in_order_from_every_folder_of_a_run(tmp_path):
-    with open_run(tmp_path / "run", CONFIG, seeds=[0, 1]) as run:
+    with open_folder(tmp_path / "run", CONFIG, seeds=[0, 1]) as run:
         assert run.append("tasks", [task(0), task(1)]) == 2
         run.append("tasks", [task(2)])
         inner = run.sub("seed-0/EEF/iter-1")
@@ -55,9 +55,9 @@ def test_records_come_back_in_order_from_every_folder_of_a_run(tmp_path):
 
 def test_the_manifest_says_what_made_the_run_and_keeps_no_secret(tmp_path):
     config = {**CONFIG, "teacher": {"api_key": "sk-verysecret", "max_tokens": 5}}
-    with open_run(tmp_path, config, seeds=[3, 4]) as run:
+    with open_folder(tmp_path, config, seeds=[3, 4]) as run:
         manifest = run.manifest
-    assert manifest["config"] == {**CONFIG, "teacher": {"max_tokens": 5}}
+    assert manifest["config"] == {**CONFIG, "teacher": {"api_key": NOT_KEPT, "max_tokens": 5}}
     assert manifest["seeds"] == [3, 4]
     assert manifest["versions"]["numpy"]
     assert manifest["python"] == ".".join(map(str, sys.version_info[:3]))
@@ -65,21 +65,21 @@ def test_the_manifest_says_what_made_the_run_and_keeps_no_secret(tmp_path):
 
 
 def test_a_run_continues_only_with_its_own_configuration(tmp_path):
-    with open_run(tmp_path, CONFIG, seeds=(0,)) as run:
+    with open_folder(tmp_path, CONFIG, seeds=(0,)) as run:
         run.append("tasks", [task(0)])
         run.mark_done("collect", {"solved": 3})
-    with open_run(str(tmp_path), CONFIG, seeds=[0]) as run:
+    with open_folder(str(tmp_path), CONFIG, seeds=[0]) as run:
         assert run.phase_done("collect")
         assert run.phase_summary("collect") == {"solved": 3}
         assert not run.phase_done("explore")
     other = {"preset": "tiny", "student": {"lr": 0.02, "layers": 2, "rank": 8}}
     with pytest.raises(DataError) as caught:
-        open_run(tmp_path, other, seeds=[0, 1])
+        open_folder(tmp_path, other, seeds=[0, 1])
     message = str(caught.value)
     for part in ("student.lr: 0.01 -> 0.02", "student.rank", "seeds: [0] -> [0, 1]", "--fresh"):
         assert part in message
     assert "layers" not in message
-    with open_run(tmp_path, other, seeds=[0, 1], fresh=True) as run:
+    with open_folder(tmp_path, other, seeds=[0, 1], fresh=True) as run:
         assert not run.exists("tasks")
         assert not run.phase_done("collect")
         assert run.manifest["seeds"] == [0, 1]
@@ -89,27 +89,40 @@ def test_a_run_continues_only_with_its_own_configuration(tmp_path):
 def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path, fresh):
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(DataError, match=r"holds no manifest\.json"):
-        open_run(tmp_path, CONFIG, fresh=fresh)
+        open_folder(tmp_path, CONFIG, fresh=fresh)
     (tmp_path / "manifest.json").write_text('{"name": "somebody else\'s"}')
     with pytest.raises(DataError, match="not the manifest of a run"):
-        open_run(tmp_path, CONFIG, fresh=fresh)
+        open_folder(tmp_path, CONFIG, fresh=fresh)
     assert (tmp_path / "thesis.tex").read_text() == "precious"
 
 
-def test_starting_over_goes_on_where_it_was_killed(tmp_path):
-    with open_run(tmp_path, CONFIG) as run:
+def test_starting_over_that_was_killed_half_way_leaves_a_run(tmp_path, monkeypatch):
+    with open_folder(tmp_path, CONFIG) as run:
         run.append("tasks", [task(0)])
-    # as a kill leaves it: the decision noted, the manifest gone, a file still there
-    (tmp_path / ".eeflib-fresh").touch()
-    (tmp_path / "manifest.json").unlink()
-    with open_run(tmp_path, {"preset": "laptop"}) as run:
-        assert not run.exists("tasks")
+        run.sub("seed-0").append("tasks", [task(1)])
+    for name in ("zz", "aa", "seed-1"):
+        run.sub(name).mark_done("x")
+    removed: list[Path] = []
+
+    def killed(self: Path) -> None:
+        removed.append(self)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "unlink", killed)
+    with pytest.raises(KeyboardInterrupt):
+        open_folder(tmp_path, {"preset": "laptop"}, fresh=True)
+    monkeypatch.undo()
+    assert removed == [tmp_path / "tasks.jsonl"]
+    with pytest.raises(DataError, match="another configuration"):
+        open_folder(tmp_path, {"preset": "laptop"})
+    with open_folder(tmp_path, {"preset": "laptop"}, fresh=True) as run:
+        assert [p.name for p in tmp_path.iterdir() if p.name[0] != "."] == ["manifest.json"]
         assert run.manifest["config"] == {"preset": "laptop"}
 
 
-def test_two_runs_write_the_same_bytes_whatever_the_clock_said(tmp_path):
+def test_two_runs_write_the_same_records_whatever_the_clock_said(tmp_path):
     for name, seconds in (("a", 0.1), ("b", 7.9)):
-        with open_run(tmp_path / name, CONFIG) as run:
+        with open_folder(tmp_path / name, CONFIG) as run:
             run.append("trajectories", [trajectory(i, seconds) for i in range(3)])
             run.mark_done("collect", {"n": 3})
     for file in ("trajectories.jsonl", "phases/collect.json"):
@@ -117,9 +130,6 @@ def test_two_runs_write_the_same_bytes_whatever_the_clock_said(tmp_path):
     times = list(RunFolder(tmp_path / "b").read("timings"))
     assert [t["seconds"] for t in times] == [7.9] * 3
     assert times[0]["id"] == "t0"
-    with open_run(tmp_path / "c", CONFIG, stable=False) as run:
-        run.append("trajectories", [trajectory(0, 7.9)])
-        assert next(run.read("trajectories", Trajectory)).usage.seconds == 7.9
 
 
 def test_damage_in_the_middle_is_reported_with_its_line_and_passed_over(tmp_path, caplog):
@@ -150,13 +160,13 @@ def test_damage_in_the_middle_is_reported_with_its_line_and_passed_over(tmp_path
 
 @pytest.mark.parametrize("tail", [b'{"id": "task-99', b"\x00" * 512, '{"id": "é'.encode()[:-1]])
 def test_a_torn_last_line_is_moved_aside_at_the_next_opening(tmp_path, caplog, tail):
-    with open_run(tmp_path, CONFIG) as run:
+    with open_folder(tmp_path, CONFIG) as run:
         run.sub("seed-0").append("tasks", [task(0), task(1)])
     path = tmp_path / "seed-0" / "tasks.jsonl"
     whole = path.read_bytes()
     path.write_bytes(whole + tail)
     assert list(RunFolder(path.parent).read("tasks", Task)) == [task(0), task(1)]
-    with caplog.at_level(logging.WARNING), open_run(tmp_path, CONFIG) as run:
+    with caplog.at_level(logging.WARNING), open_folder(tmp_path, CONFIG) as run:
         assert path.read_bytes() == whole
         run.sub("seed-0").append("tasks", [task(2)])
     assert "interrupted write" in caplog.text
@@ -178,7 +188,7 @@ def test_a_whole_last_line_without_its_end_is_kept(tmp_path):
 def test_a_newer_schema_is_read_with_a_warning_and_loses_nothing(tmp_path, caplog):
     run = RunFolder(tmp_path)
     row = {**task(0).to_dict(), "schema": 99, "mood": "good"}
-    run.append("tasks", [row, row])
+    run.append("tasks", [row, {**row, "id": "task-0001"}])
     report = ReadReport()
     with caplog.at_level(logging.WARNING):
         tasks = list(run.read("tasks", Task, report))
@@ -211,7 +221,7 @@ def test_a_missing_file_and_a_missing_run_are_named(tmp_path):
         _ = RunFolder(tmp_path).manifest
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="cannot be written"):
-        open_run(tmp_path / "file", CONFIG)
+        open_folder(tmp_path / "file", CONFIG)
 
 
 def test_a_damaged_phase_marker_means_not_finished(tmp_path):
@@ -234,7 +244,7 @@ def files_of_at_most(size: int):
 
 
 def test_when_the_disk_is_full_the_batch_is_refused_and_what_was_there_stays(tmp_path):
-    run = open_run(tmp_path, CONFIG)
+    run = open_folder(tmp_path, CONFIG)
     run.append("tasks", [task(0), task(1)])
     run.write_atomic("report.html", "old")
     before = run.file("tasks").read_bytes()
@@ -249,7 +259,7 @@ def test_when_the_disk_is_full_the_batch_is_refused_and_what_was_there_stays(tmp
     assert (tmp_path / "report.html").read_text() == "old"
     assert run.append("tasks", [task(i, 2000) for i in range(2, 9)]) == 7  # room again
     assert [t.id for t in run.read("tasks", Task)] == [task(i).id for i in range(9)]
-    assert not list(tmp_path.glob("*.pending")) + list(tmp_path.glob(".*.tmp"))
+    assert not list(tmp_path.glob(".*.tmp"))
 
 
 def test_what_a_killed_process_left_half_written_goes_with_the_next_write(tmp_path):
@@ -271,8 +281,8 @@ def test_no_space_left_on_device_is_said(tmp_path):
 WRITER = """
 import sys
 from eeflib.records import Task
-from eeflib.store import open_run
-run = open_run(sys.argv[1], {"preset": "tiny", "student": {"lr": 0.01, "layers": 2}})
+from eeflib.run import open_folder
+run = open_folder(sys.argv[1], {"preset": "tiny", "student": {"lr": 0.01, "layers": 2}})
 print("ready", flush=True)
 done = run.done_ids("tasks")
 todo = [i for i in range(int(sys.argv[2])) if f"task-{i:04d}" not in done]
@@ -294,32 +304,31 @@ def wait_for(path: Path) -> None:
         time.sleep(0.0002)
 
 
-def test_killed_at_any_moment_it_keeps_whole_batches_and_gives_the_lock_back(tmp_path):
+def test_killed_at_any_moment_it_keeps_whole_lines_and_gives_the_lock_back(tmp_path):
     rng = random.Random(5)
-    cut = 0
+    torn = parts = 0
     for attempt in range(40):
         path = tmp_path / str(attempt)
         process = start(WRITER, path, 10_000)
         wait_for(path / "tasks.jsonl")
         time.sleep(rng.uniform(0.0, 0.01))
-        wait_for(path / "tasks.jsonl.pending")  # a batch is under way
         process.send_signal(signal.SIGKILL)
         process.wait()
-        with open_run(path, CONFIG) as run:  # a stale lock would stop this
-            cut += (path / "tasks.jsonl.torn").exists()
+        with open_folder(path, CONFIG) as run:  # a stale lock would stop this
+            torn += (path / "tasks.jsonl.torn").exists()
             report = ReadReport()
-            ids = [t.id for t in run.read("tasks", Task, report)] if run.exists("tasks") else []
+            ids = [t.id for t in run.read("tasks", Task, report)]
             assert ids == [task(i).id for i in range(len(ids))]
-            assert len(ids) % 4 == 0
+            parts += bool(len(ids) % 4)
             assert not report.skipped
             run.append("tasks", [task(len(ids))])
             assert run.done_ids("tasks") == {*ids, task(len(ids)).id}
-        if cut == 2:
+        if torn and parts:
             break
-    assert cut, "no kill came inside a write: the test proves nothing"
+    assert torn, "no kill came inside a write: the test proves nothing"
 
 
-def test_a_killed_and_continued_run_ends_with_the_same_bytes(tmp_path):
+def test_a_killed_and_continued_run_ends_with_the_same_set_of_records(tmp_path):
     process = start(WRITER, tmp_path / "killed", 200)
     wait_for(tmp_path / "killed/tasks.jsonl")
     process.kill()
@@ -328,27 +337,20 @@ def test_a_killed_and_continued_run_ends_with_the_same_bytes(tmp_path):
     for name in ("killed", "whole"):
         process = start(WRITER, tmp_path / name, 200)
         assert process.wait() == 0
-    whole = (tmp_path / "whole/tasks.jsonl").read_bytes()
-    assert before < len(whole)
-    assert (tmp_path / "killed/tasks.jsonl").read_bytes() == whole
+    killed, whole = (lines(tmp_path / name / "tasks.jsonl") for name in ("killed", "whole"))
+    assert before < (tmp_path / "whole/tasks.jsonl").stat().st_size
+    assert len(killed) == len(whole) == 200
+    assert sorted(killed) == sorted(whole)
 
 
-def test_a_half_written_batch_is_taken_back_before_anybody_counts_it(tmp_path):
+def test_whole_lines_of_a_killed_append_count(tmp_path):
     run = RunFolder(tmp_path)
-    run.append("tasks", [task(0), task(1)])
+    run.append("tasks", [task(0), task(1), task(2)])
     path = run.file("tasks")
-    size = path.stat().st_size
-    # as a kill leaves it after two of the batch's lines
-    run.append("tasks", [task(2), task(3)])
-    path.with_name("tasks.jsonl.pending").write_text(f"{size}\n")
+    path.write_bytes(path.read_bytes()[:-20])  # the third line was under way
     assert run.done_ids("tasks") == {"task-0000", "task-0001"}
-    run.append("tasks", [task(2), task(3), task(4)])
-    assert [t.id for t in run.read("tasks", Task)] == [task(i).id for i in range(5)]
-    # a note that was itself cut off came before any write
-    path.with_name("tasks.jsonl.pending").write_text("1")
-    assert len(run.done_ids("tasks")) == 5
-    # and a rewritten file owes nothing to an old note
-    path.with_name("tasks.jsonl.pending").write_text("10\n")
+    run.append("tasks", [task(2), task(3)])
+    assert [t.id for t in run.read("tasks", Task)] == [task(i).id for i in range(4)]
     run.rewrite("tasks", [task(7)])
     assert run.done_ids("tasks") == {"task-0007"}
 
@@ -356,16 +358,16 @@ def test_a_half_written_batch_is_taken_back_before_anybody_counts_it(tmp_path):
 def test_only_one_process_writes_and_the_other_is_told_which(tmp_path):
     holder = start(WRITER.replace("for b in", "import time; time.sleep(60)\nfor b in"), tmp_path, 4)
     with pytest.raises(DataError, match=f"written by process {holder.pid} .*another --run DIR"):
-        open_run(tmp_path, CONFIG)
+        open_folder(tmp_path, CONFIG)
     reader = RunFolder(tmp_path)
     assert reader.manifest["config"] == CONFIG  # reading is free
     with pytest.raises(DataError, match=str(holder.pid)):
         reader.append("tasks", [task(0)])
     with pytest.raises(DataError, match=str(holder.pid)):
-        open_run(tmp_path, CONFIG, fresh=True)
+        open_folder(tmp_path, CONFIG, fresh=True)
     holder.kill()
     holder.wait()
-    with open_run(tmp_path, CONFIG) as run:
+    with open_folder(tmp_path, CONFIG) as run:
         run.append("tasks", [task(0)])
 
 
@@ -373,8 +375,8 @@ FORKER = """
 import os, sys
 from eeflib.errors import DataError
 from eeflib.records import Task
-from eeflib.store import open_run
-run = open_run(sys.argv[1], {})
+from eeflib.run import open_folder
+run = open_folder(sys.argv[1], {})
 child = os.fork()
 if not child:
     try:
@@ -397,9 +399,9 @@ def test_a_forked_worker_neither_writes_nor_frees_its_parents_run(tmp_path):
     )
     assert process.stdout.readline() == "ready\n"
     with pytest.raises(DataError, match=str(process.pid)):
-        open_run(tmp_path, {})
+        open_folder(tmp_path, {})
     process.communicate("")
-    open_run(tmp_path, {}).close()
+    open_folder(tmp_path, {}).close()
 
 
 ORPHAN = """
@@ -414,24 +416,24 @@ open(sys.argv[1] + "/.gone", "w").close()
 
 def test_a_run_waits_for_the_workers_of_a_killed_one(tmp_path, monkeypatch):
     process = start(ORPHAN, tmp_path / "soon", 0.3)
-    with open_run(tmp_path / "soon", CONFIG):
+    with open_folder(tmp_path / "soon", CONFIG):
         assert (tmp_path / "soon/.gone").exists()
     process.wait()
-    monkeypatch.setattr("eeflib.lock._WORKERS_SECONDS", 0.1)
+    monkeypatch.setattr("eeflib.files._WORKERS_SECONDS", 0.1)
     process = start(ORPHAN, tmp_path / "never", 60)
     with pytest.raises(DataError, match="worker processes"):
-        open_run(tmp_path / "never", CONFIG)
+        open_folder(tmp_path / "never", CONFIG)
     process.kill()
     process.wait()
-    open_run(tmp_path / "never", CONFIG).close()  # the failed opening gave the run's lock back
+    open_folder(tmp_path / "never", CONFIG).close()  # the failed opening gave the run's lock back
 
 
 def test_a_notebook_cell_run_twice_does_not_lock_itself_out(tmp_path):
-    first = open_run(tmp_path, CONFIG)
-    second = open_run(tmp_path, CONFIG)
+    first = open_folder(tmp_path, CONFIG)
+    second = open_folder(tmp_path, CONFIG)
     first.close()
     second.append("tasks", [task(0)])
-    probe = "import sys; from eeflib.store import open_run; open_run(sys.argv[1], {})"
+    probe = "import sys; from eeflib.run import open_folder; open_folder(sys.argv[1], {})"
     held = subprocess.run([sys.executable, "-c", probe, str(tmp_path)], capture_output=True)
     assert b"is being written by process %d" % os.getpid() in held.stderr
     second.close()
