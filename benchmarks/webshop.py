@@ -3,7 +3,7 @@
     python benchmarks/webshop.py [--json] [--products 100000] [--full]
                                  [--official CHECKOUT] [--official-python PYTHON] [--keep FOLDER]
 
-Products are generated (`eeflib.envs.webshop.bulk`): 1,000 for the speed of steps, and `--products`
+Products are generated (`parts/bulk_products.py`): 1,000 for the speed of steps, and `--products`
 as files of the official schema, from which `load_official` builds its catalogue on disk; `--full`
 adds 1.18 million (about 15 minutes on two idle cores, 7 GB of disk meanwhile). Generating is
 reported apart (`generate_s`) and has no goal; building includes parsing the files. Every figure

@@ -58,7 +58,7 @@ def write(path: Path, brackets: str, items: Iterable[str]) -> None:
 
 def measure_generate(folder: str, products: str) -> dict[str, Any]:
     """Write the three files; not part of what has a goal."""
-    from eeflib.envs.webshop.bulk import bulk_attributes, bulk_instruction, bulk_rows
+    from bulk_products import bulk_attributes, bulk_instruction, bulk_rows
 
     start, target, n, people = time.perf_counter(), Path(folder), int(products), {}
     target.mkdir(parents=True, exist_ok=True)

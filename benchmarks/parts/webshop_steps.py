@@ -107,7 +107,7 @@ def walk(env: WebShopEnv, task: Task, rng: random.Random) -> list[Step]:
 
 
 def measure_steps(job_file: str) -> dict[str, Any]:
-    from eeflib.envs.webshop.bulk import bulk_attributes, bulk_instruction, bulk_rows
+    from bulk_products import bulk_attributes, bulk_instruction, bulk_rows
 
     rows = list(bulk_rows(1_000, seed=1))
     attributes = {row["asin"]: bulk_attributes(row["asin"]) for row in rows}

@@ -6,8 +6,8 @@ import random
 from pathlib import Path
 from typing import Any
 
+from benchmarks.parts.bulk_products import bulk_attributes, bulk_instruction, bulk_rows
 from eeflib.envs.webshop import Catalogue, build_goals
-from eeflib.envs.webshop.bulk import bulk_attributes, bulk_instruction, bulk_rows
 from eeflib.envs.webshop.disk_build import build_catalogue
 
 ROWS = list(bulk_rows(1_200, seed=3))

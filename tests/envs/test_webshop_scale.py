@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from disk_shop import QUERIES, ROWS, build, copied, in_memory, same
 
+from benchmarks.parts.bulk_products import bulk_rows
 from eeflib.envs.webshop import Catalogue, WebShopEnv, build_goals, task_from_goal
-from eeflib.envs.webshop.bulk import bulk_rows
 from eeflib.envs.webshop.disk_build import build_catalogue
 from eeflib.envs.webshop.disk_catalogue import DiskCatalogue, open_catalogue
 from eeflib.envs.webshop.generator import generate_store

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from nltk.stem.porter import PorterStemmer
 
+from benchmarks.parts.bulk_products import bulk_instruction, bulk_rows
 from eeflib.envs.webshop import postings, search
-from eeflib.envs.webshop.bulk import bulk_instruction, bulk_rows
 from eeflib.envs.webshop.postings import PostingsBuilder, id_ranks
 from eeflib.envs.webshop.search import TOP_K, Index, decode_length, encode_length
 from eeflib.envs.webshop.tokens import _ASCII_WORD, _WORD, STOP_WORDS, analyze, stem

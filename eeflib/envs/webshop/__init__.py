@@ -30,26 +30,21 @@ What looks odd and is kept in both: `Next >` on the last page, an option called 
 """
 
 from eeflib.envs.webshop.catalogue import Catalogue, Product, SkippedRow, parse_price
-from eeflib.envs.webshop.embedded import EmbeddedShop, embedded_shop
+from eeflib.envs.webshop.embedded import embedded_shop
 from eeflib.envs.webshop.env import WebShopEnv
-from eeflib.envs.webshop.goals import build_goals, sample_resets, task_from_goal
+from eeflib.envs.webshop.goals import build_goals, task_from_goal
 from eeflib.envs.webshop.nouns import (
     best_nouns,
     fixed_nouns,
-    nouns_name,
     spacy_nouns,
     word_nouns,
 )
-from eeflib.envs.webshop.reward import Reward, purchase_reward
-from eeflib.envs.webshop.search import Index
-from eeflib.envs.webshop.state import WebShopState, parse_action
+from eeflib.envs.webshop.reward import purchase_reward
+from eeflib.envs.webshop.state import WebShopState
 
 __all__ = [
     "Catalogue",
-    "EmbeddedShop",
-    "Index",
     "Product",
-    "Reward",
     "SkippedRow",
     "WebShopEnv",
     "WebShopState",
@@ -57,11 +52,8 @@ __all__ = [
     "build_goals",
     "embedded_shop",
     "fixed_nouns",
-    "nouns_name",
-    "parse_action",
     "parse_price",
     "purchase_reward",
-    "sample_resets",
     "spacy_nouns",
     "task_from_goal",
     "word_nouns",

@@ -169,7 +169,8 @@ class WebShopEnv:
         return jumped or replay_restore(self, task, prefix, expected)
 
     def close(self) -> None:
-        """Nothing to release; the catalogue stays."""
+        """End the episode; a later `reset` starts another. The catalogue stays."""
+        self._task = None
 
     def clickables(self) -> list[str]:
         """What can be clicked now, in the official order (the search button included)."""

@@ -20,7 +20,6 @@ __all__ = [
     "BRANDS",
     "BULLETS",
     "CATEGORIES",
-    "COLORS",
     "FILLER",
     "FORMS",
     "OPTION_GROUPS",
@@ -111,8 +110,6 @@ CATEGORIES: tuple[Category, ...] = tuple(
     )
     for c in _DATA["categories"]
 )
-
-COLORS: tuple[str, ...] = OPTION_GROUPS["color"][1]
 
 BRANDS: tuple[str, ...] = tuple(_split(_DATA["brands"]))
 

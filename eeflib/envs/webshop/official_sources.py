@@ -49,7 +49,6 @@ class Sources:
     """asin -> entry of the attributes file, what is not needed dropped."""
     instructions: dict[str, list[dict[str, Any]]]
     """asin -> human instructions."""
-    products_file: str
     left_out: list[LeftOut]
 
 
@@ -114,7 +113,7 @@ def open_sources(
         for name in people
         for asin, wishes in entries(name)
     }
-    return Sources(rows(), kept, instructions, products, left_out)
+    return Sources(rows(), kept, instructions, left_out)
 
 
 def _cut(name: str, report: StreamReport) -> LeftOut:
