@@ -30,7 +30,7 @@ packages=$(ask "$own" 'sysconfig.get_path("purelib")')
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 unset PYTHONPATH EEFLIB_RUNS || true
-export PIP_DISABLE_PIP_VERSION_CHECK=1
+export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_NO_WARN_SCRIPT_LOCATION=1
 # user: into a folder of ours, not that of the system, so what guards the system may be overruled
 export PIP_BREAK_SYSTEM_PACKAGES=1
 
@@ -68,14 +68,19 @@ sys.exit(bool(failed))
 END
 
 failed=0
-run() { # WAY PLACE PYTHON [NAME ...]: PLACE is where eeflib has to come from
-    way=$1 place=$2 python=$3
-    shift 3
+run() { # PYTHON PYTHONPATH [NAME ...]: with the eeflib that was installed into $place
+    python=$1
+    export PYTHONPATH="$2"
+    shift 2
     found=$(cd "$work/empty" && ask "$python" '__import__("eeflib").__file__')
     case $found in
-        "$place"/*) "$python" "$work/notebooks.py" "$root" "$way" "$@" || failed=1 ;;
-        *) echo "$way: FAILED, eeflib came from $found" && failed=1 ;;
+        "$place"/*)
+            "$python" "$work/notebooks.py" "$root" "$way" "$@" 2>"$work/stderr" ||
+                { failed=1 && tail -n 5 "$work/stderr"; }
+            ;;
+        *) failed=1 && echo "$way: FAILED, eeflib came from $found" ;;
     esac
+    unset PYTHONPATH
 }
 
 for way in $ways; do
@@ -85,23 +90,23 @@ for way in $ways; do
             "$base" -m venv "$place"
             "$place/bin/python" -m pip install --quiet --no-deps --no-index "$wheel"
             echo "$packages" >"$(ask "$place/bin/python" 'sysconfig.get_path("purelib")')/deps.pth"
-            run "$way" "$place" "$place/bin/python" "$@"
+            run "$place/bin/python" "" "$@"
             ;;
         user)
             export PYTHONUSERBASE="$place"
             "$base" -m pip install --quiet --no-deps --no-index --user --ignore-installed "$wheel"
-            PYTHONPATH=$packages run "$way" "$place" "$base" "$@"
+            run "$base" "$packages" "$@"
             unset PYTHONUSERBASE
             ;;
         prefix)
             "$base" -m pip install --quiet --no-deps --no-index --ignore-installed \
                 --prefix "$place" "$wheel"
             inside=$(dirname "$(find "$place" -type d -name eeflib)")
-            PYTHONPATH=$inside:$packages run "$way" "$place" "$base" "$@"
+            run "$base" "$inside:$packages" "$@"
             ;;
         target)
             "$base" -m pip install --quiet --no-deps --no-index --target "$place" "$wheel"
-            PYTHONPATH=$place:$packages run "$way" "$place" "$base" "$@"
+            run "$base" "$place:$packages" "$@"
             ;;
         *) echo "unknown way: $way" >&2 && exit 2 ;;
     esac
