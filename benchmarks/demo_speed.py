@@ -1,17 +1,22 @@
-"""Speed of what the demo is made of, and of a very small demo: the tiny student on WebShop.
+"""What `eef demo` costs as a whole, alone or side by side with another version of the library.
 
-    python benchmarks/demo_speed.py [--json] [--episodes 96] [--no-demo]
+    python benchmarks/demo_speed.py [--preset tiny] [--repeat 2] [--json]
+    python benchmarks/demo_speed.py --against FOLDER [--python PATH]
 
-Rates are per second of CPU time with one thread, so that a busy machine does not count. A rollout
-token counts once, when it enters a conversation, however often it is encoded. The demo is
-`eef demo --preset tiny` in a fresh folder with two workers; memory is the peak over all processes.
+Each demo is of one seed, in a fresh folder with two workers. Alone: the medians of seconds, of CPU
+seconds and of memory, which is the peak over all processes. With --against, FOLDER is the checkout
+of another version: the demos run in turn (A B A B), so that what else the machine does meets both,
+and the results are this version's medians as multiples of the other's. The other version runs in
+this interpreter unless --python names that of its own environment. Only the command is used, so
+any two versions can be compared.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
+import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -19,170 +24,116 @@ import time
 from pathlib import Path
 
 import psutil
-import torch
 
-from eeflib.config import TrainConfig
-from eeflib.masking import encode_samples
-from eeflib.methods import get_method
-from eeflib.policies.huggingface import HuggingFacePolicy
-from eeflib.policies.scripted import ScriptedShopper, Skill
-from eeflib.policies.tiny import load_tiny
-from eeflib.prompts import get_format
-from eeflib.records import Trajectory
-from eeflib.rollout import Episode, run_episodes
-from eeflib.training import train
-from eeflib.world import World, webshop
-
+HERE = Path(__file__).resolve().parents[1]
 SEED = 61
-GOALS = {
-    "webshop_steps_per_second": (2_000, "steps/s"),
-    "rollout_tokens_per_second": (8_000, "tokens/s"),
-    "rollout_episodes_per_second": (10, "episodes/s"),
-    "training_tokens_per_second": (8_000, "tokens/s"),
+COMMAND = "from eeflib.cli import main; main()"
+GOALS: dict[str, tuple[float, str]] = {
     "demo_seconds": (90, "s"),
     "demo_cpu_seconds": (90, "s"),
     "demo_largest_process": (1_000, "MB"),
     "demo_memory": (2_000, "MB"),
 }
+RATIO_GOAL, RATIO_UNIT = 1.2, "times the other checkout"
+Cost = dict[str, float]
 
 
-def shopping(world: World) -> list[Trajectory]:
-    """Trajectories of a shopper without mistakes: what the student is trained on here."""
-    teacher = world.teacher
-    assert isinstance(teacher, ScriptedShopper)
-    shopper = ScriptedShopper(
-        Skill(floor=0, ceiling=0),
-        option_words=teacher.option_words,
-        option_names=teacher.option_names,
-    )
-    return run_episodes(
-        [Episode(t, "teacher") for t in world.tasks],
-        shopper,
-        world.make_env,
-        get_format("react", "webshop"),
-        actor="teacher",
-        seed=SEED,
-    )
+class Checkout:
+    """A version of the library: a folder, and the interpreter that has what it needs."""
 
-
-def environment_speed(world: World, played: list[Trajectory]) -> dict[str, float]:
-    env, steps = world.make_env(), 0
-    started = time.process_time()
-    for _ in range(3):
-        for task, trajectory in zip(world.tasks, played, strict=True):
-            env.reset(task)
-            for action in trajectory.actions:
-                env.step(action)
-            steps += trajectory.length
-    return {"webshop_steps_per_second": steps / (time.process_time() - started)}
-
-
-def rollout_speed(world: World, model: object, tokenizer: object) -> dict[str, float]:
-    policy = HuggingFacePolicy(model, tokenizer, name="tiny", mode="admissible")
-
-    def play(episodes: int, key: str) -> tuple[int, float]:
-        started = time.process_time()
-        played = run_episodes(
-            [Episode(t, key) for t in world.tasks[:episodes]],
-            policy,
-            world.make_env,
-            get_format("act", "webshop"),
-            actor="student",
-            seed=SEED,
-            batch_size=128,
+    def __init__(self, folder: Path, python: str) -> None:
+        """Exit with a message unless `python` imports the eeflib of `folder`."""
+        self.python = python
+        self.environment = {**os.environ, "PYTHONPATH": str(folder)}
+        code = "import eeflib; print(eeflib.__file__)"
+        found = subprocess.run(
+            [python, "-P", "-c", code], env=self.environment, capture_output=True, text=True
         )
-        seconds = time.process_time() - started
-        last = [t.steps[-1].usage for t in played]
-        return sum(u.prompt_tokens + u.completion_tokens for u in last if u), seconds
+        if found.returncode or folder not in Path(found.stdout.strip()).resolve().parents:
+            sys.exit(f"{python} does not import {folder}/eeflib: {found.stdout}{found.stderr}")
 
-    play(2, "warm")
-    tokens, seconds = play(len(world.tasks), "timed")
-    return {
-        "rollout_tokens_per_second": tokens / seconds,
-        "rollout_episodes_per_second": len(world.tasks) / seconds,
-    }
+    def demo(self, preset: str) -> Cost:
+        """Run the demo in a folder of its own and measure it."""
+        with tempfile.TemporaryDirectory() as name:
+            args = ["demo", "--preset", preset, "--seeds", "1", "--first-seed", str(SEED),
+                    "--run", f"{name}/run", "--processes", "2"]  # fmt: skip
+            before, started = os.times(), time.perf_counter()
+            process = subprocess.Popen(
+                [self.python, "-P", "-c", COMMAND, *args],
+                env=self.environment,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            total = largest = 0.0
+            while process.poll() is None:
+                now, biggest = memory_of_all(process.pid)
+                total, largest = max(total, now), max(largest, biggest)
+                time.sleep(0.5)
+            seconds, after = time.perf_counter() - started, os.times()
+        if process.returncode:
+            sys.exit(f"the demo of {self.environment['PYTHONPATH']} failed: run it to see why")
+        used = after.children_user + after.children_system
+        return {
+            "demo_seconds": seconds,
+            "demo_cpu_seconds": used - before.children_user - before.children_system,
+            "demo_largest_process": largest,
+            "demo_memory": total,
+        }
 
 
-def training_speed(
-    world: World, played: list[Trajectory], model: object, tokenizer: object, folder: Path
-) -> dict[str, float]:
-    samples = get_method("SFT").samples(world.split("train"), played).samples
-    data = encode_samples(samples, get_format("act", "webshop"), tokenizer)
-    config = TrainConfig(
-        method="full", learning_rate=2e-3, max_steps=12, batch_size=16, dtype="float32",
-        device="cpu",
-    )  # fmt: skip
-    started = time.process_time()
-    result = train((model, tokenizer), data, config, folder / "model", progress=False)
-    return {"training_tokens_per_second": result.tokens / (time.process_time() - started)}
+def memory_of_all(pid: int) -> tuple[float, float]:
+    """MB of a process and its descendants now, and of the largest of them.
 
-
-def memory_of_all(pid: int) -> int:
-    """Bytes of a process and its descendants now; what they share counts once (Linux)."""
-    found = 0
+    In the sum, what they share counts once (Linux).
+    """
+    total = largest = 0.0
     try:
         parent = psutil.Process(pid)
         for process in (parent, *parent.children(recursive=True)):
             info = process.memory_full_info()
-            found += getattr(info, "pss", info.uss)
+            total += getattr(info, "pss", info.uss) / 2**20
+            largest = max(largest, info.rss / 2**20)
     except (psutil.NoSuchProcess, psutil.AccessDenied):
-        return 0  # one of them ended while we looked
-    return found
+        return 0.0, 0.0  # one of them ended while we looked
+    return total, largest
 
 
-def demo_cost(folder: Path) -> dict[str, float]:
-    """Wall clock, CPU time and memory of the whole command."""
-    command = "from eeflib.cli import main; main()"
-    args = ["demo", "--preset", "tiny", "--first-seed", str(SEED), "--run", str(folder / "run"),
-            "--processes", "2"]  # fmt: skip
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    started = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-c", command, *args], stdout=subprocess.DEVNULL)
-    total = 0
-    while process.poll() is None:
-        total = max(total, memory_of_all(process.pid))
-        time.sleep(0.5)
-    seconds = time.perf_counter() - started
-    if process.returncode:
-        sys.exit("the demo failed")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    kilo = 1 if sys.platform != "darwin" else 1024  # kB on Linux, bytes on macOS
-    return {
-        "demo_seconds": seconds,
-        "demo_cpu_seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
-        "demo_largest_process": after.ru_maxrss / kilo / 1024,
-        "demo_memory": total / 2**20,
-    }
+def medians(costs: list[Cost]) -> Cost:
+    return {key: statistics.median(cost[key] for cost in costs) for key in GOALS}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--against", type=Path, metavar="FOLDER", help="another checkout")
+    parser.add_argument("--python", default=sys.executable, help="interpreter of the other one")
+    parser.add_argument("--preset", default="tiny")
+    parser.add_argument("--repeat", type=int, default=None, help="default: 1 alone, 2 with another")
     parser.add_argument("--json", action="store_true", help="last line of stdout is one object")
-    parser.add_argument("--episodes", type=int, default=96)
-    parser.add_argument("--no-demo", action="store_true", help="only its parts")
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    world = webshop(SEED, train=options.episodes, test=0)
-    model, tokenizer = load_tiny()
-    played = shopping(world)
-    with tempfile.TemporaryDirectory() as name:
-        values = {
-            **environment_speed(world, played),
-            **rollout_speed(world, model, tokenizer),
-            **training_speed(world, played, model, tokenizer, Path(name)),
-            **({} if options.no_demo else demo_cost(Path(name))),
-        }
+    sides = {"this": Checkout(HERE, sys.executable)}
+    if options.against:
+        sides["other"] = Checkout(options.against.resolve(), options.python)
+    costs: dict[str, list[Cost]] = {name: [] for name in sides}
+    for _ in range(options.repeat or len(sides)):
+        for name, checkout in sides.items():
+            costs[name].append(checkout.demo(options.preset))
+            shown = {key.removeprefix("demo_"): round(x, 1) for key, x in costs[name][-1].items()}
+            print(f"{name}: {shown}", flush=True)
+    values = medians(costs["this"])
+    goals = {key: (key, goal, unit) for key, (goal, unit) in GOALS.items()}
+    if options.against:
+        other = medians(costs["other"])
+        values = {key: value / other[key] for key, value in values.items()}
+        timed = ("demo_seconds", "demo_cpu_seconds")
+        goals = {key: (f"{key}_ratio", RATIO_GOAL, RATIO_UNIT) for key in timed}
     rows = {}
-    for key, value in values.items():
-        goal, unit = GOALS[key]
-        holds = value <= goal if key.startswith("demo") else value >= goal
-        rows[key] = {"value": round(value, 1), "goal": goal, "unit": unit, "holds": bool(holds)}
+    for key, (name, goal, unit) in goals.items():
+        value = round(values[key], 3 if options.against else 1)
+        rows[name] = {"value": value, "goal": goal, "unit": unit, "holds": value <= goal}
+        mark = "ok" if value <= goal else "MISSED"
+        print(f"{name:24} {value:10,} {unit}, goal {goal:,} {mark}")
     if options.json:
         print(json.dumps(rows))
-        return
-    for key, row in rows.items():
-        mark = "ok" if row["holds"] else "MISSED"
-        print(f"{key:28} {row['value']:12,.1f} {row['unit']:11} goal {row['goal']:,} {mark}")
 
 
 if __name__ == "__main__":
