@@ -18,8 +18,7 @@ from typing import Self
 
 from tqdm.auto import tqdm
 
-from eeflib.envs.base import REWARD_FACTS, StepResult, TextEnv
-from eeflib.envs.pool import EnvPool
+from eeflib.envs.base import REWARD_FACTS, EnvPool, StepResult, TextEnv
 from eeflib.errors import (
     ActionError,
     DataError,

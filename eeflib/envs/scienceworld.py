@@ -65,13 +65,13 @@ class ScienceWorldEnv(SimulatedEnv):
         gold_file: a JSONL file that keeps gold paths between runs; made when missing.
         max_parallel: how many of these environments a rollout of a model may hold at once: each has
             its JVM. More than one pays where the model answers in batches. Policies whose replies
-            do not depend on the batch get one per core, see `eeflib.envs.pool.EnvPool.width`.
+            do not depend on the batch get one per core, see `eeflib.envs.base.EnvPool.width`.
     """
 
     name = ENV
     title = "ScienceWorld"
     own_process = True
-    """See `eeflib.envs.pool.EnvPool`."""
+    """See `eeflib.envs.base.EnvPool`."""
 
     def __init__(
         self,

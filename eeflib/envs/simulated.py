@@ -14,8 +14,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, ClassVar, NamedTuple, Self
 
-from eeflib.envs.base import Observation, Restored, StepResult, replay_restore
-from eeflib.envs.restore_report import RestoreReport
+from eeflib.envs.base import Observation, Restored, RestoreReport, StepResult, replay_restore
 from eeflib.errors import EnvironmentFault
 from eeflib.records import Step, Task
 

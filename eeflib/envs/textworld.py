@@ -73,7 +73,7 @@ class TextWorldEnv(SimulatedEnv):
     title = "TextWorldExpress"
     own_process = True
     in_threads = False
-    """See `eeflib.envs.pool.EnvPool`: a step of 0.2 ms is not worth a thread."""
+    """See `eeflib.envs.base.EnvPool`: a step of 0.2 ms is not worth a thread."""
 
     def __init__(
         self,
