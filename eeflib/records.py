@@ -13,7 +13,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal, NamedTuple, Self, get_args, get_type_hints
@@ -25,6 +25,7 @@ from eeflib.errors import DataError
 
 __all__ = [
     "SCHEMA_VERSION",
+    "SPLITS",
     "TIMING",
     "Actor",
     "Branch",
@@ -39,12 +40,15 @@ __all__ = [
     "content_hash",
     "episode_rng",
     "plain",
+    "split_order",
 ]
 
 SCHEMA_VERSION = 1
 
 TIMING: Mapping[str, bool] = {"timing": True}
 """Field metadata: a measured time, left out of reproducible files."""
+
+SPLITS = ("train", "validation", "test")
 
 _RESERVED = frozenset({"schema", "extra"})
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -425,6 +429,12 @@ class Sample(Record):
                 f"sample {self.id!r} has {len(self.steps)} steps, {len(self.trained)} trained "
                 f"flags and {len(self.labels)} labels: there must be one of each per step"
             )
+
+
+def split_order(names: Iterable[str]) -> list[str]:
+    """Names of splits in the order they are drawn: train, validation, test, others by name."""
+    known = {name: at for at, name in enumerate(SPLITS)}
+    return sorted(names, key=lambda name: (known.get(name, len(known)), name))
 
 
 def episode_rng(seed: int, *parts: str | int) -> np.random.Generator:

@@ -6,13 +6,14 @@ tasks, a way to make environments, a teacher. Knows nothing about methods or tra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from eeflib.envs.base import TextEnv
 from eeflib.errors import DataError
 from eeflib.policies.base import Policy
-from eeflib.records import Task
+from eeflib.records import Task, episode_rng, split_order
 
 __all__ = [
     "TEXTWORLD_PARAMS",
@@ -83,7 +84,8 @@ def webshop_world(
 def scienceworld_world(seed: int, counts: Mapping[str, int]) -> World:
     """Cheap ScienceWorld task types with a teacher that follows gold paths badly.
 
-    `counts` are totals per split, spread over the task types. Needs Java, see `eeflib.envs.java`.
+    `counts` are totals per split, spread over the task types; a split depends on `seed` and its own
+    total only. Needs Java, see `eeflib.envs.java`.
     """
     from eeflib.envs.scienceworld import ScienceWorldEnv
     from eeflib.envs.scienceworld_tasks import CHEAP_TASKS, scienceworld_tasks
@@ -91,10 +93,11 @@ def scienceworld_world(seed: int, counts: Mapping[str, int]) -> World:
 
     tasks: list[Task] = []
     with ScienceWorldEnv() as env:
-        for split, total in counts.items():
-            per_type = -(-total // len(CHEAP_TASKS))
-            drawn = scienceworld_tasks(CHEAP_TASKS, per_type, split=split, seed=seed, env=env)
-            tasks += _thinned(drawn, total)
+        for split in split_order(counts):
+            per_type = -(-counts[split] // len(CHEAP_TASKS))
+            types = _shuffled(CHEAP_TASKS, seed, split)
+            drawn = scienceworld_tasks(types, per_type, split=split, seed=seed, env=env)
+            tasks += _in_turns(drawn)[: counts[split]]
         gold = {t.id: env.gold_actions(t) for t in tasks}
     return World("scienceworld", tuple(tasks), ScienceWorldEnv, NoisyGoldTeacher(gold, seed=seed))
 
@@ -103,7 +106,8 @@ def textworld_world(seed: int, counts: Mapping[str, int]) -> World:
     """Small games of TextWorldExpress with a teacher that follows gold paths badly.
 
     All environments share one JVM, which runs while one of them is open. `counts` are totals per
-    split, spread over the games of `TEXTWORLD_PARAMS`. Needs Java, see `eeflib.envs.java`.
+    split, spread over the games of `TEXTWORLD_PARAMS`; a split depends on `seed` and its own total
+    only. Needs Java, see `eeflib.envs.java`.
     """
     from eeflib.envs.textworld import Machine, TextWorldEnv, textworld_tasks
     from eeflib.policies.noisy_gold import NoisyGoldTeacher
@@ -111,25 +115,35 @@ def textworld_world(seed: int, counts: Mapping[str, int]) -> World:
     machine = Machine()
     tasks: list[Task] = []
     with TextWorldEnv(machine=machine) as env:
-        for split, total in counts.items():
+        for split in split_order(counts):
             drawn = textworld_tasks(
-                list(TEXTWORLD_PARAMS),
-                -(-total // len(TEXTWORLD_PARAMS)),
+                _shuffled(TEXTWORLD_PARAMS, seed, split),
+                -(-counts[split] // len(TEXTWORLD_PARAMS)),
                 split=split,
                 seed=seed,
                 env=env,
                 params=TEXTWORLD_PARAMS,
                 max_steps=_TEXTWORLD_STEPS,
             )
-            tasks += _thinned(drawn, total)
+            tasks += _in_turns(drawn)[: counts[split]]
         gold = {t.id: env.gold_actions(t) for t in tasks}
     teacher = NoisyGoldTeacher(gold, seed=seed)
     return World("textworld", tuple(tasks), lambda: TextWorldEnv(machine=machine), teacher)
 
 
-def _thinned(tasks: Sequence[Task], total: int) -> list[Task]:
-    """`total` of `tasks`, spread evenly, so that no type is cut off at the end."""
-    return [tasks[i * len(tasks) // total] for i in range(min(total, len(tasks)))]
+def _shuffled(types: Iterable[str], seed: int, split: str) -> list[str]:
+    """`types` in an order of the split's own, so that a few tasks are not always of the same."""
+    names = list(types)
+    return [names[i] for i in episode_rng(seed, "task types", split).permutation(len(names))]
+
+
+def _in_turns(tasks: Sequence[Task]) -> list[Task]:
+    """The first of each type, the second of each, ...: a larger split begins as a smaller one."""
+    by_type: dict[str, list[Task]] = {}
+    for task in tasks:
+        by_type.setdefault(task.extra["task_type"], []).append(task)
+    turns = itertools.zip_longest(*by_type.values())
+    return [task for turn in turns for task in turn if task is not None]
 
 
 WORLDS = {
@@ -141,6 +155,9 @@ WORLDS = {
 
 def make_world(name: str, seed: int, counts: Mapping[str, int]) -> World:
     """The shipped world `name`.
+
+    The order of the keys in `counts` does not matter: read back from a run's manifest, it gives the
+    same tasks.
 
     Raises:
         DataError: no such world.
