@@ -5,6 +5,10 @@ This module is METHOD 2c to 2f. Import `select` (EEF), `repository_samples` (RFT
 
 Evidence:
 
+- A **state** is a task, the actions so far and the observations so far, its own included. Evidence
+  belongs to it, whichever trajectory passes through: rollouts from one state are pooled, and a
+  state that was tried on one trajectory is tried on all that begin the same. [ours] s0 is one state
+  of the task.
 - A state is **won** if a student rollout from it solved the task, **lost** if it was tried and none
   did. A rollout that a fault ended is no try. States that were not tried (not restorable, faults
   only) are left out, so that the neighbours of a state are the nearest *tried* ones. [ours]
@@ -41,7 +45,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 from eeflib.errors import DataError
 from eeflib.records import Branch, Label, Sample, Step, Task, Trajectory, episode_rng
@@ -61,6 +65,7 @@ __all__ = [
     "recovery_states",
     "repository_samples",
     "select",
+    "state_names",
     "state_outcomes",
     "teacher_samples",
     "uniform",
@@ -71,16 +76,22 @@ Evidence = Literal["paper", "wilson"]
 
 @dataclass(frozen=True)
 class StateOutcome:
-    """Student rollouts from one state of a teacher trajectory."""
+    """Student rollouts from one state that a teacher trajectory passes through."""
 
     k: int
-    """0 for s0, else the expert state's number."""
+    """0 for s0, else the expert state's number on this trajectory; -1 if the state was explored
+    only from other trajectories, which number it their own way."""
     t: int
     n: int
     """Rollouts without a fault."""
     wins: int
     solved_before: bool = False
     """An earlier iteration solved the task from here: a solution is known, won now or not."""
+
+    @property
+    def name(self) -> str:
+        """`s2`, or where it is if it has no number here."""
+        return f"s{self.k}" if self.k >= 0 else f"the state after {self.t} actions"
 
     @property
     def tried(self) -> bool:
@@ -96,6 +107,34 @@ class StateOutcome:
         return wilson(self.wins, self.n)
 
 
+def state_names(trajectory: Passing, known: dict[tuple[str, ...], str]) -> list[str]:
+    """A name for each of s_0 .. s_{T-1}; the same name for the same state of another trajectory.
+
+    Names are `ID@t`, the ID being that of the first trajectory that came by, or the task's for s0.
+
+    Args:
+        trajectory: a `Trajectory`, or whatever has these fields of one.
+        known: states named so far, empty at first; filled here.
+    """
+    names = [f"{trajectory.task_id}@0"]
+    for t, (last, step) in enumerate(itertools.pairwise(trajectory.steps), 1):
+        key = (names[-1], last.observation, last.action, step.observation)
+        names.append(known.setdefault(key, f"{trajectory.id}@{t}"))
+    return names
+
+
+class Passing(Protocol):
+    """What tells which states a trajectory passes through."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def task_id(self) -> str: ...
+    @property
+    def steps(self) -> Sequence[Any]:
+        """Each with `observation` and `action`."""
+
+
 def state_outcomes(
     teachers: Iterable[Trajectory],
     branches: Iterable[Branch],
@@ -103,34 +142,39 @@ def state_outcomes(
     iteration: int | None = None,
     accumulate: bool = True,
 ) -> dict[str, tuple[StateOutcome, ...]]:
-    """Per teacher trajectory (its id) the outcomes of s0 and its expert states, in order of t.
+    """Per teacher trajectory (its id) the outcomes of s0 and of its tried states, in order of t.
 
-    s0 is shared by all trajectories of a task; it is listed also if it was not tried (n = 0).
+    Rollouts from the same state are counted together, whichever trajectory they are filed under.
+    s0 is listed also if it was not tried (n = 0).
 
     Args:
         iteration: whose rollouts count as evidence; the last one by default.
         accumulate: whether wins of earlier iterations set `solved_before`.
     """
-    branches = list(branches)
+    teachers, branches = list(teachers), list(branches)
     if iteration is None:
         iteration = max((b.iteration for b in branches), default=0)
-    at_start: dict[str, list[Branch]] = defaultdict(list)
-    at_state: dict[str, dict[tuple[int, int], list[Branch]]] = defaultdict(
-        lambda: defaultdict(list)
-    )
-    for b in branches:
+    known: dict[tuple[str, ...], str] = {}
+    names = {x.id: state_names(x, known) for x in teachers}
+    tries: dict[str, list[Branch]] = defaultdict(list)
+    own: dict[tuple[str, int], int] = {}
+    for b in sorted(branches, key=lambda b: (b.iteration, -b.k)):  # the latest, lowest k stays
+        path = names.get(b.teacher_id or "", ())
         if b.iteration > iteration:
             continue
-        if b.teacher_id is None:
-            at_start[b.task_id].append(b)
-        else:
-            at_state[b.teacher_id][b.t, b.k].append(b)
+        if b.teacher_id is None or b.t == 0:
+            tries[f"{b.task_id}@0"].append(b)
+        elif b.t < len(path):
+            tries[path[b.t]].append(b)
+            own[b.teacher_id, b.t] = b.k
     out: dict[str, tuple[StateOutcome, ...]] = {}
-    for teacher in teachers:
-        states = [_outcome(0, 0, at_start.get(teacher.task_id, ()), iteration, accumulate)]
-        for (t, k), tries in sorted(at_state.get(teacher.id, {}).items()):
-            states.append(_outcome(k, t, tries, iteration, accumulate))
-        out[teacher.id] = tuple(states)
+    for x in teachers:
+        states = [_outcome(0, 0, tries.get(names[x.id][0], ()), iteration, accumulate)]
+        for t, name in enumerate(names[x.id]):
+            if t and name in tries:
+                k = own.get((x.id, t), -1)
+                states.append(_outcome(k, t, tries[name], iteration, accumulate))
+        out[x.id] = tuple(states)
     return out
 
 

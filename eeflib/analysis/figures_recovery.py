@@ -212,7 +212,7 @@ def segment_ribbon(
         grey = colour(LABELS["unknown"])
         parts.append(f'<span style="flex:{total} 1 0;--c:{grey}">? not {what}</span>')
     glyphs = {True: "\u25b2 ", False: ""}
-    ticks = [(o.t, f"s{o.k} {glyphs[o.won]}{o.wins}/{o.n}", "") for o in states if o.tried]
+    ticks = [(o.t, f"{o.name} {glyphs[o.won]}{o.wins}/{o.n}", "") for o in states if o.tried]
     if diagnosis is not None:
         f = diagnosis.findings[0]
         kind = KINDS[f.kind]

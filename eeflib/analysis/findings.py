@@ -117,7 +117,8 @@ class Findings:
     @cached_property
     def states(self) -> pd.DataFrame:
         """Of the method and iteration that `summaries.pick_iteration` names."""
-        return frames.states(summaries.pick_iteration(self.branches), self.trajectories)
+        first = summaries.pick_iteration(self.branches)
+        return frames.states(first, self.trajectories, self.frames.steps)
 
     @cached_property
     def actions(self) -> pd.DataFrame:

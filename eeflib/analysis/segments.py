@@ -49,8 +49,8 @@ def state_outcomes(states: pd.DataFrame) -> list[StateOutcome]:
 def state_text(state: StateOutcome) -> str:
     """`won 1/1 from s2`."""
     if not state.tried:
-        return f"s{state.k} could not be tried"
-    return f"{'won' if state.won else 'lost'} {state.wins}/{state.n} from s{state.k}"
+        return f"{state.name} could not be tried"
+    return f"{'won' if state.won else 'lost'} {state.wins}/{state.n} from {state.name}"
 
 
 def segments(

@@ -286,4 +286,5 @@ def _state(state: StateOutcome) -> str:
     else:
         said = f"student {'won' if state.won else 'lost'} {state.wins}/{state.n} from here"
     hint = "the student was put into this state of the trajectory and went on by itself"
-    return f'<span class="state" title="{hint}">s<sub>{state.k}</sub> {said}</span>'
+    name = f"s<sub>{state.k}</sub>" if state.k >= 0 else state.name
+    return f'<span class="state" title="{hint}">{name} {said}</span>'
