@@ -32,9 +32,11 @@ Solutions:
 Samples:
 
 - **Important states** [paper]: s0 of every task, every recovery state.
-- **Flags** [paper]: before the important state nothing is trained. From it on the student's
-  actions and the teacher's beneficial ones are; harmful and unknown ones never. [ours] Invalid
-  actions are not trained either, unless asked for.
+- **Flags** [paper]: before the important state nothing is trained, from it on every action of the
+  solution. So only those solutions are chosen in which all the teacher's actions from the state to
+  the handover are beneficial; harmful and unknown ones are never trained. [ours] Invalid actions
+  are not trained, unless asked for: the student's are left out, a solution with one of the
+  teacher's is not chosen.
 """
 
 from __future__ import annotations
@@ -314,6 +316,21 @@ def positive_repository(
     Raises:
         DataError: a branch starts at a teacher trajectory that is not given.
     """
+    return {task: _distinct(found) for task, found in _solutions(teachers, branches).items()}
+
+
+def _distinct(solutions: Iterable[Solution]) -> tuple[Solution, ...]:
+    """The first of each sequence of actions."""
+    first: dict[tuple[str, ...], Solution] = {}
+    for s in solutions:
+        first.setdefault(s.actions, s)
+    return tuple(first.values())
+
+
+def _solutions(
+    teachers: Iterable[Trajectory], branches: Iterable[Branch]
+) -> dict[str, list[Solution]]:
+    """Every solved trajectory per task, equal ones too, the earliest handover first."""
     by_id = {x.id: x for x in teachers}
     found: dict[str, list[Solution]] = defaultdict(list)
     for x in by_id.values():
@@ -331,13 +348,9 @@ def positive_repository(
                     b.id, b.task_id, r.env, r.instruction, steps, b.t, b.teacher_id, b.iteration
                 )
             )
-    out = {}
-    for task_id, solutions in found.items():
-        distinct: dict[tuple[str, ...], Solution] = {}
-        for s in sorted(solutions, key=lambda s: (s.handover, s.iteration, s.id)):
-            distinct.setdefault(s.actions, s)
-        out[task_id] = tuple(distinct.values())
-    return out
+    for solutions in found.values():
+        solutions.sort(key=lambda s: (s.handover, s.iteration, s.id))
+    return found
 
 
 def _prefix(branch: Branch, teachers: Mapping[str, Trajectory]) -> tuple[Step, ...]:
@@ -392,7 +405,7 @@ class Selection:
     """Per teacher trajectory (id), one label per action."""
     important: tuple[ImportantState, ...] = ()
     without_solution: tuple[ImportantState, ...] = ()
-    """Important states that no trajectory of D+ passes through."""
+    """Important states for which no trajectory of D+ may be chosen."""
     untrainable: tuple[str, ...] = ()
     """Ids of samples dropped because none of their actions may be trained."""
     repository_size: int = 0
@@ -430,13 +443,16 @@ def select(
 ) -> Selection:
     """EEF's samples: a solution for each important state, from there on trained.
 
+    A solution is chosen among those whose teacher actions, from the state to the handover, are all
+    beneficial and may be trained; a state without one is listed in `without_solution`.
+
     Args:
         tasks: training tasks; trajectories and branches of other tasks are ignored.
         branches: of this iteration and, if any, earlier ones.
         d_s0, d_r: whether initial-state solutions and recovery solutions are used.
-        mask: False trains each chosen solution from its first action on, harmful ones included:
-            samples of kind `positive`, which only `allow_harmful` encodes.
-        train_invalid: train invalid actions too.
+        mask: False chooses among all solutions and trains them from the first action on, harmful
+            ones included: samples of kind `positive`, which only `allow_harmful` encodes.
+        train_invalid: train invalid actions too, and choose solutions that have the teacher's.
         accumulate: whether D+ keeps the solutions of earlier iterations. Outcomes, and with them
             the important states, are always those of `iteration`.
         iteration: the last one by default; later branches are ignored.
@@ -456,10 +472,13 @@ def select(
     for state in important:
         if not (d_r if state.teacher_ids else d_s0):
             continue
-        solutions = choose(state, pool.repository.get(state.task_id, ()), rule, seed=seed)
-        if not solutions:
+        found: Iterable[Solution] = pool.solutions.get(state.task_id, ())
+        if mask:
+            found = [s for s in found if _trainable_from(s, state, labels, train_invalid)]
+        chosen = choose(state, _distinct(found), rule, seed=seed)
+        if not chosen:
             without.append(state)
-        for solution in solutions:
+        for solution in chosen:
             sample = _sample(solution, state, labels, mask=mask, train_invalid=train_invalid)
             samples.setdefault(sample.id, sample)
     return pool.selection(samples.values(), outcomes, labels, important, without)
@@ -484,6 +503,20 @@ def _important(
     return tuple(out)
 
 
+def _trainable_from(
+    solution: Solution,
+    state: ImportantState,
+    labels: Mapping[str, Sequence[Label]],
+    train_invalid: bool,
+) -> bool:
+    """Whether all the teacher's actions between `state` and the handover may be trained."""
+    given = labels.get(solution.teacher_id or "", ())
+    return all(
+        given[i] == "beneficial" and (train_invalid or solution.steps[i].valid)
+        for i in range(state.t, solution.handover)
+    )
+
+
 def _sample(
     solution: Solution,
     state: ImportantState,
@@ -499,10 +532,7 @@ def _sample(
     student: Label = "student"
     full = (*given[:h], *(student,) * (len(solution.steps) - h))
     trained = tuple(
-        i >= start
-        and (step.valid or train_invalid)
-        and (not mask or label in ("beneficial", "student"))
-        for i, (step, label) in enumerate(zip(solution.steps, full, strict=True))
+        i >= start and (step.valid or train_invalid) for i, step in enumerate(solution.steps)
     )
     return Sample(
         id=f"{solution.id}@{start}",
@@ -593,7 +623,12 @@ class _Pool:
     teachers: tuple[Trajectory, ...]
     branches: tuple[Branch, ...]
     iteration: int
-    repository: dict[str, tuple[Solution, ...]]
+    solutions: dict[str, list[Solution]]
+    """Per task, equal ones too."""
+
+    @cached_property
+    def repository(self) -> dict[str, tuple[Solution, ...]]:
+        return {task: _distinct(found) for task, found in self.solutions.items()}
 
     @classmethod
     def of(
@@ -614,7 +649,7 @@ class _Pool:
             for b in branches
             if b.task_id in ids and (b.iteration == last or (accumulate and b.iteration < last))
         )
-        return cls(tasks, mine, kept, last, positive_repository(mine, kept))
+        return cls(tasks, mine, kept, last, _solutions(mine, kept))
 
     def selection(
         self,

@@ -191,6 +191,94 @@ def test_labels_and_recovery_states_follow():
     assert recovery > 50
 
 
+def solutions(world: Small, judge: Judge, t: int, prefix: Sequence[str]) -> dict[str, int]:
+    """Ids of the solved trajectories through a state that train every action from it on but the
+    student's own invalid ones -> where the student took over."""
+    out = {}
+    for b in [*world.teachers, *world.branches]:
+        if isinstance(b, Trajectory):
+            teacher, h, own = b, b.length, ()
+            won = b.solved
+        else:
+            teacher = judge.teachers.get(b.teacher_id or "", world.teachers[0])
+            h, own = b.t, b.rollout.steps if b.rollout else ()
+            won = b.won
+        steps = (*teacher.steps[:h], *own)
+        if not won or tuple(s.action for s in steps)[:t] != tuple(prefix):
+            continue
+        if all(judge.label(teacher, i) == "beneficial" and steps[i].valid for i in range(t, h)):
+            out[b.id] = h
+    return out
+
+
+@pytest.mark.parametrize("rule", ["nearest", "shortest", "random", "all"])
+def test_every_teacher_action_after_the_important_state_is_trained_or_the_solution_not_chosen(rule):
+    chosen = refused = 0
+    for world, judge in worlds():
+        out = select([world.task], world.teachers, world.branches, rule=rule)
+        of = defaultdict(list)
+        for sample in out.samples:
+            of[sample.start].append(sample)
+            h = sample.extra["handover"]
+            assert all(sample.trained[sample.start : h])
+            assert set(sample.labels[sample.start : h]) <= {"beneficial"}
+            assert not any(sample.trained[: sample.start])
+            own = list(zip(sample.steps, sample.trained, strict=True))[max(h, sample.start) :]
+            assert all(on == step.valid for step, on in own)
+        untrained = {name.split("@")[0] for name in out.untrainable}
+        for state in out.important:
+            fit = solutions(world, judge, state.t, state.prefix)
+            assert (state in out.without_solution) == (not fit)
+            mine = [s for s in of[state.t] if s.extra["handover"] >= 0 and s.source in fit]
+            mine = [s for s in mine if tuple(x.action for x in s.steps[: state.t]) == state.prefix]
+            if fit and not untrained & set(fit):
+                assert mine
+            if rule == "nearest" and mine:
+                leaves = min(max(h, state.t) for h in fit.values())
+                assert max(fit[mine[0].source], state.t) == leaves
+            chosen += len(mine)
+            refused += not fit and bool(out.repository_size)
+        assert {s.source for s in out.samples} <= {
+            name for i in out.important for name in solutions(world, judge, i.t, i.prefix)
+        }
+    assert chosen > 100
+    assert refused > 30
+
+
+def test_a_solution_with_an_invalid_teacher_action_is_chosen_only_if_such_are_trained():
+    task = corridor_task(door=12)
+    x = recorded(task, 7)
+    steps = (x.steps[0], replace(x.steps[1], valid=False), *x.steps[2:])
+    x = replace(x, steps=steps)
+    branches = explore([task], [x], Student({task.id: {2, 4}}), Corridor, ACT, M=3, seed=0).branches
+    out = select([task], [x], branches)
+    assert (out.samples, [s.t for s in out.without_solution]) == ((), [0, 6])
+    (sample,) = select([task], [x], branches, train_invalid=True).samples
+    assert (sample.start, all(sample.trained)) == (0, True)
+    (whole,) = select([task], [x], branches, mask=False).samples
+    assert whole.trained == (True, False, *[True] * 11)
+
+
+def test_of_two_equal_solutions_the_one_that_may_be_trained_is_chosen():
+    """A solved teacher's way is a solution although the student found the same from a state of a
+    failed trajectory that begins the same: up to that state nothing is known of the latter."""
+    task = corridor_task(door=6)
+    solved, failed = recorded(task, 6, "solved"), recorded(task, 8, "failed")
+    wins = Student({task.id: {3}})
+    branches = [
+        replace(b, rollout=replace(b.rollout, steps=tuple(_right(s) for s in b.rollout.steps)))
+        for b in explore([task], [failed], wins, Corridor, ACT, M=2, seed=0, from_s0=False).branches
+    ]
+    out = select([task], [solved, failed], branches)
+    assert out.repository_size == 1
+    assert [s.source for s in out.samples] == [solved.id]
+    assert all(out.samples[0].trained)
+
+
+def _right(step: Step) -> Step:
+    return replace(step, action=step.action.replace("hop", "right"))
+
+
 def test_a_state_won_under_one_teacher_and_lost_under_the_other_is_no_recovery_state():
     """Two teachers begin alike; the student wins from s_3 after one of them and loses after the
     other. Pooled, the state is won once of two."""
