@@ -222,7 +222,7 @@ Actor = Literal["teacher", "student", "human"]
 """Who chose an action."""
 
 Label = Literal["beneficial", "harmful", "unknown", "student", "context"]
-"""What exploration says about an action: see `eeflib.selection`."""
+"""What exploration says about an action: see `eeflib.states`."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from eeflib.analysis.segments import Segment, segments
 from eeflib.analysis.textsearch import TextIndex
 from eeflib.errors import DataError
 from eeflib.records import Task, Trajectory, Usage
-from eeflib.selection import StateOutcome
+from eeflib.states import StateOutcome
 
 if TYPE_CHECKING:
     import pandas as pd

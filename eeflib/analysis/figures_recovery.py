@@ -21,7 +21,7 @@ from eeflib.analysis.segments import Segment
 from eeflib.analysis.taxonomy import Diagnosis
 from eeflib.analysis.taxonomy_kinds import KINDS
 from eeflib.records import Trajectory
-from eeflib.selection import StateOutcome
+from eeflib.states import StateOutcome
 
 __all__ = [
     "first_solved",

@@ -18,7 +18,7 @@ from eeflib.analysis.run import TEACHER, Run
 from eeflib.analysis.segments import Segment, segments, state_outcomes
 from eeflib.errors import DataError
 from eeflib.records import Trajectory
-from eeflib.selection import StateOutcome
+from eeflib.states import StateOutcome
 from eeflib.stats import (
     GainedLost,
     Outcome,

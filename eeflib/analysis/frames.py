@@ -22,7 +22,7 @@ from eeflib.analysis.frames_columns import COLUMNS, Table
 from eeflib.analysis.frames_states import states
 from eeflib.analysis.run import TEACHER, Place, Run
 from eeflib.records import content_hash
-from eeflib.selection import state_names
+from eeflib.states import state_names
 from eeflib.stats import Outcome
 
 __all__ = [

@@ -1,7 +1,7 @@
 """One row per explored state: how often it was tried, how often won, and with what certainty.
 
-Import `states` from here. Which states are the same is `eeflib.selection.state_names`' to say; the
-rules that make labels of the counts are in `eeflib.selection` too.
+Import `states` from here. Which states are the same is `eeflib.states.state_names`' to say; the
+rules that make labels of the counts are in `eeflib.states` too.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _PLACE = ["seed", "method", "iteration"]
 def states(branches: pd.DataFrame, trajectories: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame:
     """One row per (seed, method, iteration, teacher trajectory, state), from the three frames.
 
-    As `eeflib.selection.state_outcomes` counts: rollouts from the same state are pooled, whichever
+    As `eeflib.states.state_outcomes` counts: rollouts from the same state are pooled, whichever
     trajectory they are filed under, and a rollout that a fault ended is no try. A state that was
     explored only from other trajectories of the task has k = -1.
     States between 0 and the last one explored that have no branch at all are `untried`.

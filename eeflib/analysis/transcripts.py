@@ -30,7 +30,7 @@ from eeflib.analysis.transcript_steps import (
 )
 from eeflib.errors import DataError
 from eeflib.records import Label, Trajectory
-from eeflib.selection import StateOutcome
+from eeflib.states import StateOutcome
 
 if TYPE_CHECKING:
     from eeflib.analysis.taxonomy import Diagnosis

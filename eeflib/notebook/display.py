@@ -21,7 +21,7 @@ from eeflib.analysis.segments import Segment
 from eeflib.analysis.svg_bars import Share, share_chart
 from eeflib.masking import Reason
 from eeflib.records import Trajectory
-from eeflib.selection import StateOutcome
+from eeflib.states import StateOutcome
 
 __all__ = [
     "Html",

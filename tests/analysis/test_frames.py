@@ -14,7 +14,7 @@ from eeflib.analysis.actions import action_kind
 from eeflib.analysis.run import Run
 from eeflib.errors import DataError
 from eeflib.records import Branch, Sample, Step, Task, Trajectory, Usage
-from eeflib.selection import StateOutcome, state_outcomes
+from eeflib.states import StateOutcome, state_outcomes
 from eeflib.stats import Outcome, wilson
 
 

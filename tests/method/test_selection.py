@@ -19,16 +19,13 @@ from eeflib.explore import expert_states, explore
 from eeflib.records import Branch, Sample, Step, Trajectory, Usage
 from eeflib.selection import (
     ImportantState,
-    StateOutcome,
-    action_labels,
     choose,
     positive_repository,
-    recovery_states,
     repository_samples,
     select,
-    state_outcomes,
     teacher_samples,
 )
+from eeflib.states import StateOutcome, action_labels, recovery_states, state_outcomes
 
 
 def words(n):
@@ -367,6 +364,25 @@ def test_wilson_asks_for_evidence():
     assert labels(*fall, evidence="wilson")[:3] == ["unknown", "harmful", "beneficial"]
     with pytest.raises(DataError, match="wilson"):
         labels(*once, evidence="bayes")
+
+
+@pytest.mark.parametrize(("attempts", "warned"), [(1, 1), (3, 1), (4, 0)])
+def test_wilson_with_so_few_rollouts_that_it_separates_nothing_says_so(attempts, warned, caplog):
+    task = corridor_task(door=12)
+    teacher = recorded(task, 11)
+    student = Student({task.id: {0, 6}})
+    branches = explore(
+        [task], [teacher], student, Corridor, ACT, M=3, seed=0, attempts_s0=4,
+        attempts_state=attempts,
+    ).branches  # fmt: skip
+    out = select([task], [teacher], branches, evidence="wilson")
+    found = [r.getMessage() for r in caplog.records if "wilson" in r.getMessage()]
+    assert len(found) == warned
+    assert all(f"with {attempts} rollouts" in text for text in found)
+    assert (len(out.important) == 1) == bool(warned)
+    caplog.clear()
+    select([task], [teacher], branches, evidence="paper")
+    assert not caplog.records
 
 
 def test_several_attempts_are_counted_per_state():

@@ -16,7 +16,8 @@ from toy import ACT, Corridor, Student, corridor_task, recorded
 
 from eeflib.explore import explore
 from eeflib.records import Branch, Label, Step, Task, Trajectory
-from eeflib.selection import StateOutcome, recovery_states, select, state_outcomes
+from eeflib.selection import select
+from eeflib.states import StateOutcome, recovery_states, state_outcomes
 
 WORLDS = 300
 
