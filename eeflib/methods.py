@@ -16,7 +16,8 @@ from typing import Any, Literal
 from eeflib.errors import DataError, PrerequisiteError
 from eeflib.exploration import Spacing
 from eeflib.records import Branch, Task, Trajectory
-from eeflib.selection import Evidence, Rule, Selection, repository_samples, select, teacher_samples
+from eeflib.selection import Rule, Selection, repository_samples, select, teacher_samples
+from eeflib.states import Evidence
 
 __all__ = ["METHODS", "Method", "Uses", "get_method", "matched_attempts", "rft"]
 

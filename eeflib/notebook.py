@@ -30,7 +30,7 @@ from eeflib.analysis.svg_bars import Share, share_chart
 from eeflib.analysis.taxonomy import Case
 from eeflib.masking import Reason
 from eeflib.records import Task, Trajectory
-from eeflib.selection import StateOutcome
+from eeflib.states import StateOutcome
 
 __all__ = [
     "DemoEndpoint",

@@ -14,7 +14,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Annotated, Any, Literal, NamedTuple, Self, get_args, get_type_hints
@@ -27,6 +27,7 @@ from eeflib.errors import DataError
 __all__ = [
     "NOT_KEPT",
     "SCHEMA_VERSION",
+    "SPLITS",
     "TIMING",
     "Actor",
     "Branch",
@@ -44,6 +45,7 @@ __all__ = [
     "content_hash",
     "episode_rng",
     "plain",
+    "split_order",
     "without_secrets",
 ]
 
@@ -60,6 +62,8 @@ Reward = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 
 TIMING: Mapping[str, bool] = {"timing": True}
 """Field metadata: a measured time, left out of reproducible files."""
+
+SPLITS = ("train", "validation", "test")
 
 _RESERVED = frozenset({"schema", "extra"})
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -287,7 +291,7 @@ Actor = Literal["teacher", "student", "human"]
 """Who chose an action."""
 
 Label = Literal["beneficial", "harmful", "unknown", "student", "context"]
-"""What exploration says about an action: see `eeflib.selection`."""
+"""What exploration says about an action: see `eeflib.states`."""
 
 
 @dataclass(frozen=True)
@@ -494,6 +498,12 @@ class Sample(Record):
                 f"sample {self.id!r} has {len(self.steps)} steps, {len(self.trained)} trained "
                 f"flags and {len(self.labels)} labels: there must be one of each per step"
             )
+
+
+def split_order(names: Iterable[str]) -> list[str]:
+    """Names of splits in the order they are drawn: train, validation, test, others by name."""
+    known = {name: at for at, name in enumerate(SPLITS)}
+    return sorted(names, key=lambda name: (known.get(name, len(known)), name))
 
 
 def episode_rng(seed: int, *parts: str | int) -> np.random.Generator:

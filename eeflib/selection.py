@@ -1,21 +1,8 @@
-"""Branches -> evidence about states -> important states -> training samples.
+"""Evidence about states -> important states -> solutions -> training samples.
 
-This module is METHOD 2c to 2f. Import `select` (EEF), `repository_samples` (RFT) and
-`teacher_samples` (SFT) from here; tokens and loss masks are made in `eeflib.masking`.
-
-Evidence:
-
-- A state is **won** if a student rollout from it solved the task, **lost** if it was tried and none
-  did. A rollout that a fault ended is no try. States that were not tried (not restorable, faults
-  only) are left out, so that the neighbours of a state are the nearest *tried* ones. [ours]
-- **Recovery state** [paper]: lost, and its predecessor won. The teacher's actions in between are
-  **harmful**.
-- **Beneficial** [paper]: the teacher's actions from a lost state to the next won one. In a solved
-  trajectory every action is. [ours]
-- **Unknown**: all others (won to won; lost, and never won again). The actions from the last tried
-  state to a failed end are harmful if that state was won, since the end is lost for sure. [ours]
-- With several rollouts a state, `wilson` asks for evidence: "worse" and "better" then mean that the
-  95 % Wilson intervals of the two win rates do not overlap. [ours]
+This module is METHOD 2c to 2f; the evidence comes from `eeflib.states`. Import `select` (EEF),
+`repository_samples` (RFT) and `teacher_samples` (SFT) from here; tokens and loss masks are made in
+`eeflib.masking`.
 
 Solutions:
 
@@ -28,15 +15,17 @@ Solutions:
 Samples:
 
 - **Important states** [paper]: s0 of every task, every recovery state.
-- **Flags** [paper]: before the important state nothing is trained. From it on the student's
-  actions and the teacher's beneficial ones are; harmful and unknown ones never. [ours] Invalid
-  actions are not trained either, unless asked for.
+- **Flags** [paper]: before the important state nothing is trained, from it on every action of the
+  solution. So only those solutions are chosen in which all the teacher's actions from the state to
+  the handover are beneficial; harmful and unknown ones are never trained. [ours] Invalid actions
+  are not trained, unless asked for: the student's are left out, a solution with one of the
+  teacher's is not chosen.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -45,175 +34,30 @@ from typing import Literal
 
 from eeflib.errors import DataError
 from eeflib.records import Branch, Label, Sample, Step, Task, Trajectory, episode_rng
-from eeflib.stats import wilson
+from eeflib.states import (
+    Evidence,
+    StateOutcome,
+    action_labels,
+    recovery_states,
+    state_outcomes,
+    uniform,
+)
 
 __all__ = [
-    "Evidence",
     "ImportantState",
     "Rule",
     "Selection",
     "Solution",
-    "StateOutcome",
-    "action_labels",
     "choose",
-    "harmful_pairs",
     "positive_repository",
-    "recovery_states",
     "repository_samples",
     "select",
-    "state_outcomes",
     "teacher_samples",
-    "uniform",
 ]
 
-Evidence = Literal["paper", "wilson"]
-
-
-@dataclass(frozen=True)
-class StateOutcome:
-    """Student rollouts from one state of a teacher trajectory."""
-
-    k: int
-    """0 for s0, else the expert state's number."""
-    t: int
-    n: int
-    """Rollouts without a fault."""
-    wins: int
-    solved_before: bool = False
-    """An earlier iteration solved the task from here: a solution is known, won now or not."""
-
-    @property
-    def tried(self) -> bool:
-        return self.n > 0
-
-    @property
-    def won(self) -> bool:
-        return self.wins > 0
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Wilson's 95 % interval of the win rate."""
-        return wilson(self.wins, self.n)
-
-
-def state_outcomes(
-    teachers: Iterable[Trajectory],
-    branches: Iterable[Branch],
-    *,
-    iteration: int | None = None,
-    accumulate: bool = True,
-) -> dict[str, tuple[StateOutcome, ...]]:
-    """Per teacher trajectory (its id) the outcomes of s0 and its expert states, in order of t.
-
-    s0 is shared by all trajectories of a task; it is listed also if it was not tried (n = 0).
-
-    Args:
-        iteration: whose rollouts count as evidence; the last one by default.
-        accumulate: whether wins of earlier iterations set `solved_before`.
-    """
-    branches = list(branches)
-    if iteration is None:
-        iteration = max((b.iteration for b in branches), default=0)
-    at_start: dict[str, list[Branch]] = defaultdict(list)
-    at_state: dict[str, dict[tuple[int, int], list[Branch]]] = defaultdict(
-        lambda: defaultdict(list)
-    )
-    for b in branches:
-        if b.iteration > iteration:
-            continue
-        if b.teacher_id is None:
-            at_start[b.task_id].append(b)
-        else:
-            at_state[b.teacher_id][b.t, b.k].append(b)
-    out: dict[str, tuple[StateOutcome, ...]] = {}
-    for teacher in teachers:
-        states = [_outcome(0, 0, at_start.get(teacher.task_id, ()), iteration, accumulate)]
-        for (t, k), tries in sorted(at_state.get(teacher.id, {}).items()):
-            states.append(_outcome(k, t, tries, iteration, accumulate))
-        out[teacher.id] = tuple(states)
-    return out
-
-
-def _outcome(
-    k: int, t: int, tries: Iterable[Branch], iteration: int, accumulate: bool
-) -> StateOutcome:
-    n = wins = 0
-    before = False
-    for b in tries:
-        if b.iteration < iteration:
-            before = before or (accumulate and b.won)
-        elif b.rollout is not None and not b.rollout.error:
-            n += 1
-            wins += b.won
-    return StateOutcome(k, t, n, wins, before)
-
-
-def _worse(a: StateOutcome, b: StateOutcome, evidence: Evidence) -> bool:
-    """Whether the student does worse from b than from a."""
-    if evidence == "paper":
-        return a.won and not b.won
-    return a.interval[0] > b.interval[1]
-
-
-def _better(a: StateOutcome, b: StateOutcome, evidence: Evidence) -> bool:
-    """Whether the student does better from b than from a."""
-    if evidence == "paper":
-        return not a.won and (b.won or b.solved_before)
-    return a.interval[1] < b.interval[0]
-
-
-def harmful_pairs(
-    outcomes: Sequence[StateOutcome], evidence: Evidence = "paper"
-) -> list[tuple[StateOutcome, StateOutcome]]:
-    """Neighbouring tried states (a, b) such that the actions between made things worse.
-
-    Raises:
-        DataError: unknown evidence rule.
-    """
-    if evidence not in ("paper", "wilson"):
-        raise DataError(f"unknown evidence rule {evidence!r}; choose 'paper' or 'wilson'")
-    tried = [o for o in outcomes if o.tried]
-    return [(a, b) for a, b in itertools.pairwise(tried) if _worse(a, b, evidence)]
-
-
-def recovery_states(
-    outcomes: Sequence[StateOutcome], evidence: Evidence = "paper"
-) -> list[StateOutcome]:
-    """The states from which the student must learn to recover, in order."""
-    return [b for _, b in harmful_pairs(outcomes, evidence)]
-
-
-def uniform(label: Label, trajectory: Trajectory) -> tuple[Label, ...]:
-    """`label` for every action of `trajectory`."""
-    return (label,) * trajectory.length
-
-
-def action_labels(
-    trajectory: Trajectory, outcomes: Sequence[StateOutcome], evidence: Evidence = "paper"
-) -> tuple[Label, ...]:
-    """One label per action of a teacher trajectory, see the module's docstring."""
-    if trajectory.solved:
-        return uniform("beneficial", trajectory)
-    labels = list(uniform("unknown", trajectory))
-
-    def mark(label: Label, start: int, end: int) -> None:
-        labels[start:end] = [label] * (end - start)
-
-    harmful = harmful_pairs(outcomes, evidence)
-    tried = [o for o in outcomes if o.tried]
-    for i, a in enumerate(tried):
-        for before, b in itertools.pairwise(tried[i:]):
-            if (before, b) in harmful:
-                break
-            if _better(a, b, evidence):
-                mark("beneficial", a.t, b.t)
-                break
-    for a, b in harmful:
-        mark("harmful", a.t, b.t)
-    if tried and tried[-1].won and not trajectory.error:
-        mark("harmful", tried[-1].t, trajectory.length)
-    return tuple(labels)
-
+_LOG = logging.getLogger(__name__)
+_FEW = 4
+"""Rollouts from which on 95 % Wilson intervals of all won and all lost do not overlap."""
 
 Rule = Literal["nearest", "shortest", "random", "all"]
 """Which solution an important state gets, see `choose`."""
@@ -270,6 +114,21 @@ def positive_repository(
     Raises:
         DataError: a branch starts at a teacher trajectory that is not given.
     """
+    return {task: _distinct(found) for task, found in _solutions(teachers, branches).items()}
+
+
+def _distinct(solutions: Iterable[Solution]) -> tuple[Solution, ...]:
+    """The first of each sequence of actions."""
+    first: dict[tuple[str, ...], Solution] = {}
+    for s in solutions:
+        first.setdefault(s.actions, s)
+    return tuple(first.values())
+
+
+def _solutions(
+    teachers: Iterable[Trajectory], branches: Iterable[Branch]
+) -> dict[str, list[Solution]]:
+    """Every solved trajectory per task, equal ones too, the earliest handover first."""
     by_id = {x.id: x for x in teachers}
     found: dict[str, list[Solution]] = defaultdict(list)
     for x in by_id.values():
@@ -287,13 +146,9 @@ def positive_repository(
                     b.id, b.task_id, r.env, r.instruction, steps, b.t, b.teacher_id, b.iteration
                 )
             )
-    out = {}
-    for task_id, solutions in found.items():
-        distinct: dict[tuple[str, ...], Solution] = {}
-        for s in sorted(solutions, key=lambda s: (s.handover, s.iteration, s.id)):
-            distinct.setdefault(s.actions, s)
-        out[task_id] = tuple(distinct.values())
-    return out
+    for solutions in found.values():
+        solutions.sort(key=lambda s: (s.handover, s.iteration, s.id))
+    return found
 
 
 def _prefix(branch: Branch, teachers: Mapping[str, Trajectory]) -> tuple[Step, ...]:
@@ -348,7 +203,7 @@ class Selection:
     """Per teacher trajectory (id), one label per action."""
     important: tuple[ImportantState, ...] = ()
     without_solution: tuple[ImportantState, ...] = ()
-    """Important states that no trajectory of D+ passes through."""
+    """Important states for which no trajectory of D+ may be chosen."""
     untrainable: tuple[str, ...] = ()
     """Ids of samples dropped because none of their actions may be trained."""
     repository_size: int = 0
@@ -396,13 +251,17 @@ def select(
 ) -> Selection:
     """EEF's samples: a solution for each important state, from there on trained.
 
+    A solution is chosen among those whose teacher actions, from the state to the handover, are all
+    beneficial and may be trained; a state without one is listed in `without_solution`.
+    `evidence="wilson"` with fewer than 4 rollouts a state logs a warning.
+
     Args:
         tasks: training tasks; trajectories and branches of other tasks are ignored.
         branches: of this iteration and, if any, earlier ones.
         d_s0, d_r: whether initial-state solutions and recovery solutions are used.
-        mask: False trains each chosen solution from its first action on, harmful ones included:
-            samples of kind `positive`, which only `allow_harmful` encodes.
-        train_invalid: train invalid actions too.
+        mask: False chooses among all solutions and trains them from the first action on, harmful
+            ones included: samples of kind `positive`, which only `allow_harmful` encodes.
+        train_invalid: train invalid actions too, and choose solutions that have the teacher's.
         accumulate: whether D+ keeps the solutions of earlier iterations. Outcomes, and with them
             the important states, are always those of `iteration`.
         iteration: the last one by default; later branches are ignored.
@@ -415,6 +274,15 @@ def select(
     outcomes = state_outcomes(
         pool.teachers, pool.branches, iteration=pool.iteration, accumulate=accumulate
     )
+    most = max((o.n for states in outcomes.values() for o in states if o.t), default=0)
+    if evidence == "wilson" and 0 < most < _FEW:
+        _LOG.warning(
+            "evidence='wilson' with %d rollouts a state at most: below %d no interval separates "
+            "won from lost, so no state is a recovery state; explore each state more often "
+            "(attempts_state) or use evidence='paper'",
+            most,
+            _FEW,
+        )
     labels = {x.id: action_labels(x, outcomes[x.id], evidence) for x in pool.teachers}
     important = _important(tasks, pool.teachers, outcomes, evidence)
     samples: dict[str, Sample] = {}
@@ -422,10 +290,13 @@ def select(
     for state in important:
         if not (d_r if state.teacher_ids else d_s0):
             continue
-        solutions = choose(state, pool.repository.get(state.task_id, ()), rule, seed=seed)
-        if not solutions:
+        found: Iterable[Solution] = pool.solutions.get(state.task_id, ())
+        if mask:
+            found = [s for s in found if _trainable_from(s, state, labels, train_invalid)]
+        chosen = choose(state, _distinct(found), rule, seed=seed)
+        if not chosen:
             without.append(state)
-        for solution in solutions:
+        for solution in chosen:
             sample = _sample(solution, state, labels, mask=mask, train_invalid=train_invalid)
             samples.setdefault(sample.id, sample)
     return pool.selection(samples.values(), outcomes, labels, important, without)
@@ -450,6 +321,20 @@ def _important(
     return tuple(out)
 
 
+def _trainable_from(
+    solution: Solution,
+    state: ImportantState,
+    labels: Mapping[str, Sequence[Label]],
+    train_invalid: bool,
+) -> bool:
+    """Whether all the teacher's actions between `state` and the handover may be trained."""
+    given = labels.get(solution.teacher_id or "", ())
+    return all(
+        given[i] == "beneficial" and (train_invalid or solution.steps[i].valid)
+        for i in range(state.t, solution.handover)
+    )
+
+
 def _sample(
     solution: Solution,
     state: ImportantState,
@@ -465,10 +350,7 @@ def _sample(
     student: Label = "student"
     full = (*given[:h], *(student,) * (len(solution.steps) - h))
     trained = tuple(
-        i >= start
-        and (step.valid or train_invalid)
-        and (not mask or label in ("beneficial", "student"))
-        for i, (step, label) in enumerate(zip(solution.steps, full, strict=True))
+        i >= start and (step.valid or train_invalid) for i, step in enumerate(solution.steps)
     )
     return Sample(
         id=f"{solution.id}@{start}",
@@ -559,7 +441,12 @@ class _Pool:
     teachers: tuple[Trajectory, ...]
     branches: tuple[Branch, ...]
     iteration: int
-    repository: dict[str, tuple[Solution, ...]]
+    solutions: dict[str, list[Solution]]
+    """Per task, equal ones too."""
+
+    @cached_property
+    def repository(self) -> dict[str, tuple[Solution, ...]]:
+        return {task: _distinct(found) for task, found in self.solutions.items()}
 
     @classmethod
     def of(
@@ -580,7 +467,7 @@ class _Pool:
             for b in branches
             if b.task_id in ids and (b.iteration == last or (accumulate and b.iteration < last))
         )
-        return cls(tasks, mine, kept, last, positive_repository(mine, kept))
+        return cls(tasks, mine, kept, last, _solutions(mine, kept))
 
     def selection(
         self,

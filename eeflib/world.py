@@ -6,15 +6,16 @@ tasks, a way to make environments, a teacher. Knows nothing about methods or tra
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from eeflib.config import Config
 from eeflib.envs.base import TextEnv
 from eeflib.policies.base import Policy
-from eeflib.records import Task
+from eeflib.records import Task, episode_rng
 
 __all__ = [
     "TEXTWORLD_PARAMS",
@@ -34,7 +35,7 @@ TEXTWORLD_PARAMS: dict[str, dict[str, int]] = {
         "includeDoors": 0,
     },
 }
-"""Games of `textworld_world`, smaller than TextWorldExpress has them by default: one room."""
+"""Games of `textworld`, smaller than TextWorldExpress has them by default: one room."""
 
 _TEXTWORLD_STEPS = 16
 
@@ -89,7 +90,8 @@ def webshop(
 def scienceworld(seed: int = 7, train: int = 10, test: int = 10, validation: int = 0) -> World:
     """Cheap ScienceWorld task types with a teacher that follows gold paths badly.
 
-    The numbers of tasks are totals, spread over the task types. Needs Java, see `eeflib.envs.java`.
+    The numbers of tasks are totals, spread over the task types; a split depends on `seed` and its
+    own total only. Needs Java, see `eeflib.envs.java`.
     """
     from eeflib.envs.scienceworld import ScienceWorldEnv
     from eeflib.envs.scienceworld_tasks import CHEAP_TASKS, scienceworld_tasks
@@ -99,8 +101,9 @@ def scienceworld(seed: int = 7, train: int = 10, test: int = 10, validation: int
     with ScienceWorldEnv() as env:
         for split, total in _counts(train, validation, test).items():
             per_type = -(-total // len(CHEAP_TASKS))
-            drawn = scienceworld_tasks(CHEAP_TASKS, per_type, split=split, seed=seed, env=env)
-            tasks += _thinned(drawn, total)
+            types = _shuffled(CHEAP_TASKS, seed, split)
+            drawn = scienceworld_tasks(types, per_type, split=split, seed=seed, env=env)
+            tasks += _in_turns(drawn)[:total]
         gold = {t.id: env.gold_actions(t) for t in tasks}
     teacher = NoisyGoldTeacher(gold, seed=seed)
     return World("scienceworld", seed, tuple(tasks), ScienceWorldEnv, teacher)
@@ -109,9 +112,9 @@ def scienceworld(seed: int = 7, train: int = 10, test: int = 10, validation: int
 def textworld(seed: int = 7, train: int = 60, test: int = 60, validation: int = 0) -> World:
     """Small games of TextWorldExpress with a teacher that follows gold paths badly.
 
-    All environments share one JVM, which runs while one of them is open. The numbers of
-    tasks are totals, spread over the games of `TEXTWORLD_PARAMS`. Needs Java, see
-    `eeflib.envs.java`.
+    All environments share one JVM, which runs while one of them is open. The numbers of tasks are
+    totals, spread over the games of `TEXTWORLD_PARAMS`; a split depends on `seed` and its own total
+    only. Needs Java, see `eeflib.envs.java`.
     """
     from eeflib.envs.textworld import Machine, TextWorldEnv, textworld_tasks
     from eeflib.policies.noisy_gold import NoisyGoldTeacher
@@ -121,7 +124,7 @@ def textworld(seed: int = 7, train: int = 60, test: int = 60, validation: int = 
     with TextWorldEnv(machine=machine) as env:
         for split, total in _counts(train, validation, test).items():
             drawn = textworld_tasks(
-                list(TEXTWORLD_PARAMS),
+                _shuffled(TEXTWORLD_PARAMS, seed, split),
                 -(-total // len(TEXTWORLD_PARAMS)),
                 split=split,
                 seed=seed,
@@ -129,7 +132,7 @@ def textworld(seed: int = 7, train: int = 60, test: int = 60, validation: int = 
                 params=TEXTWORLD_PARAMS,
                 max_steps=_TEXTWORLD_STEPS,
             )
-            tasks += _thinned(drawn, total)
+            tasks += _in_turns(drawn)[:total]
         gold = {t.id: env.gold_actions(t) for t in tasks}
     teacher = NoisyGoldTeacher(gold, seed=seed)
     return World("textworld", seed, tuple(tasks), lambda: TextWorldEnv(machine=machine), teacher)
@@ -140,9 +143,19 @@ def _counts(train: int, validation: int, test: int) -> dict[str, int]:
     return {k: n for k, n in (("train", train), ("validation", validation), ("test", test)) if n}
 
 
-def _thinned(tasks: Sequence[Task], total: int) -> list[Task]:
-    """`total` of `tasks`, spread evenly, so that no type is cut off at the end."""
-    return [tasks[i * len(tasks) // total] for i in range(min(total, len(tasks)))]
+def _shuffled(types: Iterable[str], seed: int, split: str) -> list[str]:
+    """`types` in an order of the split's own, so that a few tasks are not always of the same."""
+    names = list(types)
+    return [names[i] for i in episode_rng(seed, "task types", split).permutation(len(names))]
+
+
+def _in_turns(tasks: Sequence[Task]) -> list[Task]:
+    """The first of each type, the second of each, ...: a larger split begins as a smaller one."""
+    by_type: dict[str, list[Task]] = {}
+    for task in tasks:
+        by_type.setdefault(task.extra["task_type"], []).append(task)
+    turns = itertools.zip_longest(*by_type.values())
+    return [task for turn in turns for task in turn if task is not None]
 
 
 def make_world(config: Config, seed: int | None = None) -> World:

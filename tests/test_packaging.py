@@ -25,14 +25,14 @@ from eeflib.envs.scienceworld_subsets import subset_choices
 from eeflib.envs.webshop.splits import scheme_indices
 from eeflib.notebook import dated_result, hand_labelled
 from eeflib.policies.tiny import tiny_path
-from eeflib.world import webshop_world
+from eeflib.world import webshop
 from transformers import PreTrainedTokenizerFast
 
 tokenizer = PreTrainedTokenizerFast.from_pretrained(tiny_path())
 assert tokenizer.decode(tokenizer("search").input_ids) == "search"
 assert (tiny_path() / "model.safetensors").stat().st_size > 100_000
 
-world = webshop_world(7, {"train": 3})  # its products are made of the lexicon
+world = webshop(7, train=3, test=0)  # its products are made of the lexicon
 env = world.make_env()
 assert world.tasks[0].instruction in env.reset(world.tasks[0]).text
 assert len(scheme_indices("eto")["train"]) > 1000

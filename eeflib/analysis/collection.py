@@ -19,7 +19,7 @@ from eeflib.analysis.segments import Segment, segments
 from eeflib.analysis.textsearch import TextIndex
 from eeflib.errors import DataError
 from eeflib.records import Task, Trajectory, Usage
-from eeflib.selection import StateOutcome
+from eeflib.states import StateOutcome
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,7 +76,7 @@ class Item:
     @property
     def explored(self) -> bool:
         """Whether at least one expert state after s0 was tried."""
-        return any(s.tried and s.k > 0 for s in self.states)
+        return any(s.tried and s.t > 0 for s in self.states)
 
     @cached_property
     def usage(self) -> Usage:
@@ -128,8 +128,9 @@ class Collection(Sequence[Item]):
         items: list[Item] = []
         states = None
         if who in ("teacher", "all"):
-            branches = summaries.pick_iteration(frames.branches(run))
-            states = frames.states(branches, frames.trajectories(run))
+            known = frames.load(run)
+            branches = summaries.pick_iteration(known.branches)
+            states = frames.states(branches, known.trajectories, known.steps)
             explored = _states(states)
             for seed, group in run.trajectories.items():
                 for t in group:

@@ -21,7 +21,7 @@ from eeflib.analysis.segments import Segment
 from eeflib.analysis.taxonomy import Diagnosis
 from eeflib.analysis.taxonomy_kinds import KINDS
 from eeflib.records import Trajectory
-from eeflib.selection import StateOutcome
+from eeflib.states import StateOutcome
 
 __all__ = [
     "first_solved",
@@ -212,7 +212,7 @@ def segment_ribbon(
         grey = colour(LABELS["unknown"])
         parts.append(f'<span style="flex:{total} 1 0;--c:{grey}">? not {what}</span>')
     glyphs = {True: "\u25b2 ", False: ""}
-    ticks = [(o.t, f"s{o.k} {glyphs[o.won]}{o.wins}/{o.n}", "") for o in states if o.tried]
+    ticks = [(o.t, f"{o.name} {glyphs[o.won]}{o.wins}/{o.n}", "") for o in states if o.tried]
     if diagnosis is not None:
         f = diagnosis.findings[0]
         kind = KINDS[f.kind]

@@ -18,7 +18,7 @@ from eeflib.analysis.run import TEACHER, Run
 from eeflib.analysis.segments import Segment, segments, state_outcomes
 from eeflib.errors import DataError
 from eeflib.records import Trajectory
-from eeflib.selection import StateOutcome
+from eeflib.states import StateOutcome
 from eeflib.stats import (
     GainedLost,
     Outcome,
@@ -117,7 +117,8 @@ class Findings:
     @cached_property
     def states(self) -> pd.DataFrame:
         """Of the method and iteration that `summaries.pick_iteration` names."""
-        return frames.states(summaries.pick_iteration(self.branches), self.trajectories)
+        first = summaries.pick_iteration(self.branches)
+        return frames.states(first, self.trajectories, self.frames.steps)
 
     @cached_property
     def actions(self) -> pd.DataFrame:

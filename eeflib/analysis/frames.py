@@ -7,6 +7,8 @@ columns. Knows nothing about figures or HTML.
 
 from __future__ import annotations
 
+import itertools
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -20,6 +22,7 @@ from eeflib.analysis.frames_columns import COLUMNS, Table
 from eeflib.analysis.frames_states import states
 from eeflib.analysis.run import TEACHER, Place, Run
 from eeflib.records import content_hash
+from eeflib.states import state_names
 from eeflib.stats import Outcome
 
 __all__ = [
@@ -89,7 +92,7 @@ class Frames:
     @cached_property
     def states(self) -> pd.DataFrame:
         """Of every method and iteration that explored, see `summaries.pick_iteration`."""
-        return states(self.branches, self.trajectories)
+        return states(self.branches, self.trajectories, self.steps)
 
     @cached_property
     def samples(self) -> pd.DataFrame:
@@ -256,6 +259,7 @@ def _read_episodes(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     table, moves = Table("trajectories"), Table("steps")
     nothing = _About()
+    passed: dict[int, dict[tuple[str, ...], str]] = defaultdict(dict)
     for (seed, method, iteration), e in episodes(run, who):
         about = known.get((seed, e.task_id), nothing)
         table.add(
@@ -278,10 +282,14 @@ def _read_episodes(
                 *_usage(e.steps),
             )
         )
-        for t, s in enumerate(e.steps if steps else ()):
+        if not steps:
+            continue
+        names = state_names(e, passed[seed]) if method == TEACHER else itertools.repeat("")
+        for t, (s, state) in enumerate(zip(e.steps, names, strict=False)):
             kind = _kind(s.action, e.env, s.valid)
             named = (seed, e.id, e.task_id, method, iteration, t, s.actor, kind, s.action)
-            moves.add((*named, s.thought, s.observation, s.valid, s.reason, s.reward, s.score))
+            seen = (s.thought, s.observation, state)
+            moves.add((*named, *seen, s.valid, s.reason, s.reward, s.score))
     return table.frame(), moves.frame()
 
 

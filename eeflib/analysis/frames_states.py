@@ -1,7 +1,7 @@
 """One row per explored state: how often it was tried, how often won, and with what certainty.
 
-Owns the counting of rollouts per state. Knows nothing about files; the rules that make labels of
-the counts are `eeflib.selection`'.
+Import `states` from here. Which states are the same is `eeflib.states.state_names`' to say; the
+rules that make labels of the counts are in `eeflib.states` too.
 """
 
 from __future__ import annotations
@@ -16,33 +16,34 @@ __all__ = ["states"]
 _PLACE = ["seed", "method", "iteration"]
 
 
-def states(branches: pd.DataFrame, trajectories: pd.DataFrame) -> pd.DataFrame:
-    """One row per (seed, method, iteration, teacher trajectory, k), from the two frames.
+def states(branches: pd.DataFrame, trajectories: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame:
+    """One row per (seed, method, iteration, teacher trajectory, state), from the three frames.
 
-    State k = 0 is the task's s0; its rollouts count for every teacher trajectory of the task. As in
-    `eeflib.selection`, a rollout that a fault ended is no try.
+    As `eeflib.states.state_outcomes` counts: rollouts from the same state are pooled, whichever
+    trajectory they are filed under, and a rollout that a fault ended is no try. A state that was
+    explored only from other trajectories of the task has k = -1.
     States between 0 and the last one explored that have no branch at all are `untried`.
     """
     known = trajectories[["seed", "trajectory_id", "task_id", "level", "solved", "length"]]
     known = known.rename(columns={"solved": "teacher_solved"})
-    branches = branches.assign(counted=branches["restored"] & (branches["fault"] == ""))
-    counts = {
-        "n": ("counted", "sum"),
-        "wins": ("won", "sum"),
-        "t": ("t", "first"),
-        "restored": ("restored", "any"),
-    }
-    initial = branches[branches["k"] == 0]
-    initial = initial.groupby([*_PLACE, "task_id", "k"], as_index=False).agg(**counts)
-    later = branches[branches["k"] > 0]
-    later = later.groupby([*_PLACE, "task_id", "trajectory_id", "k"], as_index=False).agg(**counts)
-    rows = pd.concat(
-        [
-            initial.merge(known, on=["seed", "task_id"]),
-            later.merge(known, on=["seed", "task_id", "trajectory_id"]),
-        ],
-        ignore_index=True,
+    starts = known[["seed", "trajectory_id", "task_id"]].assign(t=0)
+    starts["state"] = starts["task_id"] + "@0"  # also of a trajectory that has no step
+    passed = pd.concat(
+        [starts, steps.loc[steps["t"] > 0, [*starts.columns]]], ignore_index=True
+    ).drop(columns="task_id")
+    filed = branches.assign(counted=branches["restored"] & (branches["fault"] == ""))
+    initial = filed[filed["t"] == 0].assign(k=0)
+    initial = initial.assign(state=initial["task_id"] + "@0")
+    later = filed[filed["t"] > 0].merge(passed, on=["seed", "trajectory_id", "t"])
+    numbers = later.groupby([*_PLACE, "trajectory_id", "t"], as_index=False)["k"].min()
+    counts = (
+        pd.concat([initial, later], ignore_index=True)
+        .groupby([*_PLACE, "state"], as_index=False)
+        .agg(n=("counted", "sum"), wins=("won", "sum"), restored=("restored", "any"))
     )
+    rows = counts.merge(passed, on=["seed", "state"]).merge(known, on=["seed", "trajectory_id"])
+    rows = rows.merge(numbers, on=[*_PLACE, "trajectory_id", "t"], how="left")
+    rows["k"] = rows["k"].fillna(-1).astype("int64").where(rows["t"] > 0, 0)
     rows["status"] = [
         "tried" if n else "faulted" if restored else "unrestorable"
         for n, restored in zip(rows["n"], rows["restored"], strict=True)
@@ -55,11 +56,12 @@ def states(branches: pd.DataFrame, trajectories: pd.DataFrame) -> pd.DataFrame:
     rows["high"] = [bounds[pair][1] for pair in pairs]
     types = {column: dtype for column, (dtype, _) in COLUMNS["states"].items()}
     out = rows[list(types)].astype(types)
-    return out.sort_values([*_PLACE, "task_id", "trajectory_id", "k"], ignore_index=True)
+    return out.sort_values([*_PLACE, "task_id", "trajectory_id", "k", "t"], ignore_index=True)
 
 
 def _untried(rows: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
     key = [*_PLACE, "trajectory_id"]
+    rows = rows[rows["k"] >= 0]
     counts = rows.groupby(key)["k"].agg(["max", "nunique"])
     gaps = counts.index[counts["nunique"] <= counts["max"]]
     if gaps.empty:
@@ -72,5 +74,5 @@ def _untried(rows: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
         if k not in set(ks)
     ]
     frame = pd.DataFrame(missing, columns=[*key, "k"])
-    frame = frame.assign(n=0, wins=0, t=-1, status="untried")
+    frame = frame.assign(n=0, wins=0, t=-1, state="", status="untried")
     return frame.merge(known, on=["seed", "trajectory_id"])

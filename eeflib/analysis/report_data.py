@@ -110,7 +110,7 @@ def _item(item: Item, texts: Texts, notes: Sequence[Annotation]) -> dict[str, An
         "steps": _steps(t.steps, t.env, texts),
         "last": texts(t.final_observation),
         "segments": [[p.start, p.stop, p.label, texts(p.evidence)] for p in parts],
-        "states": [[s.k, s.t, s.n, s.wins] for s in item.states],
+        "states": [[s.k, s.t, s.n, s.wins] for s in item.states if s.k >= 0],
         "why": [[f.kind, f.t, texts(f.text), texts(f.rule)] for f in found],
     }
     usage = item.usage

@@ -1,6 +1,6 @@
 """A teacher trajectory cut into labelled segments, each with its evidence in words.
 
-Owns the cutting and the wording. The labels themselves are those of `eeflib.selection`, the same
+Owns the cutting and the wording. The labels themselves are those of `eeflib.states`, the same
 that decide what is trained: won from s_k and lost from s_{k+1} makes the actions between `harmful`,
 lost and then won makes them `beneficial`. Knows nothing about files or HTML.
 """
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from eeflib.records import Label, Trajectory
-from eeflib.selection import Evidence, StateOutcome, action_labels
+from eeflib.states import Evidence, StateOutcome, action_labels
 
 __all__ = ["Segment", "from_labels", "segments", "state_outcomes", "state_text"]
 
@@ -49,8 +49,8 @@ def state_outcomes(states: pd.DataFrame) -> list[StateOutcome]:
 def state_text(state: StateOutcome) -> str:
     """`won 1/1 from s2`."""
     if not state.tried:
-        return f"s{state.k} could not be tried"
-    return f"{'won' if state.won else 'lost'} {state.wins}/{state.n} from s{state.k}"
+        return f"{state.name} could not be tried"
+    return f"{'won' if state.won else 'lost'} {state.wins}/{state.n} from {state.name}"
 
 
 def segments(
@@ -60,7 +60,7 @@ def segments(
 
     Args:
         outcomes: the trajectory's states, see `state_outcomes`.
-        evidence: the rule, see `eeflib.selection.action_labels`.
+        evidence: the rule, see `eeflib.states.action_labels`.
     """
     tried = [o for o in outcomes if o.tried and o.t < trajectory.length]
     out = []

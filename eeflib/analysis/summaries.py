@@ -90,15 +90,14 @@ def recovery_curve(states: pd.DataFrame, *, failed_only: bool = True) -> pd.Data
     """
     rows = []
     tried = states[(states["n"] > 0) & ~(states["teacher_solved"] & failed_only)]
+    # Several trajectories pass through a state (all of a task's through s0): it counts once.
+    tried = tried[tried["k"] >= 0].drop_duplicates(["seed", "state"])
     levels = palette.level_order(set(tried["level"]) - {""})
     for group in ["all", *levels] if len(levels) > 1 else ["all"]:
         part = tried if group == "all" else tried[tried["level"] == group]
         for k, at in part.groupby("k"):
-            # Several trajectories of one task share its s0 rollouts: count them once.
-            key = ["seed", "task_id"] if k == 0 else ["seed", "trajectory_id"]
-            once = at.drop_duplicates(key)
-            n, wins = int(once["n"].sum()), int(once["wins"].sum())
-            rows.append([group, k, len(once), n, wins, wins / n, *wilson(wins, n)])
+            n, wins = int(at["n"].sum()), int(at["wins"].sum())
+            rows.append([group, k, len(at), n, wins, wins / n, *wilson(wins, n)])
     return pd.DataFrame(rows, columns=["group", "k", "states", "n", "wins", "p", "low", "high"])
 
 
@@ -109,7 +108,7 @@ def reachable(states: pd.DataFrame) -> pd.DataFrame:
     """
     failed = states[~states["teacher_solved"]]
     won = failed["wins"] > 0
-    table = failed.assign(s0=won & (failed["k"] == 0), deep=won & (failed["k"] > 0))
+    table = failed.assign(s0=won & (failed["k"] == 0), deep=won & (failed["t"] > 0))
     task = table.groupby(["level", "seed", "task_id"], as_index=False)[["s0", "deep"]].any()
     rows = [
         [
@@ -135,7 +134,7 @@ def recovery_map(states: pd.DataFrame, rows: int | None = 40) -> pd.DataFrame:
     string where the trajectory has no such state.
     """
     keys = ["seed", "trajectory_id", "task_id", "level", "length"]
-    failed = states[~states["teacher_solved"]]
+    failed = states[~states["teacher_solved"] & (states["k"] >= 0)]
     width = int(failed["k"].max()) + 1 if len(failed) else 0
     names = [f"s{k}" for k in range(width)]
     found: dict[tuple[Any, ...], dict[str, Any]] = {}

@@ -30,7 +30,7 @@ from eeflib.analysis.transcript_steps import (
 )
 from eeflib.errors import DataError
 from eeflib.records import Label, Trajectory
-from eeflib.selection import StateOutcome
+from eeflib.states import StateOutcome
 
 if TYPE_CHECKING:
     from eeflib.analysis.taxonomy import Diagnosis
@@ -286,4 +286,5 @@ def _state(state: StateOutcome) -> str:
     else:
         said = f"student {'won' if state.won else 'lost'} {state.wins}/{state.n} from here"
     hint = "the student was put into this state of the trajectory and went on by itself"
-    return f'<span class="state" title="{hint}">s<sub>{state.k}</sub> {said}</span>'
+    name = f"s<sub>{state.k}</sub>" if state.k >= 0 else state.name
+    return f'<span class="state" title="{hint}">{name} {said}</span>'

@@ -186,10 +186,11 @@ def scienceworld_tasks(
     simplifications: str | Sequence[str] = "easy",
     max_steps: int = DEFAULT_MAX_STEPS,
 ) -> list[Task]:
-    """At most `per_task` random variations of each task type, type by type, in ascending order.
+    """At most `per_task` random variations of each task type, type by type, in the order drawn.
 
     Which variations of a type are drawn depends on `seed`, `split` and the type, not on the other
-    types asked for. The simulator writes the instructions, 30-100 ms a task.
+    types asked for; a larger number begins with the same ones. The simulator writes the
+    instructions, 30-100 ms a task.
 
     Args:
         split: `train`, `validation` or `test`, as ScienceWorld defines them (50/25/25 % of a type's
@@ -212,7 +213,7 @@ def scienceworld_tasks(
             TaskSpec(name, 0, (), max_steps).check(simulator.task_sizes, "task_names")
             pool = simulator.variations(name, _SPLITS[split])
             rng = np.random.default_rng([seed, zlib.crc32(f"{split}/{name}".encode())])
-            for i in sorted(rng.choice(len(pool), size=min(per_task, len(pool)), replace=False)):
+            for i in rng.permutation(len(pool))[:per_task]:
                 task = make_task(
                     simulator,
                     name,

@@ -179,10 +179,11 @@ def textworld_tasks(
     params: Mapping[str, Params] | None = None,
     max_steps: int = DEFAULT_MAX_STEPS,
 ) -> list[Task]:
-    """At most `per_game` random variations of each game, game by game, in ascending order.
+    """At most `per_game` random variations of each game, game by game, in the order drawn.
 
     Which variations of a game are drawn depends on `seed`, `split` and the game, not on the other
-    games asked for. The simulator writes the instructions, 1-5 ms a task.
+    games asked for; a larger number begins with the same ones. The simulator writes the
+    instructions, 1-5 ms a task.
 
     Args:
         split: `train`, `validation` or `test`, 1000 variations each.
@@ -207,7 +208,7 @@ def textworld_tasks(
         pool = _FOLDS[split][1]
         for name in dict.fromkeys(games):
             rng = np.random.default_rng([seed, zlib.crc32(f"{split}/{name}".encode())])
-            for i in sorted(rng.choice(len(pool), size=min(per_game, len(pool)), replace=False)):
+            for i in rng.permutation(len(pool))[:per_game]:
                 own = (params or {}).get(name)
                 tasks.append(make_task(game, name, pool[i], params=own, max_steps=max_steps))
         return tasks

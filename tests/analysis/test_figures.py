@@ -27,7 +27,7 @@ from eeflib.analysis.compare import compare_runs
 from eeflib.analysis.findings import Findings
 from eeflib.analysis.run import Run
 from eeflib.records import Branch, Step, Task, Trajectory
-from eeflib.selection import StateOutcome
+from eeflib.states import StateOutcome
 from eeflib.stats import Outcome, wilson
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -13,7 +14,7 @@ from eeflib.analysis.actions import action_kind
 from eeflib.analysis.run import Run
 from eeflib.errors import DataError
 from eeflib.records import Branch, Sample, Step, Task, Trajectory, Usage
-from eeflib.selection import StateOutcome
+from eeflib.states import StateOutcome, state_outcomes
 from eeflib.stats import Outcome, wilson
 
 
@@ -81,7 +82,7 @@ def test_every_frame_has_its_documented_columns_also_when_empty(tmp_path, run):
             "samples": frames.samples(source),
             "evaluations": frames.evaluations(source.outcomes),
         }
-        made["states"] = frames.states(made["branches"], made["trajectories"])
+        made["states"] = frames.states(made["branches"], made["trajectories"], made["steps"])
         made["failures"] = frames.load(source).failures
         assert made.keys() == frames.COLUMNS.keys()
         for name, frame in made.items():
@@ -106,7 +107,7 @@ def test_frames_join_by_id(run):
 
 
 def test_states_count_rollouts_and_share_s0_between_trajectories(run):
-    table = frames.states(frames.branches(run), frames.trajectories(run))
+    table = frames.load(run).states
     e1 = table[table["trajectory_id"] == "e1"]
     assert list(zip(e1["k"], e1["t"], e1["n"], e1["wins"], e1["status"], strict=True)) == [
         (0, 0, 1, 0, "tried"),
@@ -129,7 +130,7 @@ def test_several_attempts_faults_and_gaps(tmp_path):
     rows = [branch("u1", 1, 2, won, "e1", n) for n, won in enumerate([True, False, True])]
     write_jsonl(tmp_path / "seed-1" / "EEF" / "iter-2" / "branches.jsonl", [*rows, faulty])
     run = Run(tmp_path)
-    table = frames.states(frames.branches(run), frames.trajectories(run))
+    table = frames.load(run).states
     got = list(zip(table["k"], table["n"], table["wins"], table["status"], strict=True))
     assert got == [
         (0, 0, 0, "untried"),
@@ -148,7 +149,7 @@ def test_several_attempts_faults_and_gaps(tmp_path):
 
 
 def test_the_worked_example_gets_the_method_pages_labels(run):
-    table = frames.states(frames.branches(run), frames.trajectories(run))
+    table = frames.load(run).states
     outcomes = segments.state_outcomes(table[table["trajectory_id"] == "e1"])
     expert = run.trajectories[5][0]
     got = segments.segments(expert, outcomes)
@@ -195,15 +196,78 @@ def test_recovery_curve_counts_shared_s0_rollouts_once(tmp_path):
     ]
     write_jsonl(here / "EEF" / "iter-1" / "branches.jsonl", rows)
     run = Run(tmp_path)
-    curve = summaries.recovery_curve(frames.states(frames.branches(run), frames.trajectories(run)))
+    curve = summaries.recovery_curve(frames.load(run).states)
     assert curve[["group", "k", "n", "wins"]].to_numpy().tolist() == [
         ["all", 0, 1, 1],
         ["all", 1, 2, 1],
     ]
 
 
+def test_states_are_counted_as_selection_counts_them(tmp_path):
+    """Two teachers go the same way for four actions; a third sees something else from s_1 on."""
+    here = tmp_path / "seed-1"
+    first = trajectory("e1", "u1", 0.0)
+    second = dataclasses.replace(first, id="e2", steps=(*first.steps[:4], *steps(3, action="b")))
+    page = dataclasses.replace(first.steps[1], observation="another page")
+    third = dataclasses.replace(first, id="e3", steps=(first.steps[0], page, *first.steps[2:]))
+    teachers = [first, second, third]
+    faulty = Branch("f", "u1", 2, 4, 0, "e2", trajectory("r", "u1", 1.0, 2, "dead JVM"))
+    rows = [
+        *(branch("u1", 0, 0, won, None, n) for n, won in enumerate([True, False])),
+        branch("u1", 1, 2, True, "e1"),
+        branch("u1", 1, 2, False, "e2"),
+        branch("u1", 1, 2, False, "e3"),
+        branch("u1", 2, 4, None, "e1"),
+        branch("u1", 3, 6, True, "e1"),
+        branch("u1", 3, 5, False, "e2"),
+        branch("u1", 2, 3, False, "e3"),
+        faulty,
+    ]
+    write_jsonl(here / "trajectories.jsonl", teachers)
+    write_jsonl(here / "EEF" / "iter-1" / "branches.jsonl", rows)
+    known = frames.load(tmp_path)
+    table = known.states[known.states["t"] >= 0].sort_values("t")
+    for name, expected in state_outcomes(teachers, rows).items():
+        own = table[table["trajectory_id"] == name]
+        got = list(zip(*(own[c] for c in ("k", "t", "n", "wins")), strict=True))
+        assert got == [(o.k, o.t, o.n, o.wins) for o in expected]
+        assert segments.state_outcomes(own) == list(expected)
+    e1, e2 = (table[table["trajectory_id"] == name] for name in ("e1", "e2"))
+    assert list(zip(e1["k"], e1["t"], e1["n"], e1["wins"], strict=True)) == [
+        (0, 0, 2, 1),
+        (1, 2, 2, 1),
+        (2, 4, 0, 0),
+        (3, 6, 1, 1),
+    ]
+    assert list(e2["status"]) == ["tried", "tried", "faulted", "tried"]
+    passed = known.steps.merge(table[["trajectory_id", "t", "state"]], on=["trajectory_id", "t"])
+    assert (passed["state_x"] == passed["state_y"]).all()
+    curve = summaries.recovery_curve(known.states)
+    assert curve[["k", "states", "n", "wins"]].to_numpy().tolist() == [
+        [0, 1, 2, 1],
+        [1, 2, 3, 1],
+        [2, 1, 1, 0],
+        [3, 2, 2, 1],
+    ]
+
+
+def test_a_state_explored_from_another_trajectory_only_is_shown_without_a_number(tmp_path):
+    here = tmp_path / "seed-1"
+    teachers = [trajectory("e1", "u1", 0.0), trajectory("e2", "u1", 0.0)]
+    rows = [branch("u1", 0, 0, False, None), branch("u1", 1, 2, True, "e1")]
+    write_jsonl(here / "trajectories.jsonl", teachers)
+    write_jsonl(here / "EEF" / "iter-1" / "branches.jsonl", rows)
+    known = frames.load(tmp_path)
+    e2 = known.states[known.states["trajectory_id"] == "e2"]
+    assert e2[["k", "t", "n", "wins"]].to_numpy().tolist() == [[-1, 2, 1, 1], [0, 0, 1, 0]]
+    first = segments.segments(teachers[1], segments.state_outcomes(e2))[0]
+    assert first.label == "beneficial"
+    assert first.evidence == "lost 0/1 from s0, then won 1/1 from the state after 2 actions"
+    assert list(summaries.recovery_map(known.states).columns)[-2:] == ["s0", "s1"]
+
+
 def test_reachable_splits_tasks_by_where_they_were_first_won(run):
-    table = frames.states(frames.branches(run), frames.trajectories(run))
+    table = frames.load(run).states
     got = summaries.reachable(table)
     assert got.to_numpy().tolist() == [["hard", 1, 0, 1, 0]]
 
@@ -336,7 +400,7 @@ def test_a_run_without_subfolders_is_read_too(run, tmp_path):
         (tmp_path / "seed-5" / f"{name}.jsonl").rename(flat / f"{name}.jsonl")
     source = tmp_path / "seed-5" / "EEF" / "iter-1" / "branches.jsonl"
     source.rename(flat / "branches.jsonl")
-    table = frames.states(frames.branches(Run(flat)), frames.trajectories(Run(flat)))
+    table = frames.load(Run(flat)).states
     assert set(table["seed"]) == {42}
     assert set(table["iteration"]) == {1}
     assert len(table) == 6

@@ -10,7 +10,7 @@ from eeflib.analysis.segments import Segment
 from eeflib.analysis.transcripts import render_trajectory
 from eeflib.errors import DataError
 from eeflib.records import Step, Trajectory
-from eeflib.selection import StateOutcome
+from eeflib.states import StateOutcome
 
 HOSTILE = [
     "<script>alert(1)</script>",

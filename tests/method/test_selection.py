@@ -19,16 +19,13 @@ from eeflib.exploration import expert_states, explore
 from eeflib.records import Branch, Sample, Step, Trajectory, Usage
 from eeflib.selection import (
     ImportantState,
-    StateOutcome,
-    action_labels,
     choose,
     positive_repository,
-    recovery_states,
     repository_samples,
     select,
-    state_outcomes,
     teacher_samples,
 )
+from eeflib.states import StateOutcome, action_labels, recovery_states, state_outcomes
 
 
 def words(n):
@@ -155,46 +152,41 @@ def test_invariants_hold_for_every_rule(rule, accumulate):
         )
 
 
-def test_a_students_own_solution_comes_first_and_harmful_actions_stay_masked_under_other_rules():
+def test_a_students_own_solution_comes_first_and_none_with_harmful_actions_is_chosen():
     tasks, teachers, branches, _ = explored(["WFWW"], stops_at=11)  # states at 0, 3, 6, 9
     out = select(tasks, teachers, branches)
     assert [(s.start, s.source[-5:]) for s in out.samples] == [(0, ".s0.0"), (3, ".k2.0")]
     everything = select(tasks, teachers, branches, rule="all")
+    # k2 and k3 go on from s_0 by harmful actions (W -> F), k3 from s_3 by unknown ones (W -> W)
     trained = {(s.start, s.source[-4:]): s.trained for s in everything.samples}
-    assert trained[0, "k3.0"] == (
-        *[False] * 3,  # harmful: W -> F
-        *[True] * 3,  # beneficial: F -> W
-        *[False] * 3,  # unknown: W -> W
-        *[True] * 4,  # the student's
-    )
-    assert trained[3, "k3.0"] == trained[0, "k3.0"]
-    assert trained[3, "k2.0"] == (*[False] * 3, *[True] * 10)
-    assert {s.start for s in everything.samples} == {0, 3}
+    assert trained == {(0, "s0.0"): (True,) * 13, (3, "k2.0"): (*[False] * 3, *[True] * 10)}
+    unmasked = select(tasks, teachers, branches, rule="all", mask=False)
+    assert {s.source[-4:] for s in unmasked.samples} == {"s0.0", "k2.0", "k3.0"}
 
 
 def test_shortest_and_random_choose_by_length_and_by_seed():
-    tasks, teachers, branches, _ = explored(["WWWW"])
-    longer = [
+    tasks, teachers, branches, _ = explored(["WFFF"])
+    slow = [
         dataclasses.replace(
             b,
             rollout=dataclasses.replace(
                 b.rollout, steps=(_wait(b.rollout.steps[0]), *b.rollout.steps)
             ),
         )
-        if b.k < 2
-        else b
         for b in branches
     ]
-    (sample,) = select(tasks, teachers, longer, rule="shortest").samples
-    assert sample.source.endswith("k2.0")
-    (sample,) = select(tasks, teachers, longer, rule="nearest").samples
-    assert sample.source.endswith("s0.0")
+    both = [*slow, *explored(["FWFF"], iteration=2)[2]]
+    # From s0 there is the slow way of the first iteration, and the teacher's to s_3 and then on.
+    (sample,) = select(tasks, teachers, both, rule="shortest").samples
+    assert sample.source == "corridor-000#i2.teacher.0.k1.0"
+    (sample,) = select(tasks, teachers, both, rule="nearest").samples
+    assert sample.source == "corridor-000#i1.s0.0"
     drawn = [
-        select(tasks, teachers, longer, rule="random", seed=s).samples[0].source for s in range(40)
+        select(tasks, teachers, both, rule="random", seed=s).samples[0].source for s in range(20)
     ]
-    assert len(set(drawn)) == 4
+    assert len(set(drawn)) == 2
     with pytest.raises(DataError, match="shortest"):
-        select(tasks, teachers, longer, rule="longest")  # type: ignore[arg-type]
+        select(tasks, teachers, both, rule="longest")  # type: ignore[arg-type]
 
 
 def _wait(step: Step) -> Step:
@@ -372,6 +364,25 @@ def test_wilson_asks_for_evidence():
     assert labels(*fall, evidence="wilson")[:3] == ["unknown", "harmful", "beneficial"]
     with pytest.raises(DataError, match="wilson"):
         labels(*once, evidence="bayes")
+
+
+@pytest.mark.parametrize(("attempts", "warned"), [(1, 1), (3, 1), (4, 0)])
+def test_wilson_with_so_few_rollouts_that_it_separates_nothing_says_so(attempts, warned, caplog):
+    task = corridor_task(door=12)
+    teacher = recorded(task, 11)
+    student = Student({task.id: {0, 6}})
+    branches = explore(
+        [task], [teacher], student, Corridor, ACT, M=3, seed=0, attempts_s0=4,
+        attempts_state=attempts,
+    ).branches  # fmt: skip
+    out = select([task], [teacher], branches, evidence="wilson")
+    found = [r.getMessage() for r in caplog.records if "wilson" in r.getMessage()]
+    assert len(found) == warned
+    assert all(f"with {attempts} rollouts" in text for text in found)
+    assert (len(out.important) == 1) == bool(warned)
+    caplog.clear()
+    select([task], [teacher], branches, evidence="paper")
+    assert not caplog.records
 
 
 def test_several_attempts_are_counted_per_state():

@@ -110,7 +110,7 @@ class RecoveryData:
         if states is None:
             return found
         columns = ("seed", "trajectory_id", "k", "t", "n", "wins", "status")
-        failed = states[~states["teacher_solved"]]
+        failed = states[~states["teacher_solved"] & (states["k"] >= 0)]
         for seed, name, k, t, n, wins, status in zip(*(failed[c] for c in columns), strict=True):
             key = Key(int(seed), "teacher", 0, name)
             found.setdefault(key, {})[int(k)] = Cell(int(k), int(t), int(n), int(wins), status)

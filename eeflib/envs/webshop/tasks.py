@@ -20,7 +20,7 @@ for and how many products each has is in `LEVELS`, `SKILLS`, `count_products` an
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,7 @@ from eeflib.envs.webshop.wishes import (
     same_titles,
 )
 from eeflib.errors import DataError
-from eeflib.records import Task
+from eeflib.records import Task, episode_rng, split_order
 
 __all__ = [
     "FIRST_LEVELS",
@@ -86,6 +86,8 @@ _ASKED = {"options": 2, "options3": 3, "subpage": 0}
 
 _POOLS = {"easy": "page1", "options": "page1"}
 """What a level's products are kept under, where that is not its name."""
+_PLACES = {"train": 0.0, "validation": 0.5, "test": 1.0}
+"""Where in the shuffled list of products a split begins to take; other splits: at random."""
 
 
 def reference_queries(item: Item, *, hidden: bool = False) -> list[str]:
@@ -138,18 +140,25 @@ def _goal(product: Product, wish: Wish, rng: np.random.Generator) -> dict[str, A
     }
 
 
-def _order_by_need(pools: Mapping[str, list[Any]]) -> None:
-    """Within each pool, what a smaller pool holds as well is drawn last (from the end)."""
-    scarce: set[str] = set()
-    for pool in sorted(pools.values(), key=len):
-        pool.sort(key=lambda x: x.asin not in scarce)
-        scarce |= {x.asin for x in pool}
+def _scarce(pools: Mapping[str, Sequence[Any]]) -> dict[str, set[str]]:
+    """Per pool the products that a smaller pool holds as well: they are taken last."""
+    smaller: set[str] = set()
+    out = {}
+    for name in sorted(pools, key=lambda n: len(pools[n])):
+        out[name] = set(smaller)
+        smaller |= {x.asin for x in pools[name]}
+    return out
 
 
-def _next(pool: list[Any], used: set[str], level: str, counts: Mapping[str, int]) -> Any:
+def _nearest_first(
+    pool: Sequence[Any], near: Mapping[str, tuple[float, float]], scarce: set[str]
+) -> Iterator[Any]:
+    return iter(sorted(pool, key=lambda x: (x.asin in scarce, near[x.asin])))
+
+
+def _next(pool: Iterator[Any], used: set[str], level: str, counts: Mapping[str, int]) -> Any:
     """Take the next of `pool` (items or wishes) whose product is not yet a target."""
-    while pool:
-        candidate = pool.pop()
+    for candidate in pool:
         if candidate.asin not in used:
             used.add(candidate.asin)
             return candidate
@@ -157,6 +166,21 @@ def _next(pool: list[Any], used: set[str], level: str, counts: Mapping[str, int]
         f"the store has too few products of level {level!r} for {dict(counts)}: ask "
         "for fewer tasks, more families or another mix"
     )
+
+
+def _level_order(shares: Mapping[str, float], total: int) -> list[str]:
+    """A level per task: each time the one that is furthest behind its share.
+
+    So every beginning has the shares as nearly as whole tasks can, and a longer list begins with
+    the shorter one.
+    """
+    given = dict.fromkeys((level for level in LEVELS if shares.get(level)), 0)
+    out = []
+    for n in range(1, total + 1):
+        level = max(given, key=lambda v: shares[v] * n - given[v])
+        given[level] += 1
+        out.append(level)
+    return out
 
 
 def _wish(item: Item, twins: Sequence[Item], level: str, rng: np.random.Generator) -> Wish:
@@ -196,7 +220,13 @@ def make_tasks(
 ) -> list[Task]:
     """Tasks for the splits in `counts` (e.g. {"train": 150, "validation": 50, "test": 200}).
 
-    No product is the target of two tasks, so splits are disjoint by product and by goal hash.
+    No product is the target of two tasks, so splits are disjoint by product and by goal hash. The
+    splits come in the order train, validation, test, others by name, whatever the order in
+    `counts`. Each has a random stream of its own and takes products from a place of its own in one
+    shuffled list (train from the start, test from the end, validation from the middle): a split is
+    the same whichever other splits there are and however large they are, and a larger one begins
+    with the tasks of a smaller one. Only where the splits together use up most of a level's
+    products do they meet; then the later split leaves out what an earlier one has.
 
     Args:
         store: what the generator made, and `catalogue`, the same products loaded.
@@ -210,27 +240,22 @@ def make_tasks(
             is none.
     """
     shares = _shares(mix)
-    rng = np.random.default_rng([seed, 2])
     twins = same_titles(store)
     pools: dict[str, list[Any]] = {**_candidates(store, catalogue, twins)}
-    for name, items in pools.items():
-        pools[name] = [items[i] for i in rng.permutation(len(items))]
-    levels = [*FIRST_LEVELS, *(v for v in LEVELS if v not in FIRST_LEVELS and shares.get(v))]
     finder = WishFinder(store, catalogue, np.random.default_rng([seed, 3]))
-    pools |= {level: finder.wishes(level) for level in levels if level in DETOUR_LEVELS}
-    _order_by_need(pools)
+    pools |= {level: finder.wishes(level) for level in DETOUR_LEVELS if shares.get(level)}
+    scarce = _scarce(pools)
+    shuffled = np.random.default_rng([seed, 2]).permutation(len(store.items))
+    place = {store.items[i].asin: at / len(store.items) for at, i in enumerate(shuffled)}
     used: set[str] = set()
     tasks: list[Task] = []
-    for split, total in counts.items():
-        raw = {level: shares.get(level, 0.0) * total for level in levels}
-        number_of = {level: int(x) for level, x in raw.items()}
-        short = total - sum(number_of.values())
-        for level in sorted(levels, key=lambda v: number_of[v] - raw[v])[:short]:
-            number_of[level] += 1
-        order = [level for level in levels for _ in range(number_of[level])]
-        for number, at in enumerate(rng.permutation(len(order))):
-            level = order[at]
-            wish = _next(pools.get(_POOLS.get(level, level), []), used, level, counts)
+    for split in split_order(counts):
+        rng = episode_rng(seed, "webshop", split)
+        start = _PLACES.get(split, float(rng.random()))
+        near = {asin: (abs(at - start), at) for asin, at in place.items()}
+        left = {name: _nearest_first(pool, near, scarce[name]) for name, pool in pools.items()}
+        for number, level in enumerate(_level_order(shares, counts[split])):
+            wish = _next(left.get(_POOLS.get(level, level), iter(())), used, level, counts)
             if isinstance(wish, Item):
                 wish = _wish(wish, twins[wish.asin], level, rng)
             goal = _goal(catalogue.by_asin[wish.asin], wish, rng)

@@ -1,0 +1,63 @@
+"""The tasks of a shipped world follow from the seed and the size of each split, nothing else."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from eeflib.config import PRESETS, Config, make_config
+from eeflib.envs.webshop import Catalogue
+from eeflib.envs.webshop.generator import generate_store
+from eeflib.envs.webshop.tasks import make_tasks
+from eeflib.records import Task
+from eeflib.world import make_world
+
+SIZES = {
+    "webshop": (24, 12, 48, 20, 10),
+    "textworld": (6, 3, 9, 5, 2),
+    "scienceworld": (3, 2, 5, 3, 1),
+}
+"""Train and test tasks; then more of both, and validation tasks."""
+
+
+def by_split(tasks: tuple[Task, ...]) -> dict[str, list[Task]]:
+    out: dict[str, list[Task]] = {}
+    for task in tasks:
+        out.setdefault(task.split, []).append(task)
+    return out
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_world_does_not_depend_on_the_order_or_number_of_its_splits(name: str) -> None:
+    train, test, more_train, more_test, validation = SIZES[name]
+    counts = {"train": train, "test": test}
+    config = make_config("tiny", name, **counts, seeds=(7,))
+    tasks = make_world(config).tasks
+    own = by_split(tasks)
+    assert {split: len(group) for split, group in own.items()} == counts
+    written = json.loads(json.dumps(config.to_dict(), sort_keys=True))  # as a manifest has it
+    assert make_world(Config.from_dict(written)).tasks == tasks
+    larger = {"validation": validation, "test": more_test, "train": more_train}
+    more = by_split(make_world(config.change(**larger)).tasks)
+    assert list(more) == ["train", "validation", "test"]
+    for split, group in own.items():
+        assert more[split][: len(group)] == group
+    everything = [t for group in more.values() for t in group]
+    assert len({t.content_hash for t in everything}) == len(everything)
+    assert len(everything) == sum(larger.values())
+
+
+@pytest.mark.parametrize("mix", ["default", "all"])
+def test_splits_of_the_largest_preset_stay_out_of_each_others_way(mix: str) -> None:
+    store = generate_store(3)
+    catalogue = Catalogue.from_rows(store.rows, store.attributes, seed=3)
+    counts = max((p.counts for p in PRESETS.values()), key=lambda c: sum(c.values()))
+    alone = {s: make_tasks(store, catalogue, 3, {s: n}, mix=mix) for s, n in counts.items()}
+    together = make_tasks(store, catalogue, 3, {**counts, "validation": 50, "more": 5}, mix=mix)
+    met = [t for s in counts for t in alone[s] if t not in together]
+    # `all` leaves hardly a product of the scarce levels: there the later split gives way
+    assert len(met) <= (0 if mix == "default" else 10)
+    assert all(t.split == "test" for t in met)
+    assert [t.split for t in together[-5:]] == ["more"] * 5
+    assert len({t.goal["asin"] for t in together}) == len(together)
