@@ -111,15 +111,25 @@ def test_no_test_task_is_explored_or_trained_on(whole):
             assert not {row["task_id"] for row in rows} & tested, file
 
 
-def test_every_iteration_explores_with_the_student_of_the_one_before(whole):
-    home = whole / f"seed-{SEED}"
-    run = opened(whole)
-    for i, before in ((1, ("SFT", 0)), (2, ("EEF", 1))):
-        made = json.loads((home / f"EEF/iter-{i}/decides.json").read_text())
-        assert made["student"] == run.student(*before).fingerprint
-        evaluated = json.loads((home / f"EEF/iter-{i}/phases/evaluate.json").read_text())
-        assert evaluated["summary"]["of"]["student"] == run.student("EEF", i).fingerprint
-    assert run.student("EEF", 1).fingerprint != run.student("SFT", 0).fingerprint
+def test_every_iteration_explores_with_the_student_of_the_one_before(tmp_path, monkeypatch):
+    asked: list[tuple[str, bool]] = []
+    policy = eef.Student.policy
+
+    def watched(self: eef.Student, *, greedy: bool = False) -> Policy:
+        asked.append((self.origin, greedy))
+        return policy(self, greedy=greedy)
+
+    monkeypatch.setattr(eef.Student, "policy", watched)
+    run, student = opened(tmp_path), eef.Student.of(CONFIG)
+    for name in ("SFT", "EEF"):
+        eef.run_method(run, name, world=world(), student=student, progress=False)
+    assert asked == [
+        ("SFT/iter-0", True),
+        ("SFT/iter-0", False),
+        ("EEF/iter-1", True),
+        ("EEF/iter-1", False),
+        ("EEF/iter-2", True),
+    ]
 
 
 def test_every_iteration_trains_the_base_anew(whole):
