@@ -123,7 +123,11 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     progress: Mapping[str, Any],
 ) -> None:
-    """Write `folder/step-N` (N = progress["step"]) and remove older ones."""
+    """Write `folder/step-N` (N = progress["step"]) and remove older ones.
+
+    Raises:
+        DataError: the disk is full or the folder cannot be written.
+    """
     tensors = {f"param.{n}": p.detach().cpu().contiguous() for n, p in parameters.items()}
     for name, parameter in parameters.items():
         state = optimizer.state[parameter]
@@ -131,11 +135,12 @@ def save_checkpoint(
     target = folder / f"step-{progress['step']:08d}"
     fresh = folder / f"new-{os.getpid()}"
     shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    save_file(tensors, fresh / "state.safetensors")
-    (fresh / "progress.json").write_text(json.dumps({"job": job, **progress}), "utf-8")
-    shutil.rmtree(target, ignore_errors=True)
-    fresh.rename(target)
+    with saving(fresh / "state.safetensors"):
+        fresh.mkdir(parents=True)
+        save_file(tensors, fresh / "state.safetensors")
+        (fresh / "progress.json").write_text(json.dumps({"job": job, **progress}), "utf-8")
+        shutil.rmtree(target, ignore_errors=True)
+        fresh.rename(target)
     for old in folder.glob("*-*"):
         if old != target:
             shutil.rmtree(old, ignore_errors=True)
@@ -417,9 +422,13 @@ def load_base(name: str, config: TrainConfig, device: torch.device) -> tuple[Any
         bnb_4bit_compute_dtype=torch.bfloat16,
     )
     model = AutoModelForCausalLM.from_pretrained(
-        name, quantization_config=quantisation, dtype=torch.bfloat16, device_map={"": 0}
+        name,
+        quantization_config=quantisation,
+        dtype=torch.bfloat16,
+        device_map={"": 0},
+        trust_remote_code=False,
     )
-    return model, AutoTokenizer.from_pretrained(name)
+    return model, AutoTokenizer.from_pretrained(name, trust_remote_code=False)
 
 
 def base_fingerprint(model: Any) -> str:
@@ -530,12 +539,30 @@ def _continued(model: Any) -> Iterator[None]:
                 parameter.grad = None
 
 
+@contextlib.contextmanager
+def saving(path: Path) -> Iterator[None]:
+    """What goes wrong in writing `path`, a file or folder, as one `DataError` with the remedy."""
+    try:
+        yield
+    except Exception as exc:
+        # the Rust libraries have errors of their own, and tokenizers a bare Exception
+        if not (isinstance(exc, (OSError, SafetensorError)) or "os error" in str(exc)):
+            raise
+        raise DataError(
+            f"{path}: cannot be written ({exc}); make room or give write permission, then run the "
+            "same command again: it goes on from the last checkpoint"
+        ) from exc
+
+
 def write_model(model: Any, tokenizer: Any, folder: Path, card: dict[str, Any]) -> None:
     """Adapter or model, tokenizer and `eef_adapter.json` into an empty folder.
 
-    Equal trainings write equal bytes: sets that libraries write in any order are sorted.
+    Equal trainings write equal bytes: sets that libraries write in any order are sorted. The card
+    holds the hashes of the weights, which loading compares.
     """
     from transformers.utils import logging as transformers_logging
+
+    from eeflib.policies.loading import file_hash
 
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()  # one bar per saved file helps nobody
@@ -553,7 +580,8 @@ def write_model(model: Any, tokenizer: Any, folder: Path, card: dict[str, Any]) 
             if isinstance(data.get(key), list):
                 data[key] = sorted(data[key])
         settings.write_text(json.dumps(data, indent=2, sort_keys=True) + "\n", "utf-8")
-    text = json.dumps(card, indent=2, sort_keys=True, ensure_ascii=False)
+    weights = {p.name: file_hash(p) for p in sorted(folder.glob("*.safetensors"))}
+    text = json.dumps({**card, "weights": weights}, indent=2, sort_keys=True, ensure_ascii=False)
     (folder / "eef_adapter.json").write_text(text + "\n", "utf-8")
 
 

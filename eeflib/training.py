@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 from eeflib.config import BACKENDS, TrainConfig
 from eeflib.errors import DataError
 from eeflib.masking import EncodedSet
+from eeflib.policies.loading import check_weights
 from eeflib.records import content_hash
 
 __all__ = ["CARD", "TrainResult", "train"]
@@ -31,7 +32,8 @@ __all__ = ["CARD", "TrainResult", "train"]
 log = logging.getLogger(__name__)
 
 CARD = "eef_adapter.json"
-"""Says what a trained folder holds: `base`, `base_fingerprint`, `method`, `backend`, `config`."""
+"""Says what a trained folder holds: `base`, `base_fingerprint`, `method`, `backend`, `config`, and
+the hashes of its `weights`."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ def train(
 
     Raises:
         DataError: nothing to train on, a sample over `config.max_length`, a folder that is not
-            ours in the way, a loss that is not finite.
+            ours in the way, a loss that is not finite, a full disk, or a finished training whose
+            weights were changed since.
         PrerequisiteError: unsloth, bitsandbytes or a GPU is asked for and missing.
     """
     if backend not in BACKENDS:
@@ -176,18 +179,19 @@ def run(
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
     final = work / "final"
     shutil.rmtree(final, ignore_errors=True)
-    final.mkdir(parents=True)
-    optimise.write_model(model, tokenizer, final, card)
     log_text = {
         "losses": state.losses,
         "tokens": state.tokens,
         "trained_tokens": state.trained_tokens,
     }
-    (final / "training_log.json").write_text(json.dumps(log_text) + "\n", "utf-8")
-    # the one file that differs between equal trainings
     times = {"seconds": state.seconds, "peak_memory_bytes": peak}
-    (final / "timing.json").write_text(json.dumps(times) + "\n", "utf-8")
-    _publish(final, output, work)
+    with optimise.saving(output):
+        final.mkdir(parents=True)
+        optimise.write_model(model, tokenizer, final, card)
+        (final / "training_log.json").write_text(json.dumps(log_text) + "\n", "utf-8")
+        # the one file that differs between equal trainings
+        (final / "timing.json").write_text(json.dumps(times) + "\n", "utf-8")
+        _publish(final, output, work)
     result = finished(output, card)
     assert result is not None, output
     return replace(result, resumed_at=state.resumed_at, reused=False)
@@ -219,14 +223,18 @@ def make_card(
 
 
 def finished(output: Path, card: dict[str, Any]) -> TrainResult | None:
-    """The result in `output` if it is of this very training, else None."""
+    """The result in `output` if it is of this very training, else None.
+
+    Raises:
+        DataError: it is, but its weights were changed or cut since.
+    """
     try:
         found = json.loads((output / CARD).read_text("utf-8"))
         told = json.loads((output / "training_log.json").read_text("utf-8"))
         times = json.loads((output / "timing.json").read_text("utf-8"))
         if found["job"] != card["job"]:
             return None
-        return TrainResult(
+        result = TrainResult(
             output_dir=output,
             method=found["method"],
             backend=found["backend"],
@@ -239,6 +247,8 @@ def finished(output: Path, card: dict[str, Any]) -> TrainResult | None:
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    check_weights(output)
+    return result
 
 
 def _check(data: EncodedSet, config: TrainConfig) -> None:

@@ -78,9 +78,12 @@ def _base_folder(base: Any, job: Path) -> str:
             "the unsloth backend starts from a base model; this one carries an adapter: give the "
             "base, or go on with backend='peft'"
         )
+    from eeflib.optimise import saving
+
     folder = job / "base"
-    for part in base:
-        part.save_pretrained(folder)
+    with saving(folder):
+        for part in base:
+            part.save_pretrained(folder)
     return str(folder)
 
 
@@ -170,8 +173,10 @@ def _train_here(told: dict[str, Any], data: EncodedSet, config: TrainConfig) -> 
         dtype=torch.float32 if full else getattr(torch, config.dtype),
         load_in_4bit=config.load_in_4bit,
         full_finetuning=full,
+        trust_remote_code=False,
     )
-    tokenizer = AutoTokenizer.from_pretrained(told["base"])  # as it was: Unsloth edits its own
+    # as it was: Unsloth edits its own
+    tokenizer = AutoTokenizer.from_pretrained(told["base"], trust_remote_code=False)
     card = make_card(told["name"], model, data, config, "unsloth")
     output = Path(told["output"])
     done = finished(output, card)

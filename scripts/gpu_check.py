@@ -167,7 +167,7 @@ def main() -> int:
         base = args.model or build_model(folder / "base", args.cpu)
         from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(base)
+        tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
         samples = episodes(16, 4) if args.cpu else episodes(256, 60)
         data = encode_samples(samples, get_format("react", "webshop"), tokenizer)
         four_bit = not args.cpu and importlib.util.find_spec("bitsandbytes") is not None

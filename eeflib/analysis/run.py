@@ -61,7 +61,7 @@ class Run:
             summary: instead of its `summary.json`.
 
         Raises:
-            DataError: there is no such folder.
+            DataError: there is no such folder, or it holds nothing of a run.
         """
         self.path = Path(path)
         if summary is not None:
@@ -69,6 +69,12 @@ class Run:
         if not self.path.is_dir():
             raise DataError(f"no run folder at {self.path}; run `eef demo --run {self.path}` first")
         self._problems: dict[str, None] = {}
+        own = ("manifest.json", "summary.json", "phases", *_EXPECTED)
+        if summary is None and not any(self.has(name) for name in own):
+            raise DataError(
+                f"{self.path} is not a run folder: it holds no manifest.json and no records such "
+                f"as trajectories.jsonl; run `eef demo --run {self.path}` first"
+            )
 
     @property
     def problems(self) -> list[str]:
@@ -240,7 +246,7 @@ class Run:
             return {}
         try:
             data = encodable(json.loads(path.read_bytes()))
-        except ValueError as exc:
+        except (ValueError, RecursionError) as exc:
             self.note(f"{name}: not readable, {str(exc)[:200]}")
             return {}
         if not isinstance(data, dict):

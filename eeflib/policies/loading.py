@@ -18,7 +18,7 @@ from typing import Any
 from eeflib.errors import DataError, PrerequisiteError
 from eeflib.records import content_hash
 
-__all__ = ["NAMES", "load_folder", "load_student", "model_fingerprint"]
+__all__ = ["NAMES", "check_weights", "load_folder", "load_student", "model_fingerprint"]
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +98,8 @@ def load_folder(folder: Path, *, device: Any = None, dtype: Any = None) -> tuple
     """(model, tokenizer) of a folder written by `save_pretrained`.
 
     Raises:
-        DataError: no model there, or none in safetensors.
+        DataError: no model there, none in safetensors, a damaged one, or one that needs code of its
+            own.
     """
     device, dtype = _placement(device, dtype)
     if not (folder / "config.json").is_file():
@@ -110,7 +111,30 @@ def load_folder(folder: Path, *, device: Any = None, dtype: Any = None) -> tuple
             f"{folder} holds {what}; eeflib reads safetensors: save the model with "
             "model.save_pretrained(folder)"
         )
+    check_weights(folder)
     return _from_pretrained(str(folder), device, dtype, local_files_only=True)
+
+
+def check_weights(folder: Path) -> None:
+    """Compare the weights in a folder written by training with the hashes noted there.
+
+    Raises:
+        DataError: a file of weights is missing, cut or changed; names it.
+    """
+    told = _read(folder / _CARD).get("weights")
+    for name, digest in told.items() if isinstance(told, dict) else ():
+        path = folder / str(name)
+        if not path.is_file() or file_hash(path) != digest:
+            raise DataError(
+                f"{path} was changed or cut since it was trained: restore the file, or delete "
+                f"{folder} to train it again"
+            )
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, as `sha256sum` prints it."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _load_hub(name: str, device: Any, dtype: Any) -> tuple[Any, Any]:
@@ -159,14 +183,24 @@ def _load_hub(name: str, device: Any, dtype: Any) -> tuple[Any, Any]:
 def _from_pretrained(
     name: str, device: Any, dtype: Any, *, local_files_only: bool
 ) -> tuple[Any, Any]:
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    # False is said, for transformers asks at the terminal where nothing is said
+    safely: dict[str, Any] = {"trust_remote_code": False, "local_files_only": local_files_only}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=local_files_only)
+        tokenizer = AutoTokenizer.from_pretrained(name, **safely)
         model = AutoModelForCausalLM.from_pretrained(
-            name, dtype=dtype, use_safetensors=True, local_files_only=local_files_only
+            name, dtype=dtype, use_safetensors=True, **safely
         )
+    except SafetensorError as exc:
+        raise DataError(_damaged(Path(name), "*.safetensors", exc)) from exc
     except (ValueError, KeyError) as exc:
+        if "trust_remote_code" in str(exc):
+            raise DataError(
+                f"{name} brings Python code of its own (auto_map in its config.json), which eeflib "
+                "never runs: choose a model that transformers knows by itself"
+            ) from exc
         raise DataError(f"{name} cannot be loaded as a causal model: {_line(exc)}") from exc
     except OSError as exc:
         if not Path(name).is_dir():
@@ -175,10 +209,26 @@ def _from_pretrained(
     return model.to(device).eval(), tokenizer
 
 
+def _damaged(folder: Path, pattern: str, exc: Exception) -> str:
+    """Which file of weights cannot be opened."""
+    from safetensors import SafetensorError, safe_open
+
+    broken = str(folder)
+    for path in sorted(folder.glob(pattern)):
+        try:
+            with safe_open(path, framework="np"):
+                pass
+        except SafetensorError:
+            broken = str(path)
+            break
+    return f"{broken} is cut off or damaged ({_line(exc)}): copy it again, or train it again"
+
+
 def _adapted(model: Any, name: str, folder: Path) -> Any:
     """`model` with the adapter in `folder`, if it belongs to it."""
     _need("peft")
     from peft import PeftModel
+    from safetensors import SafetensorError
 
     card, settings = _read(folder / _CARD), _read(folder / _ADAPTER)
     if not list(folder.glob("adapter_model*.safetensors")):
@@ -197,8 +247,11 @@ def _adapted(model: Any, name: str, folder: Path) -> Any:
         raise DataError(
             f"the adapter in {folder} was trained for {base}, not for {name}; load that base"
         )
+    check_weights(folder)
     try:
         return PeftModel.from_pretrained(model, str(folder), use_safetensors=True)
+    except SafetensorError as exc:
+        raise DataError(_damaged(folder, "adapter_model*.safetensors", exc)) from exc
     except (RuntimeError, ValueError, KeyError) as exc:  # shapes or layers that are not there
         raise DataError(
             f"the adapter in {folder} does not fit {name}: {_line(exc)}; it was trained for "

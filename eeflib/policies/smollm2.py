@@ -107,8 +107,11 @@ def _convert(source: Path, target: Path) -> None:
         gguf_file=source.name,
         dtype=torch.float32,
         quantization_config=GgufConfig(dequantize=True),
+        trust_remote_code=False,
     )
-    tokenizer = AutoTokenizer.from_pretrained(str(source.parent), gguf_file=source.name)
+    tokenizer = AutoTokenizer.from_pretrained(
+        str(source.parent), gguf_file=source.name, trust_remote_code=False
+    )
     # The reader of tokenizers takes the first special token for the end of text; the model knows.
     ids = model.config
     tokenizer.bos_token = tokenizer.convert_ids_to_tokens(ids.bos_token_id)

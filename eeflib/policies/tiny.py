@@ -42,6 +42,8 @@ def load_tiny(path: Path | str | None = None) -> tuple[Any, Any]:
             f"{exc.name} is missing: pip install 'eeflib[train]' to use the tiny student"
         ) from None
     folder = Path(path) if path is not None else tiny_path()
-    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    model = LlamaForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+    )
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, trust_remote_code=False)
     return model, tokenizer

@@ -164,7 +164,7 @@ def test_what_is_not_there_is_a_clear_error(tmp_path):
     with pytest.raises(DataError, match="no run folder"):
         compare_runs(tmp_path / "nowhere", tmp_path)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="no trajectories and no evaluations"):
+    with pytest.raises(DataError, match="not a run folder"):
         compare_runs(tmp_path / "empty", tmp_path)
 
 

@@ -116,7 +116,8 @@ def test_the_report_changes_nothing_else_and_is_reproducible(tmp_path):
     assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
 
 
-def test_an_empty_folder_gives_a_report_that_says_so(tmp_path):
+def test_a_run_that_was_only_begun_gives_a_report_that_says_so(tmp_path):
+    (tmp_path / "manifest.json").write_text("{")
     page = Page(write_report(tmp_path).read_text("utf-8"))
     for piece in (
         "An empty run folder",
@@ -130,6 +131,16 @@ def test_an_empty_folder_gives_a_report_that_says_so(tmp_path):
         assert piece in page.text
     with pytest.raises(DataError, match="no run folder"):
         write_report(tmp_path / "nowhere")
+
+
+def test_a_folder_that_is_no_run_gets_no_page(tmp_path):
+    (tmp_path / "papers").mkdir()
+    for content in (None, "thesis.txt"):
+        if content:
+            (tmp_path / "papers" / content).touch()
+        with pytest.raises(DataError, match=r"papers is not a run folder: .*eef demo --run"):
+            write_report(tmp_path / "papers")
+        assert not (tmp_path / "papers" / "report.html").exists()
 
 
 def test_one_seed_without_branches_and_an_unfinished_method(tmp_path):
@@ -245,6 +256,7 @@ def write_everywhere(root, text: str) -> None:
 
 
 def test_the_report_needs_no_torch(tmp_path):
+    (tmp_path / "manifest.json").write_text("{}")
     code = (
         "import sys; from eeflib.analysis.report import write_report; write_report(sys.argv[1]); "
         "print(sorted({'torch', 'transformers', 'IPython'} & set(sys.modules)))"

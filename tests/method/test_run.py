@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -466,3 +467,192 @@ def test_json_written_atomically_is_readable_and_sorted(tmp_path):
     run.write_atomic("note.txt", "lone \ud83d")
     with pytest.raises(DataError, match="append and rewrite"):
         run.write_atomic("tasks.jsonl", "{}")
+
+
+def test_a_record_that_is_there_twice_counts_once_and_that_is_said_once(tmp_path, caplog):
+    run = RunFolder(tmp_path)
+    other = Task("task-0000", "webshop", "the second of this name")
+    run.append("tasks", [task(0), task(1), other, task(0)])
+    report = ReadReport()
+    with caplog.at_level(logging.WARNING):
+        assert list(run.read("tasks", Task, report)) == [task(0), task(1)]
+        assert list(run.read("tasks", Task)) == [task(0), task(1)]
+    assert (report.records, report.duplicates) == (2, 2)
+    assert caplog.text.count("occurs twice") == 1
+    assert f"{run.file('tasks')}:3: 'task-0000' occurs twice" in caplog.text
+    rows = [{"method": "EEF", "win_rate": 0.5}] * 2  # what has no id may repeat
+    run.append("evaluations", rows)
+    assert list(run.read("evaluations")) == rows
+
+
+def test_a_fault_is_logged_once_and_reported_every_time(tmp_path, caplog):
+    run = RunFolder(tmp_path)
+    run.append("tasks", [task(0), {"id": 5}])
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            report = ReadReport()
+            assert len(list(run.read("tasks", Task, report))) == 1
+            assert [s.line for s in report.skipped] == [2]
+    assert caplog.text.count("line skipped") == 1
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda file: file.write_bytes(b"".join(file.read_bytes().splitlines(True)[:-1])),
+        lambda file: file.write_bytes(file.read_bytes().replace(b"x", b"y", 1)),
+        lambda file: file.write_bytes(file.read_bytes()[:-7]),
+        lambda file: file.unlink(),
+        lambda file: file.write_bytes(b""),
+    ],
+)
+@pytest.mark.parametrize("name", ["branches.jsonl", "model/model.safetensors"])
+def test_what_a_finished_phase_left_is_watched(tmp_path, name, damage):
+    with open_folder(tmp_path, CONFIG) as run:
+        here = run.sub("seed-0/EEF")
+        here.append("branches", [task(i) for i in range(3)])
+        here.append("later", [task(0)])
+        (here.path / "model").mkdir()
+        (here.path / "model/model.safetensors").write_bytes(b"\n\0x" * 1000)
+        here.mark_done("explore", {"n": 3}, files=("branches", "model/model.safetensors"))
+        here.append("later", [task(1)])  # nobody watches this one
+        assert here.phase_summary("explore") == {"n": 3}
+    damage(here.path / name)
+    with open_folder(tmp_path, CONFIG) as run:  # cuts torn lines off, as always
+        here = run.sub("seed-0/EEF")
+        for ask in (here.phase_done, here.phase_summary, here.verify):
+            with pytest.raises(DataError) as caught:
+                ask("explore")
+        said = str(caught.value)
+        assert f"{here.path / name} was changed or cut since `explore` finished" in said
+        assert f"or delete {here.path} to do it again" in said
+        then = "3 records then" if name == "branches.jsonl" else "3000 bytes then"
+        assert then in said
+
+
+def test_a_phase_that_rested_on_another_model_is_named(tmp_path):
+    run = RunFolder(tmp_path)
+    run.mark_done("evaluate", hashes={"model": "abc"})
+    assert run.verify("evaluate", {"model": "abc"})["hashes"] == {"model": "abc"}
+    with pytest.raises(DataError, match=r"another model \(abc then, def now\)"):
+        run.verify("evaluate", {"model": "def"})
+    assert run.verify("train", {"model": "def"}) is None
+    with pytest.raises(DataError, match=r"did not write .*branches\.jsonl"):
+        run.mark_done("explore", files=("branches",))
+
+
+def test_a_step_with_other_arguments_never_finds_the_old_records(tmp_path):
+    with open_folder(tmp_path, CONFIG) as run:
+        five = {"method": "EEF", "M": 5, "student": "abc"}
+        first = run.step_folder("EEF/iter-1", five)
+        assert first.path == tmp_path / "EEF/iter-1"
+        assert not first.path.exists()  # asking leaves nothing behind
+        first.sub("notes").append("branches", [task(0)])
+        first.append("branches", [task(0)])
+        first.mark_done("explore")
+        second = run.step_folder("EEF/iter-1", {**five, "M": 3})
+        assert re.fullmatch(r"iter-1~[0-9a-f]{6}", second.path.name)
+        assert not second.exists("branches")
+        assert not second.phase_done("explore")
+        second.append("branches", [task(1)])
+    with open_folder(tmp_path, CONFIG) as run:
+        again = run.step_folder("EEF/iter-1", {"student": "abc", "M": 5, "method": "EEF"})
+        assert list(again.read("branches", Task)) == [task(0)]
+        again = run.step_folder("EEF/iter-1", {**five, "M": 3})
+        assert list(again.read("branches", Task)) == [task(1)]
+        # two that were asked for before either wrote
+        a, b = run.step_folder("new", {"M": 1}), run.step_folder("new", {"M": 2})
+        a.append("branches", [task(0)])
+        with pytest.raises(DataError, match="call the step again"):
+            b.append("branches", [task(1)])
+        # records of which nobody knows how they were made
+        run.sub("old").append("branches", [task(0)])
+        assert run.step_folder("old", {"M": 1}).path.name.startswith("old~")
+
+
+def test_a_run_continued_by_other_code_says_so_in_one_line(tmp_path, caplog):
+    open_folder(tmp_path, CONFIG).close()
+    with caplog.at_level(logging.WARNING):
+        open_folder(tmp_path, CONFIG).close()
+    assert not caplog.records
+    path = tmp_path / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["code"] = "0123456789abcdef"
+    manifest["versions"]["numpy"] = "0.1"
+    path.write_text(json.dumps(manifest))
+    with caplog.at_level(logging.WARNING):
+        open_folder(tmp_path, CONFIG).close()
+    (record,) = caplog.records
+    assert "another version of the code" in record.getMessage()
+    assert "code: '0123456789abcdef' -> " in record.getMessage()
+    assert "versions.numpy: '0.1' -> " in record.getMessage()
+
+
+SECRETS = {
+    "token": "S3CRET",
+    "hfToken": "S3CRET",
+    "OPENAI_API_KEY": "S3CRET",
+    "x-api-key": "S3CRET",
+    "key": 73467,
+    "Authorization": "Bearer S3CRET",
+    "teacher": [{"password": "S3CRET"}, [{"passwd": "S3CRET"}]],
+    "credentials": {"user": "S3CRET"},
+    "aws_secret_access_key": "S3CRET",
+    "bearer": "S3CRET",
+    "access_tokens": ["S3CRET"],
+    "base_url": "https://user:S3CRET@host/v1",
+    "other_url": "see http://host/v1?x=1&api_key=S3CRET&y=2#access_token=S3CRET",
+}
+HARMLESS = {
+    "max_tokens": 5,
+    "max_new_tokens": 6,
+    "n_tokens": 7,
+    "tokenizer": "own",
+    "monkey": "m",
+    "keyboard": "k",
+    "pad_token": "<pad>",
+    "state_key": "s",
+    "author": "me",
+    "use_token": True,
+    "api_key": None,
+    "url": "https://host/v1?tokenizer=own&max_tokens=3",
+    "mail": "me@host",
+}
+
+
+def test_no_secret_reaches_the_manifest(tmp_path):
+    with open_folder(tmp_path, {**SECRETS, **HARMLESS}) as run:
+        kept = run.manifest["config"]
+    text = (tmp_path / "manifest.json").read_text()
+    assert "S3CRET" not in text
+    assert "73467" not in text
+    assert {k: kept[k] for k in HARMLESS} == HARMLESS
+    assert kept["base_url"] == "https://(not kept)@host/v1"
+    assert kept["other_url"].startswith("see http://host/v1?x=1&api_key=(not kept)&y=2#")
+    # another secret, or none, is the same run; another setting is not
+    changed = json.loads(json.dumps(SECRETS).replace("S3CRET", "0ther"))
+    open_folder(tmp_path, {**changed, **HARMLESS}).close()
+    fewer = {k: v for k, v in changed.items() if k != "token"}
+    open_folder(tmp_path, {**fewer, **HARMLESS}).close()
+    with pytest.raises(DataError, match="max_tokens: 5 -> 6") as caught:
+        open_folder(tmp_path, {**changed, **HARMLESS, "max_tokens": 6})
+    assert "0ther" not in str(caught.value)
+
+
+def test_an_empty_folder_starts_a_run_and_a_file_in_the_way_is_said(tmp_path):
+    (tmp_path / "empty").mkdir()
+    open_folder(tmp_path / "empty", CONFIG).close()
+    assert RunFolder(tmp_path / "empty").manifest["config"] == CONFIG
+    (tmp_path / "file").write_text("precious")
+    for path in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(DataError, match=r"cannot be written .*another --run DIR"):
+            open_folder(path, CONFIG)
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+def test_numbers_that_no_reader_takes_are_refused_on_writing(tmp_path):
+    run = RunFolder(tmp_path)
+    with pytest.raises(DataError, match=r"\$\.goal\.price is an integer of more than 64 bits"):
+        run.append("tasks", [Task("t", "e", "i", {"price": 2**63})])
+    run.append("tasks", [Task("t", "e", "i", {"price": 2**63 - 1})])
+    assert next(run.read("tasks", Task)).goal == {"price": 2**63 - 1}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import copy
+import hashlib
 import json
 import shutil
 import sys
@@ -19,6 +21,7 @@ from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+import eeflib
 from eeflib.errors import DataError, PrerequisiteError
 from eeflib.policies.base import Conversation, Message
 from eeflib.policies.cached_decoding import CachedDecoder
@@ -203,6 +206,61 @@ def test_wrong_names_say_what_would_be_right(hub, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(PrerequisiteError, match="hub cannot be reached"):
         load_student("someone/nothing")
+
+
+def test_half_a_file_of_weights_is_named_with_the_remedy(base, adapter):
+    for folder, name in ((adapter, "adapter_model.safetensors"), (base, "model.safetensors")):
+        path = folder / name
+        whole = path.read_bytes()
+        for damaged in (whole[: len(whole) // 2], b"", bytes(len(whole))):
+            path.write_bytes(damaged)
+            with pytest.raises(DataError, match="copy it again, or train it again") as caught:
+                load_student(base, adapter=folder if folder == adapter else None, device="cpu")
+            assert str(path) in str(caught.value)
+        path.write_bytes(whole)
+    load_student(base, adapter=adapter, device="cpu")
+
+
+def test_a_trained_folder_whose_weights_changed_is_refused(base, adapter):
+    for folder, name in ((adapter, "adapter_model.safetensors"), (base, "model.safetensors")):
+        card = {"weights": {name: hashlib.sha256((folder / name).read_bytes()).hexdigest()}}
+        (folder / "eef_adapter.json").write_text(json.dumps(card))
+        load_student(folder, device="cpu")
+        flipped = bytearray((folder / name).read_bytes())
+        flipped[-1] ^= 1
+        (folder / name).write_bytes(flipped)
+        with pytest.raises(DataError, match=f"{name} was changed or cut since it was trained"):
+            load_student(folder, device="cpu")
+        flipped[-1] ^= 1
+        (folder / name).write_bytes(flipped)
+
+
+def test_a_model_that_brings_code_is_refused_without_asking(base, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked at the terminal"))
+    path = base / "config.json"
+    config = json.loads(path.read_text())
+    ours = {"AutoConfig": "configuration_x.X", "AutoModelForCausalLM": "modeling_x.X"}
+    path.write_text(json.dumps({**config, "auto_map": ours}))
+    for name in ("configuration_x.py", "modeling_x.py"):
+        (base / name).write_text("raise SystemExit('this code was run')")
+    load_student(base, device="cpu")  # transformers knows a Llama by itself
+    path.write_text(json.dumps({**config, "auto_map": ours, "model_type": "x"}))
+    with pytest.raises(DataError, match=r"brings Python code of its own .*never runs: choose"):
+        load_student(base, device="cpu")
+
+
+def test_every_loading_says_that_no_code_may_come_with_a_model():
+    silent = []
+    for path in Path(eeflib.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            if node.func.attr != "from_pretrained" or ast.unparse(node.func.value) == "PeftModel":
+                continue  # PeftModel loads weights into a model that is there
+            text = ast.unparse(node)
+            if "trust_remote_code=False" not in text and "**safely" not in text:
+                silent.append(f"{path.name}:{node.lineno}")
+    assert not silent
 
 
 def test_missing_packages_name_the_remedy(base, adapter, monkeypatch):

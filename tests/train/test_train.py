@@ -7,10 +7,12 @@ import itertools
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -231,6 +233,48 @@ def test_a_finished_training_is_not_repeated_and_another_one_replaces_it(tok, da
     other = train((base, tok), data, replace(FULL, max_steps=2), tmp_path / "out", progress=False)
     assert (other.steps, other.reused) == (2, False)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]
+
+
+@contextmanager
+def files_of_at_most(size: int):
+    """The kernel takes writes up to `size` bytes of a file and then fails, as a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("size", [12_000, 2_000, 100])
+@pytest.mark.parametrize("seconds", [120.0, 0.0])
+def test_a_full_disk_is_one_error_and_the_same_call_goes_on(tok, data, tmp_path, size, seconds):
+    config = replace(LORA, rank=2, max_steps=3, checkpoint_seconds=seconds)
+    base = (tiny_models.llama(len(tok)), tok)
+    with (
+        files_of_at_most(size),
+        pytest.raises(DataError, match=r"cannot be written .*make room .*same command again"),
+    ):
+        train(base, data, config, tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
+    train(base, data, config, tmp_path / "out", progress=False)
+    train(base, data, config, tmp_path / "whole", progress=False)
+    assert files(tmp_path / "out") == files(tmp_path / "whole")
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_finished_training_with_other_weights_is_not_reused(tok, data, tmp_path):
+    config = replace(LORA, max_steps=2)
+    base = (tiny_models.llama(len(tok)), tok)
+    train(base, data, config, tmp_path / "out", progress=False)
+    path = tmp_path / "out" / "adapter_model.safetensors"
+    whole = path.read_bytes()
+    for damaged in (whole[:-100], whole[:-1] + bytes([whole[-1] ^ 1])):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match="was changed or cut since it was trained"):
+            train(base, data, config, tmp_path / "out", progress=False)
+    path.write_bytes(whole)
+    assert train(base, data, config, tmp_path / "out", progress=False).reused
 
 
 def test_an_empty_set_names_the_remedy(tok, data, tmp_path):
