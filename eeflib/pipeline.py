@@ -30,9 +30,9 @@ from eeflib.methods import Method
 from eeflib.policies.base import Policy
 from eeflib.prompts import PromptFormat, get_format
 from eeflib.recipe import Recipe, Student
-from eeflib.records import Branch, Sample, Task, Trajectory
+from eeflib.records import Branch, Evaluation, Sample, Task, Trajectory
 from eeflib.rollout import EnvPool, Episode, run_episodes
-from eeflib.stats import Outcome, outcomes_from
+from eeflib.stats import evaluations_from
 from eeflib.store import RunFolder
 from eeflib.world import World
 
@@ -106,7 +106,7 @@ class Pipeline:
 
     def run(
         self, method: Method, *, share: Sequence[tuple[Method, RunFolder]] = ()
-    ) -> list[Outcome]:
+    ) -> list[Evaluation]:
         """Every iteration of `method`; the outcomes of all of them on the test tasks.
 
         Args:
@@ -135,7 +135,7 @@ class Pipeline:
             goes_on = method.start_from == "previous" and i > 0
             self._train(method, i, here, data, model if goes_on else None)
             self._evaluate(method, i, folder, here)
-        return list(folder.read("evaluations", Outcome))
+        return list(folder.read("evaluations", Evaluation))
 
     def simulations(self, method: Method) -> int:
         """Student rollouts that `method` runs over all its iterations (trainings excluded)."""
@@ -273,10 +273,10 @@ class Pipeline:
                 done=done,
                 on_done=self._writer(here, "test_rollouts", step, len(tasks), len(done)),
             )
-        outcomes = outcomes_from(rollouts, tasks, method.name, self.seed, i)
+        outcomes = evaluations_from(rollouts, tasks, method.name, self.seed, i)
         earlier = []
         if folder.exists("evaluations"):
-            earlier = [o for o in folder.read("evaluations", Outcome) if o.iteration != i]
+            earlier = [o for o in folder.read("evaluations", Evaluation) if o.iteration != i]
         folder.rewrite("evaluations", [*earlier, *outcomes])
         here.mark_done("evaluate", {"solved": sum(o.solved for o in outcomes), "n": len(outcomes)})
 

@@ -29,6 +29,7 @@ __all__ = [
     "TIMING",
     "Actor",
     "Branch",
+    "Evaluation",
     "Label",
     "Record",
     "Sample",
@@ -40,6 +41,7 @@ __all__ = [
     "content_hash",
     "episode_rng",
     "plain",
+    "solved",
     "split_order",
 ]
 
@@ -218,6 +220,11 @@ def _timing_seconds(value: Any) -> float:
     return own + math.fsum(_timing_seconds(getattr(value, name)) for name in shape.nested)
 
 
+def solved(reward: float, threshold: float, error: str = "") -> bool:
+    """Whether R reached the threshold and no fault ended the episode; "done" is not "solved"."""
+    return not error and reward >= threshold - 1e-9  # rewards are sums of floats
+
+
 Actor = Literal["teacher", "student", "human"]
 """Who chose an action."""
 
@@ -346,8 +353,8 @@ class Trajectory(Record):
 
     @property
     def solved(self) -> bool:
-        """R reached the threshold; "done" is not "solved"."""
-        return not self.error and self.reward >= self.threshold - 1e-9
+        """See `solved`."""
+        return solved(self.reward, self.threshold, self.error)
 
     @property
     def length(self) -> int:
@@ -429,6 +436,42 @@ class Sample(Record):
                 f"sample {self.id!r} has {len(self.steps)} steps, {len(self.trained)} trained "
                 f"flags and {len(self.labels)} labels: there must be one of each per step"
             )
+
+
+@dataclass(frozen=True)
+class Evaluation(Record):
+    """How one method did on one task: one line of `evaluations.jsonl`."""
+
+    method: str
+    """Name of the method, e.g. `EEF`."""
+    seed: int
+    """Seed of the run the student was trained in."""
+    iteration: int
+    """Fine-tuning iteration of the student, 0 = behaviour cloning."""
+    task_id: str
+    task_hash: str
+    """`Task.content_hash`: what makes two methods comparable."""
+    split: str
+    """`train`, `validation` or `test`."""
+    level: str
+    """Difficulty level of the task; empty if it has none."""
+    reward: float
+    """R in [0, 1]."""
+    threshold: float = 1.0
+    """Reward from which on the task is solved."""
+    length: int = 0
+    """Number of actions."""
+    invalid: int = 0
+    """Number of actions that parser or environment did not understand."""
+    error: str = ""
+    """A fault that ended the rollout; such an evaluation counts as not solved."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Keys of other versions."""
+
+    @property
+    def solved(self) -> bool:
+        """See `solved`."""
+        return solved(self.reward, self.threshold, self.error)
 
 
 def split_order(names: Iterable[str]) -> list[str]:

@@ -13,19 +13,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy import special
 
 from eeflib.errors import DataError
-from eeflib.records import Record, Task, Trajectory
+from eeflib.records import Evaluation, Task, Trajectory
 
 __all__ = [
     "GainedLost",
     "Mean",
-    "Outcome",
     "PairedDifference",
     "Pooled",
     "Rate",
@@ -33,11 +32,11 @@ __all__ = [
     "WithinSeed",
     "bootstrap",
     "by_seed",
+    "evaluations_from",
     "gained_lost",
     "last_iteration",
     "mcnemar",
     "mean_reward",
-    "outcomes_from",
     "paired_difference",
     "pooled",
     "t_interval",
@@ -100,42 +99,6 @@ def bootstrap(values: Sequence[float], seed: int) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
-class Outcome(Record):
-    """How one method did on one task: one line of `evaluations.jsonl`."""
-
-    method: str
-    """Name of the method, e.g. `EEF`."""
-    seed: int
-    """Seed of the run the student was trained in."""
-    iteration: int
-    """Fine-tuning iteration of the student, 0 = behaviour cloning."""
-    task_id: str
-    task_hash: str
-    """`Task.content_hash`: what makes two methods comparable."""
-    split: str
-    """`train`, `validation` or `test`."""
-    level: str
-    """Difficulty level of the task; empty if it has none."""
-    reward: float
-    """R in [0, 1]."""
-    threshold: float = 1.0
-    """Reward from which on the task is solved."""
-    length: int = 0
-    """Number of actions."""
-    invalid: int = 0
-    """Number of actions that parser or environment did not understand."""
-    error: str = ""
-    """A fault that ended the rollout; such an outcome counts as not solved."""
-    extra: dict[str, Any] = field(default_factory=dict)
-    """Keys of other versions."""
-
-    @property
-    def solved(self) -> bool:
-        """R reached the threshold; "done" is not "solved"."""
-        return not self.error and self.reward >= self.threshold - 1e-9
-
-
-@dataclass(frozen=True)
 class Rate:
     """Share of solved tasks with its Wilson interval."""
 
@@ -176,13 +139,13 @@ class Pooled:
     high: float
 
 
-def outcomes_from(
+def evaluations_from(
     trajectories: Iterable[Trajectory],
     tasks: Iterable[Task],
     method: str,
     seed: int,
     iteration: int,
-) -> list[Outcome]:
+) -> list[Evaluation]:
     """One outcome per trajectory, in order.
 
     Raises:
@@ -198,7 +161,7 @@ def outcomes_from(
                 f"not among the {len(known)} tasks given; pass the tasks it was rolled out on"
             )
         out.append(
-            Outcome(
+            Evaluation(
                 method=method,
                 seed=seed,
                 iteration=iteration,
@@ -216,7 +179,7 @@ def outcomes_from(
     return out
 
 
-def last_iteration(outcomes: Iterable[Outcome]) -> list[Outcome]:
+def last_iteration(outcomes: Iterable[Evaluation]) -> list[Evaluation]:
     """The outcomes of the highest iteration of each method and seed: the reported ones."""
     outcomes = list(outcomes)
     last: dict[tuple[str, int], int] = {}
@@ -225,15 +188,15 @@ def last_iteration(outcomes: Iterable[Outcome]) -> list[Outcome]:
     return [o for o in outcomes if o.iteration == last[o.method, o.seed]]
 
 
-def by_seed(outcomes: Iterable[Outcome]) -> dict[int, list[Outcome]]:
+def by_seed(outcomes: Iterable[Evaluation]) -> dict[int, list[Evaluation]]:
     """Outcomes by seed, seeds ascending."""
-    out: dict[int, list[Outcome]] = {}
+    out: dict[int, list[Evaluation]] = {}
     for o in outcomes:
         out.setdefault(o.seed, []).append(o)
     return dict(sorted(out.items()))
 
 
-def win_rate(outcomes: Iterable[Outcome]) -> Rate:
+def win_rate(outcomes: Iterable[Evaluation]) -> Rate:
     """Share of solved outcomes; one that ended in an error counts as not solved."""
     solved = [o.solved for o in outcomes]
     low, high = wilson(sum(solved), len(solved))
@@ -241,7 +204,7 @@ def win_rate(outcomes: Iterable[Outcome]) -> Rate:
     return Rate(sum(solved), len(solved), rate, low, high)
 
 
-def mean_reward(outcomes: Iterable[Outcome], *, seed: int = 0) -> Mean:
+def mean_reward(outcomes: Iterable[Evaluation], *, seed: int = 0) -> Mean:
     """Mean reward R; over seeds if there are several, else over tasks.
 
     Args:
@@ -259,7 +222,7 @@ def mean_reward(outcomes: Iterable[Outcome], *, seed: int = 0) -> Mean:
     return Mean(float(np.mean(means)), max(0.0, low), min(1.0, high), len(means), "seeds")
 
 
-def pooled(outcomes: Iterable[Outcome]) -> Pooled:
+def pooled(outcomes: Iterable[Evaluation]) -> Pooled:
     """The win rate over all seeds: pooled, per seed, mean and spread of the seeds."""
     outcomes = list(outcomes)
     per_seed = {seed: win_rate(group) for seed, group in by_seed(outcomes).items()}
@@ -342,7 +305,7 @@ class GainedLost:
 
 
 def paired_difference(
-    a: Iterable[Outcome], b: Iterable[Outcome], *, seed: int = 0
+    a: Iterable[Evaluation], b: Iterable[Evaluation], *, seed: int = 0
 ) -> PairedDifference:
     """Win rate of `a` minus that of `b`, seed by seed, on the same tasks.
 
@@ -389,7 +352,7 @@ def paired_difference(
     )
 
 
-def gained_lost(base: Iterable[Outcome], other: Iterable[Outcome]) -> GainedLost:
+def gained_lost(base: Iterable[Evaluation], other: Iterable[Evaluation]) -> GainedLost:
     """Which tasks `other` solves and `base` does not, and the reverse; over common seeds.
 
     Raises:
@@ -410,7 +373,7 @@ def gained_lost(base: Iterable[Outcome], other: Iterable[Outcome]) -> GainedLost
     return GainedLost(pick(False, True), pick(True, False), pick(True, True), pick(False, False))
 
 
-def _method(groups: Mapping[int, Sequence[Outcome]]) -> str:
+def _method(groups: Mapping[int, Sequence[Evaluation]]) -> str:
     names = sorted({o.method for group in groups.values() for o in group})
     if len(names) > 1:
         raise DataError(f"outcomes of several methods in one list: {names}; pass one at a time")
@@ -418,8 +381,8 @@ def _method(groups: Mapping[int, Sequence[Outcome]]) -> str:
 
 
 def _matched(
-    seed: int, a: Sequence[Outcome], b: Sequence[Outcome]
-) -> list[tuple[Outcome, Outcome]]:
+    seed: int, a: Sequence[Evaluation], b: Sequence[Evaluation]
+) -> list[tuple[Evaluation, Evaluation]]:
     """Pairs of outcomes on the same task, in the order of `a`."""
     tables = []
     for group in (a, b):
@@ -442,7 +405,9 @@ def _matched(
     return [(o, right[h]) for h, o in left.items()]
 
 
-def _within(seed: int, a: Sequence[Outcome], b: Sequence[Outcome], rng_seed: int) -> WithinSeed:
+def _within(
+    seed: int, a: Sequence[Evaluation], b: Sequence[Evaluation], rng_seed: int
+) -> WithinSeed:
     pairs = _matched(seed, a, b)
     differences = [int(x.solved) - int(y.solved) for x, y in pairs]
     gained, lost = differences.count(1), differences.count(-1)

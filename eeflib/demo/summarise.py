@@ -12,8 +12,7 @@ from typing import Any
 from eeflib.demo.plan import BETTER_TEACHER, contenders, declared_methods, seed_folder, unmasked
 from eeflib.methods import Method
 from eeflib.pipeline import CLONING
-from eeflib.records import Branch, Trajectory
-from eeflib.stats import Outcome
+from eeflib.records import Branch, Evaluation, Trajectory
 from eeflib.store import RunFolder
 from eeflib.summary import compare, method_row
 
@@ -99,11 +98,15 @@ def _case(
     return {"rows": rows, "paired": paired, "teacher": teacher}
 
 
-def _outcomes(run: RunFolder, config: Mapping[str, Any], case: str, method: str) -> list[Outcome]:
+def _outcomes(
+    run: RunFolder, config: Mapping[str, Any], case: str, method: str
+) -> list[Evaluation]:
     return [
         outcome
         for seed in config["seeds"]
-        for outcome in run.sub(f"{seed_folder(case, seed)}/{method}").read("evaluations", Outcome)
+        for outcome in run.sub(f"{seed_folder(case, seed)}/{method}").read(
+            "evaluations", Evaluation
+        )
     ]
 
 

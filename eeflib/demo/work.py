@@ -26,7 +26,7 @@ from eeflib.pipeline import CLONING, Pipeline, Progress
 from eeflib.presets import recipe_for
 from eeflib.prompts import get_format
 from eeflib.rollout import Episode, run_episodes
-from eeflib.stats import outcomes_from
+from eeflib.stats import evaluations_from
 from eeflib.store import RunFolder
 from eeflib.workers import Job, worker_folder_lock
 from eeflib.world import World, make_world, webshop_world
@@ -102,7 +102,7 @@ def _start_seed(
             actor="teacher",
             seed=seed,
         )
-        folder.rewrite("evaluations", outcomes_from(rollouts, tasks, "teacher", seed, 0))
+        folder.rewrite("evaluations", evaluations_from(rollouts, tasks, "teacher", seed, 0))
         folder.mark_done("evaluate")
     try:
         pipeline.run(get_method(CLONING))

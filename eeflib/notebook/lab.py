@@ -26,8 +26,7 @@ from eeflib.policies.loading import NAMES
 from eeflib.presets import Preset, get_preset, recipe_for
 from eeflib.prompts import PromptFormat, get_format
 from eeflib.recipe import Recipe
-from eeflib.records import Branch, Record, Sample, Trajectory
-from eeflib.stats import Outcome
+from eeflib.records import Branch, Evaluation, Record, Sample, Trajectory
 from eeflib.store import RunFolder, open_run
 from eeflib.world import World, make_world
 
@@ -114,7 +113,7 @@ class Lab:
             _already("collect", folder, "collect")
             return self.pipeline(folder).collect()
 
-    def run(self, method: Method | str, share: Method | None = None) -> list[Outcome]:
+    def run(self, method: Method | str, share: Method | None = None) -> list[Evaluation]:
         """All steps of a method, cloning before it; what is in the run folder is not done again.
 
         Args:
@@ -128,7 +127,7 @@ class Lab:
             last = folder.sub(f"{method.name}/iter-{method.iterations}")
             if last.phase_done("evaluate"):
                 _already(method.name, last, "evaluate")
-                return list(folder.sub(method.name).read("evaluations", Outcome))
+                return list(folder.sub(method.name).read("evaluations", Evaluation))
             shared = [(share, folder.sub(share.name))] if share else []
             return pipeline.run(method, share=shared)
 

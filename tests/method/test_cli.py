@@ -14,7 +14,8 @@ import pytest
 
 from eeflib.errors import EefError, PrerequisiteError, ProviderError
 from eeflib.presets import PRESETS
-from eeflib.stats import Outcome, wilson
+from eeflib.records import Evaluation
+from eeflib.stats import wilson
 from eeflib.summary import compare, method_row, render_table, sentence
 
 ROOT = Path(__file__).parents[2]
@@ -118,9 +119,9 @@ def test_an_error_of_the_library_is_one_line(eef, monkeypatch, error, line):
     assert "Traceback" not in err
 
 
-def outcomes(method: str, seed: int, rewards: list[float]) -> list[Outcome]:
+def outcomes(method: str, seed: int, rewards: list[float]) -> list[Evaluation]:
     return [
-        Outcome(method, seed, 0, f"t{i}", f"hash-{seed}-{i}", "test", "easy", reward)
+        Evaluation(method, seed, 0, f"t{i}", f"hash-{seed}-{i}", "test", "easy", reward)
         for i, reward in enumerate(rewards)
     ]
 

@@ -20,8 +20,7 @@ from eeflib.pipeline import Pipeline, Progress
 from eeflib.policies.base import Conversation, Policy, Reply
 from eeflib.policies.scripted import ScriptedShopper, Skill
 from eeflib.recipe import Recipe
-from eeflib.records import Branch, Sample, Task, Trajectory
-from eeflib.stats import Outcome
+from eeflib.records import Branch, Evaluation, Sample, Task, Trajectory
 from eeflib.store import RunFolder
 from eeflib.world import World, webshop_world
 
@@ -54,7 +53,7 @@ def pipeline(path: Path, progress: Progress | None = None, **changes: Any) -> Pi
     return Pipeline(world(), recipe, RunFolder(path), SEED, progress=progress)
 
 
-def run_all(path: Path, progress: Progress | None = None) -> dict[str, list[Outcome]]:
+def run_all(path: Path, progress: Progress | None = None) -> dict[str, list[Evaluation]]:
     p = pipeline(path, progress)
     return {m.name: p.run(m) for m in (SFT, RFT, EEF)}
 
@@ -90,7 +89,7 @@ def test_it_leaves_the_files_that_it_promises(whole):
     assert any(t.solved for t in trajectories)
     assert not all(t.solved for t in trajectories)
     for name, iterations in (("SFT", [0]), ("RFT", [1, 2]), ("EEF", [1, 2])):
-        outcomes = read(whole / name, "evaluations", Outcome)
+        outcomes = read(whole / name, "evaluations", Evaluation)
         tested = [t.id for t in tasks if t.split == "test"]
         assert [(o.iteration, o.task_id) for o in outcomes] == [
             (i, t) for i in iterations for t in tested
@@ -246,7 +245,7 @@ def test_a_finished_run_is_only_read(whole):
     changed = [f.name for f, t in before.items() if f.stat().st_mtime_ns != t]
     # the phase file of the selection is written again, with the same content
     assert set(changed) <= {"select.json", ".lock", ".lock.owner"}
-    assert again["EEF"] == read(whole / "EEF", "evaluations", Outcome)
+    assert again["EEF"] == read(whole / "EEF", "evaluations", Evaluation)
 
 
 def test_branches_of_another_method_are_taken_over_and_still_count(tmp_path, whole):
@@ -325,7 +324,7 @@ def test_a_teacher_that_never_succeeds_is_named_as_the_reason(tmp_path):
     assert not (tmp_path / "SFT/iter-0/model").exists()
     # everything the teacher did can be cloned all the same
     p.run(get_method("SFT-all"))
-    assert len(read(tmp_path / "SFT-all", "evaluations", Outcome)) == 4
+    assert len(read(tmp_path / "SFT-all", "evaluations", Evaluation)) == 4
 
 
 def test_a_folder_with_other_tasks_is_refused(tmp_path, whole):
