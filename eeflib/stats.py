@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import special
@@ -25,6 +25,7 @@ from eeflib.records import Evaluation, Task, Trajectory
 __all__ = [
     "GainedLost",
     "Mean",
+    "Paired",
     "PairedDifference",
     "Pooled",
     "Rate",
@@ -37,7 +38,9 @@ __all__ = [
     "last_iteration",
     "mcnemar",
     "mean_reward",
+    "paired",
     "paired_difference",
+    "permutation",
     "pooled",
     "t_interval",
     "t_test",
@@ -96,6 +99,71 @@ def bootstrap(values: Sequence[float], seed: int) -> tuple[float, float]:
     means = [data[rng.integers(0, n, (block, n))].mean(axis=1) for _ in range(_RESAMPLES // block)]
     low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
     return float(low), float(high)
+
+
+def permutation(data: tuple[np.ndarray, ...], kind: Any, seed: int) -> float:
+    """p of the mean of one sample being 0, or of two samples having one mean, by rearranging.
+
+    Args:
+        kind: `samples` (signs are flipped) or `independent`, see `scipy.stats.permutation_test`.
+        seed: of the rearrangements.
+    """
+    if min(map(len, data)) < 2:
+        return 1.0  # one observation has no other arrangement that says more
+    from scipy import stats
+
+    def gap(*sides: Any, axis: int = -1) -> Any:
+        means = [x.mean(axis=axis) for x in sides]
+        return means[0] if len(means) == 1 else means[1] - means[0]
+
+    result = stats.permutation_test(
+        data,
+        gap,
+        permutation_type=kind,
+        n_resamples=_RESAMPLES,
+        vectorized=True,
+        batch=250,
+        rng=np.random.default_rng(seed),
+    )
+    return float(result.pvalue)
+
+
+class Paired(NamedTuple):
+    """A mean difference on the same tasks."""
+
+    mean: float
+    low: float
+    """95 % interval."""
+    high: float
+    p: float
+    """Two-sided."""
+    test: str
+
+
+def paired(differences: Sequence[Sequence[float]], *, yes_no: bool, seed: int) -> Paired:
+    """The one paired test: is the mean difference more than chance?
+
+    | data | interval | p |
+    |---|---|---|
+    | several seeds | t interval over the seeds' mean differences | paired t-test over seeds |
+    | one seed, yes/no | bootstrap over tasks | McNemar's exact test |
+    | one seed, number | bootstrap over tasks | sign-flip permutation test |
+
+    Args:
+        differences: per seed one number per task; at least one seed, none empty.
+        yes_no: whether what is compared is 0 or 1, so that a difference is -1, 0 or 1.
+        seed: of the resampling.
+    """
+    means = [float(np.mean(group)) for group in differences]
+    if len(means) > 1:
+        return Paired(float(np.mean(means)), *t_interval(means), t_test(means), "t over seeds")
+    (group,) = differences
+    low, high = bootstrap(group, seed)
+    if yes_no:
+        p, test = mcnemar(sum(d > 0 for d in group), sum(d < 0 for d in group)), "McNemar"
+    else:
+        p, test = permutation((np.asarray(group),), "samples", seed), "sign flips"
+    return Paired(means[0], low, high, p, f"{test} over tasks")
 
 
 @dataclass(frozen=True)
@@ -327,25 +395,18 @@ def paired_difference(
         )
     within = tuple(_within(s, a_seeds[s], b_seeds[s], seed) for s in seeds)
     differences = tuple(w.difference for w in within)
-    mean = float(np.mean(differences))
-    if len(seeds) == 1:
-        sd, low, high = math.nan, within[0].low, within[0].high
-        p, basis = within[0].p, "tasks"
-    else:
-        sd = float(np.std(differences, ddof=1))
-        low, high = t_interval(differences)
-        p, basis = t_test(differences), "seeds"
+    found = paired([_differences(s, a_seeds[s], b_seeds[s]) for s in seeds], yes_no=True, seed=seed)
     return PairedDifference(
         a=a_name,
         b=b_name,
         seeds=seeds,
         differences=differences,
-        mean=mean,
-        sd=sd,
-        low=low,
-        high=high,
-        p=p,
-        basis=basis,
+        mean=found.mean,
+        sd=float(np.std(differences, ddof=1)) if len(seeds) > 1 else math.nan,
+        low=found.low,
+        high=found.high,
+        p=found.p,
+        basis="seeds" if len(seeds) > 1 else "tasks",
         better=sum(d > 0 for d in differences),
         within=within,
         unpaired=tuple(sorted(a_seeds.keys() ^ b_seeds.keys())),
@@ -405,20 +466,22 @@ def _matched(
     return [(o, right[h]) for h, o in left.items()]
 
 
+def _differences(seed: int, a: Sequence[Evaluation], b: Sequence[Evaluation]) -> list[int]:
+    return [int(x.solved) - int(y.solved) for x, y in _matched(seed, a, b)]
+
+
 def _within(
     seed: int, a: Sequence[Evaluation], b: Sequence[Evaluation], rng_seed: int
 ) -> WithinSeed:
-    pairs = _matched(seed, a, b)
-    differences = [int(x.solved) - int(y.solved) for x, y in pairs]
-    gained, lost = differences.count(1), differences.count(-1)
-    low, high = bootstrap(differences, rng_seed)
+    differences = _differences(seed, a, b)
+    found = paired([differences], yes_no=True, seed=rng_seed)
     return WithinSeed(
         seed=seed,
-        n=len(pairs),
-        gained=gained,
-        lost=lost,
-        difference=(gained - lost) / len(pairs),
-        low=low,
-        high=high,
-        p=mcnemar(gained, lost),
+        n=len(differences),
+        gained=differences.count(1),
+        lost=differences.count(-1),
+        difference=found.mean,
+        low=found.low,
+        high=found.high,
+        p=found.p,
     )
