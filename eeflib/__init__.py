@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from eeflib.policies.base import Policy
     from eeflib.policies.openai_compatible import ChatModel
     from eeflib.policies.student import Student
-    from eeflib.records import Branch, Sample, Step, Task, Trajectory
+    from eeflib.records import Branch, Evaluation, Sample, Step, Task, Trajectory
     from eeflib.selection import Selection
     from eeflib.stats import gained_lost, paired_difference, win_rate
     from eeflib.world import World, scienceworld, textworld, webshop
@@ -45,6 +45,7 @@ __all__ = [
     "Config",
     "EefError",
     "EncodedSet",
+    "Evaluation",
     "Exploration",
     "Method",
     "Policy",
@@ -98,7 +99,7 @@ _HOMES = {
     "policies.base": ("Policy",),
     "policies.openai_compatible": ("ChatModel",),
     "policies.student": ("Student",),
-    "records": ("Branch", "Sample", "Step", "Task", "Trajectory"),
+    "records": ("Branch", "Evaluation", "Sample", "Step", "Task", "Trajectory"),
     "openrun": ("Run", "open_run"),
     "selection": ("Selection",),
     "stats": ("gained_lost", "paired_difference", "win_rate"),

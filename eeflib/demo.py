@@ -25,10 +25,9 @@ from eeflib.methods import Method, get_method
 from eeflib.openrun import Run
 from eeflib.pipeline import CLONING, Progress, collect, evaluate, run_method
 from eeflib.policies.loading import NAMES
-from eeflib.records import Branch, Trajectory
+from eeflib.records import Branch, Evaluation, Trajectory
 from eeflib.run import RunFolder, open_folder
 from eeflib.stats import (
-    Outcome,
     PairedDifference,
     gained_lost,
     last_iteration,
@@ -278,7 +277,7 @@ def _number(value: float, digits: int = 4) -> float | None:
 
 
 def method_row(
-    name: str, outcomes: Sequence[Outcome], *, simulations: float, seconds: float
+    name: str, outcomes: Sequence[Evaluation], *, simulations: float, seconds: float
 ) -> dict[str, Any]:
     """One method: win rate over all test tasks of all seeds with its Wilson interval, and more.
 
@@ -312,7 +311,7 @@ def method_row(
     }
 
 
-def compare(a: Iterable[Outcome], b: Iterable[Outcome]) -> dict[str, Any]:
+def compare(a: Iterable[Evaluation], b: Iterable[Evaluation]) -> dict[str, Any]:
     """Paired difference a - b over seeds, with its interval, and tasks gained and lost."""
     a, b = last_iteration(a), last_iteration(b)
     d: PairedDifference = paired_difference(a, b)

@@ -21,9 +21,8 @@ from eeflib.errors import DataError, ProviderError
 from eeflib.exploration import Exploration, ExplorationReport
 from eeflib.methods import Method, get_method
 from eeflib.policies.student import Student
-from eeflib.records import Branch, Record, Sample, Task, Trajectory
+from eeflib.records import Branch, Evaluation, Record, Sample, Task, Trajectory
 from eeflib.run import RunFolder, open_folder
-from eeflib.stats import Outcome
 from eeflib.world import World, make_world
 
 __all__ = [
@@ -194,9 +193,9 @@ class Run:
         """What an iteration was trained on, as on file."""
         return self._read("samples", Sample, f"{method}/iter-{iteration}")
 
-    def evaluations(self, method: str) -> list[Outcome]:
+    def evaluations(self, method: str) -> list[Evaluation]:
         """The evaluations of all iterations of a method, as on file."""
-        return self._read("evaluations", Outcome, method)
+        return self._read("evaluations", Evaluation, method)
 
     def _read(self, name: str, kind: type[Record], where: str = "") -> list[Any]:
         folder = self.folder.sub(where) if where else self.folder

@@ -35,11 +35,11 @@ from eeflib.openrun import Run, by_id, in_order, set_failed_aside, shared_branch
 from eeflib.policies.base import Policy
 from eeflib.policies.student import Student
 from eeflib.prompts import PromptFormat, get_format
-from eeflib.records import Branch, Sample, Task, Trajectory, content_hash
+from eeflib.records import Branch, Evaluation, Sample, Task, Trajectory, content_hash
 from eeflib.rollout import Episode, run_episodes
 from eeflib.run import RunFolder
 from eeflib.selection import Selection
-from eeflib.stats import Outcome, outcomes_from
+from eeflib.stats import evaluations_from
 from eeflib.training import train as train_model
 from eeflib.world import World
 
@@ -371,7 +371,7 @@ def evaluate(
     iteration: int | None = None,
     run: Run | None = None,
     progress: bool | Progress = True,
-) -> list[Outcome]:
+) -> list[Evaluation]:
     """How the student, played greedily, does on every task of `split`.
 
     Args:
@@ -395,7 +395,7 @@ def evaluate(
     step = f"{label} iteration {i}: evaluate"
     if run is None:
         rollouts = _play(episodes, policy, world, fmt, actor, progress=progress, step=step)
-        return outcomes_from(rollouts, tasks, label, world.seed, i)
+        return evaluations_from(rollouts, tasks, label, world.seed, i)
     with run.folder:
         run.check(world)
         folder = run.folder.sub(label)
@@ -403,7 +403,7 @@ def evaluate(
         decides = {"student": _identity(student), "split": split, "tasks": len(tasks)}
         summary = here.phase_summary("evaluate")
         if summary is not None and summary.get("of") == decides:
-            on_file = [o for o in folder.read("evaluations", Outcome) if o.iteration == i]
+            on_file = [o for o in folder.read("evaluations", Evaluation) if o.iteration == i]
             if content_hash(on_file) != summary["rows"]:
                 raise DataError(
                     f"{folder.file('evaluations')} was changed or cut since iteration {i} was "
@@ -428,8 +428,8 @@ def evaluate(
                 step=step,
                 lockstep=run.config.lockstep,
             )
-        out = outcomes_from(rollouts, tasks, label, world.seed, i)
-        before = folder.read("evaluations", Outcome) if folder.exists("evaluations") else ()
+        out = evaluations_from(rollouts, tasks, label, world.seed, i)
+        before = folder.read("evaluations", Evaluation) if folder.exists("evaluations") else ()
         kept = [o for o in before if o.iteration != i]
         folder.rewrite("evaluations", [*kept, *out])
         solved = sum(o.solved for o in out)
@@ -446,7 +446,7 @@ def run_method(
     student: Student | None = None,
     share: Sequence[str] = (),
     progress: bool | Progress = True,
-) -> list[Outcome]:
+) -> list[Evaluation]:
     """Every iteration of `method` in `run`; the evaluations of all of them on the test tasks.
 
     Args:
@@ -461,7 +461,7 @@ def run_method(
     world = run.world() if world is None else world
     base = run.student() if student is None else student
     tries = collect(world, run=run, progress=progress)
-    out: list[Outcome] = []
+    out: list[Evaluation] = []
     explored: list[Exploration] = []
     before = run.student(CLONING, base=base) if chosen.explores else base
     for i in range(1 if chosen.explores else 0, chosen.iterations + 1):

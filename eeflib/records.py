@@ -31,6 +31,7 @@ __all__ = [
     "TIMING",
     "Actor",
     "Branch",
+    "Evaluation",
     "Finite",
     "Int64",
     "Label",
@@ -45,6 +46,7 @@ __all__ = [
     "content_hash",
     "episode_rng",
     "plain",
+    "solved",
     "split_order",
     "without_secrets",
 ]
@@ -287,6 +289,11 @@ def _timing_seconds(value: Any) -> float:
     return own + math.fsum(_timing_seconds(getattr(value, name)) for name in shape.nested)
 
 
+def solved(reward: float, threshold: float, error: str = "") -> bool:
+    """Whether R reached the threshold and no fault ended the episode; "done" is not "solved"."""
+    return not error and reward >= threshold - 1e-9  # rewards are sums of floats
+
+
 Actor = Literal["teacher", "student", "human"]
 """Who chose an action."""
 
@@ -415,8 +422,8 @@ class Trajectory(Record):
 
     @property
     def solved(self) -> bool:
-        """R reached the threshold; "done" is not "solved"."""
-        return not self.error and self.reward >= self.threshold - 1e-9
+        """See `solved`."""
+        return solved(self.reward, self.threshold, self.error)
 
     @property
     def length(self) -> int:
@@ -498,6 +505,42 @@ class Sample(Record):
                 f"sample {self.id!r} has {len(self.steps)} steps, {len(self.trained)} trained "
                 f"flags and {len(self.labels)} labels: there must be one of each per step"
             )
+
+
+@dataclass(frozen=True)
+class Evaluation(Record):
+    """How one method did on one task: one line of `evaluations.jsonl`."""
+
+    method: str
+    """Name of the method, e.g. `EEF`."""
+    seed: Int64
+    """Seed of the run the student was trained in."""
+    iteration: Int64
+    """Fine-tuning iteration of the student, 0 = behaviour cloning."""
+    task_id: str
+    task_hash: str
+    """`Task.content_hash`: what makes two methods comparable."""
+    split: str
+    """`train`, `validation` or `test`."""
+    level: str
+    """Difficulty level of the task; empty if it has none."""
+    reward: Reward
+    """R in [0, 1]."""
+    threshold: Finite = 1.0
+    """Reward from which on the task is solved."""
+    length: Int64 = 0
+    """Number of actions."""
+    invalid: Int64 = 0
+    """Number of actions that parser or environment did not understand."""
+    error: str = ""
+    """A fault that ended the rollout; such an evaluation counts as not solved."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Keys of other versions."""
+
+    @property
+    def solved(self) -> bool:
+        """See `solved`."""
+        return solved(self.reward, self.threshold, self.error)
 
 
 def split_order(names: Iterable[str]) -> list[str]:

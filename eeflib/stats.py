@@ -13,19 +13,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import special
 
 from eeflib.errors import DataError
-from eeflib.records import Finite, Int64, Record, Reward, Task, Trajectory
+from eeflib.records import Evaluation, Task, Trajectory
 
 __all__ = [
     "GainedLost",
     "Mean",
-    "Outcome",
+    "Paired",
     "PairedDifference",
     "Pooled",
     "Rate",
@@ -33,12 +33,14 @@ __all__ = [
     "WithinSeed",
     "bootstrap",
     "by_seed",
+    "evaluations_from",
     "gained_lost",
     "last_iteration",
     "mcnemar",
     "mean_reward",
-    "outcomes_from",
+    "paired",
     "paired_difference",
+    "permutation",
     "pooled",
     "t_interval",
     "t_test",
@@ -99,40 +101,69 @@ def bootstrap(values: Sequence[float], seed: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
-@dataclass(frozen=True)
-class Outcome(Record):
-    """How one method did on one task: one line of `evaluations.jsonl`."""
+def permutation(data: tuple[np.ndarray, ...], kind: Any, seed: int) -> float:
+    """p of the mean of one sample being 0, or of two samples having one mean, by rearranging.
 
-    method: str
-    """Name of the method, e.g. `EEF`."""
-    seed: Int64
-    """Seed of the run the student was trained in."""
-    iteration: Int64
-    """Fine-tuning iteration of the student, 0 = behaviour cloning."""
-    task_id: str
-    task_hash: str
-    """`Task.content_hash`: what makes two methods comparable."""
-    split: str
-    """`train`, `validation` or `test`."""
-    level: str
-    """Difficulty level of the task; empty if it has none."""
-    reward: Reward
-    """R in [0, 1]."""
-    threshold: Finite = 1.0
-    """Reward from which on the task is solved."""
-    length: Int64 = 0
-    """Number of actions."""
-    invalid: Int64 = 0
-    """Number of actions that parser or environment did not understand."""
-    error: str = ""
-    """A fault that ended the rollout; such an outcome counts as not solved."""
-    extra: dict[str, Any] = field(default_factory=dict)
-    """Keys of other versions."""
+    Args:
+        kind: `samples` (signs are flipped) or `independent`, see `scipy.stats.permutation_test`.
+        seed: of the rearrangements.
+    """
+    if min(map(len, data)) < 2:
+        return 1.0  # one observation has no other arrangement that says more
+    from scipy import stats
 
-    @property
-    def solved(self) -> bool:
-        """R reached the threshold; "done" is not "solved"."""
-        return not self.error and self.reward >= self.threshold - 1e-9
+    def gap(*sides: Any, axis: int = -1) -> Any:
+        means = [x.mean(axis=axis) for x in sides]
+        return means[0] if len(means) == 1 else means[1] - means[0]
+
+    result = stats.permutation_test(
+        data,
+        gap,
+        permutation_type=kind,
+        n_resamples=_RESAMPLES,
+        vectorized=True,
+        batch=250,
+        rng=np.random.default_rng(seed),
+    )
+    return float(result.pvalue)
+
+
+class Paired(NamedTuple):
+    """A mean difference on the same tasks."""
+
+    mean: float
+    low: float
+    """95 % interval."""
+    high: float
+    p: float
+    """Two-sided."""
+    test: str
+
+
+def paired(differences: Sequence[Sequence[float]], *, yes_no: bool, seed: int) -> Paired:
+    """The one paired test: is the mean difference more than chance?
+
+    | data | interval | p |
+    |---|---|---|
+    | several seeds | t interval over the seeds' mean differences | paired t-test over seeds |
+    | one seed, yes/no | bootstrap over tasks | McNemar's exact test |
+    | one seed, number | bootstrap over tasks | sign-flip permutation test |
+
+    Args:
+        differences: per seed one number per task; at least one seed, none empty.
+        yes_no: whether what is compared is 0 or 1, so that a difference is -1, 0 or 1.
+        seed: of the resampling.
+    """
+    means = [float(np.mean(group)) for group in differences]
+    if len(means) > 1:
+        return Paired(float(np.mean(means)), *t_interval(means), t_test(means), "t over seeds")
+    (group,) = differences
+    low, high = bootstrap(group, seed)
+    if yes_no:
+        p, test = mcnemar(sum(d > 0 for d in group), sum(d < 0 for d in group)), "McNemar"
+    else:
+        p, test = permutation((np.asarray(group),), "samples", seed), "sign flips"
+    return Paired(means[0], low, high, p, f"{test} over tasks")
 
 
 @dataclass(frozen=True)
@@ -176,13 +207,13 @@ class Pooled:
     high: float
 
 
-def outcomes_from(
+def evaluations_from(
     trajectories: Iterable[Trajectory],
     tasks: Iterable[Task],
     method: str,
     seed: int,
     iteration: int,
-) -> list[Outcome]:
+) -> list[Evaluation]:
     """One outcome per trajectory, in order.
 
     Raises:
@@ -198,7 +229,7 @@ def outcomes_from(
                 f"not among the {len(known)} tasks given; pass the tasks it was rolled out on"
             )
         out.append(
-            Outcome(
+            Evaluation(
                 method=method,
                 seed=seed,
                 iteration=iteration,
@@ -216,7 +247,7 @@ def outcomes_from(
     return out
 
 
-def last_iteration(outcomes: Iterable[Outcome]) -> list[Outcome]:
+def last_iteration(outcomes: Iterable[Evaluation]) -> list[Evaluation]:
     """The outcomes of the highest iteration of each method and seed: the reported ones."""
     outcomes = list(outcomes)
     last: dict[tuple[str, int], int] = {}
@@ -225,15 +256,15 @@ def last_iteration(outcomes: Iterable[Outcome]) -> list[Outcome]:
     return [o for o in outcomes if o.iteration == last[o.method, o.seed]]
 
 
-def by_seed(outcomes: Iterable[Outcome]) -> dict[int, list[Outcome]]:
+def by_seed(outcomes: Iterable[Evaluation]) -> dict[int, list[Evaluation]]:
     """Outcomes by seed, seeds ascending."""
-    out: dict[int, list[Outcome]] = {}
+    out: dict[int, list[Evaluation]] = {}
     for o in outcomes:
         out.setdefault(o.seed, []).append(o)
     return dict(sorted(out.items()))
 
 
-def win_rate(outcomes: Iterable[Outcome]) -> Rate:
+def win_rate(outcomes: Iterable[Evaluation]) -> Rate:
     """Share of solved outcomes; one that ended in an error counts as not solved."""
     solved = [o.solved for o in outcomes]
     low, high = wilson(sum(solved), len(solved))
@@ -241,7 +272,7 @@ def win_rate(outcomes: Iterable[Outcome]) -> Rate:
     return Rate(sum(solved), len(solved), rate, low, high)
 
 
-def mean_reward(outcomes: Iterable[Outcome], *, seed: int = 0) -> Mean:
+def mean_reward(outcomes: Iterable[Evaluation], *, seed: int = 0) -> Mean:
     """Mean reward R; over seeds if there are several, else over tasks.
 
     Args:
@@ -259,7 +290,7 @@ def mean_reward(outcomes: Iterable[Outcome], *, seed: int = 0) -> Mean:
     return Mean(float(np.mean(means)), max(0.0, low), min(1.0, high), len(means), "seeds")
 
 
-def pooled(outcomes: Iterable[Outcome]) -> Pooled:
+def pooled(outcomes: Iterable[Evaluation]) -> Pooled:
     """The win rate over all seeds: pooled, per seed, mean and spread of the seeds."""
     outcomes = list(outcomes)
     per_seed = {seed: win_rate(group) for seed, group in by_seed(outcomes).items()}
@@ -342,7 +373,7 @@ class GainedLost:
 
 
 def paired_difference(
-    a: Iterable[Outcome], b: Iterable[Outcome], *, seed: int = 0
+    a: Iterable[Evaluation], b: Iterable[Evaluation], *, seed: int = 0
 ) -> PairedDifference:
     """Win rate of `a` minus that of `b`, seed by seed, on the same tasks.
 
@@ -364,32 +395,25 @@ def paired_difference(
         )
     within = tuple(_within(s, a_seeds[s], b_seeds[s], seed) for s in seeds)
     differences = tuple(w.difference for w in within)
-    mean = float(np.mean(differences))
-    if len(seeds) == 1:
-        sd, low, high = math.nan, within[0].low, within[0].high
-        p, basis = within[0].p, "tasks"
-    else:
-        sd = float(np.std(differences, ddof=1))
-        low, high = t_interval(differences)
-        p, basis = t_test(differences), "seeds"
+    found = paired([_differences(s, a_seeds[s], b_seeds[s]) for s in seeds], yes_no=True, seed=seed)
     return PairedDifference(
         a=a_name,
         b=b_name,
         seeds=seeds,
         differences=differences,
-        mean=mean,
-        sd=sd,
-        low=low,
-        high=high,
-        p=p,
-        basis=basis,
+        mean=found.mean,
+        sd=float(np.std(differences, ddof=1)) if len(seeds) > 1 else math.nan,
+        low=found.low,
+        high=found.high,
+        p=found.p,
+        basis="seeds" if len(seeds) > 1 else "tasks",
         better=sum(d > 0 for d in differences),
         within=within,
         unpaired=tuple(sorted(a_seeds.keys() ^ b_seeds.keys())),
     )
 
 
-def gained_lost(base: Iterable[Outcome], other: Iterable[Outcome]) -> GainedLost:
+def gained_lost(base: Iterable[Evaluation], other: Iterable[Evaluation]) -> GainedLost:
     """Which tasks `other` solves and `base` does not, and the reverse; over common seeds.
 
     Raises:
@@ -410,7 +434,7 @@ def gained_lost(base: Iterable[Outcome], other: Iterable[Outcome]) -> GainedLost
     return GainedLost(pick(False, True), pick(True, False), pick(True, True), pick(False, False))
 
 
-def _method(groups: Mapping[int, Sequence[Outcome]]) -> str:
+def _method(groups: Mapping[int, Sequence[Evaluation]]) -> str:
     names = sorted({o.method for group in groups.values() for o in group})
     if len(names) > 1:
         raise DataError(f"outcomes of several methods in one list: {names}; pass one at a time")
@@ -418,8 +442,8 @@ def _method(groups: Mapping[int, Sequence[Outcome]]) -> str:
 
 
 def _matched(
-    seed: int, a: Sequence[Outcome], b: Sequence[Outcome]
-) -> list[tuple[Outcome, Outcome]]:
+    seed: int, a: Sequence[Evaluation], b: Sequence[Evaluation]
+) -> list[tuple[Evaluation, Evaluation]]:
     """Pairs of outcomes on the same task, in the order of `a`."""
     tables = []
     for group in (a, b):
@@ -442,18 +466,22 @@ def _matched(
     return [(o, right[h]) for h, o in left.items()]
 
 
-def _within(seed: int, a: Sequence[Outcome], b: Sequence[Outcome], rng_seed: int) -> WithinSeed:
-    pairs = _matched(seed, a, b)
-    differences = [int(x.solved) - int(y.solved) for x, y in pairs]
-    gained, lost = differences.count(1), differences.count(-1)
-    low, high = bootstrap(differences, rng_seed)
+def _differences(seed: int, a: Sequence[Evaluation], b: Sequence[Evaluation]) -> list[int]:
+    return [int(x.solved) - int(y.solved) for x, y in _matched(seed, a, b)]
+
+
+def _within(
+    seed: int, a: Sequence[Evaluation], b: Sequence[Evaluation], rng_seed: int
+) -> WithinSeed:
+    differences = _differences(seed, a, b)
+    found = paired([differences], yes_no=True, seed=rng_seed)
     return WithinSeed(
         seed=seed,
-        n=len(pairs),
-        gained=gained,
-        lost=lost,
-        difference=(gained - lost) / len(pairs),
-        low=low,
-        high=high,
-        p=mcnemar(gained, lost),
+        n=len(differences),
+        gained=differences.count(1),
+        lost=differences.count(-1),
+        difference=found.mean,
+        low=found.low,
+        high=found.high,
+        p=found.p,
     )

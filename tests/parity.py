@@ -42,7 +42,7 @@ _SHOWN = 5
 _HOST = "http://127.0.0.1:3000"
 _KINDS: tuple[Literal["human", "synthetic"], ...] = ("human", "synthetic")
 
-Outcome = Iterator[tuple[str, bool]]
+Evaluation = Iterator[tuple[str, bool]]
 """(what was compared, whether it is the same), item by item."""
 
 
@@ -120,7 +120,7 @@ def _official(p: Product) -> dict[str, Any]:
     }
 
 
-def check_rows(v: Vectors) -> Outcome:
+def check_rows(v: Vectors) -> Evaluation:
     """Every row is kept or dropped as officially; the official loader keeps the order."""
     wanted = iter([p["asin"] for p in v.load("catalogue_loaded")["products"]])
     expected = next(wanted, None)
@@ -132,7 +132,7 @@ def check_rows(v: Vectors) -> Outcome:
         yield f"row {number}", kept == (number not in dropped)
 
 
-def check_loaded(v: Vectors) -> Outcome:
+def check_loaded(v: Vectors) -> Evaluation:
     loaded, catalogue = v.load("catalogue_loaded"), v.catalogue
     for want in loaded["products"]:
         have = catalogue.by_asin.get(want["asin"])
@@ -143,7 +143,7 @@ def check_loaded(v: Vectors) -> Outcome:
             yield f"{name} {asin}", catalogue.prices.get(asin) == price
 
 
-def check_goals(v: Vectors) -> Outcome:
+def check_goals(v: Vectors) -> Evaluation:
     recorded = v.load("goals")
     loaded = v.load("catalogue_loaded")["seed_before_load"]
     yield "seed", recorded.get("seed_before_construct", loaded) == loaded
@@ -161,7 +161,7 @@ def check_goals(v: Vectors) -> Outcome:
             yield f"last cumulative weights, {kind}", sums[-len(tail) :] == tail
 
 
-def check_rewards(v: Vectors) -> Outcome:
+def check_rewards(v: Vectors) -> Evaluation:
     for case in v.load("reward_cases")["cases"]:
         product = v.catalogue.by_asin[case["asin"]]
         got = reward.purchase_reward(product, case["goal"], case["price"], case["options"], v.nouns)
@@ -169,7 +169,7 @@ def check_rewards(v: Vectors) -> Outcome:
         yield case["id"], (got.value, got.info, got.attribute_matches, got.option_matches) == want
 
 
-def check_nouns(v: Vectors) -> Outcome:
+def check_nouns(v: Vectors) -> Evaluation:
     """The tagger against the table; without spaCy only that the table has every title.
 
     The other files take their nouns from the table: a title that is missing would be judged by
@@ -183,7 +183,7 @@ def check_nouns(v: Vectors) -> Outcome:
             yield title, own(title) == tuple(nouns)
 
 
-def check_searches(v: Vectors) -> Outcome:
+def check_searches(v: Vectors) -> Evaluation:
     """Ranking, order included, and scores to the four decimals that are recorded."""
     catalogue = v.catalogue
     for case in v.load("searches")["queries"]:
@@ -201,7 +201,7 @@ def _raises(raw: str) -> bool:
     return False
 
 
-def check_units(v: Vectors) -> Outcome:
+def check_units(v: Vectors) -> Evaluation:
     u = v.load("units")
     for name, pairs, function in (
         ("normalize_color", u["normalize_color"], reward.normalize_color),
@@ -231,7 +231,7 @@ def check_units(v: Vectors) -> Outcome:
         yield f"token_set_ratio {a} / {b}", found == (score, score > 85)
 
 
-def check_resets(v: Vectors) -> Outcome:
+def check_resets(v: Vectors) -> Evaluation:
     """What each reset drew, recorded after one reset of the constructor.
 
     Goals are compared by content: equal goals occur more than once.
@@ -278,7 +278,7 @@ def _step_differs(env: WebShopEnv, result: StepResult, want: dict[str, Any]) -> 
     return out + [name for name in facts if result.info.get(name) != want[name]]
 
 
-def check_rollouts(v: Vectors) -> Outcome:
+def check_rollouts(v: Vectors) -> Evaluation:
     """Every reset and every step of every episode."""
     number_of = {p.asin: i for i, p in enumerate(v.catalogue.products)}
     drawn: list[str] = []
@@ -317,7 +317,7 @@ def check_rollouts(v: Vectors) -> Outcome:
             yield f"{episode['id']} step {t}: {', '.join(differs)}", not differs
 
 
-def check_wrappers(v: Vectors) -> Outcome:
+def check_wrappers(v: Vectors) -> Evaluation:
     """ETO's wrapper step by step, AgentGym's parser text by text."""
     cases = v.load("wrapper_cases")
     for number, case in enumerate(cases["eto"]):
@@ -336,7 +336,7 @@ def check_wrappers(v: Vectors) -> Outcome:
         yield f"agentgym {case['text'][:40]!r}", same
 
 
-FILES: dict[str, Callable[[Vectors], Outcome]] = {
+FILES: dict[str, Callable[[Vectors], Evaluation]] = {
     "catalogue": check_rows,
     "catalogue_loaded": check_loaded,
     "goals": check_goals,

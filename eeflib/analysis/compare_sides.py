@@ -16,7 +16,8 @@ from eeflib.analysis.actions import action_kind
 from eeflib.analysis.findings import Findings
 from eeflib.analysis.run import TEACHER, Run
 from eeflib.errors import DataError
-from eeflib.stats import Outcome, last_iteration
+from eeflib.records import Evaluation
+from eeflib.stats import last_iteration
 
 __all__ = ["EPISODES", "Side", "pair", "read_side"]
 
@@ -103,7 +104,7 @@ def read_side(run: Run | str | Path, method: str | None = None, name: str = "") 
     )
 
 
-def _outcomes(run: Run, known: Findings, method: str) -> list[Outcome]:
+def _outcomes(run: Run, known: Findings, method: str) -> list[Evaluation]:
     if method == TEACHER:
         found = run.teacher_outcomes
     else:
@@ -117,7 +118,7 @@ def _outcomes(run: Run, known: Findings, method: str) -> list[Outcome]:
     return found
 
 
-def _row(o: Outcome, trajectory_id: str, instruction: str, kind: str) -> list[object]:
+def _row(o: Evaluation, trajectory_id: str, instruction: str, kind: str) -> list[object]:
     about = [o.seed, o.task_hash, o.task_id, o.level, instruction, trajectory_id]
     return [*about, o.solved, o.reward, o.length, o.invalid, kind]
 

@@ -1,24 +1,18 @@
 """Is a difference between two sets of episodes more than chance? Paired where it can be.
 
-Owns the choice of test and interval for a measure (a number per episode); the formulas are
-`eeflib.stats`' and scipy's. Knows nothing about runs or what a measure means.
-
-| data | interval | p |
-|---|---|---|
-| paired, several seeds | t interval over the seeds' mean differences | paired t-test over seeds |
-| paired, one seed, yes/no | bootstrap over tasks | McNemar's exact test |
-| paired, one seed, number | bootstrap over tasks | sign-flip permutation test |
-| not paired | bootstrap of both sides | permutation test |
+Import `paired_test` and `unpaired_test` from here, for a measure (a number per episode). The paired
+test is `eeflib.stats.paired`; what is not paired gets a bootstrap of both sides and a permutation
+test.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from eeflib.stats import bootstrap, mcnemar, t_interval, t_test
+from eeflib.stats import paired, permutation
 
 __all__ = ["Difference", "adjusted", "paired_test", "unpaired_test"]
 
@@ -51,21 +45,13 @@ def paired_test(
         seed: of the resampling.
     """
     a, b = (np.asarray(x, dtype=float) for x in (first, second))
-    d, n = b - a, len(a)
-    if not n:
+    if not len(a):
         return _nothing("paired")
+    groups = [list(group) for _, group in pd.Series(b - a).groupby(np.asarray(seeds))]
+    yes_no = set(np.unique(np.concatenate([a, b]))) <= {0.0, 1.0}
+    found = paired(groups, yes_no=yes_no, seed=seed)
     means = (float(a.mean()), float(b.mean()))
-    by_seed = pd.Series(d).groupby(np.asarray(seeds)).mean()
-    if len(by_seed) > 1:
-        values = by_seed.to_list()
-        mean = float(np.mean(values))
-        return Difference(*means, mean, *t_interval(values), t_test(values), n, "t over seeds")
-    low, high = bootstrap(d.tolist(), seed)
-    if set(np.unique(np.concatenate([a, b]))) <= {0.0, 1.0}:
-        p, test = mcnemar(int((d > 0).sum()), int((d < 0).sum())), "McNemar over tasks"
-    else:
-        p, test = _permutation((d,), "samples", seed), "sign flips over tasks"
-    return Difference(*means, float(d.mean()), low, high, p, n, test)
+    return Difference(*means, found.mean, found.low, found.high, found.p, len(a), found.test)
 
 
 def unpaired_test(
@@ -79,7 +65,7 @@ def unpaired_test(
     draws = [[x[rng.integers(0, len(x), len(x))].mean() for x in (a, b)] for _ in range(_RESAMPLES)]
     low, high = np.quantile([y - x for x, y in draws], [0.025, 0.975])
     means = (float(a.mean()), float(b.mean()))
-    p = _permutation((a, b), "independent", seed)
+    p = permutation((a, b), "independent", seed)
     total = len(a) + len(b)
     gap = means[1] - means[0]
     return Difference(*means, gap, float(low), float(high), p, total, "permutation")
@@ -88,27 +74,6 @@ def unpaired_test(
 def _nothing(test: str) -> Difference:
     nan = float("nan")
     return Difference(nan, nan, nan, nan, nan, nan, 0, test)
-
-
-def _permutation(data: tuple[Any, ...], kind: Any, seed: int) -> float:
-    if min(map(len, data)) < 2:
-        return 1.0  # one observation has no other arrangement that says more
-    from scipy import stats
-
-    def gap(*sides: Any, axis: int = -1) -> Any:
-        means = [x.mean(axis=axis) for x in sides]
-        return means[0] if len(means) == 1 else means[1] - means[0]
-
-    result = stats.permutation_test(
-        data,
-        gap,
-        permutation_type=kind,
-        n_resamples=_RESAMPLES,
-        vectorized=True,
-        batch=250,
-        rng=np.random.default_rng(seed),
-    )
-    return float(result.pvalue)
 
 
 def adjusted(p: pd.Series[float]) -> pd.Series[float]:

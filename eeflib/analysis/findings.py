@@ -17,11 +17,10 @@ from eeflib.analysis import frames, palette, summaries, summaries_methods, summa
 from eeflib.analysis.run import TEACHER, Run
 from eeflib.analysis.segments import Segment, segments, state_outcomes
 from eeflib.errors import DataError
-from eeflib.records import Trajectory
+from eeflib.records import Evaluation, Trajectory
 from eeflib.states import StateOutcome
 from eeflib.stats import (
     GainedLost,
-    Outcome,
     PairedDifference,
     gained_lost,
     last_iteration,
@@ -53,15 +52,15 @@ class Findings:
     run: Run
 
     @cached_property
-    def outcomes(self) -> dict[str, list[Outcome]]:
+    def outcomes(self) -> dict[str, list[Evaluation]]:
         """The last iteration of each method, by method, on test tasks (any, if there are none)."""
-        out: dict[str, list[Outcome]] = {}
+        out: dict[str, list[Evaluation]] = {}
         for o in last_iteration(self._test):
             out.setdefault(o.method, []).append(o)
         return {m: out[m] for m in palette.order(out)}
 
     @cached_property
-    def _test(self) -> list[Outcome]:
+    def _test(self) -> list[Evaluation]:
         return [o for o in self.run.outcomes if o.split == "test"] or self.run.outcomes
 
     @cached_property
@@ -195,7 +194,7 @@ class Findings:
                 out[method] = gained_lost(other, own)
         return out
 
-    def matched(self, method: str) -> tuple[list[Outcome], list[Outcome]]:
+    def matched(self, method: str) -> tuple[list[Evaluation], list[Evaluation]]:
         """Outcomes of the focus and of `method` after the same number of iterations, per seed.
 
         An ablation may run fewer iterations, a killed run may have finished fewer: then the focus
@@ -206,7 +205,7 @@ class Findings:
         for group in (self.outcomes[self.focus], self.outcomes[method]):
             last.update({(o.method, o.seed): o.iteration for o in group})
 
-        def pick(own: str, other: str) -> list[Outcome]:
+        def pick(own: str, other: str) -> list[Evaluation]:
             out = []
             for o in self._test:
                 if o.method == own:

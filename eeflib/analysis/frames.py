@@ -21,9 +21,8 @@ from eeflib.analysis.actions import action_kind
 from eeflib.analysis.frames_columns import COLUMNS, Table
 from eeflib.analysis.frames_states import states
 from eeflib.analysis.run import TEACHER, Place, Run
-from eeflib.records import content_hash
+from eeflib.records import Evaluation, content_hash, solved
 from eeflib.states import state_names
-from eeflib.stats import Outcome
 
 __all__ = [
     "COLUMNS",
@@ -130,7 +129,7 @@ class Frames:
         return taxonomy.failures(
             taxonomy.Case(place.seed, place.method, place.iteration, episode, task)
             for place, episode in episodes(self.run, who)
-            if not solved(episode)
+            if not _solved(episode)
             for task in [self.run.task(place.seed, episode.task_id)]
         )
 
@@ -171,7 +170,7 @@ def branches(run: Run) -> pd.DataFrame:
                 r is not None,
                 b.restore_mismatch,
                 r.error if r else "",
-                r is not None and solved(r),
+                r is not None and _solved(r),
                 r.reward if r else None,
                 len(own),
                 sum(not s.valid for s in own),
@@ -204,7 +203,7 @@ def samples(run: Run) -> pd.DataFrame:
     return table.frame()
 
 
-def evaluations(outcomes: Iterable[Outcome]) -> pd.DataFrame:
+def evaluations(outcomes: Iterable[Evaluation]) -> pd.DataFrame:
     """One row per outcome."""
     table = Table("evaluations")
     for o in outcomes:
@@ -273,7 +272,7 @@ def _read_episodes(
                 *about,
                 e.policy,
                 e.reward,
-                solved(e),
+                _solved(e),
                 len(e.steps),
                 sum(not s.valid for s in e.steps),
                 e.terminated,
@@ -293,9 +292,9 @@ def _read_episodes(
     return table.frame(), moves.frame()
 
 
-def solved(episode: Any) -> bool:
+def _solved(episode: Any) -> bool:
     """As `Trajectory.solved`, also for a row."""
-    return not episode.error and episode.reward >= episode.threshold - 1e-9
+    return solved(episode.reward, episode.threshold, episode.error)
 
 
 def _usage(steps: Sequence[Any]) -> tuple[int, int, float | None]:

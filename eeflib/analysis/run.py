@@ -17,8 +17,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from eeflib.errors import DataError
 from eeflib.files import ReadReport, read_records
-from eeflib.records import Branch, Record, Sample, Task, Trajectory
-from eeflib.stats import Outcome, outcomes_from
+from eeflib.records import Branch, Evaluation, Record, Sample, Task, Trajectory
+from eeflib.stats import evaluations_from
 
 __all__ = ["TEACHER", "Place", "Run"]
 
@@ -120,14 +120,16 @@ class Run:
         return sorted({*named, *found, *self.tasks, *self.trajectories})
 
     @cached_property
-    def outcomes(self) -> list[Outcome]:
+    def outcomes(self) -> list[Evaluation]:
         """Every evaluation of every method, seed and iteration."""
         return [
-            o for path, _ in self.files("evaluations.jsonl") for o in self._records(path, Outcome)
+            o
+            for path, _ in self.files("evaluations.jsonl")
+            for o in self._records(path, Evaluation)
         ]
 
     @cached_property
-    def teacher_outcomes(self) -> list[Outcome]:
+    def teacher_outcomes(self) -> list[Evaluation]:
         """The teacher's own results on the tasks it recorded (normally training tasks)."""
         out = []
         for seed, trajectories in self.trajectories.items():
@@ -136,7 +138,7 @@ class Run:
                 tasks.setdefault(
                     t.task_id, Task(t.task_id, t.env, t.instruction, threshold=t.threshold)
                 )
-            out += outcomes_from(trajectories, tasks.values(), TEACHER, seed, 0)
+            out += evaluations_from(trajectories, tasks.values(), TEACHER, seed, 0)
         return out
 
     @cached_property
@@ -190,7 +192,7 @@ class Run:
         """Folder name -> method name, as its outcomes spell it."""
         names = {}
         for path, place in self.files("evaluations.jsonl", resolve=False):
-            first = next(self._records(path, Outcome), None)
+            first = next(self._records(path, Evaluation), None)
             if first is not None and place.method:
                 names[place.method] = first.method
         return names

@@ -17,7 +17,7 @@ __all__ = ["by_group", "length_bins", "reward_bins", "steps_to_failure"]
 
 
 def by_group(trajectories: pd.DataFrame, by: str = "level") -> pd.DataFrame:
-    """Outcome per group of tasks; `by` is `level`, `task_type` or any other column.
+    """Evaluation per group of tasks; `by` is `level`, `task_type` or any other column.
 
     Columns: group, n, wins, rate, low, high (Wilson), reward, length, invalid (means), errors.
     """

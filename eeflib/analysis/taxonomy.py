@@ -22,7 +22,7 @@ from eeflib.analysis import taxonomy_scienceworld as scienceworld
 from eeflib.analysis import taxonomy_webshop as webshop
 from eeflib.analysis.frames_columns import COLUMNS
 from eeflib.analysis.taxonomy_kinds import KINDS, Case, Finding, Kind, Rule
-from eeflib.records import Task, Trajectory
+from eeflib.records import Task, Trajectory, solved
 from eeflib.stats import wilson
 
 __all__ = [
@@ -76,7 +76,7 @@ def diagnose(trajectory: Trajectory, task: Task | None = None) -> Diagnosis | No
     Args:
         task: what was asked, with its goal; without it a purchase can hardly be judged.
     """
-    if not trajectory.error and trajectory.reward >= trajectory.threshold - 1e-9:
+    if solved(trajectory.reward, trajectory.threshold, trajectory.error):
         return None
     rules = _RULES.get(trajectory.env, _OTHERS)
     found = [f for rule in rules for f in rule(trajectory, task)]

@@ -100,7 +100,7 @@ class StepResult:
 
 @dataclass(frozen=True)
 class Restored:
-    """Outcome of `restore`: the environment now stands at the state after `prefix`, or not."""
+    """Evaluation of `restore`: the environment now stands at the state after `prefix`, or not."""
 
     ok: bool
     text: str = ""

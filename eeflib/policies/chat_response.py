@@ -1,7 +1,7 @@
 """What a chat-completions server answered, and what that means for the request.
 
-Owns `Outcome` and its making from a body, a status or a failed connection, tolerant of everything a
-server may send. Knows nothing about sending, retrying or prices beyond what `Outcome` says of them.
+Owns `Attempt` and its making from a body, a status or a failed connection, tolerant of everything a
+server may send. Knows nothing about sending, retrying or prices beyond what `Attempt` says of them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from eeflib.policies.pricing import Price
 from eeflib.records import Usage
 
-__all__ = ["Outcome", "encodable", "read", "refused", "timed_out", "unreachable"]
+__all__ = ["Attempt", "encodable", "read", "refused", "timed_out", "unreachable"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ _SAMPLING = ("temperature", "top_p", "stop", "seed")
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Attempt:
     """One attempt: a text, or an error and what to do about it."""
 
     text: str = ""
@@ -54,7 +54,7 @@ class Outcome:
         price: Price | None,
         max_wait: float,
         clean: Callable[[str, bool], str],
-    ) -> Outcome:
+    ) -> Attempt:
         """With seconds and dollars filled in, texts cleaned, and no wait beyond `max_wait`."""
         usage = self.usage
         counted = usage.prompt_tokens or usage.completion_tokens
@@ -76,16 +76,16 @@ def encodable(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def read(body_text: str, max_tokens: int | None) -> Outcome:
+def read(body_text: str, max_tokens: int | None) -> Attempt:
     """The outcome of a response with status 200."""
     try:
         body = json.loads(body_text)
     except (ValueError, RecursionError):
         start = _short(encodable(body_text), 80)
-        return Outcome(error=f"the reply is not JSON: {start!r}", transient=True, maybe_billed=True)
+        return Attempt(error=f"the reply is not JSON: {start!r}", transient=True, maybe_billed=True)
     body = body if isinstance(body, Mapping) else {}
     usage, cached = _usage(body.get("usage"))
-    base = Outcome(usage=usage, cached_tokens=cached, maybe_billed=True)
+    base = Attempt(usage=usage, cached_tokens=cached, maybe_billed=True)
     if body.get("error"):  # some gateways report failures with status 200
         details, code, _ = _describe(body)
         status = int(code) if code.isdecimal() and len(code) == 3 else 500
@@ -110,29 +110,29 @@ def read(body_text: str, max_tokens: int | None) -> Outcome:
     return dataclasses.replace(base, text=encodable(text))
 
 
-def refused(exc: Any, model: str, url: str) -> Outcome:
+def refused(exc: Any, model: str, url: str) -> Attempt:
     """The outcome of a response with a 4xx or 5xx status (an `openai.APIStatusError`)."""
     status: int = exc.status_code
     message, code, param = _describe(exc.body)
     text = f"HTTP {status} from {url}: {message}"
     lower = f"{code} {message}".lower()
     if status == 401:
-        return Outcome(error=f"the API key was refused or is missing; check it. {text}", fatal=True)
+        return Attempt(error=f"the API key was refused or is missing; check it. {text}", fatal=True)
     if status == 402 or "insufficient_quota" in lower or "billing_hard_limit" in lower:
-        return Outcome(error=f"the account has no credit left; top it up. {text}", fatal=True)
+        return Attempt(error=f"the account has no credit left; top it up. {text}", fatal=True)
     if status == 403 and not ("flagged" in lower or "moderation" in lower):
-        return Outcome(
+        return Attempt(
             error=f"the API key may not use this model or endpoint; check both. {text}", fatal=True
         )
     if status == 404 or (status in (400, 422) and _names_the_model(model, param, lower)):
-        return Outcome(
+        return Attempt(
             error=f"no model {model!r} at {url}; check the model's name, and that base_url is "
             f"right (most end in /v1). {text}",
             fatal=True,
         )
     if status in (400, 422) and param in _SAMPLING:
-        return Outcome(error=f"the model rejects {param}; set {param}=None. {text}", fatal=True)
-    return Outcome(
+        return Attempt(error=f"the model rejects {param}; set {param}=None. {text}", fatal=True)
+    return Attempt(
         error=text,
         transient=status in _TRANSIENT or status >= 500,
         retry_after=_retry_after(exc.response.headers),
@@ -140,19 +140,19 @@ def refused(exc: Any, model: str, url: str) -> Outcome:
     )
 
 
-def timed_out(exc: Exception, timeout: float) -> Outcome:
+def timed_out(exc: Exception, timeout: float) -> Attempt:
     """The outcome of an `openai.APITimeoutError`."""
-    return Outcome(
+    return Attempt(
         error=f"no reply within {timeout:g} s; raise timeout if the server is slow",
         transient=True,
         maybe_billed=not _never_sent(exc),
     )
 
 
-def unreachable(exc: Exception, url: str) -> Outcome:
+def unreachable(exc: Exception, url: str) -> Attempt:
     """The outcome of an `openai.APIConnectionError`."""
     cause = exc.__cause__ or exc
-    return Outcome(
+    return Attempt(
         error=f"cannot reach {url}: {cause}; is the server running and base_url right?",
         transient=True,
         maybe_billed=not _never_sent(exc),
@@ -166,7 +166,7 @@ def _names_the_model(model: str, param: str, lower: str) -> bool:
     return model.lower() in lower and any(words in lower for words in _NO_SUCH_MODEL)
 
 
-def _truncated(base: Outcome, text: str, max_tokens: int | None) -> Outcome:
+def _truncated(base: Attempt, text: str, max_tokens: int | None) -> Attempt:
     """Half an action must not be acted on: the unfinished last line goes, or is marked as cut."""
     limit = "its token limit" if max_tokens is None else f"max_tokens={max_tokens}"
     if not text.strip():  # a reasoning model that was still thinking

@@ -238,10 +238,10 @@ class ChatModel:
 
         used = Usage()
 
-        def attempt() -> response.Outcome:
+        def attempt() -> response.Attempt:
             nonlocal used
             if self._stopped or halt.is_set():
-                return response.Outcome(error=self._stopped or "interrupted")
+                return response.Attempt(error=self._stopped or "interrupted")
             outcome = self._send(body)
             used = used + outcome.usage
             if outcome.fatal and not self._stopped:
@@ -267,7 +267,7 @@ class ChatModel:
 
     def _pause(self, state: Any) -> float:
         """Seconds until the next attempt: what the server asks for, else exponential; jittered."""
-        outcome: response.Outcome = state.outcome.result()
+        outcome: response.Attempt = state.outcome.result()
         seconds = outcome.retry_after
         if seconds is None:
             seconds = min(MAX_WAIT, self.backoff * 2.0 ** (state.attempt_number - 1))
@@ -275,19 +275,19 @@ class ChatModel:
         logger.info("attempt %d: %s; again in %.1f s", state.attempt_number, outcome.error, seconds)
         return seconds
 
-    def _send(self, body: dict[str, Any]) -> response.Outcome:
+    def _send(self, body: dict[str, Any]) -> response.Attempt:
         """One attempt, metered. Never raises for anything a server can do."""
         import openai
 
         size = sum(len(m["content"].encode()) + _MESSAGE_BYTES for m in body["messages"])
         worst = self.meter.reserve(size + _TEMPLATE_BYTES, self.max_tokens or 0)
         if worst is None:
-            return response.Outcome(error=self._cap_message(), fatal=True)
+            return response.Attempt(error=self._cap_message(), fatal=True)
         field = self._tokens_field
         if self.max_tokens is not None:
             body = body | {field: self.max_tokens}
         started = time.perf_counter()
-        outcome = response.Outcome(error="interrupted", maybe_billed=True)
+        outcome = response.Attempt(error="interrupted", maybe_billed=True)
         try:
             raw = self._client.chat.completions.with_raw_response.create(**body)
             outcome = response.read(raw.http_response.text, self.max_tokens)

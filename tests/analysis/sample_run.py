@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from eeflib.records import Branch, Record, Sample, Step, Task, Trajectory
-from eeflib.stats import Outcome, outcomes_from
+from eeflib.records import Branch, Evaluation, Record, Sample, Step, Task, Trajectory
+from eeflib.stats import evaluations_from
 
 LEVELS = ("easy", "medium", "hard")
 PRODUCTS = ("kettle", "desk lamp", "rain jacket", "notebook", "running shoe", "floor mat")
@@ -172,7 +172,7 @@ def write_run(
 ) -> Path:
     """Write a whole run with `tasks` training and 3 * `tasks` test tasks a seed; return `path`."""
     root = Path(path)
-    everything: list[Outcome] = []
+    everything: list[Evaluation] = []
     for s in seeds:
         rng = np.random.default_rng([seed, s])
         train = [make_task(rng, s, "train", i) for i in range(tasks)]
@@ -204,7 +204,7 @@ def write_run(
                     )
                     for t in test
                 ]
-                outcomes += outcomes_from(results, test, method, s, i)
+                outcomes += evaluations_from(results, test, method, s, i)
                 if i:
                     branches = explore(rng, train, teacher, method.startswith("EEF"))
                     write_jsonl(folder / f"iter-{i}" / "branches.jsonl", branches)

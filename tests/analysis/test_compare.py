@@ -15,8 +15,8 @@ from eeflib.analysis import figures
 from eeflib.analysis.compare import compare_runs
 from eeflib.analysis.compare_tests import adjusted, paired_test, unpaired_test
 from eeflib.errors import DataError
-from eeflib.records import Step, Task, Trajectory
-from eeflib.stats import Outcome, last_iteration, mcnemar, paired_difference, t_test
+from eeflib.records import Evaluation, Step, Task, Trajectory
+from eeflib.stats import last_iteration, mcnemar, paired_difference, t_test
 
 ACTIONS = {"1": ("search[x]", "click[buy now]"), "0": ("search[x]", "click[next >]", "click[red]")}
 
@@ -42,7 +42,7 @@ def write(root, method: str, wins: dict[int, str], *, tag: str = "", episodes: b
         for t, w in zip(tasks, won, strict=True):
             e = episode(t, w == "1", method)
             facts = (t.id, t.content_hash, "test", "l", e.reward, 1.0, e.length)
-            outcomes += [Outcome(method, seed, i, *facts) for i in (1, 2)]
+            outcomes += [Evaluation(method, seed, i, *facts) for i in (1, 2)]
             rollouts.append(e)
         write_jsonl(here / method / "evaluations.jsonl", outcomes)
         if episodes:
@@ -101,7 +101,7 @@ def test_runs_whose_seeds_differ_but_tasks_do_not_are_paired_too(tmp_path):
             write_jsonl(file, [task(i, 0) for i in range(4)])
         for file in (tmp_path / name).rglob("evaluations.jsonl"):
             rows = [
-                Outcome("EEF", seed, 2, f"u{i}", task(i, 0).content_hash, "test", "l", float(w))
+                Evaluation("EEF", seed, 2, f"u{i}", task(i, 0).content_hash, "test", "l", float(w))
                 for i, w in enumerate(won)
             ]
             write_jsonl(file, rows)

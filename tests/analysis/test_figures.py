@@ -26,9 +26,9 @@ from eeflib.analysis import (
 from eeflib.analysis.compare import compare_runs
 from eeflib.analysis.findings import Findings
 from eeflib.analysis.run import Run
-from eeflib.records import Branch, Step, Task, Trajectory
+from eeflib.records import Branch, Evaluation, Step, Task, Trajectory
 from eeflib.states import StateOutcome
-from eeflib.stats import Outcome, wilson
+from eeflib.stats import wilson
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +143,9 @@ def write_hostile(root, text: str) -> None:
     ]
     write_jsonl(here / "m" / "iter-1" / "branches.jsonl", branches)
     for folder, method in (("m", text), ("RFT", "RFT")):
-        outcome = Outcome(method, 1, 1, text, task.content_hash, "test", text, float(folder == "m"))
+        outcome = Evaluation(
+            method, 1, 1, text, task.content_hash, "test", text, float(folder == "m")
+        )
         write_jsonl(here / folder / "evaluations.jsonl", [outcome])
         rollout = episode(f"{text}{folder}", float(folder == "m"), 2)
         write_jsonl(here / folder / "iter-1" / "test_rollouts.jsonl", [rollout])
@@ -250,9 +252,9 @@ def test_another_m_is_computed_from_the_recorded_branches(tmp_path):
 
 
 def test_newly_solved_pairs_by_content_at_the_last_common_iteration():
-    def rows(method: str, wins: dict[int, str]) -> list[Outcome]:
+    def rows(method: str, wins: dict[int, str]) -> list[Evaluation]:
         return [
-            Outcome(method, 1, i, f"t{j}", f"h{j}", "test", "", float(w == "1"))
+            Evaluation(method, 1, i, f"t{j}", f"h{j}", "test", "", float(w == "1"))
             for i, ws in wins.items()
             for j, w in enumerate(ws)
         ]
@@ -302,7 +304,7 @@ def test_simplicity_bias_also_shows_tasks_newly_solved(tmp_path):
 
     for method, wins in (("RFT", (True, False)), ("EEF", (True, True))):
         rows = [
-            Outcome(method, 1, 1, t.id, t.content_hash, "test", "", float(w))
+            Evaluation(method, 1, 1, t.id, t.content_hash, "test", "", float(w))
             for t, w in zip(tasks, wins, strict=True)
         ]
         write_jsonl(here / method / "evaluations.jsonl", rows)

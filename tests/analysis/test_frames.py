@@ -13,9 +13,9 @@ from eeflib.analysis import frames, segments, summaries
 from eeflib.analysis.actions import action_kind
 from eeflib.analysis.run import Run
 from eeflib.errors import DataError
-from eeflib.records import Branch, Sample, Step, Task, Trajectory, Usage
+from eeflib.records import Branch, Evaluation, Sample, Step, Task, Trajectory, Usage
 from eeflib.states import StateOutcome, state_outcomes
-from eeflib.stats import Outcome, wilson
+from eeflib.stats import wilson
 
 
 def steps(n: int, actor: str = "teacher", action: str = "click[next >]") -> tuple[Step, ...]:
@@ -273,8 +273,8 @@ def test_reachable_splits_tasks_by_where_they_were_first_won(run):
 
 
 def test_win_rates_use_test_tasks_and_pool_seeds():
-    def outcome(seed: int, split: str, reward: float, i: int) -> Outcome:
-        return Outcome("EEF", seed, 1, f"t{i}", f"h{seed}{i}", split, "", reward)
+    def outcome(seed: int, split: str, reward: float, i: int) -> Evaluation:
+        return Evaluation("EEF", seed, 1, f"t{i}", f"h{seed}{i}", split, "", reward)
 
     rows = [outcome(s, "test", float(i < w), i) for s, w in ((0, 3), (1, 1)) for i in range(4)]
     rows.append(outcome(0, "train", 1.0, 9))
@@ -355,7 +355,7 @@ def test_frames_and_records_agree_on_what_can_be_read(tmp_path):
 def test_test_episodes_of_students_are_frames_too(run, tmp_path):
     folder = tmp_path / "seed-5" / "eef" / "iter-2"
     write_jsonl(folder / "test_rollouts.jsonl", [trajectory("u1#test", "u1", 1.0, 3)])
-    outcome = Outcome("EEF", 5, 2, "u1", "h", "test", "hard", 1.0)
+    outcome = Evaluation("EEF", 5, 2, "u1", "h", "test", "hard", 1.0)
     write_jsonl(folder.parent / "evaluations.jsonl", [outcome])
     both = frames.trajectories(Run(tmp_path), "all")
     assert both[["trajectory_id", "method", "iteration", "level"]].to_numpy().tolist() == [

@@ -13,8 +13,8 @@ from test_transcripts import HOSTILE
 
 from eeflib.analysis.report import write_report
 from eeflib.errors import DataError
-from eeflib.records import Branch, Step, Task, Trajectory
-from eeflib.stats import Outcome, last_iteration, paired_difference, win_rate
+from eeflib.records import Branch, Evaluation, Step, Task, Trajectory
+from eeflib.stats import last_iteration, paired_difference, win_rate
 
 SECTIONS = (
     "The methods, side by side",
@@ -40,7 +40,7 @@ def whole(tmp_path_factory):
 def outcomes(path, method):
     rows = []
     for file in sorted(path.glob(f"seed-*/{method}/evaluations.jsonl")):
-        rows += [Outcome.from_dict(json.loads(x)) for x in file.read_text("utf-8").splitlines()]
+        rows += [Evaluation.from_dict(json.loads(x)) for x in file.read_text("utf-8").splitlines()]
     return last_iteration(rows)
 
 
@@ -245,7 +245,7 @@ def write_everywhere(root, text: str) -> None:
     write_jsonl(here / "m" / "iter-1" / "branches.jsonl", branches)
     for name in (text, "RFT"):
         rows = [
-            Outcome(name, 1, i, text, "h", "test", text, float(i), error=text if i else "")
+            Evaluation(name, 1, i, text, "h", "test", text, float(i), error=text if i else "")
             for i in (0, 1)
         ]
         write_jsonl(here / ("m" if name == text else "RFT") / "evaluations.jsonl", rows)
@@ -273,7 +273,7 @@ def test_methods_that_start_from_the_clone_are_compared_after_equally_many_itera
 
     def write(folder, method, wins):
         rows = [
-            Outcome(method, 1, i, f"t{j}", f"h{j}", "test", "hard", float(j < n))
+            Evaluation(method, 1, i, f"t{j}", f"h{j}", "test", "hard", float(j < n))
             for i, n in wins.items()
             for j in range(20)
         ]

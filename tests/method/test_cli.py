@@ -16,7 +16,8 @@ from eeflib.config import PRESETS, make_config
 from eeflib.demo import compare, method_row, render_table, sentence
 from eeflib.errors import EefError, PrerequisiteError, ProviderError
 from eeflib.openrun import open_run
-from eeflib.stats import Outcome, wilson
+from eeflib.records import Evaluation
+from eeflib.stats import wilson
 
 ROOT = Path(__file__).parents[2]
 
@@ -119,9 +120,9 @@ def test_an_error_of_the_library_is_one_line(eef, monkeypatch, error, line):
     assert "Traceback" not in err
 
 
-def outcomes(method: str, seed: int, rewards: list[float]) -> list[Outcome]:
+def outcomes(method: str, seed: int, rewards: list[float]) -> list[Evaluation]:
     return [
-        Outcome(method, seed, 0, f"t{i}", f"hash-{seed}-{i}", "test", "easy", reward)
+        Evaluation(method, seed, 0, f"t{i}", f"hash-{seed}-{i}", "test", "easy", reward)
         for i, reward in enumerate(rewards)
     ]
 

@@ -10,23 +10,22 @@ from scipy import stats as scipy_stats
 
 from eeflib import stats
 from eeflib.errors import DataError
-from eeflib.records import Step, Task, Trajectory
+from eeflib.records import Evaluation, Step, Task, Trajectory
 from eeflib.stats import (
-    Outcome,
+    evaluations_from,
     gained_lost,
     last_iteration,
     mean_reward,
-    outcomes_from,
     paired_difference,
     pooled,
     win_rate,
 )
 
 
-def outcomes(method: str, wins: str, seed: int = 0, iteration: int = 0) -> list[Outcome]:
+def outcomes(method: str, wins: str, seed: int = 0, iteration: int = 0) -> list[Evaluation]:
     """One outcome per character of `wins`: 1 solved, 0 failed with reward 0.5."""
     return [
-        Outcome(
+        Evaluation(
             method,
             seed,
             iteration,
@@ -66,21 +65,21 @@ def test_solved_needs_the_threshold_and_no_error():
     row = outcomes("EEF", "1")[0]
     assert row.solved
     data = row.to_dict()
-    assert not Outcome.from_dict({**data, "error": "provider gave up"}).solved
-    assert not Outcome.from_dict({**data, "reward": 0.999}).solved
-    assert Outcome.from_dict({**data, "reward": 0.7, "threshold": 0.7}).solved
+    assert not Evaluation.from_dict({**data, "error": "provider gave up"}).solved
+    assert not Evaluation.from_dict({**data, "reward": 0.999}).solved
+    assert Evaluation.from_dict({**data, "reward": 0.7, "threshold": 0.7}).solved
 
 
 def test_a_newer_outcome_keeps_its_unknown_keys():
     data = {**outcomes("EEF", "1")[0].to_dict(), "schema": 9, "judge": "human"}
-    row = Outcome.from_dict(data)
+    row = Evaluation.from_dict(data)
     assert row.extra == {"judge": "human"}
     assert row.to_dict()["judge"] == "human"
 
 
 def test_win_rate_counts_errors_as_failures():
     rows = outcomes("EEF", "1110")
-    broken = Outcome.from_dict({**rows[0].to_dict(), "task_hash": "other", "error": "dead JVM"})
+    broken = Evaluation.from_dict({**rows[0].to_dict(), "task_hash": "other", "error": "dead JVM"})
     rate = win_rate([*rows, broken])
     assert (rate.wins, rate.n, rate.rate) == (3, 5, 0.6)
     empty = win_rate([])
@@ -151,7 +150,7 @@ def test_one_seed_is_compared_task_by_task():
 
 def test_no_difference_at_all_is_p_1():
     rows = [*outcomes("EEF", "101", 0), *outcomes("EEF", "110", 1)]
-    same = [Outcome.from_dict({**o.to_dict(), "method": "RFT"}) for o in rows]
+    same = [Evaluation.from_dict({**o.to_dict(), "method": "RFT"}) for o in rows]
     got = paired_difference(rows, same)
     assert (got.mean, got.p, got.better) == (0.0, 1.0, 0)
     assert paired_difference(rows[:3], same[:3]).p == 1.0
@@ -159,8 +158,8 @@ def test_no_difference_at_all_is_p_1():
 
 def test_the_same_ids_with_other_content_are_not_the_same_tasks():
     a = outcomes("EEF", "110")
-    b = [Outcome.from_dict({**o.to_dict(), "method": "RFT"}) for o in a]
-    b[1] = Outcome.from_dict({**b[1].to_dict(), "task_hash": "regenerated"})
+    b = [Evaluation.from_dict({**o.to_dict(), "method": "RFT"}) for o in a]
+    b[1] = Evaluation.from_dict({**b[1].to_dict(), "task_hash": "regenerated"})
     for compare in (paired_difference, gained_lost):
         with pytest.raises(DataError, match=r"same tasks.*task_hash"):
             compare(a, b)
@@ -207,16 +206,16 @@ def test_last_iteration_is_taken_per_method_and_seed():
     assert kept == [("EEF", 0, 3), ("EEF", 1, 2), ("SFT", 0, 0)]
 
 
-def test_outcomes_from_trajectories():
+def test_evaluations_from_trajectories():
     task = Task("u1", "webshop", "buy", split="test", threshold=0.8, extra={"level": "hard"})
     steps = (
         Step("a", "search[x]", "student"),
         Step("b", "fly", "student", valid=False, reason="no such action"),
     )
     trajectory = Trajectory("r1", "u1", "webshop", "buy", "tiny", steps, "end", 0.8, True, False)
-    (row,) = outcomes_from([trajectory], [task], "EEF", 5, 2)
+    (row,) = evaluations_from([trajectory], [task], "EEF", 5, 2)
     assert (row.length, row.invalid, row.level, row.split) == (2, 1, "hard", "test")
     assert row.task_hash == task.content_hash
     assert row.solved
     with pytest.raises(DataError, match=r"'r1' belongs to task 'u1'"):
-        outcomes_from([trajectory], [], "EEF", 5, 2)
+        evaluations_from([trajectory], [], "EEF", 5, 2)

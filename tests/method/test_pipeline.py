@@ -19,9 +19,8 @@ from eeflib.openrun import Run, open_run
 from eeflib.pipeline import Progress
 from eeflib.policies.base import Conversation, Policy, Reply
 from eeflib.policies.scripted import ScriptedShopper, Skill
-from eeflib.records import Sample, Task, Trajectory
+from eeflib.records import Evaluation, Sample, Task, Trajectory
 from eeflib.run import RunFolder
-from eeflib.stats import Outcome
 from eeflib.world import World, webshop
 
 SEED = 31
@@ -48,7 +47,7 @@ def opened(path: Path, **changes: Any) -> Run:
     return open_run(path, CONFIG.change(**changes))
 
 
-def run_all(path: Path, progress: Progress | bool = False) -> dict[str, list[Outcome]]:
+def run_all(path: Path, progress: Progress | bool = False) -> dict[str, list[Evaluation]]:
     run, student = opened(path), eef.Student.of(CONFIG)
     return {
         name: eef.run_method(run, name, world=world(), student=student, progress=progress)
@@ -88,7 +87,7 @@ def test_it_leaves_the_files_that_it_promises(whole):
     assert any(t.solved for t in trajectories)
     assert not all(t.solved for t in trajectories)
     for name, iterations in (("SFT", [0]), ("RFT", [1, 2]), ("EEF", [1, 2])):
-        outcomes = read(whole / name, "evaluations", Outcome)
+        outcomes = read(whole / name, "evaluations", Evaluation)
         tested = [t.id for t in tasks if t.split == "test"]
         assert [(o.iteration, o.task_id) for o in outcomes] == [
             (i, t) for i in iterations for t in tested
@@ -234,7 +233,7 @@ def test_a_finished_run_is_only_read(whole):
     assert set(changed) <= {
         "select.json", "train.json", "timings.jsonl", ".lock", ".lock.owner",
     }  # fmt: skip
-    assert again["EEF"] == read(whole / f"seed-{SEED}/EEF", "evaluations", Outcome)
+    assert again["EEF"] == read(whole / f"seed-{SEED}/EEF", "evaluations", Evaluation)
 
 
 def test_rollouts_of_another_method_are_taken_over_and_still_count(tmp_path, whole):

@@ -20,7 +20,7 @@ from eeflib.envs.webshop.reward import Reward, purchase_reward
 from eeflib.envs.webshop.state import WebShopState, parse_action
 from eeflib.envs.webshop.view import View
 from eeflib.errors import DataError, EnvironmentFault
-from eeflib.records import Step, Task
+from eeflib.records import Step, Task, solved
 
 __all__ = ["GOAL_FIELDS", "WebShopEnv"]
 
@@ -222,7 +222,7 @@ class WebShopEnv:
         state, task = move.state, self._require_task()
         info: dict[str, Any] = {
             "score": state.score,
-            "won": state.done and state.score >= task.threshold - 1e-9,
+            "won": state.done and solved(state.score, task.threshold),
             "valid": move.valid,
             "state_key": self.state_key,
         }

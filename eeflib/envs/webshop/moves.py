@@ -24,7 +24,7 @@ _OFFICIAL_ORDER = ("search_results", "item_page", "item_sub_page", "done")
 
 
 class Move(NamedTuple):
-    """Outcome of an action, before the reward."""
+    """Evaluation of an action, before the reward."""
 
     state: WebShopState
     valid: bool
