@@ -96,6 +96,7 @@ class TrajectoryRow(_Line, kw_only=True):
     terminated: bool
     truncated: bool
     threshold: Finite = 1.0
+    seed: Int64 = 0
     error: str = ""
     reward_info: Any = None
 
@@ -125,6 +126,7 @@ class RolloutRow(msgspec.Struct, gc=False, kw_only=True):
     terminated: bool
     truncated: bool
     threshold: Finite = 1.0
+    seed: Int64 = 0
     error: str = ""
 
 

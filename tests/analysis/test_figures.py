@@ -94,6 +94,7 @@ def test_every_figure_is_listed_drawn_and_self_contained(found):
 
 
 def test_figures_of_nothing_say_what_is_missing(tmp_path):
+    (tmp_path / "manifest.json").write_text("{}")
     for name, figure in drawn(Findings(Run(tmp_path))).items():
         assert 'class="none"' in figure.body, name
         assert len(Page(figure.body).text) > 20

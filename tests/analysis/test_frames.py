@@ -31,7 +31,7 @@ def branch(task: str, k: int, t: int, won: bool | None, teacher: str | None, n: 
     """won=None: not restorable."""
     rollout = None if won is None else trajectory("r", task, float(won), 2)
     why = "" if rollout else "at character 3"
-    return Branch(f"{teacher}-{k}-{n}", task, k, t, n, teacher, rollout, why, iteration=1)
+    return Branch(f"{teacher or task}-{k}-{n}", task, k, t, n, teacher, rollout, why, iteration=1)
 
 
 @pytest.fixture
@@ -73,6 +73,7 @@ def run(tmp_path):
 
 def test_every_frame_has_its_documented_columns_also_when_empty(tmp_path, run):
     (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "manifest.json").write_text("{}")
     for source in (run, Run(tmp_path / "empty")):
         made = {
             "tasks": frames.tasks(source),
@@ -337,18 +338,25 @@ def test_frames_and_records_agree_on_what_can_be_read(tmp_path):
         "whole numbers": {**good, "reward": 1},
         "a list": [good],
         "not a number": {**good, "reward": float("nan")},
+        "more than there is": {**good, "reward": 7.5},
+        "an action flag written 1": {**good, "steps": [{**good["steps"][0], "valid": 1}]},
+        "too large": {**good, "seed": 2**63},
     }
+    for number, record in enumerate(odd.values()):
+        if isinstance(record, dict):
+            record["id"] = f"e{number}"
     path = tmp_path / "seed-1" / "trajectories.jsonl"
     path.parent.mkdir()
     lines = [json.dumps(v) for v in odd.values()]
-    path.write_text("\n".join([*lines, "", "{", json.dumps(good)[:200]]), "utf-8")
+    path.write_text("\n".join([*lines, "", "{", lines[7], json.dumps(good)[:200]]), "utf-8")
     as_frame, as_records = Run(tmp_path), Run(tmp_path)
     frame = frames.trajectories(as_frame)
     assert len(frame) == len(as_records.trajectories[1]) == 3
     assert as_frame.problems == as_records.problems
-    assert [p.split(": ")[0].split(":")[1] for p in as_frame.problems[:-1]] == [
-        "1", "2", "3", "4", "5", "9", "10", "12", "13"
+    assert [p.split(": ")[0].split(":")[1] for p in as_frame.problems[:-2]] == [
+        "1", "2", "3", "4", "5", "9", "10", "11", "12", "13", "15", "17"
     ]  # fmt: skip
+    assert "1 records occur twice" in as_frame.problems[-2]
     assert len(frames.steps(Run(tmp_path))) == 24
 
 
@@ -376,6 +384,9 @@ def test_what_a_run_lacks_is_said(run, tmp_path):
         "no test_rollouts.jsonl",
     ]
     (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="not a run folder"):
+        Run(tmp_path / "empty")
+    (tmp_path / "empty" / "manifest.json").write_text("{}")
     assert len(Run(tmp_path / "empty").missing) == 6
 
 

@@ -494,6 +494,7 @@ def everything(root, text: str) -> str:
 
 
 def test_empty_and_unfinished_runs_say_what_is_missing(tmp_path):
+    (tmp_path / "manifest.json").write_text("{}")
     empty = Collection.of(tmp_path)
     assert "No trajectory is recorded yet" in Page(explorer.render(empty)).text
     assert "no map" in Page(recovery.render(RecoveryData(empty))).text

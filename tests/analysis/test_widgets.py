@@ -167,6 +167,7 @@ def test_without_a_run_folder_there_is_nothing_to_annotate():
 
 
 def test_empty_and_huge(tmp_path):
+    (tmp_path / "manifest.json").write_text("{}")
     assert "No trajectory is recorded yet" in shown(Explorer(tmp_path)).text
     steps = tuple(Step(f"room {t}", f"go {t}", "teacher") for t in range(5000))
     long = Trajectory("e", "u", "toy", "go", "gpt", steps, "end", 0.0, False, True)

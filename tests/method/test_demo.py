@@ -89,13 +89,22 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
     return path, out, err
 
 
-def lasting(path: Path) -> dict[str, bytes]:
-    """Everything a run leaves, less measured times, what holds them, and locks."""
+def content(file: Path) -> bytes | list[bytes]:
+    """The records of a file in any order, or its bytes."""
+    data = file.read_bytes()
+    return sorted(data.splitlines()) if file.suffix == ".jsonl" else data
+
+
+def lasting(path: Path) -> dict[str, bytes | list[bytes]]:
+    """Everything a run leaves, less measured times, what holds them, half lines, and locks."""
     timed = ("timings.jsonl", "timing.json", "manifest.json", "summary.json", "report.html")
     return {
-        str(f.relative_to(path)): f.read_bytes()
+        str(f.relative_to(path)): content(f)
         for f in sorted(path.rglob("*"))
-        if f.is_file() and f.name not in timed and not f.name.startswith((".lock", ".workers"))
+        if f.is_file()
+        and f.name not in timed
+        and f.suffix != ".torn"
+        and not f.name.startswith((".lock", ".workers"))
     }
 
 

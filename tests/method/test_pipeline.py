@@ -63,10 +63,16 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def lasting(path: Path) -> dict[str, bytes]:
+def content(file: Path) -> bytes | list[bytes]:
+    """The records of a file in any order, or its bytes."""
+    data = file.read_bytes()
+    return sorted(data.splitlines()) if file.suffix == ".jsonl" else data
+
+
+def lasting(path: Path) -> dict[str, bytes | list[bytes]]:
     """Everything a run leaves, less measured times and locks."""
     return {
-        str(f.relative_to(path)): f.read_bytes()
+        str(f.relative_to(path)): content(f)
         for f in sorted(path.rglob("*"))
         if f.is_file()
         and f.name not in ("timings.jsonl", "timing.json", "manifest.json")
