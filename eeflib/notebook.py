@@ -28,7 +28,7 @@ from eeflib.analysis.markup import clean, escape
 from eeflib.analysis.segments import Segment
 from eeflib.analysis.svg_bars import Share, share_chart
 from eeflib.analysis.taxonomy import Case
-from eeflib.config import DEVELOPMENT_SEED, PRESETS
+from eeflib.config import DEVELOPMENT_SEED, make_config
 from eeflib.masking import Reason
 from eeflib.policies.keys import ApiKey, resolve_key
 from eeflib.records import Task, Trajectory
@@ -80,8 +80,12 @@ def _device() -> str:
 
 
 def seeds(preset: str) -> tuple[int, ...]:
-    """Development seeds, as many as the preset has: results are reported on others."""
-    return tuple(range(DEVELOPMENT_SEED, DEVELOPMENT_SEED + len(PRESETS[preset].seeds)))
+    """Development seeds, as many as the preset has: results are reported on others.
+
+    Raises:
+        DataError: no such preset.
+    """
+    return tuple(range(DEVELOPMENT_SEED, DEVELOPMENT_SEED + len(make_config(preset).seeds)))
 
 
 def api_key() -> ApiKey | None:
