@@ -4,8 +4,8 @@
 
 Everything a notebook needs is here: verbs (`open_run`, `collect`, `explore`, `select`, `encode`,
 `train`, `evaluate`), what they work with (`webshop`, `Student`, `Config`, `Run`), records, and the
-namespaces `figures`, `frames`, `notebook` and `errors`. Names are loaded when they are first used:
-importing the package costs neither torch nor pandas.
+namespaces `analysis`, `figures`, `frames`, `notebook` and `errors`. Names are loaded when they are
+first used: importing the package costs neither torch nor pandas.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from eeflib import errors, notebook
+    from eeflib import analysis, errors, notebook
     from eeflib.analysis import figures, frames
     from eeflib.analysis.compare import compare_runs
     from eeflib.analysis.report import write_report
@@ -59,6 +59,7 @@ __all__ = [
     "Trajectory",
     "World",
     "__version__",
+    "analysis",
     "collect",
     "compare_runs",
     "encode",
@@ -82,8 +83,13 @@ __all__ = [
     "write_report",
 ]
 
-_MODULES = {"errors": "errors", "figures": "analysis.figures", "frames": "analysis.frames"}
-_MODULES["notebook"] = "notebook"
+_MODULES = {
+    "analysis": "analysis",
+    "errors": "errors",
+    "figures": "analysis.figures",
+    "frames": "analysis.frames",
+    "notebook": "notebook",
+}
 
 _HOMES = {
     "analysis.compare": ("compare_runs",),

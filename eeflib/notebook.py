@@ -28,7 +28,9 @@ from eeflib.analysis.markup import clean, escape
 from eeflib.analysis.segments import Segment
 from eeflib.analysis.svg_bars import Share, share_chart
 from eeflib.analysis.taxonomy import Case
+from eeflib.config import DEVELOPMENT_SEED, make_config
 from eeflib.masking import Reason
+from eeflib.policies.keys import ApiKey, resolve_key
 from eeflib.records import Task, Trajectory
 from eeflib.states import StateOutcome
 
@@ -36,10 +38,12 @@ __all__ = [
     "DemoEndpoint",
     "Html",
     "Reading",
+    "api_key",
     "dated_result",
     "hand_labelled",
     "losses",
     "rates",
+    "seeds",
     "shares",
     "table",
     "three_rules",
@@ -73,6 +77,20 @@ def _device() -> str:
     except ImportError:
         return "no torch: pip install 'eeflib[train]'"
     return torch.cuda.get_device_name(0) if torch.cuda.is_available() else "CPU"
+
+
+def seeds(preset: str) -> tuple[int, ...]:
+    """Development seeds, as many as the preset has: results are reported on others.
+
+    Raises:
+        DataError: no such preset.
+    """
+    return tuple(range(DEVELOPMENT_SEED, DEVELOPMENT_SEED + len(make_config(preset).seeds)))
+
+
+def api_key() -> ApiKey | None:
+    """The key of a paid model: from Colab's secrets, the environment, or a hidden prompt."""
+    return resolve_key(interactive=True)
 
 
 # A transcript follows the notebook's theme, not the operating system's.
@@ -154,7 +172,7 @@ def shares(rows: pd.DataFrame, x: str, y: str, x_label: str, y_label: str) -> Ht
 
 
 def rates(rows: Sequence[Mapping[str, Any]], label: str = "Win rate by method") -> Html:
-    """Win rates with their intervals, one line per method; from `summary.method_row`."""
+    """Win rates with their intervals, one line per method; from `eeflib.demo.method_row`."""
     looks = palette.method_looks(r["method"] for r in rows)
     lines = []
     for r in rows:

@@ -130,6 +130,10 @@ class Run:
     def path(self) -> Path:
         return self.root.path
 
+    def __fspath__(self) -> str:
+        """A run may stand for its folder: `eef.frames.load(run)`, `eef.write_report(run)`."""
+        return str(self.path)
+
     def world(self) -> World:
         """Tasks, environments and scripted teacher of this seed, built from the settings."""
         return make_world(self.config, self.seed)

@@ -69,6 +69,7 @@ def collect(
     teacher: Policy | None = None,
     *,
     run: Run | None = None,
+    lockstep: int | None = None,
     progress: bool | Progress = True,
 ) -> list[Trajectory]:
     """The teacher's rollouts of the world's training tasks, in the order of the tasks.
@@ -77,6 +78,7 @@ def collect(
         teacher: None for the world's own.
         run: where they are put on file. Episodes that a provider cut short in an earlier call are
             moved to `failed_attempts.jsonl` and run again.
+        lockstep: episodes that are played side by side and then put on file; None: the run's.
 
     Raises:
         ProviderError: the teacher's provider cannot go on (key, credit, cost cap); the same call
@@ -87,7 +89,8 @@ def collect(
     episodes = [Episode(task, "teacher") for task in world.split("train")]
     fmt = get_format("react", world.env)
     if run is None:
-        return _play(episodes, teacher, world, fmt, "teacher", progress=progress, step="collect")
+        options: dict[str, Any] = {"progress": progress, "lockstep": lockstep or 32}
+        return _play(episodes, teacher, world, fmt, "teacher", step="collect", **options)
     with run.folder as folder:
         run.check(world)
         _same_teacher(folder, teacher.name)
@@ -102,7 +105,7 @@ def collect(
             "trajectories",
             progress=progress,
             step="collect",
-            lockstep=run.config.lockstep,
+            lockstep=lockstep or run.config.lockstep,
         )
         if not folder.phase_done("collect"):
             solved = sum(t.solved for t in out)

@@ -173,8 +173,8 @@ def win_rates(evaluations: pd.DataFrame) -> Figure:
 
 
 def failure_kinds(failures: pd.DataFrame, by: str = "level") -> Figure:
-    """What failures failed by: count, share with its interval, and per group of tasks."""
-    title = "What failures fail by"
+    """Kinds of failure: count, share with its interval, and per group of tasks."""
+    title = "Kinds of failure"
     if failures.empty:
         return nothing(title, _NO_FAILURES)
     rows = taxonomy.counts(failures.assign(all="all"), "all")

@@ -50,6 +50,11 @@ class Findings:
     """Frames and comparisons of one run, each computed when first asked for."""
 
     run: Run
+    """Or the folder of one."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.run, Run):
+            self.run = Run(self.run)
 
     @cached_property
     def outcomes(self) -> dict[str, list[Evaluation]]:

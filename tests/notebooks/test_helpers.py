@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import pandas as pd
 import pytest
 
+import eeflib as eef
 from eeflib.analysis.collection import Collection
 from eeflib.analysis.views import explorer
 from eeflib.errors import DataError, PrerequisiteError
@@ -21,8 +22,8 @@ from eeflib.notebook import (
     dated_result,
     hand_labelled,
     losses,
-    open_lab,
     rates,
+    seeds,
     shares,
     table,
     tokens,
@@ -87,21 +88,53 @@ def test_the_loss_mask_view_marks_trained_tokens_only():
     assert view.text == "see\u27e8do\u27e9"
 
 
-def test_runs_go_where_they_are_told_and_the_lab_shows_no_path(tmp_path, monkeypatch):
+def test_runs_go_where_the_environment_says_and_a_run_shows_no_path(tmp_path, monkeypatch):
     monkeypatch.setenv("EEFLIB_RUNS", str(tmp_path / "kept"))
-    lab = open_lab("tiny")
-    trajectories = lab.collect()
-    assert (tmp_path / "kept/webshop-tiny/seed-7/trajectories.jsonl").exists()
-    assert lab.collect() == trajectories, "the second time from the file"
-    assert str(tmp_path) not in lab._repr_html_()
-    assert "trajectories" in lab._repr_html_()
+    run = eef.open_run("runs/shop", preset="tiny", seeds=seeds("tiny"))
+    trajectories = eef.collect(run.world(), run=run)
+    assert (tmp_path / "kept/shop/seed-7/trajectories.jsonl").exists()
+    assert run.trajectories() == trajectories
+    assert str(tmp_path) not in run._repr_html_()
+    assert "trajectories" in run._repr_html_()
 
 
-def test_reading_blind_shows_the_steps_and_not_the_diagnosis(tmp_path, monkeypatch):
-    monkeypatch.setenv("EEFLIB_RUNS", str(tmp_path))
-    lab = open_lab("tiny")
-    lab.collect()
-    known = Collection.of(lab.path)
+def test_a_run_may_stand_for_its_folder(tmp_path):
+    run = eef.open_run(tmp_path / "shop", preset="tiny")
+    eef.collect(run.world(), run=run)
+    assert len(eef.frames.load(run).trajectories) == 24
+    assert len(eef.analysis.Findings(run).trajectories) == 24
+    assert eef.write_report(run) == tmp_path / "shop" / "report.html"
+
+
+def test_a_collection_stops_between_groups_and_goes_on_from_there(tmp_path):
+    run = eef.open_run(tmp_path / "shop", preset="tiny")
+    counted = []
+
+    def interrupt(step, done, total):
+        counted.append((done, total))
+        if done == 16:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        eef.collect(run.world(), run=run, lockstep=8, progress=interrupt)
+    assert counted == [(0, 24), (8, 24), (16, 24)]
+    assert len(run.trajectories()) == 16
+    whole = eef.collect(run.world(), run=run, lockstep=8)
+    assert whole == run.trajectories() == eef.collect(run.world())
+
+
+def test_notebooks_use_development_seeds_as_many_as_the_preset_has():
+    assert seeds("tiny") == (7,)
+    assert seeds("laptop") == (7, 8, 9)
+    for name, preset in eef.PRESETS.items():
+        assert len(seeds(name)) == len(preset.seeds)
+        assert max(seeds(name)) < 1000
+
+
+def test_reading_blind_shows_the_steps_and_not_the_diagnosis(tmp_path):
+    run = eef.open_run(tmp_path / "shop", preset="tiny")
+    eef.collect(run.world(), run=run)
+    known = Collection.of(run)
     failed = [item for item in known if item.failure]
     blind = unread(failed[:3], known)
     said = explorer.render(blind)
@@ -128,22 +161,22 @@ def test_the_shipped_result_is_the_newest_on_record():
     assert dated_result("demo-8-seeds") == {"date": newest.name[:10], **recorded}
 
 
-def test_two_notebooks_may_be_open_side_by_side(tmp_path, monkeypatch):
-    monkeypatch.setenv("EEFLIB_RUNS", str(tmp_path))
-    one, other = open_lab("tiny"), open_lab("tiny")
-    assert len(one.collect()) == len(other.collect()) == 24
+def test_two_notebooks_may_be_open_side_by_side(tmp_path):
+    one, other = (eef.open_run(tmp_path / "shop", preset="tiny") for _ in range(2))
+    assert eef.collect(one.world(), run=one) == eef.collect(other.world(), run=other)
 
 
-def test_other_sizes_are_another_run(tmp_path, monkeypatch):
-    monkeypatch.setenv("EEFLIB_RUNS", str(tmp_path))
-    open_lab("tiny").collect()
-    with pytest.raises(DataError, match="counts"):
-        open_lab("tiny", counts={"train": 30, "test": 10}).collect()
+def test_other_sizes_are_another_run(tmp_path):
+    eef.open_run(tmp_path / "shop", preset="tiny")
+    with pytest.raises(DataError, match="train"):
+        eef.open_run(tmp_path / "shop", preset="tiny", train=30)
 
 
-def test_an_unknown_preset_is_named():
+def test_an_unknown_preset_is_named(tmp_path):
     with pytest.raises(DataError, match="'huge'"):
-        open_lab("huge")
+        eef.open_run(tmp_path / "shop", preset="huge")
+    with pytest.raises(DataError, match="'huge'"):
+        seeds("huge")
 
 
 def test_the_pretend_provider_shops_and_counts():
