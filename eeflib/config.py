@@ -4,7 +4,8 @@ Import `Config`, `make_config` and `TrainConfig` from here. A preset is a `Confi
 a run holds its JSON, which is enough to repeat the run. `eeflib.pipeline` carries it out.
 
 Development seeds are below 1000: sizes and settings were chosen on them. Reported results come
-from seeds that start at `REPORT_SEED` and were not looked at while developing.
+from seeds that start at `REPORT_SEED` and were not looked at while developing. Reporting seeds are
+used once: 1000 to 1007 were, with the tasks of the first edition.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ __all__ = [
     "make_config",
 ]
 
-REPORT_SEED = 1000
+REPORT_SEED = 2000
 """First of the seeds that results are reported on."""
 
 DEVELOPMENT_SEED = 7
@@ -274,13 +275,17 @@ def _unknown(found: list[str], names: set[str]) -> str:
     return f"unknown setting {', '.join(found)}{hint}"
 
 
+def _report_seeds(n: int) -> tuple[int, ...]:
+    return tuple(range(REPORT_SEED, REPORT_SEED + n))
+
+
 PRESETS: dict[str, Config] = {
     c.preset: c
     for c in (
         Config("tiny", train=24, test=24, iterations=1, M=3, k=3, extras=False),
-        Config("laptop", seeds=(1000, 1001, 1002)),
-        Config("colab", train=200, test=200, iterations=3, seeds=(1000, 1001, 1002)),
-        Config("paper", train=300, test=300, iterations=3, seeds=tuple(range(1000, 1005))),
+        Config("laptop", seeds=_report_seeds(3)),
+        Config("colab", train=200, test=200, iterations=3, seeds=_report_seeds(3)),
+        Config("paper", train=300, test=300, iterations=3, seeds=_report_seeds(5)),
     )
 }
 """Sizes by name, for the tiny student on the WebShop; `make_config` adapts them."""
