@@ -185,6 +185,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.run and options.run.exists():
         parser.error(f"{options.run} exists: name a new folder")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # `timeout` leaves no demo behind
     subprocess.run([sys.executable, "-c", "import eeflib; print(eeflib.__file__)"], check=True)
     with tempfile.TemporaryDirectory() as temporary:
         result = check(options.run or Path(temporary), options.kills, options.seed)
