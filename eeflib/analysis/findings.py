@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from eeflib.analysis import frames, palette, summaries, summaries_methods, summaries_recovery
+from eeflib.analysis import frames, style, tables
 from eeflib.analysis.run import TEACHER, Run
 from eeflib.analysis.segments import Segment, segments, state_outcomes
 from eeflib.errors import DataError
@@ -58,7 +58,7 @@ class Findings:
         out: dict[str, list[Outcome]] = {}
         for o in last_iteration(self._test):
             out.setdefault(o.method, []).append(o)
-        return {m: out[m] for m in palette.order(out)}
+        return {m: out[m] for m in style.order(out)}
 
     @cached_property
     def _test(self) -> list[Outcome]:
@@ -93,41 +93,37 @@ class Findings:
     @cached_property
     def changes(self) -> pd.DataFrame:
         """Test tasks gained and lost by every method, against the baseline."""
-        return summaries_methods.newly_solved(self.evaluations, self.baseline)
+        return tables.newly_solved(self.evaluations, self.baseline)
 
     @cached_property
     def costs(self) -> pd.DataFrame:
         """What each method spent, and what that brought."""
-        return summaries_methods.budget(
-            self.trajectories, self.branches, self.changes, self.reported
-        )
+        return tables.budget(self.trajectories, self.branches, self.changes, self.reported)
 
     @cached_property
     def discoveries(self) -> pd.DataFrame:
         """Training tasks of the focus, and what first solved them."""
         own = self.branches[self.branches["method"] == self.focus]
-        return summaries_recovery.discoveries(own, self.trajectories)
+        return tables.discoveries(own, self.trajectories)
 
     @cached_property
     def other_m(self) -> pd.DataFrame:
         """What another M would have cost and found."""
-        first = summaries.pick_iteration(self.branches)
-        return summaries_recovery.other_m(first, self.trajectories)
+        first = tables.pick_iteration(self.branches)
+        return tables.other_m(first, self.trajectories)
 
     @cached_property
     def states(self) -> pd.DataFrame:
-        """Of the method and iteration that `summaries.pick_iteration` names."""
-        return frames.states(summaries.pick_iteration(self.branches), self.trajectories)
+        """Of the method and iteration that `tables.pick_iteration` names."""
+        return frames.states(tables.pick_iteration(self.branches), self.trajectories)
 
     @cached_property
     def actions(self) -> pd.DataFrame:
         """Shares of kinds of action: the teacher's, trained on, and in tasks newly solved."""
         f = self.frames
-        counts = summaries.training_actions(f.steps, f.trajectories, f.samples)
-        learned = summaries_methods.learned_actions(
-            f.rollouts, f.rollout_steps, self.changes, self.focus
-        )
-        return summaries.action_shares(pd.concat([counts, learned], ignore_index=True))
+        counts = tables.training_actions(f.steps, f.trajectories, f.samples)
+        learned = tables.learned_actions(f.rollouts, f.rollout_steps, self.changes, self.focus)
+        return tables.action_shares(pd.concat([counts, learned], ignore_index=True))
 
     @cached_property
     def reported(self) -> dict[str, Mapping[str, Any]]:
@@ -143,13 +139,13 @@ class Findings:
         names = [*self.outcomes, *self.reported]
         if self.run.teacher_outcomes:
             names.append(TEACHER)
-        return palette.order(names)
+        return style.order(names)
 
     @cached_property
     def focus(self) -> str:
         """The method the report is about: EEF, else the last one that is not a baseline."""
         names = list(self.outcomes)
-        exact = [m for m in names if palette.family(m) == "eef"]
+        exact = [m for m in names if style.family(m) == "eef"]
         return (exact or names[-1:] or [""])[0]
 
     @cached_property
@@ -157,7 +153,7 @@ class Findings:
         """What the focus is first of all compared with: RFTxk, else RFT, else SFT."""
         for family in ("rftx", "rft", "sft"):
             for m in self.outcomes:
-                if m != self.focus and palette.family(m) == family:
+                if m != self.focus and style.family(m) == family:
                     return m
         return next((m for m in self.outcomes if m != self.focus), "")
 
@@ -186,7 +182,7 @@ class Findings:
     @cached_property
     def gained(self) -> dict[str, GainedLost]:
         """What the focus gained and lost against cloning and against the baseline."""
-        sft = next((m for m in self.outcomes if palette.family(m) == "sft"), "")
+        sft = next((m for m in self.outcomes if style.family(m) == "sft"), "")
         out = {}
         for method in dict.fromkeys(m for m in (sft, self.baseline) if m and m != self.focus):
             if method in self.paired:  # else the tasks differ, and `faults` says so

@@ -15,10 +15,10 @@ from typing import Any, Literal, NamedTuple
 import pandas as pd
 
 from eeflib.analysis import frames_read as rows
-from eeflib.analysis.actions import action_kind
-from eeflib.analysis.frames_columns import COLUMNS, Table
+from eeflib.analysis.frames_read import COLUMNS, Table
 from eeflib.analysis.frames_states import states
 from eeflib.analysis.run import TEACHER, Place, Run
+from eeflib.analysis.taxonomy_rules import action_kind
 from eeflib.records import content_hash
 from eeflib.stats import Outcome
 

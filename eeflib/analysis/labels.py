@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 
 from eeflib.analysis.markup import clean
 from eeflib.analysis.taxonomy import primaries
-from eeflib.analysis.taxonomy_kinds import KINDS, Case
+from eeflib.analysis.taxonomy_rules import KINDS, Case
 from eeflib.jsonl import ReadReport, append_lines, read_objects
 from eeflib.lock import RunLock
 from eeflib.records import Task, Trajectory, canonical_json, content_hash

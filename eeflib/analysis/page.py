@@ -1,9 +1,9 @@
-"""The shell of the report: style sheet, sections, scripts, one self-contained HTML document.
+"""HTML documents of one file: the shell of the report, and the page of a comparison.
 
-Owns how the page looks, and that it is inert: a content security policy lets run the page's own
-script, known by its hash, and nothing else, whatever text sections and data hold; nothing is loaded
-from anywhere. Knows nothing about what is in it. Without a script (an e-mail preview) the findings
-are all there, only browsing is not.
+Import `document` and `Section`, or `write_comparison`. A page is inert: its content security policy
+lets only the page's own script run, known by its hash, whatever text sections and data hold, and
+nothing is loaded from anywhere. Without a script (an e-mail preview) the findings are all there,
+only browsing is not.
 """
 
 from __future__ import annotations
@@ -11,16 +11,27 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
-from eeflib.analysis import style, transcripts
+from eeflib.analysis import figures, style, transcripts
+from eeflib.analysis.compare import Comparison
 from eeflib.analysis.figure import STYLE as FIGURES
 from eeflib.analysis.markup import escape
-from eeflib.analysis.palette import Look
+from eeflib.analysis.style import Look
+from eeflib.jsonl import write_atomic
 
-__all__ = ["Ink", "Section", "document", "inks", "missing"]
+__all__ = [
+    "Ink",
+    "Section",
+    "comparison_page",
+    "document",
+    "inks",
+    "missing",
+    "write_comparison",
+]
 
 _SCRIPTS = ("data", "dom", "transcript", "grid", "beside", "map", "samples", "app")
 _TABS = (
@@ -138,3 +149,38 @@ def _style(looks: Mapping[str, Look]) -> str:
         f"{style.asset('report/page.css')}{style.asset('views.css')}{transcripts.STYLE}"
         f"{FIGURES}{style.asset('report/app.css')}"
     )
+
+
+def comparison_page(comparison: Comparison) -> str:
+    """The whole document: what it comes to in words, then measures, tasks, actions, failures."""
+    a, b = comparison.names
+    drawn = (
+        ("measures", "Measures", figures.compared(comparison)),
+        ("tasks", "Tasks", figures.gained_lost(comparison)),
+        ("actions", "Actions", figures.action_mix(comparison)),
+        ("failures", "Failures", figures.error_kinds(comparison)),
+    )
+    first, *others = comparison.sentences
+    said = "".join(f"<li>{escape(s, 1000)}</li>" for s in others)
+    return document(
+        "Two runs compared",
+        f"{escape(b, 200)} against {escape(a, 200)}",
+        escape(first, 1000),
+        [
+            Section("words", "In words", "In words", f"<ul>{said}</ul>"),
+            *(Section(k, f.title, short, replace(f, title="").body) for k, short, f in drawn),
+        ],
+        {},
+        "Made by eeflib. Differences are the second minus the first. This page holds all its data "
+        "and loads nothing.",
+    )
+
+
+def write_comparison(comparison: Comparison, path: str | Path) -> Path:
+    """Write the page; return its path.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    write_atomic(Path(path), comparison_page(comparison))
+    return Path(path)

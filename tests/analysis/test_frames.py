@@ -8,9 +8,9 @@ import math
 import pytest
 from sample_run import write_jsonl
 
-from eeflib.analysis import frames, segments, summaries
-from eeflib.analysis.actions import action_kind
+from eeflib.analysis import frames, segments, tables
 from eeflib.analysis.run import Run
+from eeflib.analysis.taxonomy_rules import action_kind
 from eeflib.errors import DataError
 from eeflib.records import Branch, Sample, Step, Task, Trajectory, Usage
 from eeflib.selection import StateOutcome
@@ -138,7 +138,7 @@ def test_several_attempts_faults_and_gaps(tmp_path):
         (3, 0, 0, "faulted"),
     ]
     assert table["p"].iloc[1] == pytest.approx(2 / 3)
-    recovery = summaries.recovery_map(table)
+    recovery = tables.recovery_map(table)
     assert recovery.loc[0, ["s0", "s1", "s2", "s3"]].to_list() == [
         "untried",
         "2/3",
@@ -174,10 +174,10 @@ def test_samples_frame_counts_only_trained_actions(run):
     row = frames.samples(run).iloc[0]
     assert (row["length"], row["trained"], row["trained_teacher"]) == (7, 3, 2)
     assert row["trained_kinds"] == "search|search|buy"
-    actions = summaries.training_actions(
+    actions = tables.training_actions(
         frames.steps(run), frames.trajectories(run), frames.samples(run)
     )
-    shares = summaries.action_shares(actions).set_index(["source", "kind"])["share"]
+    shares = tables.action_shares(actions).set_index(["source", "kind"])["share"]
     assert shares["EEF", "search"] == pytest.approx(2 / 3)
     assert shares["EEF", "next page"] == 0
     assert shares["teacher failures", "next page"] == 1
@@ -195,7 +195,7 @@ def test_recovery_curve_counts_shared_s0_rollouts_once(tmp_path):
     ]
     write_jsonl(here / "EEF" / "iter-1" / "branches.jsonl", rows)
     run = Run(tmp_path)
-    curve = summaries.recovery_curve(frames.states(frames.branches(run), frames.trajectories(run)))
+    curve = tables.recovery_curve(frames.states(frames.branches(run), frames.trajectories(run)))
     assert curve[["group", "k", "n", "wins"]].to_numpy().tolist() == [
         ["all", 0, 1, 1],
         ["all", 1, 2, 1],
@@ -204,7 +204,7 @@ def test_recovery_curve_counts_shared_s0_rollouts_once(tmp_path):
 
 def test_reachable_splits_tasks_by_where_they_were_first_won(run):
     table = frames.states(frames.branches(run), frames.trajectories(run))
-    got = summaries.reachable(table)
+    got = tables.reachable(table)
     assert got.to_numpy().tolist() == [["hard", 1, 0, 1, 0]]
 
 
@@ -214,7 +214,7 @@ def test_win_rates_use_test_tasks_and_pool_seeds():
 
     rows = [outcome(s, "test", float(i < w), i) for s, w in ((0, 3), (1, 1)) for i in range(4)]
     rows.append(outcome(0, "train", 1.0, 9))
-    got = summaries.win_rates(frames.evaluations(rows)).iloc[0]
+    got = tables.win_rates(frames.evaluations(rows)).iloc[0]
     assert (got["wins"], got["n"], got["seeds"], got["rate"]) == (4, 8, 2, 0.5)
     assert (got["low"], got["high"]) == wilson(4, 8)
     assert got["sd"] == pytest.approx(math.sqrt(0.125))

@@ -12,16 +12,14 @@ from pages import Page, assert_inert
 from sample_run import write_jsonl, write_run
 from test_transcripts import HOSTILE
 
-from eeflib.analysis.alignment import align
 from eeflib.analysis.annotations import Annotations
 from eeflib.analysis.collection import Collection
 from eeflib.analysis.textsearch import Query
-from eeflib.analysis.views import explorer, mask, notes, recovery, sidebyside
-from eeflib.analysis.views.explorer import ExplorerState
-from eeflib.analysis.views.grid import GridState, shelve
+from eeflib.analysis.views import explorer, mask, recovery, sidebyside
+from eeflib.analysis.views.explorer import ExplorerState, GridState, shelve
 from eeflib.analysis.views.mask import Masks, MaskState
 from eeflib.analysis.views.recovery import RecoveryData, RecoveryState
-from eeflib.analysis.views.sidebyside import CompareState, Episodes
+from eeflib.analysis.views.sidebyside import CompareState, Episodes, align
 from eeflib.errors import DataError
 from eeflib.masking import IGNORE, Dropped, Encoded, EncodedSet, Reason
 from eeflib.records import Branch, Sample, Step, Task, Trajectory
@@ -197,7 +195,7 @@ def test_notes_are_in_the_view_and_their_corrections_in_the_ribbon(tmp_path):
     ribbons = [v for t, n, v in page.attributes if n == "aria-label" and "action" in v]
     assert any(v.count("harmful") == len(v.split(";")) for v in ribbons)
     assert [x.key for x in rows_of(collection, said, marked=True)] == [item.key]
-    listed = Page(notes.render(said))
+    listed = Page(explorer.render_notes(said))
     assert "step 2" in listed.text
     assert "ann" in listed.text
 
@@ -487,8 +485,8 @@ def everything(root, text: str) -> str:
             ),
             sidebyside.render(Episodes(collection), CompareState(all_open=True)),
             mask.render(masks),
-            notes.render(said),
-            notes.render(said, item),
+            explorer.render_notes(said),
+            explorer.render_notes(said, item),
         ]
     )
 

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from eeflib.analysis.markup import escape
-from eeflib.analysis.views.frame import sheet
+from eeflib.analysis.transcripts import sheet
 from eeflib.errors import DataError
 from eeflib.masking import IGNORE, Dropped, Encoded, EncodedSet, Reason, describe_tokens
 from eeflib.records import Sample

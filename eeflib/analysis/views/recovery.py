@@ -11,12 +11,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from eeflib.analysis.annotations import Key
-from eeflib.analysis.branchfile import BranchIndex, whole
-from eeflib.analysis.collection import Collection, Item
+from eeflib.analysis.collection import BranchIndex, Collection, Item, whole
 from eeflib.analysis.markup import escape
 from eeflib.analysis.segments import Segment
-from eeflib.analysis.transcripts import Shown, Transcript
-from eeflib.analysis.views.frame import sheet
+from eeflib.analysis.transcripts import Shown, Transcript, sheet
 from eeflib.records import Branch
 from eeflib.stats import wilson
 

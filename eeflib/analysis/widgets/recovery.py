@@ -16,8 +16,7 @@ from eeflib.analysis.run import Run
 from eeflib.analysis.transcripts import Transcript
 from eeflib.analysis.views import recovery as view
 from eeflib.analysis.views.recovery import RecoveryData, RecoveryState
-from eeflib.analysis.widgets.base import Pager, View, html, named, put, show
-from eeflib.analysis.widgets.steps import Steps
+from eeflib.analysis.widgets.base import Pager, Steps, View, html, named, put, show
 
 __all__ = ["RecoveryMap"]
 
