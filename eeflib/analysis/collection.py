@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from eeflib.analysis import frames, tables
 from eeflib.analysis.annotations import Key
 from eeflib.analysis.run import TEACHER, Run
-from eeflib.analysis.segments import Segment, segments
+from eeflib.analysis.segments import Segment, segments, states_by_trajectory
 from eeflib.analysis.textsearch import TextIndex
 from eeflib.errors import DataError
 from eeflib.records import Task, Trajectory, Usage
@@ -146,12 +146,12 @@ class Collection(Sequence[Item]):
         if who in ("teacher", "all"):
             branches = tables.pick_iteration(frames.branches(run))
             states = frames.states(branches, frames.trajectories(run))
-            explored = _states(states)
+            explored = states_by_trajectory(states)
             for seed, group in run.trajectories.items():
                 for t in group:
                     key = Key(seed, TEACHER, 0, t.id)
                     task = run.task(seed, t.task_id)
-                    items.append(Item(key, t, task, explored.get((seed, t.id), ())))
+                    items.append(Item(key, t, task, tuple(explored.get((seed, t.id), ()))))
         if who in ("students", "all"):
             for place, t in run.rollouts():
                 items.append(Item(Key(*place, t.id), t, run.task(place.seed, t.task_id)))
@@ -235,18 +235,6 @@ class Collection(Sequence[Item]):
         from eeflib.analysis.style import level_order
 
         return level_order({item.level for item in self.items} - {""})
-
-
-def _states(states: pd.DataFrame) -> dict[tuple[int, str], tuple[StateOutcome, ...]]:
-    """(seed, trajectory id) -> its states in order of t; what no branch reached has no place."""
-    out: dict[tuple[int, str], list[StateOutcome]] = {}
-    columns = ("seed", "trajectory_id", "k", "t", "n", "wins")
-    for seed, name, k, t, n, wins in zip(*(states[c] for c in columns), strict=True):
-        if t >= 0:
-            out.setdefault((int(seed), name), []).append(
-                StateOutcome(int(k), int(t), int(n), int(wins))
-            )
-    return {key: tuple(sorted(group, key=lambda s: (s.t, s.k))) for key, group in out.items()}
 
 
 class State(NamedTuple):

@@ -64,7 +64,7 @@ class Side:
         return len(self.actions) > 0
 
 
-def read_side(run: Run | str | Path, method: str | None = None, name: str = "") -> Side:
+def read_side(run: Run | str | Path, method: str | None = None) -> Side:
     """The teacher's trajectories, or a student's test episodes of its last iteration.
 
     Args:
@@ -98,7 +98,7 @@ def read_side(run: Run | str | Path, method: str | None = None, name: str = "") 
         wrong[key] = dict.fromkeys(diagnosis.kinds if diagnosis else (), 1.0)
         rows.append(_row(o, e.id, e.instruction, diagnosis.primary if diagnosis else ""))
     if double:
-        notes.append(f"{name or method}: {double} further attempts at the same tasks are left out.")
+        notes.append(f"{method}: {double} further attempts at the same tasks are left out.")
     for o in outcomes:
         if (o.seed, o.task_hash) not in seen:
             seen.add((o.seed, o.task_hash))
@@ -106,11 +106,11 @@ def read_side(run: Run | str | Path, method: str | None = None, name: str = "") 
     if not mixes:
         file = "trajectories.jsonl" if method == TEACHER else "test_rollouts.jsonl"
         notes.append(
-            f"{name or method}: only results are on record, no episodes ({file}), so nothing can "
-            "be said about its behaviour."
+            f"{method}: only results are on record, no episodes ({file}), so its "
+            "behaviour is unknown."
         )
     return Side(
-        name or method,
+        method,
         method,
         pd.DataFrame(rows, columns=list(EPISODES)),
         _wide(mixes),
@@ -197,7 +197,7 @@ class Comparison:
     def sentences(self) -> list[str]:
         """The comparison in words, most important first."""
         a, b = self.names
-        out = [_said(row, f"{b} against {a}") for row in self.measures.to_dict("records")]
+        out = [_sentence(row, f"{b} against {a}") for row in self.measures.to_dict("records")]
         if self.paired:
             n = {c: len(self.changed(c)) for c in ("gained", "lost", "both", "never")}
             out.insert(
@@ -348,7 +348,7 @@ def _tasks(both: pd.DataFrame) -> pd.DataFrame:
     return out[[*names, "change"]]
 
 
-def _said(row: dict[Any, Any], who: str) -> str:
+def _sentence(row: dict[Any, Any], who: str) -> str:
     share = row["measure"] == "solved"
     show = (lambda x: f"{100 * x:.1f}") if share else (lambda x: f"{x:.2f}")
     unit = " %" if share else ""

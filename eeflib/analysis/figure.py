@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,10 +22,8 @@ from eeflib.analysis.style import Look, themed, variables
 __all__ = [
     "APART",
     "STYLE",
-    "Anchor",
     "Figure",
     "colour",
-    "link",
     "nothing",
     "percent",
     "records",
@@ -258,16 +256,6 @@ def nothing(title: str, why: str) -> Figure:
 def colour(look: Look) -> str:
     """A look's colour in CSS, for light and for dark."""
     return f"light-dark({look.light},{look.dark})"
-
-
-Anchor = Callable[[Mapping[str, Any]], str | None]
-"""A row of a table -> where a click on it leads, `#...` on the same page; None: nowhere."""
-
-
-def link(text: str, anchor: Anchor | None, row: Mapping[str, Any]) -> str:
-    """Ready HTML `text`, linked where `anchor` names a place on the page."""
-    target = anchor(row) if anchor else None
-    return f'<a href="{escape(target)}">{text}</a>' if target and target[0] == "#" else text
 
 
 def percent(share: float) -> str:

@@ -2,8 +2,8 @@
 
 Import the figures from here, also those of `eeflib.analysis.figures_methods`. A `Figure` shows in a
 notebook, goes into a page (`body`, with `STYLE` once), opens as a file of its own (`page()`), and
-holds the table behind it. Colours are told apart by people with the common colour-vision
-deficiencies and come with a glyph, a dash or a hatching; light and dark follow the reader.
+holds the table behind it. People with the common colour-vision deficiencies can distinguish
+the colours, which also come with a glyph, a dash or a hatching; light and dark follow the reader.
 """
 
 from __future__ import annotations
@@ -17,10 +17,8 @@ import pandas as pd
 from eeflib.analysis import style, svg, tables, taxonomy
 from eeflib.analysis.figure import (
     STYLE,
-    Anchor,
     Figure,
     colour,
-    link,
     nothing,
     percent,
     records,
@@ -50,7 +48,6 @@ from eeflib.stats import wilson
 
 __all__ = [
     "STYLE",
-    "Anchor",
     "Figure",
     "action_mix",
     "budget",
@@ -125,12 +122,12 @@ def lengths(trajectories: pd.DataFrame) -> Figure:
     ]
     chart = bar_chart(bars, _PARTS, x_label="actions", y_label="trajectories", label=title)
     means = trajectories.groupby("solved")["length"].median()
-    said = [
+    medians = [
         f"{'solved' if solved else 'failed'} {means[solved]:g}"
         for solved in (True, False)
         if solved in means.index
     ]
-    return Figure(title, chart, f"Median number of actions: {', '.join(said)}.", rows)
+    return Figure(title, chart, f"Median number of actions: {', '.join(medians)}.", rows)
 
 
 def rewards(trajectories: pd.DataFrame) -> Figure:
@@ -158,7 +155,7 @@ def rewards(trajectories: pd.DataFrame) -> Figure:
 
 
 def steps_to_failure(failures: pd.DataFrame) -> Figure:
-    """After how many actions the main matter of a failure shows, by kind; from `failures`."""
+    """After how many actions failures show, by kind; from `failures`."""
     title = "How soon failures show"
     rows = tables.steps_to_failure(failures)
     if rows.empty:
@@ -178,7 +175,7 @@ def steps_to_failure(failures: pd.DataFrame) -> Figure:
     chart = svg.line_chart(
         series,
         x_label="actions before it",
-        y_label="share of failures whose main matter has shown",
+        y_label="share of failures that show by then",
         label=title,
         end_values=False,
         height=320,
@@ -190,14 +187,19 @@ def steps_to_failure(failures: pd.DataFrame) -> Figure:
     return Figure(title, chart, note, rows)
 
 
-def win_rates(evaluations: pd.DataFrame) -> Figure:
-    """Win rate per fine-tuning iteration and method with its band; from `frames.evaluations`."""
+def win_rates(evaluations: pd.DataFrame, looks: Mapping[str, style.Look] | None = None) -> Figure:
+    """Win rate per fine-tuning iteration and method with its band; from `frames.evaluations`.
+
+    Args:
+        looks: of the methods; None: those of `style.method_looks`.
+    """
     title = "Win rate per iteration"
     rows = tables.courses(tables.win_rates(evaluations))
     if rows.empty:
         return nothing(title, "No evaluation is recorded yet (evaluations.jsonl).")
     series = []
-    for method, look in style.method_looks(rows["method"]).items():
+    for method in style.order(rows["method"]):
+        look = (looks or style.method_looks(rows["method"]))[method]
         part = rows[rows["method"] == method]
         points = tuple(
             svg.Point(i, r, lo, hi, f"{method}, iteration {i}: {percent(r)} ({w} of {n})")
@@ -220,8 +222,8 @@ def win_rates(evaluations: pd.DataFrame) -> Figure:
 
 
 def failure_kinds(failures: pd.DataFrame, by: str = "level") -> Figure:
-    """What failures failed by: count, share with its interval, and per group of tasks."""
-    title = "What failures fail by"
+    """Kinds of failure: count, share with its interval, and per group of tasks."""
+    title = "Kinds of failure"
     if failures.empty:
         return nothing(title, _NO_FAILURES)
     rows = taxonomy.counts(failures.assign(all="all"), "all")
@@ -246,9 +248,9 @@ def failure_kinds(failures: pd.DataFrame, by: str = "level") -> Figure:
     low, high = covered.interval
     note = (
         f"{total} failed episodes, each counted once under its main kind; \u201cfound in\u201d "
-        "also counts side matters. Whiskers are 95 % Wilson intervals. A cause is named for "
-        f"{percent(covered.share)} ({percent(low)} to {percent(high)}), how it ended for another "
-        f"{percent(covered.end / total)}."
+        "also counts further kinds of an episode. Whiskers are 95 % Wilson intervals. A cause is "
+        f"named for {percent(covered.share)} ({percent(low)} to {percent(high)}), how it ended "
+        f"for another {percent(covered.end / total)}."
     )
     if len(sizes) > GROUPS_SHOWN:
         note += f" Columns: the {GROUPS_SHOWN} of {len(sizes)} groups with most failures."
@@ -288,14 +290,13 @@ _UNEXPLORED = (
 )
 
 
-def recovery_map(states: pd.DataFrame, rows: int = 40, anchor: Anchor | None = None) -> Figure:
+def recovery_map(states: pd.DataFrame, rows: int = 40) -> Figure:
     """Failed trajectories by expert state: the student's wins / rollouts, the deepest won first.
 
     Args:
         states: `frames.states`; of several methods and iterations the one that
             `tables.pick_iteration` names is drawn.
         rows: trajectories shown at most.
-        anchor: where a cell leads; its row has seed, task_id, trajectory_id, k and t.
     """
     title = "Recovery map: from which states of a failure can the student still win?"
     states = tables.pick_iteration(states)
@@ -316,7 +317,7 @@ def recovery_map(states: pd.DataFrame, rows: int = 40, anchor: Anchor | None = N
             f"{cell(str(row['seed']), number=True)}"
             + (f"<td>{escape(row['level'], 20)}</td>" if levels else "")
             + cell(str(row["length"]), number=True)
-            + "".join(_state_cell(found.get(k), anchor) for k in range(len(columns)))
+            + "".join(_state_cell(found.get(k)) for k in range(len(columns)))
             + "</tr>"
         )
     heads = "".join(f'<th scope="col" class="c">s<sub>{c[1:]}</sub></th>' for c in columns)
@@ -341,7 +342,7 @@ def _actions(n: int) -> str:
     return f"{n} action{'' if n == 1 else 's'}"
 
 
-def _state_cell(state: Mapping[str, Any] | None, anchor: Anchor | None) -> str:
+def _state_cell(state: Mapping[str, Any] | None) -> str:
     if state is None:
         return '<td class="c"></td>'
     if not state["n"]:
@@ -356,7 +357,7 @@ def _state_cell(state: Mapping[str, Any] | None, anchor: Anchor | None) -> str:
     glyph = "\u25b2\u202f" if state["wins"] else ""
     return (
         f'<td class="c {kind}" style="--p:{100 * state["p"]:.0f}%" title="{escape(note)}">'
-        f"{link(glyph + text, anchor, state)}</td>"
+        f"{glyph}{text}</td>"
     )
 
 
@@ -410,15 +411,15 @@ def trajectory_curve(states: pd.DataFrame, trajectory_id: str, seed: int) -> Fig
         svg.Point(t, p, lo, hi, f"s{k}, after {_actions(t)}: won {w} of {n}, {percent(p)}")
         for k, t, n, w, p, lo, hi in curve.itertuples(index=False, name=None)
     )
-    mark, said = None, "The teacher solved it."
+    mark, verdict = None, "The teacher solved it."
     if not solved and won.empty:
-        said = "No state of this failure was won."
+        verdict = "No state of this failure was won."
     elif not solved:
         t = int(won["t"].iloc[-1])
         later = curve.loc[curve["t"] > t, "t"]
         until = int(later.min()) if len(later) else length
         mark = (float(t), f"no return after action {t}")
-        said = (
+        verdict = (
             f"Last won after {_actions(t)}: what the teacher did from there to action {until} lost "
             "it, as far as these rollouts tell."
         )
@@ -431,7 +432,7 @@ def trajectory_curve(states: pd.DataFrame, trajectory_id: str, seed: int) -> Fig
         height=280,
         mark=mark,
     )
-    return Figure(title, chart, f"{clean(trajectory_id, 120)}, seed {seed}. {said}", curve)
+    return Figure(title, chart, f"{clean(trajectory_id, 120)}, seed {seed}. {verdict}", curve)
 
 
 def segment_ribbon(
@@ -439,23 +440,17 @@ def segment_ribbon(
     segments: Sequence[Segment],
     states: Sequence[StateOutcome] = (),
     diagnosis: Diagnosis | None = None,
-    anchor: Anchor | None = None,
 ) -> Figure:
-    """A trajectory as a band of labelled segments, tried states and what it failed by below it.
-
-    Args:
-        anchor: where a segment leads; its row has start, stop and label.
-    """
+    """A trajectory as a band of labelled segments, tried states and the kind of failure below."""
     total = max(trajectory.length, 1)
     parts, rows = [], []
     for s in segments:
         look = LABELS[s.label]
         note = f"{s.label}, actions {s.start} to {s.stop - 1}: {s.evidence}"
-        row = {"start": s.start, "stop": s.stop, "label": s.label, "evidence": s.evidence}
-        rows.append(row)
+        rows.append({"start": s.start, "stop": s.stop, "label": s.label, "evidence": s.evidence})
         parts.append(
             f'<span style="flex:{s.length} 1 0;--c:{colour(look)}" title="{escape(note, 400)}">'
-            f"{link(f'{look.glyph} {s.label} ({s.length})', anchor, row)}</span>"
+            f"{look.glyph} {s.label} ({s.length})</span>"
         )
     if not segments:
         rows.append({"start": 0, "stop": trajectory.length, "label": "not explored"})

@@ -13,10 +13,8 @@ import pandas as pd
 from eeflib.analysis import style, svg
 from eeflib.analysis.compare import Comparison
 from eeflib.analysis.figure import (
-    Anchor,
     Figure,
     colour,
-    link,
     nothing,
     percent,
     records,
@@ -50,23 +48,8 @@ def newly_solved(changes: pd.DataFrame) -> Figure:
     base, rows = str(changes["baseline"].iloc[0]), []
     for method in style.order(counts):
         n = {c: counts[method].get(c, 0) for c in CHANGES}
-        bar = stack(
-            [
-                (n["both"], "solved by both", colour(GROUPS[0]), 26, ""),
-                (n["gained"], "gained", colour(LABELS["beneficial"]), 42, "\u25b2"),
-                (n["lost"], "lost", colour(LABELS["harmful"]), 42, "\u25bc"),
-                (n["never"], "solved by neither", colour(LABELS["unknown"]), 10, ""),
-            ]
-        )
-        numbers = [str(n[c]) for c in ("gained", "lost", "both", "never")]
-        rows.append(
-            [
-                escape(method, 60),
-                *numbers,
-                f"{n['gained'] - n['lost']:+d}".replace("-", "\u2212"),
-                bar,
-            ]
-        )
+        net = f"{n['gained'] - n['lost']:+d}".replace("-", "\u2212")
+        rows.append([escape(method, 60), *(str(n[c]) for c in CHANGES), net, _change_bar(n)])
     head = ("Method", "\u25b2 gained", "\u25bc lost", "both", "never", "net", "share of tasks")
     note = (
         f"Against {clean(base, 60)}, over all seeds, the last iteration both have. Some of either "
@@ -75,12 +58,11 @@ def newly_solved(changes: pd.DataFrame) -> Figure:
     return Figure(title, table(head, rows, numbers=(1, 2, 3, 4, 5)), note, changes)
 
 
-def discovered(found: pd.DataFrame, rows: int = 20, anchor: Anchor | None = None) -> Figure:
+def discovered(found: pd.DataFrame, rows: int = 20) -> Figure:
     """Training tasks that exploring solved and the teacher did not: `discoveries`.
 
     Args:
         rows: tasks listed at most, those solved from the deepest states first.
-        anchor: where a task leads; its row has seed, method, task_id, trajectory_id and branch_id.
     """
     title = "What exploration found"
     new = found[found["found"].isin(["s0", "state"])]
@@ -96,7 +78,7 @@ def discovered(found: pd.DataFrame, rows: int = 20, anchor: Anchor | None = None
     deepest = new.sort_values(["k", "seed", "task_id"], ascending=[False, True, True]).head(rows)
     listed = [
         [
-            link(f"<code>{escape(r['task_id'], 80)}</code>", anchor, r),
+            f"<code>{escape(r['task_id'], 80)}</code>",
             str(r["seed"]),
             escape(r["level"], 30),
             escape(r["method"], 40),
@@ -265,39 +247,47 @@ def compared(comparison: Comparison) -> Figure:
     return Figure(f"{clean(b, 60)} against {clean(a, 60)}", content, note, comparison.measures)
 
 
-def gained_lost(comparison: Comparison, rows: int = 20, anchor: Anchor | None = None) -> Figure:
-    """Tasks by what became of them, level by level, and those gained and lost by name.
+def changes_by_level(counts: Mapping[str, Mapping[str, int]]) -> str:
+    """A table, level -> how many tasks were gained, lost, solved by both or by neither."""
+    rows = []
+    for level in style.level_order(counts):
+        n = {c: counts[level].get(c, 0) for c in CHANGES}
+        rows.append(
+            [escape(level or "no level", 40), *(str(n[c]) for c in CHANGES), _change_bar(n)]
+        )
+    head = ("Level", "\u25b2 gained", "\u25bc lost", "both", "never", "share of tasks")
+    return table(head, rows, numbers=(1, 2, 3, 4))
+
+
+def _change_bar(n: Mapping[str, int]) -> str:
+    return stack(
+        [
+            (n["both"], "solved by both", colour(GROUPS[0]), 26, ""),
+            (n["gained"], "gained", colour(LABELS["beneficial"]), 42, "\u25b2"),
+            (n["lost"], "lost", colour(LABELS["harmful"]), 42, "\u25bc"),
+            (n["never"], "solved by neither", colour(LABELS["unknown"]), 10, ""),
+        ]
+    )
+
+
+def gained_lost(comparison: Comparison, rows: int = 20) -> Figure:
+    """Tasks gained, lost, solved by both or neither per level, then the changed tasks by name.
 
     Args:
         rows: tasks listed at most, of gained and of lost ones.
-        anchor: where a task leads; its row is one of `Comparison.tasks`.
     """
     a, b = (clean(n, 60) for n in comparison.names)
     title = "Gained and lost"
     if not comparison.paired:
         return nothing(title, " ".join(comparison.notes))
     tasks = comparison.tasks
-    counts = tally(tasks, "level", "change")
-    body = []
-    for level in style.level_order(counts):
-        n = {c: counts[level].get(c, 0) for c in CHANGES}
-        bar = stack(
-            [
-                (n["both"], "solved by both", colour(GROUPS[0]), 26, ""),
-                (n["gained"], "gained", colour(LABELS["beneficial"]), 42, "\u25b2"),
-                (n["lost"], "lost", colour(LABELS["harmful"]), 42, "\u25bc"),
-                (n["never"], "solved by neither", colour(LABELS["unknown"]), 10, ""),
-            ]
-        )
-        body.append([escape(level or "no level", 40), *(str(n[c]) for c in CHANGES), bar])
-    heads = ("Level", "\u25b2 gained", "\u25bc lost", "both", "never", "share of tasks")
-    content = table(heads, body, numbers=(1, 2, 3, 4))
+    content = changes_by_level(tally(tasks, "level", "change"))
     listed = []
     for change, glyph in (("gained", "\u25b2"), ("lost", "\u25bc")):
         for r in records(comparison.changed(change).head(rows)):
             kind = r["a_kind"] if change == "gained" else r["b_kind"]
             named = KINDS[kind].title if kind in KINDS else "\u2013"
-            what = link(f"<code>{escape(r['task_id'], 60)}</code>", anchor, r)
+            what = f"<code>{escape(r['task_id'], 60)}</code>"
             listed.append(
                 [
                     f"{glyph} {change}",
@@ -308,10 +298,10 @@ def gained_lost(comparison: Comparison, rows: int = 20, anchor: Anchor | None = 
                 ]
             )
     if listed:
-        columns = ("", "Task", "instruction", "reward", "failed by")
+        columns = ("", "Task", "instruction", "reward", "kind of failure")
         content += table(columns, listed, kind="kinds")
     note = (
-        f"From {a} to {b}. Failed by: what the failure of the one that did not solve it was about. "
+        f"From {a} to {b}. Kind of failure: of the side that did not solve the task. "
         "Some of either is chance."
     )
     return Figure(title, content, note, tasks)

@@ -1,7 +1,7 @@
 """Everything the report says, computed once from a run folder.
 
-Owns the choice of what is compared with what: the focus method, its baselines, the trajectory that
-is shown. Knows nothing about HTML.
+Import `Findings`. It chooses what is compared with what: the focus method, its baselines, and the
+trajectories that are shown.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pandas as pd
 
 from eeflib.analysis import frames, style, tables
 from eeflib.analysis.run import TEACHER, Run
-from eeflib.analysis.segments import Segment, segments, state_outcomes
+from eeflib.analysis.segments import Segment, segments, states_by_trajectory
 from eeflib.errors import DataError
 from eeflib.records import Trajectory
 from eeflib.selection import StateOutcome
@@ -87,7 +87,7 @@ class Findings:
 
     @property
     def failures(self) -> pd.DataFrame:
-        """What the teacher's failures failed by, see `eeflib.analysis.taxonomy`."""
+        """Why the teacher's failures failed, see `eeflib.analysis.taxonomy`."""
         return self.frames.failures
 
     @cached_property
@@ -119,7 +119,7 @@ class Findings:
 
     @cached_property
     def actions(self) -> pd.DataFrame:
-        """Shares of kinds of action: the teacher's, trained on, and in tasks newly solved."""
+        """Shares of kinds of action: the teacher's, trained on, and in tasks gained."""
         f = self.frames
         counts = tables.training_actions(f.steps, f.trajectories, f.samples)
         learned = tables.learned_actions(f.rollouts, f.rollout_steps, self.changes, self.focus)
@@ -225,15 +225,12 @@ class Findings:
         """
         known = {(s, t.id): t for s, group in self.run.trajectories.items() for t in group}
         failed = self.states[~self.states["teacher_solved"]]
-        explored = dict(list(failed.groupby(["seed", "trajectory_id"])))
-        found = []
-        for key, trajectory in known.items():
-            rows = explored.get(key)
-            if rows is not None and trajectory.length:
-                states = state_outcomes(rows)
-                parts = segments(trajectory, states)
-                level = str(rows["level"].iloc[0])
-                found.append(Annotated(key[0], level, trajectory, parts, states))
+        levels = failed.set_index(["seed", "trajectory_id"])["level"].to_dict()
+        found = [
+            Annotated(key[0], str(levels[key]), t, segments(t, states), states)
+            for key, states in states_by_trajectory(failed).items()
+            if (t := known.get(key)) is not None and t.length
+        ]
         if not found:  # nothing explored: the plain transcripts of failures are still worth a look
             found = [
                 Annotated(s, "", t, [], [])

@@ -1,8 +1,7 @@
 """A run as DataFrames: tasks, trajectories, steps, branches, states, samples, evaluations.
 
-Owns how rows become frames (`COLUMNS` documents every column, see `frames_columns`) and `load`,
-which reads a run once and keeps what was asked for. An empty run gives empty frames with the same
-columns. Knows nothing about figures or HTML.
+Import `load`: it reads a run once and keeps what was asked for. `COLUMNS` documents every column.
+An empty run gives empty frames with the same columns.
 """
 
 from __future__ import annotations
@@ -103,11 +102,6 @@ class Frames:
     def failures(self) -> pd.DataFrame:
         """Why the teacher's failed trajectories failed, see `eeflib.analysis.taxonomy`."""
         return self._failures("teacher")
-
-    @cached_property
-    def rollout_failures(self) -> pd.DataFrame:
-        """Why the students' failed test episodes failed."""
-        return self._failures("students")
 
     @cached_property
     def _tasks(self) -> tuple[pd.DataFrame, _Known]:

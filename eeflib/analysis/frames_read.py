@@ -64,7 +64,7 @@ COLUMNS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "task_id": ("str", "id within the seed"),
         "task_hash": ("str", "content hash: equal hash, equal task"),
         "env": ("str", "environment"),
-        "instruction": ("str", "what the agent is told"),
+        "instruction": ("str", "what the agent is asked to do"),
         "split": ("str", "train, validation or test"),
         "level": ("str", "difficulty level; empty if the task has none"),
         "task_type": ("str", "kind of task; empty if the task has none"),

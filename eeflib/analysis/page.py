@@ -10,25 +10,21 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 
 from eeflib.analysis import figures, style, transcripts
 from eeflib.analysis.compare import Comparison
 from eeflib.analysis.figure import STYLE as FIGURES
 from eeflib.analysis.markup import escape
-from eeflib.analysis.style import Look
 from eeflib.jsonl import write_atomic
 
 __all__ = [
-    "Ink",
     "Section",
     "comparison_page",
     "document",
-    "inks",
     "missing",
     "write_comparison",
 ]
@@ -40,14 +36,6 @@ _TABS = (
     ("#!map", "Recovery map"),
     ("#!s", "Training data"),
 )
-
-
-class Ink(NamedTuple):
-    """How a series is drawn on the page."""
-
-    css: str
-    """Its colour, following light and dark mode."""
-    look: Look
 
 
 @dataclass(frozen=True)
@@ -67,28 +55,22 @@ def missing(text: str) -> str:
     return f'<p class="missing">{text}</p>'
 
 
-def inks(looks: Mapping[str, Look]) -> dict[str, Ink]:
-    """Name from a file -> its look with a CSS colour that the page defines for it."""
-    return {name: Ink(f"var(--s-{i})", look) for i, (name, look) in enumerate(looks.items())}
-
-
 def document(
     title: str,
     about: str,
-    lede: str,
+    summary: str,
     sections: Sequence[Section],
-    looks: Mapping[str, Look],
     footer: str,
     data: str = "",
 ) -> str:
-    """The whole page; `looks` in the order given to `inks`.
+    """The whole page.
 
     Args:
         title: plain text.
         about: ready HTML, one line under the title.
-        lede: ready HTML, the result in two or three sentences.
+        summary: ready HTML, the result in two or three sentences.
         footer: ready HTML.
-        data: what can be browsed, from `report_data.browsable`; empty: nothing can.
+        data: what can be browsed, from `report.browsable`; empty: nothing can.
     """
     links = " ".join(f'<a href="#{s.anchor}">{escape(s.short)}</a>' for s in sections)
     body = "".join(
@@ -100,10 +82,10 @@ def document(
         f'<meta http-equiv="Content-Security-Policy" content="{_policy(script)}">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
-        f"<title>{escape(title)}</title><style>{_style(looks)}</style></head><body>"
+        f"<title>{escape(title)}</title><style>{_style()}</style></head><body>"
         f'{_tabs(title) if data else ""}<main id="findings">'
         f'<header class="top"><h1>{escape(title)}</h1><p class="about">{about}</p>'
-        f'<p class="lede">{lede}</p><nav class="contents" aria-label="Contents">{links}</nav>'
+        f'<p class="summary">{summary}</p><nav class="contents" aria-label="Contents">{links}</nav>'
         f"</header>{body}<footer>{footer}</footer></main>"
         f"{_app(data, script) if data else ''}</body></html>\n"
     )
@@ -139,13 +121,9 @@ def _policy(script: str) -> str:
     )
 
 
-def _style(looks: Mapping[str, Look]) -> str:
-    values = list(looks.values())
-    light = "".join(f"--s-{i}:{x.light};" for i, x in enumerate(values))
-    dark = "".join(f"--s-{i}:{x.dark};" for i, x in enumerate(values))
+def _style() -> str:
     return (
-        f"{style.themed(':root')}:root{{{light}}}"
-        f"@media (prefers-color-scheme:dark){{:root{{{dark}}}}}"
+        f"{style.themed(':root')}"
         f"{style.asset('report/page.css')}{style.asset('views.css')}{transcripts.STYLE}"
         f"{FIGURES}{style.asset('report/app.css')}"
     )
@@ -161,16 +139,15 @@ def comparison_page(comparison: Comparison) -> str:
         ("failures", "Failures", figures.error_kinds(comparison)),
     )
     first, *others = comparison.sentences
-    said = "".join(f"<li>{escape(s, 1000)}</li>" for s in others)
+    listed = "".join(f"<li>{escape(s, 1000)}</li>" for s in others)
     return document(
         "Two runs compared",
         f"{escape(b, 200)} against {escape(a, 200)}",
         escape(first, 1000),
         [
-            Section("words", "In words", "In words", f"<ul>{said}</ul>"),
+            Section("words", "In words", "In words", f"<ul>{listed}</ul>"),
             *(Section(k, f.title, short, replace(f, title="").body) for k, short, f in drawn),
         ],
-        {},
         "Made by eeflib. Differences are the second minus the first. This page holds all its data "
         "and loads nothing.",
     )

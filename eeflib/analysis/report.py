@@ -10,7 +10,7 @@ holds what a reader can browse, as JSON for the scripts in `assets/report/`:
 | `items` | the teacher's trajectories |
 | `tries` | the student's rollouts from states of them, by item, then by k |
 | `samples` | training sequences, each with a label and a trained flag per step |
-| `said` | what was left out or cut to keep the file small, in words |
+| `notices` | what was left out or cut to keep the file small, in words |
 
 All other keys name texts by number.
 """
@@ -31,7 +31,7 @@ from eeflib.analysis.annotations import Annotation, Annotations, corrected
 from eeflib.analysis.collection import BranchIndex, Collection, Item
 from eeflib.analysis.findings import Findings
 from eeflib.analysis.markup import LIMIT, clean, code, escape, table
-from eeflib.analysis.page import Ink, Section, document, inks, missing
+from eeflib.analysis.page import Section, document, missing
 from eeflib.analysis.run import TEACHER, Run
 from eeflib.analysis.taxonomy import KINDS
 from eeflib.analysis.taxonomy_rules import action_kind
@@ -136,9 +136,9 @@ def browsable(collection: Collection, focus: str = "", budget: int = BUDGET) -> 
 
 
 def _data(collection: Collection, focus: str, limit: int, rollouts: bool) -> dict[str, Any]:
-    texts, said = Texts(limit), []
+    texts, notices = Texts(limit), []
     if limit < LIMIT:
-        said.append(f"Texts are cut after {limit:,} characters to keep this file small.")
+        notices.append(f"Texts are cut after {limit:,} characters to keep this file small.")
     run = collection.run
     notes = Annotations(run.path).by_key() if run else {}
     shown = RecoveryData(collection)
@@ -147,10 +147,10 @@ def _data(collection: Collection, focus: str, limit: int, rollouts: bool) -> dic
     if rollouts:
         tries = [_tries(item, shown.branches, texts) for item in collection]
     elif shown.cells:
-        said.append("The student's rollouts are left out: this run is too large for one file.")
+        notices.append("The student's rollouts are left out: this run is too large for one file.")
     samples = _samples(collection, focus, texts) if rollouts else []
     if len(samples) == _SAMPLES:
-        said.append(f"Of the training sequences the first {_SAMPLES} are here.")
+        notices.append(f"Of the training sequences the first {_SAMPLES} are here.")
     used = {f.kind for x in collection if x.diagnosis for f in x.diagnosis.findings}
     return {
         "texts": texts.rows,
@@ -160,7 +160,7 @@ def _data(collection: Collection, focus: str, limit: int, rollouts: bool) -> dic
         "tries": tries,
         "samples": samples,
         "focus": texts(focus),
-        "said": said,
+        "notices": notices,
     }
 
 
@@ -310,21 +310,20 @@ def render_report(run: Run, budget: int = BUDGET) -> str:
     collection = Collection.of(run)
     cases = {name: Findings(inner) for name, inner in run.cases().items()}
     looks = style.method_looks(m for f in (found, *cases.values()) for m in f.methods)
-    drawn = inks(looks)
     parts = [
-        sections.headline(found, drawn),
-        sections.paired(found, drawn),
-        sections.iterations(found, drawn),
+        sections.headline(found, looks),
+        sections.paired(found, looks),
+        sections.iterations(found, looks),
         sections.usual(found),
         sections.failures(found),
         sections.recovery(found),
         sections.recovery_map(found),
         sections.failure(found),
         sections.gained(found),
-        sections.newly(found),
+        sections.newly_solved(found),
         sections.simplicity(found),
         sections.budget(found),
-        *(case(name, inner, drawn) for name, inner in cases.items()),
+        *(case(name, inner, looks) for name, inner in cases.items()),
         counted(found),
         reproduce(run),
         notes(found),
@@ -332,9 +331,8 @@ def render_report(run: Run, budget: int = BUDGET) -> str:
     return document(
         "Exploring Expert Failures",
         _about(run),
-        sections.lede(found),
+        sections.summary(found),
         parts,
-        looks,
         "Made by eeflib. The method is that of \u201cExploring Expert Failures Improves LLM Agent "
         "Tuning\u201d, arXiv 2504.13145. This page holds all its data and loads nothing.",
         browsable(collection, found.focus, budget),
@@ -359,7 +357,7 @@ def _about(run: Run) -> str:
     return " &middot; ".join(out) or "An empty run folder"
 
 
-def case(name: str, found: Findings, drawn: Mapping[str, Ink]) -> Section:
+def case(name: str, found: Findings, looks: Mapping[str, style.Look]) -> Section:
     """The methods of another case inside the run, such as a better teacher, in short."""
     run = found.run
     note = run.summary.get("note")
@@ -371,7 +369,7 @@ def case(name: str, found: Findings, drawn: Mapping[str, Ink]) -> Section:
             f"<p>The teacher solved {sections.percent(rate.rate)} of its {rate.n} training tasks "
             "in this case.</p>"
         )
-    body += sections.headline(found, drawn).body + sections.paired(found, drawn).body
+    body += sections.headline(found, looks).body + sections.paired(found, looks).body
     anchor = "case-" + "".join(c for c in name if c.isascii() and c.isalnum())
     return Section(anchor, title, clean(name, 24).replace("-", " "), body)
 
@@ -413,7 +411,7 @@ def counted(found: Findings) -> Section:
     caption = (
         "Over all seeds and iterations. A state whose replayed observations differ from the "
         "recorded ones is skipped, never explored. An empty sample trains nothing. Actions: those "
-        "that carry loss. Rollouts that two methods share stand in both rows."
+        "that carry loss. Rollouts that two methods share are counted in both rows."
     )
     body = (
         table(head, rows, numbers=range(1, 10), caption=caption)
@@ -450,10 +448,10 @@ def _noted(found: Findings) -> str:
     if not totals:
         return ""
     dropped = {k: int(n) for k, n in totals.items() if "dropped" in k[1] and n}
-    said = "; ".join(f"{escape(m, 60)}: {n:,} {escape(key, 60)}" for (m, key), n in dropped.items())
+    lost = "; ".join(f"{escape(m, 60)}: {n:,} {escape(key, 60)}" for (m, key), n in dropped.items())
     rows = [[escape(m, 60), escape(key, 60), f"{value:,}"] for (m, key), value in totals.items()]
     return (
-        f"<p>Samples dropped before training: {said or 'none'}.</p>"
+        f"<p>Samples dropped before training: {lost or 'none'}.</p>"
         '<details class="more"><summary>Tokens, solutions and further counts</summary>'
         f"{table(('Method', 'count', 'value'), rows, numbers=(2,))}</details>"
     )

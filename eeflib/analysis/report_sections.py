@@ -7,17 +7,21 @@ missing and how to get it.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
 
 import pandas as pd
 
 from eeflib.analysis import figures, style, svg, tables, transcripts
+from eeflib.analysis.figure import Figure, colour
+from eeflib.analysis.figures_methods import changes_by_level
 from eeflib.analysis.findings import Annotated, Findings
 from eeflib.analysis.markup import clean, escape, table
-from eeflib.analysis.page import Ink, Section, missing
+from eeflib.analysis.page import Section, missing
 from eeflib.analysis.run import TEACHER
-from eeflib.stats import GainedLost, PairedDifference, mean_reward, pooled, win_rate
+from eeflib.analysis.tables import number
+from eeflib.stats import PairedDifference, mean_reward, pooled, win_rate
 
 __all__ = [
     "budget",
@@ -26,14 +30,14 @@ __all__ = [
     "gained",
     "headline",
     "iterations",
-    "lede",
-    "newly",
+    "newly_solved",
     "paired",
     "percent",
     "points",
     "recovery",
     "recovery_map",
     "simplicity",
+    "summary",
     "usual",
 ]
 
@@ -48,7 +52,7 @@ def points(difference: float) -> str:
     return f"{difference * 100:+.1f}".replace("-", "\u2212")
 
 
-def lede(found: Findings) -> str:
+def summary(found: Findings) -> str:
     """The result in two or three sentences."""
     out = []
     if found.focus:
@@ -83,9 +87,9 @@ def lede(found: Findings) -> str:
     return " ".join(out) or "This run holds no results yet."
 
 
-def headline(found: Findings, inks: Mapping[str, Ink]) -> Section:
+def headline(found: Findings, looks: Mapping[str, style.Look]) -> Section:
     """One row per method."""
-    rows = [_method_row(found, m, inks[m]) for m in found.methods]
+    rows = [_method_row(found, m, looks[m]) for m in found.methods]
     if not rows:
         body = missing(
             "No method has been evaluated yet: there is no <code>evaluations.jsonl</code> and no "
@@ -131,7 +135,7 @@ def headline(found: Findings, inks: Mapping[str, Ink]) -> Section:
     return Section("methods", "The methods, side by side", "Methods", body)
 
 
-def _method_row(found: Findings, method: str, ink: Ink) -> list[str]:
+def _method_row(found: Findings, method: str, look: style.Look) -> list[str]:
     reported = found.reported.get(method, {})
     outcomes = found.outcomes.get(method) or (
         found.run.teacher_outcomes if method == TEACHER else []
@@ -141,22 +145,22 @@ def _method_row(found: Findings, method: str, ink: Ink) -> list[str]:
         rate, low, high, sd = got.rate.rate, got.rate.low, got.rate.high, got.sd
         reward = mean_reward(outcomes).value
     else:
-        rate, reward = _number(reported.get("win_rate")), _number(reported.get("reward"))
+        rate, reward = number(reported.get("win_rate")), number(reported.get("reward"))
         bounds = reported.get("interval")
         pair = bounds if isinstance(bounds, list) and len(bounds) == 2 else [None, None]
-        low, high, sd = _number(pair[0]), _number(pair[1]), math.nan
+        low, high, sd = number(pair[0]), number(pair[1]), math.nan
     dagger = " \u2020" if method == TEACHER and method not in found.outcomes else ""
-    swatch = f'<span class="swatch" style="--c:{ink.css}">{ink.look.glyph}</span>'
+    swatch = f'<span class="swatch" style="--c:{colour(look)}">{look.glyph}</span>'
     last, usual = found.iteration(method), found.iteration(found.focus)
     after = f" <small>after {last} of {usual} iterations</small>" if 0 < last < usual else ""
     name = f"{swatch}{escape(method, 60)}{dagger}{after}"
     interval = "" if math.isnan(low + high) else f"{low * 100:.1f} \u2013 {high * 100:.1f}"
-    simulations, seconds = _number(reported.get("simulations")), _number(reported.get("seconds"))
+    simulations, seconds = number(reported.get("simulations")), number(reported.get("seconds"))
     return [
         f"<strong>{name}</strong>" if method == found.focus else name,
         percent(rate),
         interval,
-        "" if math.isnan(low + high) else svg.interval_strip(rate, low, high, ink.css),
+        "" if math.isnan(low + high) else svg.interval_strip(rate, low, high, colour(look)),
         "\u2013" if math.isnan(sd) else f"{sd * 100:.1f}",
         "\u2013" if math.isnan(reward) else f"{reward:.2f}",
         "\u2013" if math.isnan(simulations) else f"{simulations:,.0f}",
@@ -164,7 +168,7 @@ def _method_row(found: Findings, method: str, ink: Ink) -> list[str]:
     ]
 
 
-def paired(found: Findings, inks: Mapping[str, Ink]) -> Section:
+def paired(found: Findings, looks: Mapping[str, style.Look]) -> Section:
     """The focus against every other method, seed by seed."""
     name = "Is the difference real?"
     faults = "".join(missing(f"Not comparable: {escape(f)}") for f in found.faults)
@@ -180,7 +184,7 @@ def paired(found: Findings, inks: Mapping[str, Ink]) -> Section:
             value=p.mean,
             low=p.low,
             high=p.high,
-            colour=inks[method].css,
+            colour=colour(looks[method]),
             note=_spoken(p),
         )
         for method, p in found.paired.items()
@@ -204,7 +208,8 @@ def paired(found: Findings, inks: Mapping[str, Ink]) -> Section:
         how += "(n it.): both methods after n iterations, since one of them ran no more. "
     left_out = sorted({s for p in found.paired.values() for s in p.unpaired})
     if left_out:
-        how += f"Left out, because not all methods finished them: seeds {_join(left_out)}. "
+        seeds = ", ".join(map(str, left_out))
+        how += f"Left out, because not all methods finished them: seeds {seeds}. "
     body = f'<p>{_sentence(main)}</p>{chart}<p class="note">{how}</p>{faults}'
     return Section("difference", name, "Difference", body)
 
@@ -242,35 +247,14 @@ def _p_text(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
 
-def iterations(found: Findings, inks: Mapping[str, Ink]) -> Section:
+def iterations(found: Findings, looks: Mapping[str, style.Look]) -> Section:
     """Win rate per fine-tuning iteration."""
     name = "How each method got there"
-    rates = tables.courses(tables.win_rates(found.evaluations))
-    if rates.empty:
+    figure = figures.win_rates(found.evaluations, looks)
+    if figure.table.empty:
         return Section("iterations", name, "Iterations", missing("No evaluation recorded yet."))
-    series = []
-    for method in style.order(rates["method"]):
-        ink = inks[method]
-        part = rates[rates["method"] == method]
-        points_of = tuple(
-            svg.Point(i, r, lo, hi, f"{method}, iteration {i}: {percent(r)} ({w} of {n})")
-            for i, r, lo, hi, w, n in zip(
-                *(part[c] for c in ("iteration", "rate", "low", "high", "wins", "n")), strict=True
-            )
-        )
-        series.append(svg.Series(method, points_of, ink.css, ink.look.dash, ink.look.marker))
-    chart = svg.line_chart(
-        series,
-        x_label="fine-tuning iteration (0 = cloning the teacher's successes)",
-        y_label="win rate on held-out tasks",
-        label="Win rate per fine-tuning iteration by method",
-    )
-    note = (
-        '<p class="note">Bands are Wilson intervals over evaluations. The last iteration is the '
-        "one reported, not the best one. A method with one iteration is drawn across.</p>"
-    )
-    body = chart + note
-    if rates["iteration"].nunique() == 1:
+    body = replace(figure, title="").body
+    if figure.table["iteration"].nunique() == 1:
         body = missing("Only one iteration is recorded, so there is no course to see yet.") + body
     return Section("iterations", name, "Iterations", body)
 
@@ -288,59 +272,16 @@ def gained(found: Findings) -> Section:
             f"<p>{len(change.gained)} tasks gained, {len(change.lost)} lost, "
             f"{len(change.both)} solved by both, {len(change.never)} by neither.</p>"
         )
-        parts.append(head + _levels_table(change))
+        counts = {name: Counter(k.level for k in getattr(change, name)) for name in tables.CHANGES}
+        levels = {x for group in counts.values() for x in group}
+        by_level = {x: {name: counts[name][x] for name in counts} for x in levels}
+        parts.append(head + Figure("", changes_by_level(by_level)).body)
     note = (
         '<p class="note">Counted over all seeds. Lost: no longer solved by '
         f"{escape(found.focus, 60)}. "
         "Some of either is chance: two students of equal skill differ on single tasks, too.</p>"
     )
     return Section("gained", name, "Gained and lost", "".join(parts) + note)
-
-
-def _levels_table(change: GainedLost) -> str:
-    groups: Mapping[str, Any] = {
-        "gained": change.gained,
-        "lost": change.lost,
-        "both": change.both,
-        "never": change.never,
-    }
-    levels = style.level_order(k.level for g in groups.values() for k in g)
-    rows = []
-    for level in levels:
-        n = {name: sum(k.level == level for k in g) for name, g in groups.items()}
-        total = sum(n.values())
-        bar = "".join(
-            f'<span style="flex:{n[key]} 1 0;--c:var(--{colour});--fill:{fill}%" '
-            f'title="{title}: {n[key]} of {total}">{glyph if n[key] / total > 0.04 else ""}</span>'
-            for key, colour, fill, glyph, title in (
-                ("both", "ink", 14, "both", "solved by both"),
-                ("gained", "l-beneficial", 62, "\u25b2", "gained"),
-                ("lost", "l-harmful", 62, "\u25bc", "lost"),
-                ("never", "soft", 10, "neither", "solved by neither"),
-            )
-            if n[key]
-        )
-        rows.append(
-            [
-                escape(level or "no level", 40),
-                str(n["gained"]),
-                str(n["lost"]),
-                str(n["both"]),
-                str(n["never"]),
-                f'<div class="bar">{bar}</div>',
-            ]
-        )
-    head = ("Level", "\u25b2 gained", "\u25bc lost", "both", "neither", "share of tasks")
-    return table(head, rows, numbers=(1, 2, 3, 4))
-
-
-def _number(value: Any) -> float:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if is_number else math.nan
-
-
-def _join(values: list[int]) -> str:
-    return ", ".join(map(str, values))
 
 
 def _section(
@@ -375,12 +316,12 @@ def recovery_map(found: Findings, rows: int = 40) -> Section:
 
 
 def failures(found: Findings) -> Section:
-    """What the teacher's failures failed by."""
+    """Why the teacher's failures failed."""
     many = found.failures["level"].nunique() > 1
     by = "level" if many or not found.failures["task_type"].any() else "task_type"
     return _section(
         "kinds",
-        "What the teacher fails by",
+        "Why the teacher fails",
         "Failures",
         figures.failure_kinds(found.failures, by),
         *([figures.steps_to_failure(found.failures)] if len(found.failures) else []),
@@ -398,10 +339,10 @@ def usual(found: Findings) -> Section:
     return _section("teacher", "The teacher's trajectories", "Teacher", *drawn)
 
 
-def newly(found: Findings) -> Section:
+def newly_solved(found: Findings) -> Section:
     """Test tasks gained and lost, and training tasks that exploration solved."""
     return _section(
-        "newly",
+        "newly-solved",
         "What became solvable",
         "Newly solved",
         figures.newly_solved(found.changes),

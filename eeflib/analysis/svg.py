@@ -56,7 +56,7 @@ class Series:
     name: str
     points: tuple[Point, ...]
     colour: str
-    """A CSS colour, normally `var(--s-...)`."""
+    """A CSS colour, such as `light-dark(#000, #fff)`."""
     dash: str = "solid"
     marker: str = "circle"
     band: bool = True
@@ -143,23 +143,20 @@ def line_chart(
     return drawing(parts, width, height, label)
 
 
-def interval_chart(
-    rows: Sequence[Row], *, x_label: str, label: str, share: bool = True, step: int = 40
-) -> str:
+def interval_chart(rows: Sequence[Row], *, x_label: str, label: str, step: int = 40) -> str:
     """Per row the values of the seeds as dots, their mean and its interval; zero is marked.
 
+    Values are differences of shares, drawn in percentage points.
+
     Args:
-        share: values are differences of shares, drawn in percentage points; else as they are.
         step: height of a row.
     """
     width, right, top = 872, 130, 12
     left = 24 + 7.4 * max((len(r.name) for r in rows), default=0)
     height = top + step * len(rows) + 52
     values = [v for r in rows for v in (*r.dots, r.low, r.high, 0.0) if math.isfinite(v)] or [0.0]
-    unit = _tick_size(max(values) - min(values) or 0.1, coarse=not share)
+    unit = _tick_size(max(values) - min(values) or 0.1)
     low, high = math.floor(min(values) / unit) * unit, math.ceil(max(values) / unit) * unit
-    scale = 100 if share else 1
-    digits = 0 if unit * scale >= 1 else 2
     high = high if high > low else low + unit
 
     def px(x: float) -> float:
@@ -173,7 +170,7 @@ def interval_chart(
         parts.append(
             f'<line x1="{px(x):.1f}" x2="{px(x):.1f}" y1="{top}" y2="{base}" '
             f'class="{"zero" if zero else "grid"}"/><text x="{px(x):.1f}" y="{base + 18}" '
-            f'text-anchor="middle">{"0" if zero else _signed(x * scale, digits)}</text>'
+            f'text-anchor="middle">{"0" if zero else _signed(x, 0)}</text>'
         )
     parts.append(
         f'<text x="{(left + width - right) / 2}" y="{base + 40}" text-anchor="middle">'
@@ -191,7 +188,7 @@ def interval_chart(
         parts.append(f"{marker('diamond', px(row.value), y, 6.5)}</g>")
         parts.append(
             f'<text x="{width - right + 14}" y="{y + 4:.1f}" class="name">'
-            f"{_signed(row.value * scale, 1 if share else 2)}{' points' if share else ''}</text>"
+            f"{_signed(row.value, 1)} points</text>"
         )
     return drawing(parts, width, height, label)
 
@@ -261,7 +258,7 @@ def _end_labels(
 
 
 def marker(kind: str, x: float, y: float, r: float) -> str:
-    """A marker around (x, y) in the colour `--c`; `kind` as in `palette.Look.marker`."""
+    """A marker around (x, y) in the colour `--c`; `kind` as in `style.Look.marker`."""
     corners = {
         "square": [(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)],
         "diamond": [(0, -1.25), (1.25, 0), (0, 1.25), (-1.25, 0)],
@@ -282,14 +279,12 @@ def marker(kind: str, x: float, y: float, r: float) -> str:
     return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{r}" class="dot"/>'
 
 
-def _signed(value: float, digits: int) -> str:
-    return f"{value:+.{digits}f}".replace("-", "\u2212")
+def _signed(share: float, digits: int) -> str:
+    return f"{100 * share:+.{digits}f}".replace("-", "\u2212")
 
 
-def _tick_size(span: float, coarse: bool = False) -> float:
-    small = (0.01, 0.02, 0.05, 0.1, 0.2)
-    large = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if coarse else ()
-    return next((u for u in (*small, *large) if span / u <= 9), 2000.0 if coarse else 0.5)
+def _tick_size(span: float) -> float:
+    return next((u for u in (0.01, 0.02, 0.05, 0.1, 0.2) if span / u <= 9), 0.5)
 
 
 def _ceiling(peak: float) -> float:

@@ -30,7 +30,6 @@ __all__ = [
     "newly_solved",
     "other_m",
     "pick_iteration",
-    "points_of_no_return",
     "reachable",
     "recovery_curve",
     "recovery_map",
@@ -92,7 +91,7 @@ def pick_iteration(states: pd.DataFrame, method: str | None = None) -> pd.DataFr
     return states[(states["method"] == method) & (states["iteration"] == first)]
 
 
-def recovery_curve(states: pd.DataFrame, *, failed_only: bool = True) -> pd.DataFrame:
+def recovery_curve(states: pd.DataFrame) -> pd.DataFrame:
     """How often the student solves the task from state k, over all trajectories and per level.
 
     Args:
@@ -102,7 +101,7 @@ def recovery_curve(states: pd.DataFrame, *, failed_only: bool = True) -> pd.Data
     Columns: group (`all` or a level), k, states, n, wins, p, low, high (Wilson over rollouts).
     """
     rows = []
-    tried = states[(states["n"] > 0) & ~(states["teacher_solved"] & failed_only)]
+    tried = states[(states["n"] > 0) & ~states["teacher_solved"]]
     levels = style.level_order(set(tried["level"]) - {""})
     for group in ["all", *levels] if len(levels) > 1 else ["all"]:
         part = tried if group == "all" else tried[tried["level"] == group]
@@ -274,7 +273,7 @@ def reward_bins(trajectories: pd.DataFrame) -> pd.DataFrame:
 
 
 def steps_to_failure(failures: pd.DataFrame, kinds: int = 4) -> pd.DataFrame:
-    """How many actions it took until the main matter of a failure showed, kind by kind.
+    """How many actions it took until the main kind of a failure showed, kind by kind.
 
     Columns: kind (`all`, then the most frequent ones), t, n (failures that showed by t), total,
     share (n / total), low, high (Wilson).
@@ -307,36 +306,6 @@ def trajectory_curve(states: pd.DataFrame, trajectory_id: str, seed: int) -> pd.
     rows = states[(states["trajectory_id"] == trajectory_id) & (states["seed"] == seed)]
     rows = rows[rows["n"] > 0].sort_values("t", ignore_index=True)
     return rows[["k", "t", "n", "wins", "p", "low", "high"]]
-
-
-def points_of_no_return(states: pd.DataFrame) -> pd.DataFrame:
-    """Per failed trajectory, where it could last be saved.
-
-    The student won from state k, `t` actions into the trajectory, and from no later state: what
-    was done between `t` and `next_t`, the next state tried or the end, lost it. With few rollouts a
-    state may be lost by chance.
-
-    Args:
-        states: rows of one method and iteration, see `tables.pick_iteration`.
-
-    Columns: seed, trajectory_id, task_id, level, length, k (-1: won from no state tried), t,
-    next_t (both -1 likewise), share (t / length; nan likewise).
-    """
-    names = ["seed", "trajectory_id", "task_id", "level", "length"]
-    tried = states[~states["teacher_solved"] & (states["n"] > 0)].sort_values("t", kind="stable")
-    found: dict[tuple[Any, ...], list[int]] = {}  # key -> k, t, next_t
-    for *key, k, t, wins in zip(*(tried[c] for c in (*names, "k", "t", "wins")), strict=True):
-        last = found.setdefault(tuple(key), [-1, -1, -1])
-        if wins:
-            last[:] = [k, t, key[-1]]
-        elif last[1] >= 0 and last[2] == key[-1] > t > last[1]:
-            last[2] = t
-    out = [
-        [*key, k, t, next_t, t / max(key[-1], 1) if k >= 0 else float("nan")]
-        for key, (k, t, next_t) in found.items()
-    ]
-    frame = pd.DataFrame(out, columns=[*names, "k", "t", "next_t", "share"])
-    return frame.sort_values(["seed", "trajectory_id"], ignore_index=True)
 
 
 def discoveries(branches: pd.DataFrame, trajectories: pd.DataFrame) -> pd.DataFrame:
@@ -451,7 +420,7 @@ def _misses(part: pd.DataFrame) -> list[float]:
 
 
 CHANGES = ("gained", "lost", "both", "never")
-"""What a method did to a task, against another: newly solved, no longer, both solve it, neither."""
+"""A task against another method: solved now, no longer solved, solved by both, by neither."""
 
 
 def newly_solved(evaluations: pd.DataFrame, baseline: str) -> pd.DataFrame:
@@ -486,7 +455,7 @@ def newly_solved(evaluations: pd.DataFrame, baseline: str) -> pd.DataFrame:
 def _last(rows: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
     """Per seed the last iteration of `rows` that is no later than the last of `other`.
 
-    A method that does not iterate (iteration 0 only) limits nobody.
+    A method that does not iterate (iteration 0 only) sets no limit.
     """
     limits = other.groupby("seed")["iteration"].max().to_dict()
     parts = []
@@ -573,7 +542,7 @@ def budget(
     ]
     table = pd.DataFrame(rows, columns=names)
     seconds = {m: row.get("seconds") for m, row in (reported or {}).items()}
-    table["seconds"] = [_number(seconds.get(m)) for m in table["method"]]
+    table["seconds"] = [number(seconds.get(m)) for m in table["method"]]
     some = table["found"].where(table["found"] > 0)
     more = table["gained"].where(table["gained"] > 0)
     return table.assign(
@@ -583,6 +552,7 @@ def budget(
     )
 
 
-def _number(value: Any) -> float:
+def number(value: Any) -> float:
+    """A value read from JSON as a float; nan if it is no number."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return float(value) if is_number else float("nan")

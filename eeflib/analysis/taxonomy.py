@@ -140,7 +140,7 @@ def coverage(failures: pd.DataFrame) -> Coverage:
 
 
 def counts(failures: pd.DataFrame, by: str = "level") -> pd.DataFrame:
-    """Failures per kind and group: n as the main kind, any as a main or a side matter.
+    """Failures per kind and group: n as the main kind, any as a main or a further kind.
 
     Columns: group, kind, n, any, total (failures of the group), share (n / total); kinds in the
     order of `KINDS`, those that do not occur left out.

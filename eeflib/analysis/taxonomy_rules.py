@@ -125,7 +125,7 @@ KINDS: Mapping[str, Kind] = {
         "Invalid actions", "A third of the actions or more were not understood.", "\u2298"
     ),
     "menu_mishap": Kind(
-        "Menu mishap", "A question that asked for a number swallowed what came next.", "#"
+        "Menu mishap", "A question that asked for a number took what came next as its answer.", "#"
     ),
     "loop": Kind("Loop", "Did the same over and over.", "\u21bb"),
     "no_progress": Kind("No progress", "Used its steps and hardly scored.", "\u2013"),
@@ -142,7 +142,7 @@ KINDS: Mapping[str, Kind] = {
     "unclear": Kind("Unclear", "No rule applies.", "?", "nothing"),
 }
 """Name -> kind, in the order of precedence: of several, the first is the main one. A kind that is
-only a side matter of an episode (`Finding.main` is False) comes after all that are not."""
+only a minor finding of an episode (`Finding.main` is False) comes after all that are not."""
 
 
 class Finding(NamedTuple):
@@ -199,7 +199,7 @@ def fault(trajectory: Trajectory, task: Task | None) -> Iterator[Finding]:
 
 
 def invalid_actions(trajectory: Trajectory, task: Task | None) -> Iterator[Finding]:
-    """Three actions and a third of all were not understood; the main matter where it is half."""
+    """Three actions and a third of all were not understood; the main finding where it is half."""
     bad = [t for t, s in enumerate(trajectory.steps) if not s.valid]
     total = len(trajectory.steps)
     if len(bad) >= 3 and 3 * len(bad) >= total:
@@ -251,7 +251,7 @@ def _rounds(moves: Sequence[tuple[str, str]], size: int) -> tuple[int, int]:
 
 
 def no_progress(trajectory: Trajectory, task: Task | None) -> Iterator[Finding]:
-    """The best score stays at a tenth; the main matter only where all steps were used."""
+    """The best score stays at a tenth; the main finding only where all steps were used."""
     best = best_score(trajectory)
     if best <= HARDLY and trajectory.steps:
         used = any(f.kind == "ran_out_of_steps" for f in ending(trajectory, task))
@@ -291,7 +291,7 @@ def wrong_focus(trajectory: Trajectory, task: Task | None) -> Iterator[Finding]:
 
 
 def menu_mishap(trajectory: Trajectory, task: Task | None) -> Iterator[Finding]:
-    """Menus that got no number: each swallows an action. The main matter from three on."""
+    """Menus that got no number: each uses up an action. The main finding from three on."""
     steps = trajectory.steps
     lost = [
         t
@@ -299,7 +299,7 @@ def menu_mishap(trajectory: Trajectory, task: Task | None) -> Iterator[Finding]:
         if s.observation.startswith(_MENU) and not s.action.strip().isdecimal()
     ]
     if lost:
-        text = f"{len(lost)} swallowed, first: {steps[lost[0]].action}"
+        text = f"{len(lost)} actions lost, first: {steps[lost[0]].action}"
         yield Finding("menu_mishap", "menu without a number", lost[0], text, len(lost) >= 3)
 
 
@@ -424,7 +424,7 @@ def wrong_purchase(trajectory: Trajectory, task: Task | None) -> Iterator[Findin
         own = bought.asin == str(goal.get("asin", "")).upper()
         parts = len(attributes) + len(wanted) + 1
         options = len(wanted) - len(missed)
-        guess = _told(trajectory, len(attributes)) or _solve(
+        guess = _recorded_parts(trajectory, len(attributes)) or _solve(
             trajectory.reward, parts, len(attributes), options, cheap, own
         )
         factor, have, cheap = guess.factor, guess.attributes, guess.cheap
@@ -468,8 +468,8 @@ def _limit(goal: Mapping[str, Any], instruction: str) -> float | None:
     value = goal.get("price_upper")
     if isinstance(value, (int, float)) and value > 0:
         return float(value)
-    said = _LIMIT.search(instruction)
-    return float(said[1]) if said else None
+    stated = _LIMIT.search(instruction)
+    return float(stated[1]) if stated else None
 
 
 def _cheap(bought: Purchase, limit: float | None) -> bool | None:
@@ -507,7 +507,7 @@ class _Parts(NamedTuple):
     cheap: bool | None
 
 
-def _told(trajectory: Trajectory, attributes: int) -> _Parts | None:
+def _recorded_parts(trajectory: Trajectory, attributes: int) -> _Parts | None:
     """The parts as the environment gave them; None where the record does not hold them."""
     info = trajectory.extra.get("reward_info")
     if not isinstance(info, Mapping):
@@ -535,7 +535,7 @@ def _solve(
 
 
 def _options(bought: Purchase, missed: Sequence[str], trajectory: Trajectory) -> Iterator[Finding]:
-    """An option is wrong where a value stands in its place, missing where none does."""
+    """An option is wrong where another value was chosen, missing where none was."""
     for value in missed:
         offered = value.lower() in {v for g in bought.offered for v in g}
         group = next((g for g in bought.offered[1:] if value.lower() in g), ())
@@ -549,7 +549,7 @@ def _options(bought: Purchase, missed: Sequence[str], trajectory: Trajectory) ->
 
 
 def _stands_for(chosen: str, wanted: str, group: Sequence[str], offered: bool) -> bool:
-    """Chosen from among the same values; where that cannot be told, both are colours or sizes.
+    """Chosen from among the same values; where that cannot be known, both are colours or sizes.
 
     A page does not say where the next option begins, so a colour and no colour are kept apart.
     """

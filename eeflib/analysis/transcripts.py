@@ -126,8 +126,8 @@ def chip(text: str, colour: str = "bad") -> str:
 
 def note_row(note: Annotation, shown: Shown) -> str:
     """An annotation as a row of the step's or the trajectory's list."""
-    said = f"<strong>{escape(note.text, 200)}</strong>" if note.kind != "note" else ""
-    text = texts(note.text, shown) if note.kind == "note" else said
+    label = f"<strong>{escape(note.text, 200)}</strong>"
+    text = texts(note.text, shown) if note.kind == "note" else label
     who = f"<small>{escape(note.author, 60)}, {escape(note.day, 20)}</small>"
     return f'<dt>{note.kind}</dt><dd dir="auto" class="note">{text} {who}</dd>'
 
@@ -145,7 +145,7 @@ def texts(text: str, shown: Shown, limit: int = LIMIT) -> str:
 def seen(text: str, shown: Shown, action: str = "") -> str:
     """An observation, and what `action` clicked underlined.
 
-    WebShop's ` [SEP] ` become dividers, the goal that stands on each of its pages is dimmed, and
+    WebShop's ` [SEP] ` become dividers, the goal, which each of its pages repeats, is dimmed, and
     every product of a list has a line of its own.
     """
     if shown.raw:
@@ -158,12 +158,12 @@ def seen(text: str, shown: Shown, action: str = "") -> str:
     goal = pieces.index("Instruction:") if "Instruction:" in pieces[:-1] else -2
     out: list[str] = []
     for i, piece in enumerate(pieces):
-        said = texts(piece, shown, len(piece) + 1)
+        part = texts(piece, shown, len(piece) + 1)
         if target and piece.casefold() == target:
-            said = f'<b class="clicked">{said}</b>'
+            part = f'<b class="clicked">{part}</b>'
         if i in (goal, goal + 1):
-            said = f'<span class="again">{said}</span>'
-        out += [_divider(pieces, i, goal), said]
+            part = f'<span class="again">{part}</span>'
+        out += [_divider(pieces, i, goal), part]
     return "".join(out)
 
 
@@ -207,14 +207,14 @@ def _body(step: Step, shown: Shown, notes: Sequence[Annotation]) -> str:
 def _cost(step: Step) -> list[tuple[str, str]]:
     if step.usage is None:
         return []
-    u, said = step.usage, []
+    u, parts = step.usage, []
     if u.prompt_tokens or u.completion_tokens:
-        said.append(f"{u.prompt_tokens:,} tokens read, {u.completion_tokens:,} written")
+        parts.append(f"{u.prompt_tokens:,} tokens read, {u.completion_tokens:,} written")
     if u.cost_usd:
-        said.append(f"${u.cost_usd:.4f}")
+        parts.append(f"${u.cost_usd:.4f}")
     if u.seconds:
-        said.append(f"{u.seconds:.1f} s")
-    return [("cost", " &middot; ".join(said))] if said else []
+        parts.append(f"{u.seconds:.1f} s")
+    return [("cost", " &middot; ".join(parts))] if parts else []
 
 
 def notes_by_step(
@@ -251,7 +251,7 @@ def render_trajectory(
         labels: instead, one label per action, e.g. those of a sample.
         states: expert states to mark between the actions, with what was won from them.
         diagnosis: why it failed.
-        annotations: what people said about it, in the order said.
+        annotations: what people wrote about it, in that order.
         shown: what is unfolded, searched for, raw.
         style: include `STYLE`; False if the page already has it.
 
@@ -302,7 +302,7 @@ class Transcript:
         return range(max(0, first), min(stop, self.trajectory.length))
 
     def head(self) -> str:
-        """Task, facts, why it failed, what people said of the whole, the ribbon."""
+        """Task, facts, why it failed, what people wrote about the whole, the ribbon."""
         t = self.trajectory
         invalid = sum(not s.valid for s in t.steps)
         facts = [
@@ -316,8 +316,8 @@ class Transcript:
             facts.append(f"{invalid} invalid")
         if t.truncated:
             facts.append("stopped by a limit")
-        said = [a for a in self.annotations if a.start is None]
-        rows = "".join(note_row(a, self.shown) for a in said)
+        whole = [a for a in self.annotations if a.start is None]
+        rows = "".join(note_row(a, self.shown) for a in whole)
         return (
             f'<p class="goal" dir="auto"><strong>Task</strong> {escape(t.instruction)}</p>'
             f'<p class="facts">{" &middot; ".join(facts)}</p>'
@@ -415,15 +415,15 @@ class Transcript:
     def _why(self) -> str:
         if self.diagnosis is None or not self.diagnosis.findings:
             return ""
-        said = []
+        lines = []
         for f in self.diagnosis.findings:
             where = f"step {f.t + 1}" if f.t < self.trajectory.length else "the end"
-            said.append(
+            lines.append(
                 f'<strong title="{escape(meaning_of(f.kind))}">{escape(title_of(f.kind), 40)}'
                 f"</strong> {escape(f.text, 300)} "
                 f"<small>({where}; rule: {escape(f.rule, 60)})</small>"
             )
-        return f'<div class="why">{"<br>".join(said)}</div>'
+        return f'<div class="why">{"<br>".join(lines)}</div>'
 
 
 def ribbon(parts: Sequence[Segment], *, small: bool = False) -> str:
@@ -474,11 +474,11 @@ def _span(part: Segment) -> str:
 
 def _state(state: StateOutcome) -> str:
     if not state.tried:
-        said = "could not be tried"
+        result = "could not be tried"
     else:
-        said = f"student {'won' if state.won else 'lost'} {state.wins}/{state.n} from here"
+        result = f"student {'won' if state.won else 'lost'} {state.wins}/{state.n} from here"
     hint = "the student was put into this state of the trajectory and went on by itself"
-    return f'<span class="state" title="{hint}">s<sub>{state.k}</sub> {said}</span>'
+    return f'<span class="state" title="{hint}">s<sub>{state.k}</sub> {result}</span>'
 
 
 @cache

@@ -24,15 +24,15 @@ __all__ = [
     "Column",
     "ExplorerState",
     "GridState",
-    "Shelf",
+    "Matches",
     "Sought",
     "columns",
     "current",
     "grid_html",
     "line",
+    "matching",
     "render",
     "render_notes",
-    "shelve",
     "transcript_of",
     "where",
 ]
@@ -57,7 +57,7 @@ class GridState:
     cost: Range | None = None
     """Dollars; trajectories of unknown cost are then left out."""
     marked: bool = False
-    """Only those that somebody annotated."""
+    """Only annotated ones."""
     query: Query = field(default_factory=Query)
     sort: str = ""
     """Name of a column; empty: as recorded."""
@@ -205,7 +205,7 @@ def columns(collection: Collection) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Shelf:
+class Matches:
     """The trajectories that fit a state, in its order."""
 
     positions: tuple[int, ...]
@@ -222,7 +222,7 @@ class Shelf:
         return self.positions[at : at + state.per_page]
 
 
-def shelve(collection: Collection, state: GridState, notes: Notes | None = None) -> Shelf:
+def matching(collection: Collection, state: GridState, notes: Notes | None = None) -> Matches:
     """Filter and sort. A search that cannot be done filters nothing, and says why."""
     found = collection.text.find(state.query)
     positions = range(len(collection)) if found.problem else found.positions
@@ -231,7 +231,7 @@ def shelve(collection: Collection, state: GridState, notes: Notes | None = None)
     if state.sort in COLUMNS:
         key = COLUMNS[state.sort].key
         kept.sort(key=lambda i: key(items[i]), reverse=state.descending)  # type: ignore[arg-type, return-value]
-    return Shelf(tuple(kept), found.problem)
+    return Matches(tuple(kept), found.problem)
 
 
 def _fits(item: Item, state: GridState, notes: Notes) -> bool:
@@ -259,7 +259,7 @@ def _within(value: float | None, bounds: Range | None) -> bool:
 def grid_html(
     collection: Collection,
     state: GridState,
-    shelf: Shelf,
+    matches: Matches,
     *,
     selected: Key | None = None,
     notes: Notes | None = None,
@@ -269,11 +269,11 @@ def grid_html(
     names = columns(collection) if names is None else names
     heads = "".join(_head(name, state) for name in names)
     rows = []
-    for i in shelf.page(state):
+    for i in matches.page(state):
         item = collection.items[i]
         on = ' class="on" aria-selected="true"' if item.key == selected else ""
-        said = len((notes or {}).get(item.key, ()))
-        mark = f'<span class="said" title="{said} annotations">\u270e</span>' if said else ""
+        noted = len((notes or {}).get(item.key, ()))
+        mark = f'<span class="noted" title="{noted} annotations">\u270e</span>' if noted else ""
         cells = "".join(_cell(name, item) for name in names)
         rows.append(f'<tr{on}><td class="num at">{i + 1}{mark}</td>{cells}</tr>')
     if not rows:
@@ -354,29 +354,33 @@ class ExplorerState:
         return replace(self, open=MappingProxyType({**rest, key: steps} if steps else rest))
 
 
-def current(collection: Collection, state: ExplorerState, shelf: Shelf) -> Item | None:
+def current(collection: Collection, state: ExplorerState, matches: Matches) -> Item | None:
     """The trajectory that is looked at; None if none fits."""
     at = None if state.selected is None else collection.position(state.selected)
-    if at is not None and at in shelf.positions:
+    if at is not None and at in matches.positions:
         return collection.items[at]
-    return collection.items[shelf.positions[0]] if shelf.positions else None
+    return collection.items[matches.positions[0]] if matches.positions else None
 
 
-def step_by(collection: Collection, state: ExplorerState, shelf: Shelf, by: int) -> ExplorerState:
+def step_by(
+    collection: Collection, state: ExplorerState, matches: Matches, by: int
+) -> ExplorerState:
     """The next or previous trajectory of the grid, which is turned to its page."""
-    item = current(collection, state, shelf)
+    item = current(collection, state, matches)
     if item is None:
         return state
-    at = shelf.positions.index(collection.position(item.key) or 0) + by
-    return go_to(collection, state, shelf, at)
+    at = matches.positions.index(collection.position(item.key) or 0) + by
+    return go_to(collection, state, matches, at)
 
 
-def go_to(collection: Collection, state: ExplorerState, shelf: Shelf, place: int) -> ExplorerState:
+def go_to(
+    collection: Collection, state: ExplorerState, matches: Matches, place: int
+) -> ExplorerState:
     """The trajectory at a place of the grid's order, from 0."""
-    if not shelf.positions:
+    if not matches.positions:
         return state
-    place = min(max(0, place), len(shelf.positions) - 1)
-    state = state.select(collection.items[shelf.positions[place]].key)
+    place = min(max(0, place), len(matches.positions) - 1)
+    state = state.select(collection.items[matches.positions[place]].key)
     return replace(state, grid=replace(state.grid, page=place // state.grid.per_page))
 
 
@@ -431,13 +435,15 @@ def transcript_of(
     )
 
 
-def caption(collection: Collection, state: GridState, shelf: Shelf) -> str:
+def caption(collection: Collection, state: GridState, matches: Matches) -> str:
     """How many are shown and why, ready HTML."""
-    n, of = len(shelf.positions), len(collection)
+    n, of = len(matches.positions), len(collection)
     text = f"{n:,} of {of:,} trajectories" if n != of else f"{of:,} trajectories"
     if state.filters:
         text += f": {escape(', '.join(state.filters), 300)}"
-    problem = f' <strong class="no">{escape(shelf.problem, 300)}</strong>' if shelf.problem else ""
+    problem = (
+        f' <strong class="no">{escape(matches.problem, 300)}</strong>' if matches.problem else ""
+    )
     return f'<p class="caption">{text}{problem}</p>'
 
 
@@ -446,11 +452,11 @@ def render(
 ) -> str:
     """The static twin: what the explorer shows, as one HTML fragment."""
     state, notes = state or ExplorerState(), notes or {}
-    shelf = shelve(collection, state.grid, notes)
-    item = current(collection, state, shelf)
+    matches = matching(collection, state.grid, notes)
+    item = current(collection, state, matches)
     key = item.key if item else None
-    body = caption(collection, state.grid, shelf)
-    body += grid_html(collection, state.grid, shelf, selected=key, notes=notes)
+    body = caption(collection, state.grid, matches)
+    body += grid_html(collection, state.grid, matches, selected=key, notes=notes)
     if item is not None:
         body += transcript_of(item, state, notes.get(item.key, ())).html()
     return sheet(body)
@@ -467,23 +473,23 @@ def where(a: Annotation) -> str:
 def line(a: Annotation) -> str:
     """One annotation, ready HTML."""
     text = escape(a.text, 2000)
-    said = {
+    content = {
         "label": f"<strong>{text}</strong>",
         "segment": f"segment: <strong>{text}</strong>",
     }.get(a.kind, f'<span dir="auto" style="white-space:pre-wrap">{text}</span>')
     return (
-        f'<div class="said-line">\u270e {said} <span class="note">{where(a)} &middot; '
+        f'<div class="note-line">\u270e {content} <span class="note">{where(a)} &middot; '
         f"{escape(a.author, 60)}, {escape(a.day, 20)} UTC</span></div>"
     )
 
 
 def render_notes(annotations: Annotations, item: Item | None = None) -> str:
-    """The static twin: what was said about a trajectory, or about all of them."""
-    said = annotations.of(item.key) if item else annotations.all()
-    if not said:
-        return sheet('<p class="caption">Nobody has said anything yet.</p>')
+    """The static twin: the annotations of a trajectory, or of all of them."""
+    shown = annotations.of(item.key) if item else annotations.all()
+    if not shown:
+        return sheet('<p class="caption">There are no annotations yet.</p>')
     if item is not None:
-        return sheet("".join(map(line, said)))
+        return sheet("".join(map(line, shown)))
     rows = [
         [
             f"<code>{escape(a.trajectory_id, 80)}</code>",
@@ -494,7 +500,7 @@ def render_notes(annotations: Annotations, item: Item | None = None) -> str:
             escape(a.author, 60),
             escape(a.day, 20),
         ]
-        for a in said
+        for a in shown
     ]
     head = ("trajectory", "seed", "kind", "text", "about", "author", "UTC")
     return sheet(table(head, rows, numbers=(1,)))

@@ -1,7 +1,6 @@
 """The recovery map with what is behind each cell: the state, its rollouts, each step of them.
 
-Owns `RecoveryState`, the order of the map's rows and the static twin `render`. Knows nothing about
-widgets.
+Import `RecoveryData`, `RecoveryState` and the static view `render`.
 """
 
 from __future__ import annotations
@@ -223,7 +222,7 @@ def row_line(item: Item) -> str:
 
 
 def behind(shown: RecoveryData, state: RecoveryState) -> str:
-    """What is said about the picked cell, ready HTML; empty if none is picked."""
+    """The picked cell in words, ready HTML; empty if none is picked."""
     picked = shown.picked(state)
     if picked is None:
         return ""
@@ -282,6 +281,6 @@ def render(shown: RecoveryData, state: RecoveryState | None = None) -> str:
             for i, b in enumerate(attempts)
         )
         body += f'<p class="caption">{names}</p>'
-    told = transcript_of(shown, state, attempts)
-    body += told.html() if isinstance(told, Transcript) else f"<p>{escape(told)}</p>"
+    content = transcript_of(shown, state, attempts)
+    body += content.html() if isinstance(content, Transcript) else f"<p>{escape(content)}</p>"
     return sheet(body)

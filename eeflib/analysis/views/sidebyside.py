@@ -69,7 +69,7 @@ def align(a: Trajectory, b: Trajectory) -> Alignment:
     while start < shorter and ours[start] == theirs[start]:
         start += 1
     pairs = [Pair(t, t, True) for t in range(start)]
-    if start < shorter:  # what each did at the parting is what a reader looks for
+    if start < shorter:  # the first difference is always a row of its own
         pairs.append(Pair(start, start, False))
         start += 1
     at_a = at_b = start
@@ -122,7 +122,7 @@ _PARTING = {
 
 @dataclass(frozen=True)
 class Episode:
-    """Somebody's try at a task."""
+    """One attempt at a task."""
 
     name: str
     """Who and from where, plain text."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -65,6 +66,29 @@ class View(ipw.VBox):
         control.observe(changed, name)
 
 
+class StateView(View):
+    """A view of a plain, frozen state, which every control replaces by another one."""
+
+    _state: Any
+
+    @property
+    def state(self) -> Any:
+        """What is looked at; set it to look at something else."""
+        return self._state
+
+    @state.setter
+    def state(self, state: Any) -> None:
+        self._state = state
+        self.show()
+
+    def show(self) -> None:
+        """Show the state as it is now."""
+        raise NotImplementedError
+
+    def _set(self, **changes: Any) -> None:
+        self.state = replace(self._state, **changes)
+
+
 class Hits(ipw.VBox):
     """Buttons without a look of their own, one over each row of a table."""
 
@@ -79,7 +103,7 @@ class Hits(ipw.VBox):
         """One button per name; the names are for the keyboard and for readers of the screen.
 
         Args:
-            hints: what is shown when a pointer rests there, plain text; the table below hears none.
+            hints: tooltips, plain text.
         """
         buttons: list[ipw.Widget] = list(self.children)
         if len(buttons) < len(names):
@@ -187,8 +211,8 @@ class Steps(ipw.VBox):
             if i < len(window):
                 t = window.start + i
                 above, step = row.children
-                said = transcript.before(t)
-                put(above, _scoped(said) if said else "")
+                marks = transcript.before(t)
+                put(above, _scoped(marks) if marks else "")
                 text, hit = step.children
                 put(text, _scoped(transcript.step(t)))
                 hit.description = f"step {t + 1}"

@@ -25,13 +25,13 @@ from eeflib.analysis.views.explorer import (
     COLUMNS,
     ExplorerState,
     GridState,
-    Shelf,
+    Matches,
     Sought,
     columns,
     grid_html,
-    shelve,
+    matching,
 )
-from eeflib.analysis.widgets.base import Hits, Pager, Steps, View, html, named, put, show
+from eeflib.analysis.widgets.base import Hits, Pager, StateView, Steps, View, html, named, put, show
 from eeflib.errors import EefError
 
 __all__ = [
@@ -58,7 +58,7 @@ class Filters(ipw.VBox):
         kinds = [(f"{title_of(k)} ({n})", k) for k, n in collection.failures.items()]
         self._failure = _choice("failure", [("any failure", ""), *kinds])
         self._level = _choice("level", [("any level", ""), *((x, x) for x in collection.levels)])
-        self._marked = _tick("annotated", "only trajectories that somebody annotated")
+        self._marked = _tick("annotated", "only annotated trajectories")
         items = collection.items
         longest = max((x.trajectory.length for x in items), default=1)
         costs = [c for x in items if (c := x.usage.cost_usd) is not None]
@@ -176,7 +176,7 @@ class Annotator(View):
         """Args:
         annotations: of the run, see `Annotations(RUN)`.
         item: the trajectory; see `about`.
-        then: called after something was said or taken back.
+        then: called after an annotation was made or taken back.
         """
         self._annotations = annotations
         self._item = item
@@ -207,11 +207,11 @@ class Annotator(View):
         for control in (self._from, self._to):
             control.layout.width = "7em"
         about = ipw.HBox([self._author, self._whole, self._from, self._to, self._segment])
-        said = ipw.HBox([named(self._label, "eef-wide"), self._save])
+        entry = ipw.HBox([named(self._label, "eef-wide"), self._save])
         super().__init__(
             [
                 self._list,
-                named(said, "eef-bar"),
+                named(entry, "eef-bar"),
                 named(self._note, "eef-note"),
                 named(about, "eef-bar"),
                 self._message,
@@ -244,14 +244,14 @@ class Annotator(View):
             return
         key, span = self._item.key, self._span
         try:
-            said = self._say(key, span)
+            saved = self._save_all(key, span)
         except EefError as exc:
             put(self._message, f'<p class="alarm">Not saved: {escape(exc, 600)}</p>')
             return
         with self._quietly():
-            if said:
+            if saved:
                 self._label.value, self._note.value, self._segment.value = "", "", ""
-        text = f"Saved {', '.join(said)}." if said else "Write a label or a note first."
+        text = f"Saved {', '.join(saved)}." if saved else "Write a label or a note first."
         put(self._message, f'<p class="caption">{text}</p>')
         self._show()
         self._then()
@@ -259,7 +259,7 @@ class Annotator(View):
     def twin(self) -> str:
         return explorer.render_notes(self._annotations, self._item)
 
-    def _say(self, key: Key, span: tuple[int, int] | None) -> list[str]:
+    def _save_all(self, key: Key, span: tuple[int, int] | None) -> list[str]:
         """Everything the form holds; what was kept before a failure is not asked for again."""
         kept = []
         if self._label.value.strip():
@@ -321,7 +321,7 @@ class Annotator(View):
     def _line(self, number: int) -> ipw.HBox:
         back = ipw.Button(description="\u00d7", tooltip="take back")
         back.on_click(lambda _: self._take_back(number))
-        return named(ipw.HBox([html(""), named(back, "eef-small")]), "eef-said")
+        return named(ipw.HBox([html(""), named(back, "eef-small")]), "eef-noted")
 
 
 _SOUGHT = {
@@ -332,7 +332,7 @@ _SOUGHT = {
 }
 
 
-class Explorer(View):
+class Explorer(StateView):
     """Browse trajectories: filter, search, sort, read step by step, annotate."""
 
     def __init__(
@@ -355,7 +355,7 @@ class Explorer(View):
         self.annotations = Annotations(source.path, author) if source else None
         self._state = state or ExplorerState()
         self._names = columns(self.collection)
-        self._shelf: Shelf = Shelf(())
+        self._matches: Matches = Matches(())
         self._item: Item | None = None
 
         self._filters = Filters(self.collection, self._filtered)
@@ -363,7 +363,7 @@ class Explorer(View):
         self._heads = Hits(self._sort, "eef-heads")
         self._rows = Hits(self._pick)
         grid = named(ipw.Box([self._table, self._heads, self._rows]), "eef-grid")
-        sheaf = named(ipw.Box([grid]), "eef-sheaf")
+        scroll = named(ipw.Box([grid]), "eef-scroll")
         self._pages = Pager(self._turn)
         self._steps = Steps(self._toggle)
         self._windows = Pager(self._scroll, "steps")
@@ -376,7 +376,7 @@ class Explorer(View):
             [
                 self._filters,
                 self._caption,
-                sheaf,
+                scroll,
                 self._pages,
                 self._toolbar(),
                 self._steps,
@@ -384,16 +384,6 @@ class Explorer(View):
                 self._notes,
             ]
         )
-        self.show()
-
-    @property
-    def state(self) -> ExplorerState:
-        """What is looked at; set it to look at something else."""
-        return self._state
-
-    @state.setter
-    def state(self, state: ExplorerState) -> None:
-        self._state = state
         self.show()
 
     @property
@@ -406,26 +396,26 @@ class Explorer(View):
         return explorer.render(self.collection, self._state, notes)
 
     def show(self) -> None:
-        """Show the state as it is now, and what others said meanwhile."""
+        """Show the state as it is now, with annotations made meanwhile."""
         notes = self.annotations.by_key() if self.annotations else {}
         grid = self._state.grid
-        self._shelf = shelve(self.collection, grid, notes)
-        self._item = explorer.current(self.collection, self._state, self._shelf)
+        self._matches = matching(self.collection, grid, notes)
+        self._item = explorer.current(self.collection, self._state, self._matches)
         key = self._item.key if self._item else None
         self._filters.fill(grid)
-        put(self._caption, explorer.caption(self.collection, grid, self._shelf))
+        put(self._caption, explorer.caption(self.collection, grid, self._matches))
         table = grid_html(
-            self.collection, grid, self._shelf, selected=key, notes=notes, names=self._names
+            self.collection, grid, self._matches, selected=key, notes=notes, names=self._names
         )
         put(self._table, table)
-        page = self._shelf.page(grid)
+        page = self._matches.page(grid)
         self._label_heads()
         self._rows.label(
             [f"open trajectory {i + 1}" for i in page],
             [clean(self.collection.items[i].trajectory.instruction, 300) for i in page],
         )
-        first = self._shelf.positions.index(page[0]) if page else 0
-        self._pages.tell(first, first + len(page), len(self._shelf.positions))
+        first = self._matches.positions.index(page[0]) if page else 0
+        self._pages.tell(first, first + len(page), len(self._matches.positions))
         self._show_item(notes)
 
     def _show_item(self, notes) -> None:
@@ -438,11 +428,11 @@ class Explorer(View):
             return
         with self._quietly():  # before the text: who reads on may already press the next key
             position = self.collection.position(item.key) or 0
-            self._place.max = max(1, len(self._shelf.positions))
-            self._place.value = self._shelf.positions.index(position) + 1
+            self._place.max = max(1, len(self._matches.positions))
+            self._place.value = self._matches.positions.index(position) + 1
             self._raw.value = self._state.raw
-        said = notes.get(item.key, ())
-        transcript = explorer.transcript_of(item, self._state, said, live=True)
+        own = notes.get(item.key, ())
+        transcript = explorer.transcript_of(item, self._state, own, live=True)
         self._steps.fill(transcript)
         window = transcript.window
         self._windows.tell(window.start, window.stop, item.trajectory.length)
@@ -450,7 +440,7 @@ class Explorer(View):
         self._seek["invalid"].disabled = not item.invalid
         found = item.diagnosis.findings if item.diagnosis else ()
         self._seek["evidence"].disabled = not any(f.t < item.trajectory.length for f in found)
-        self._seek["note"].disabled = not any(a.start is not None for a in said)
+        self._seek["note"].disabled = not any(a.start is not None for a in own)
         if isinstance(self._notes, Annotator):
             self._notes.about(item)
 
@@ -497,9 +487,6 @@ class Explorer(View):
 
     # what people do
 
-    def _set(self, **changes) -> None:
-        self.state = replace(self._state, **changes)
-
     def _filtered(self) -> None:
         self._set(grid=replace(self._filters.state(self._state.grid), page=0))
 
@@ -509,20 +496,20 @@ class Explorer(View):
 
     def _turn(self, by: int) -> None:
         grid = self._state.grid
-        page = min(max(0, grid.page + by), self._shelf.pages(grid) - 1)
+        page = min(max(0, grid.page + by), self._matches.pages(grid) - 1)
         self._set(grid=replace(grid, page=page))
 
     def _pick(self, row: int) -> None:
-        page = self._shelf.page(self._state.grid)
+        page = self._matches.page(self._state.grid)
         if row < len(page):
             self.state = self._state.select(self.collection.items[page[row]].key)
 
     def _step(self, by: int) -> None:
-        self.state = explorer.step_by(self.collection, self._state, self._shelf, by)
+        self.state = explorer.step_by(self.collection, self._state, self._matches, by)
 
     def _placed(self) -> None:
         at = self._place.value - 1
-        self.state = explorer.go_to(self.collection, self._state, self._shelf, at)
+        self.state = explorer.go_to(self.collection, self._state, self._matches, at)
 
     def _toggle(self, t: int) -> None:
         if self._item is not None:
@@ -540,8 +527,8 @@ class Explorer(View):
 
     def _jump(self, sought: Sought) -> None:
         if self._item is not None:
-            said = self.annotations.of(self._item.key) if self.annotations else []
-            self.state = explorer.seek(self._item, self._state, sought, said)
+            own = self.annotations.of(self._item.key) if self.annotations else []
+            self.state = explorer.seek(self._item, self._state, sought, own)
 
     def _annotated(self) -> None:
         self.show()
