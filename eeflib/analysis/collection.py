@@ -33,16 +33,7 @@ import msgspec
 
 from eeflib.records import Branch
 
-__all__ = [
-    "OUTCOMES",
-    "BranchIndex",
-    "Collection",
-    "Item",
-    "Key",
-    "State",
-    "Who",
-    "whole",
-]
+__all__ = ["OUTCOMES", "BranchIndex", "Collection", "Item", "whole"]
 
 OUTCOMES = ("solved", "failed", "fault")
 """How a trajectory ended; `fault`: of the environment or the provider."""

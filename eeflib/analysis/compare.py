@@ -26,15 +26,7 @@ from eeflib.analysis.taxonomy_rules import KINDS, WEBSHOP_KINDS, action_kind
 from eeflib.errors import DataError
 from eeflib.stats import Outcome, last_iteration
 
-__all__ = [
-    "EPISODES",
-    "Comparison",
-    "Side",
-    "compare_runs",
-    "compare_sides",
-    "pair",
-    "read_side",
-]
+__all__ = ["Comparison", "compare_runs"]
 
 EPISODES = (
     "seed", "task_hash", "task_id", "level", "instruction", "trajectory_id", "solved", "reward",

@@ -19,18 +19,7 @@ import pandas as pd
 from eeflib.analysis.markup import escape
 from eeflib.analysis.style import Look, themed, variables
 
-__all__ = [
-    "APART",
-    "STYLE",
-    "Figure",
-    "colour",
-    "nothing",
-    "percent",
-    "records",
-    "saved",
-    "stack",
-    "tally",
-]
+__all__ = ["STYLE", "Figure", "colour", "nothing", "percent", "records", "stack", "tally"]
 
 APART = ".eef-fig .apart{display:none}"
 """For the style sheet: what keeps words apart is only seen where there is none."""

@@ -33,22 +33,7 @@ from eeflib.records import (
     Trajectory,
 )
 
-__all__ = [
-    "BRANCHES",
-    "COLUMNS",
-    "EPISODES",
-    "SAMPLES",
-    "TASKS",
-    "BranchRow",
-    "Kind",
-    "SampleRow",
-    "StepRow",
-    "Table",
-    "TaskRow",
-    "TrajectoryRow",
-    "UsageRow",
-    "read",
-]
+__all__ = ["BRANCHES", "COLUMNS", "EPISODES", "SAMPLES", "TASKS", "Table", "read"]
 
 _CHUNK = 20_000
 

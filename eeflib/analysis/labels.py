@@ -31,7 +31,7 @@ from eeflib.lock import RunLock
 from eeflib.records import Task, Trajectory, canonical_json, content_hash
 from eeflib.stats import wilson
 
-__all__ = ["LABEL_COLUMNS", "Agreement", "Labeller", "agreement", "label_failures", "question"]
+__all__ = ["Agreement", "agreement", "label_failures", "question"]
 
 LABEL_COLUMNS = {
     "seed": "int64",

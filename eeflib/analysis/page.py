@@ -21,13 +21,7 @@ from eeflib.analysis.figure import STYLE as FIGURES
 from eeflib.analysis.markup import escape
 from eeflib.jsonl import write_atomic
 
-__all__ = [
-    "Section",
-    "comparison_page",
-    "document",
-    "missing",
-    "write_comparison",
-]
+__all__ = ["Section", "document", "missing", "write_comparison"]
 
 _SCRIPTS = ("data", "dom", "transcript", "grid", "beside", "map", "samples", "app")
 _TABS = (

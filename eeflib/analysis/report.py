@@ -40,15 +40,7 @@ from eeflib.jsonl import write_atomic
 from eeflib.records import Branch, Sample, Step, Trajectory
 from eeflib.stats import win_rate
 
-__all__ = [
-    "BUDGET",
-    "Texts",
-    "browsable",
-    "inert_json",
-    "packed",
-    "render_report",
-    "write_report",
-]
+__all__ = ["browsable", "write_report"]
 
 _SEPARATORS = (" [SEP] ", "\n")
 _LONG = 160

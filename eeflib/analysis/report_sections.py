@@ -33,7 +33,6 @@ __all__ = [
     "newly_solved",
     "paired",
     "percent",
-    "points",
     "recovery",
     "recovery_map",
     "simplicity",

@@ -17,7 +17,6 @@ from importlib import resources
 __all__ = [
     "GROUPS",
     "LABELS",
-    "METHOD_ORDER",
     "Look",
     "asset",
     "group_looks",

@@ -19,23 +19,11 @@ import pandas as pd
 
 from eeflib.analysis import taxonomy_rules as rules
 from eeflib.analysis.frames_read import COLUMNS
-from eeflib.analysis.taxonomy_rules import KINDS, Case, Finding, Kind, Rule
+from eeflib.analysis.taxonomy_rules import KINDS, Case, Finding, Rule
 from eeflib.records import Task, Trajectory
 from eeflib.stats import wilson
 
-__all__ = [
-    "KINDS",
-    "Case",
-    "Coverage",
-    "Diagnosis",
-    "Finding",
-    "Kind",
-    "counts",
-    "coverage",
-    "diagnose",
-    "failures",
-    "primaries",
-]
+__all__ = ["KINDS", "Case", "Diagnosis", "counts", "coverage", "diagnose", "failures", "primaries"]
 
 _ANY: Sequence[Rule] = (rules.fault, rules.invalid_actions, rules.loop)
 _RULES: Mapping[str, Sequence[Rule]] = {

@@ -15,7 +15,7 @@ import regex
 
 from eeflib.records import Step, Trajectory
 
-__all__ = ["FIELDS", "Found", "Query", "TextIndex", "field_text"]
+__all__ = ["FIELDS", "Query", "TextIndex"]
 
 FIELDS = ("task", "thought", "action", "observation")
 """What can be searched in; `task` is the instruction and the ids."""

@@ -35,13 +35,10 @@ __all__ = [
     "Transcript",
     "chip",
     "css",
-    "note_row",
-    "render_step",
     "render_trajectory",
     "ribbon",
     "seen",
     "sheet",
-    "texts",
 ]
 
 _CLICK = re.compile(r"^\s*click\[(.*)\]\s*$", re.DOTALL)

@@ -21,7 +21,6 @@ from eeflib.analysis.transcripts import Shown, Transcript, meaning_of, ribbon, s
 __all__ = [
     "COLUMNS",
     "WINDOW",
-    "Column",
     "ExplorerState",
     "GridState",
     "Matches",
@@ -34,7 +33,6 @@ __all__ = [
     "render",
     "render_notes",
     "transcript_of",
-    "where",
 ]
 
 Range = tuple[float, float]

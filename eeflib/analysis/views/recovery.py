@@ -17,7 +17,7 @@ from eeflib.analysis.transcripts import Shown, Transcript, sheet
 from eeflib.records import Branch
 from eeflib.stats import wilson
 
-__all__ = ["Cell", "RecoveryData", "RecoveryState", "render"]
+__all__ = ["RecoveryData", "RecoveryState", "render"]
 
 
 @dataclass(frozen=True)

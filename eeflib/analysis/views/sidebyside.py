@@ -17,16 +17,7 @@ from eeflib.analysis.markup import LIMIT, escape
 from eeflib.analysis.transcripts import Shown, chip, seen, sheet
 from eeflib.records import Step, Trajectory
 
-__all__ = [
-    "Alignment",
-    "CompareState",
-    "Episode",
-    "Episodes",
-    "Pair",
-    "align",
-    "compare_html",
-    "render",
-]
+__all__ = ["CompareState", "Episode", "Episodes", "align", "compare_html", "render"]
 
 Parting = Literal["action", "observation", "end", ""]
 

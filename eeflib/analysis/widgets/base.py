@@ -16,14 +16,7 @@ import ipywidgets as ipw
 from eeflib.analysis import style, transcripts
 from eeflib.analysis.transcripts import Transcript
 
-__all__ = [
-    "Hits",
-    "Pager",
-    "Steps",
-    "View",
-    "html",
-    "show",
-]
+__all__ = ["Hits", "Pager", "Steps", "View", "html", "show"]
 
 
 class View(ipw.VBox):

@@ -34,11 +34,7 @@ from eeflib.analysis.views.explorer import (
 from eeflib.analysis.widgets.base import Hits, Pager, StateView, Steps, View, html, named, put, show
 from eeflib.errors import EefError
 
-__all__ = [
-    "Annotator",
-    "Explorer",
-    "Filters",
-]
+__all__ = ["Annotator", "Explorer"]
 
 
 class Filters(ipw.VBox):
