@@ -207,6 +207,14 @@ class Collection(Sequence[Item]):
         return out
 
     @cached_property
+    def branches(self) -> BranchIndex:
+        """The student's rollouts from the states that the items show."""
+        if self.states is None or self.states.empty:
+            return BranchIndex(self.run, "", 0)
+        first = self.states.iloc[0]
+        return BranchIndex(self.run, str(first["method"]), int(first["iteration"]))
+
+    @cached_property
     def text(self) -> TextIndex:
         """Searches all of them."""
         return TextIndex([item.trajectory for item in self.items])

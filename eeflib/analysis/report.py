@@ -306,7 +306,7 @@ def render_report(run: Run, budget: int = BUDGET) -> str:
         sections.headline(found, looks),
         sections.paired(found, looks),
         sections.iterations(found, looks),
-        sections.usual(found),
+        sections.teacher(found),
         sections.failures(found),
         sections.recovery(found),
         sections.recovery_map(found),

@@ -37,7 +37,7 @@ __all__ = [
     "recovery_map",
     "simplicity",
     "summary",
-    "usual",
+    "teacher",
 ]
 
 
@@ -254,7 +254,7 @@ def iterations(found: Findings, looks: Mapping[str, style.Look]) -> Section:
         return Section("iterations", name, "Iterations", missing("No evaluation recorded yet."))
     body = replace(figure, title="").body
     if figure.table["iteration"].nunique() == 1:
-        body = missing("Only one iteration is recorded, so there is no course to see yet.") + body
+        body = missing("Only one iteration is recorded, so there is no curve to show yet.") + body
     return Section("iterations", name, "Iterations", body)
 
 
@@ -328,7 +328,7 @@ def failures(found: Findings) -> Section:
     )
 
 
-def usual(found: Findings) -> Section:
+def teacher(found: Findings) -> Section:
     """The teacher's trajectories in figures: by task type, length, reward."""
     frame = found.trajectories
     by = "level" if frame["level"].any() or not frame["task_type"].any() else "task_type"

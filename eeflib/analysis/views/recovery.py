@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from eeflib.analysis.annotations import Key
-from eeflib.analysis.collection import BranchIndex, Collection, Item, whole
+from eeflib.analysis.collection import Collection, Item, whole
 from eeflib.analysis.markup import escape
 from eeflib.analysis.segments import Segment
 from eeflib.analysis.transcripts import Shown, Transcript, sheet
@@ -93,11 +93,8 @@ class RecoveryData:
     def __init__(self, collection: Collection) -> None:
         """From the collection's states; without any the map is empty."""
         self.collection = collection
-        states = collection.states
-        known = states is not None and len(states) > 0
-        self.method = str(states["method"].iloc[0]) if known and states is not None else ""
-        self.iteration = int(states["iteration"].iloc[0]) if known and states is not None else 0
-        self.branches = BranchIndex(collection.run, self.method, self.iteration)
+        self.branches = collection.branches
+        self.method, self.iteration = self.branches.method, self.branches.iteration
 
     @cached_property
     def cells(self) -> Mapping[Key, dict[int, Cell]]:

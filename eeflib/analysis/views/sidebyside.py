@@ -12,7 +12,7 @@ from typing import Literal
 
 from rapidfuzz.distance import Indel
 
-from eeflib.analysis.collection import BranchIndex, Collection, whole
+from eeflib.analysis.collection import Collection, whole
 from eeflib.analysis.markup import LIMIT, escape
 from eeflib.analysis.transcripts import Shown, chip, seen, sheet
 from eeflib.records import Step, Trajectory
@@ -40,7 +40,7 @@ class Alignment:
     parting: int | None
     """Row in which they first part; None if they never do."""
     why: Parting = ""
-    """`action`: seeing the same they did something else; `observation`: after the same actions
+    """`action`: after the same text they did something else; `observation`: after the same actions
     they saw something else; `end`: one goes on where the other ended."""
 
     @property
@@ -53,7 +53,7 @@ def align(a: Trajectory, b: Trajectory) -> Alignment:
     """Row by row: the equal beginning, the two steps where they part, then what they share.
 
     After the parting the alignment keeps most equal actions in pairs (longest common subsequence);
-    differing steps between two such pairs stand side by side, as far as there are two.
+    differing steps between two such pairs share a row, as far as there are two.
     """
     ours, theirs = [_word(x) for x in a.actions], [_word(x) for x in b.actions]
     start, shorter = 0, min(len(ours), len(theirs))
@@ -151,11 +151,6 @@ class Episodes:
     def __init__(self, collection: Collection) -> None:
         """From a collection; the student's rollouts are read from its run when asked for."""
         self.collection = collection
-        states = collection.states
-        known = states is not None and len(states) > 0
-        method = str(states["method"].iloc[0]) if known and states is not None else ""
-        iteration = int(states["iteration"].iloc[0]) if known and states is not None else 0
-        self._branches = BranchIndex(collection.run, method, iteration)
 
     @property
     def tasks(self) -> list[tuple[int, str]]:
@@ -176,7 +171,7 @@ class Episodes:
                 continue
             states = [s.k for s in item.states] or [0]
             for k in states if not number else [k for k in states if k]:
-                for n, branch in enumerate(self._branches.at(item, k)):
+                for n, branch in enumerate(self.collection.branches.at(item, k)):
                     full = whole(item, branch)
                     if full is not None:
                         sign = "\u2713" if branch.won else "\u2717"
