@@ -276,7 +276,7 @@ def compare(
         eef compare runs/demo-webshop --method-a RFTx6 --method-b EEF --out changed.html
     """
     from eeflib.analysis.compare import compare_runs
-    from eeflib.analysis.compare_page import write_comparison
+    from eeflib.analysis.page import write_comparison
 
     found = compare_runs(a, a if b is None else b, method_a=method_a, method_b=method_b)
     _say(str(found), as_json)

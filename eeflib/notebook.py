@@ -21,12 +21,13 @@ from typing import Any, NamedTuple, Self
 import pandas as pd
 
 from eeflib import data
-from eeflib.analysis import palette, svg, transcripts
+from eeflib.analysis import style as palette
+from eeflib.analysis import svg, transcripts
 from eeflib.analysis.collection import Collection, Item
 from eeflib.analysis.figure import Figure, colour
 from eeflib.analysis.markup import clean, escape
 from eeflib.analysis.segments import Segment
-from eeflib.analysis.svg_bars import Share, share_chart
+from eeflib.analysis.svg import Share, share_chart
 from eeflib.analysis.taxonomy import Case
 from eeflib.config import DEVELOPMENT_SEED, make_config
 from eeflib.masking import Reason

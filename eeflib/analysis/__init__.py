@@ -18,7 +18,7 @@ __all__ = [
     "Key",
     "RecoveryMap",
     "labels",
-    "summaries",
+    "tables",
     "taxonomy",
 ]
 

@@ -1,12 +1,10 @@
-"""What people say about trajectories: labels, notes, corrected labels of segments.
+"""Annotations of trajectories by people: labels, notes, corrected labels of segments.
 
-Owns `Annotation`, the file it is kept in (`RUN/annotations/log.ndjson`) and how two people's
-annotations come together. Nothing is ever changed or deleted there: every saying is a line with its
-author and time, taking one back is another line. So kernels that write at the same time lose
-nothing. A correction is the analyst's: it changes what the views show, not what was trained. Knows
-nothing about HTML or widgets.
-
-The file has a lock of its own, for a run may be annotated while it is still being written.
+Import `Annotations` to read and write those of a run. They are kept in
+`RUN/annotations/log.ndjson`, where nothing is ever changed or deleted: every annotation is a line
+with its author and time, and taking one back is another line. So kernels that write at the same
+time lose nothing. A correction changes what the views show, not what was trained. The file has a
+lock of its own: a run may be annotated while it is still being written.
 """
 
 from __future__ import annotations
@@ -31,7 +29,7 @@ from eeflib.records import Label, Record, canonical_json
 __all__ = ["SEGMENT_LABELS", "Annotation", "Annotations", "Key", "corrected"]
 
 SEGMENT_LABELS: tuple[Label, ...] = ("beneficial", "harmful", "unknown")
-"""What a person may say of a segment."""
+"""Labels a person may give to a segment."""
 
 LONGEST = 20_000
 """Characters of a note at most."""
@@ -52,7 +50,7 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True)
 class Annotation(Record):
-    """One saying of one person about a trajectory or some of its actions."""
+    """What one person wrote about a trajectory or some of its actions."""
 
     id: str
     seed: int
@@ -108,17 +106,17 @@ class Annotations:
         return [str(s) for s in self._report.skipped]
 
     def all(self) -> list[Annotation]:
-        """What stands, of all trajectories, in the order said; retracted ones are left out."""
+        """The annotations of all trajectories, in the order written, without retracted ones."""
         self._refresh()
         gone = {a.of for a in self._lines if a.kind == "retract"}
         return [a for a in self._lines if a.kind != "retract" and a.id not in gone]
 
     def of(self, key: Key) -> list[Annotation]:
-        """What stands about one trajectory, in the order said."""
+        """The annotations of one trajectory, in the order written."""
         return [a for a in self.all() if a.key == key]
 
     def by_key(self) -> dict[Key, list[Annotation]]:
-        """What stands, by trajectory."""
+        """The annotations by trajectory."""
         out: dict[Key, list[Annotation]] = {}
         for a in self.all():
             out.setdefault(a.key, []).append(a)
@@ -130,7 +128,7 @@ class Annotations:
         return sorted(set(used), key=lambda x: (-used.count(x), x))
 
     def frame(self) -> pd.DataFrame:
-        """One row per annotation that stands."""
+        """One row per annotation that is not retracted."""
         names = ["seed", "method", "iteration", "trajectory_id", "kind", "text", "start", "stop"]
         rows = [[getattr(a, n) for n in (*names, "author", "time", "id")] for a in self.all()]
         return pd.DataFrame(rows, columns=[*names, "author", "time", "annotation_id"])
@@ -148,7 +146,7 @@ class Annotations:
         return self._add(key, "note", text, span)
 
     def correct(self, key: Key, label: str, span: tuple[int, int]) -> Annotation:
-        """Say that actions start..stop-1 are `label`, whatever exploration said of them.
+        """Say that actions start..stop-1 are `label`, whatever exploration found.
 
         Raises:
             DataError: no label of segments, no action in the span, or the file cannot be written.
@@ -180,11 +178,11 @@ class Annotations:
             raise DataError(f"actions {span[0]} to {span[1]} are none: start before stop, from 0")
         start, stop = span or (None, None)
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        said = Annotation(
+        made = Annotation(
             uuid.uuid4().hex, *key[:3], key.id, kind, self.author, now, text, start, stop, of
         )
-        _write(self._folder, self.path, canonical_json(said.to_dict()))
-        return said
+        _write(self._folder, self.path, canonical_json(made.to_dict()))
+        return made
 
     def _refresh(self) -> None:
         try:
@@ -210,24 +208,24 @@ def corrected(
 
     Args:
         parts: segments of the trajectory; none where it was not explored.
-        annotations: of that trajectory, in the order said.
+        annotations: of that trajectory, in the order written.
         length: actions of the trajectory.
     """
-    said: list[Annotation | None] = [None] * length
+    overrides: list[Annotation | None] = [None] * length
     for a in annotations:
         if a.kind == "segment" and a.start is not None and a.stop is not None:
             if a.text not in SEGMENT_LABELS:
                 continue  # of another version
             span = range(min(a.start, length), min(a.stop, length))
-            said[span.start : span.stop] = [a] * len(span)
-    if not any(said):
+            overrides[span.start : span.stop] = [a] * len(span)
+    if not any(overrides):
         return list(parts)
     out: list[Segment] = []
     for part in parts or from_labels(["unknown"] * length):
         at = part.start
         while at < part.stop:
-            override, stop = said[at], at + 1
-            while stop < part.stop and said[stop] is override:
+            override, stop = overrides[at], at + 1
+            while stop < part.stop and overrides[stop] is override:
                 stop += 1
             if override is None:
                 out.append(Segment(at, stop, part.label, part.evidence))

@@ -1,32 +1,34 @@
-"""The trajectories of a run, each with all that a reader asks of it: what the views show.
+"""The trajectories of a run with what is known about each, and the student's rollouts from them.
 
-Owns `Item` and `Collection`: outcome, failure, cost, states and segments of a trajectory, and the
-finding of trajectories by key, by task and by text. Knows nothing about HTML, widgets or pages.
+Import `Collection` (what the views show) and `BranchIndex`. A run holds many more rollouts than a
+reader opens, so their texts stay on disk until they are looked at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from eeflib.analysis import frames, summaries
+import msgspec
+
+from eeflib.analysis import frames, tables
 from eeflib.analysis.annotations import Key
 from eeflib.analysis.run import TEACHER, Run
-from eeflib.analysis.segments import Segment, segments
+from eeflib.analysis.segments import Segment, segments, states_by_trajectory
 from eeflib.analysis.textsearch import TextIndex
 from eeflib.errors import DataError
-from eeflib.records import Task, Trajectory, Usage
+from eeflib.records import Branch, Task, Trajectory, Usage
 from eeflib.states import StateOutcome
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from eeflib.analysis.taxonomy import Diagnosis
-
-__all__ = ["OUTCOMES", "Collection", "Item", "Key", "Who"]
+__all__ = ["OUTCOMES", "BranchIndex", "Collection", "Item", "whole"]
 
 OUTCOMES = ("solved", "failed", "fault")
 """How a trajectory ended; `fault`: of the environment or the provider."""
@@ -129,14 +131,14 @@ class Collection(Sequence[Item]):
         states = None
         if who in ("teacher", "all"):
             known = frames.load(run)
-            branches = summaries.pick_iteration(known.branches)
+            branches = tables.pick_iteration(known.branches)
             states = frames.states(branches, known.trajectories, known.steps)
-            explored = _states(states)
+            explored = states_by_trajectory(states)
             for seed, group in run.trajectories.items():
                 for t in group:
                     key = Key(seed, TEACHER, 0, t.id)
                     task = run.task(seed, t.task_id)
-                    items.append(Item(key, t, task, explored.get((seed, t.id), ())))
+                    items.append(Item(key, t, task, tuple(explored.get((seed, t.id), ()))))
         if who in ("students", "all"):
             for place, t in run.rollouts():
                 items.append(Item(Key(*place, t.id), t, run.task(place.seed, t.task_id)))
@@ -201,6 +203,14 @@ class Collection(Sequence[Item]):
         return out
 
     @cached_property
+    def branches(self) -> BranchIndex:
+        """The student's rollouts from the states that the items show."""
+        if self.states is None or self.states.empty:
+            return BranchIndex(self.run, "", 0)
+        first = self.states.iloc[0]
+        return BranchIndex(self.run, str(first["method"]), int(first["iteration"]))
+
+    @cached_property
     def text(self) -> TextIndex:
         """Searches all of them."""
         return TextIndex([item.trajectory for item in self.items])
@@ -217,18 +227,113 @@ class Collection(Sequence[Item]):
     @cached_property
     def levels(self) -> list[str]:
         """Difficulty levels that occur."""
-        from eeflib.analysis.palette import level_order
+        from eeflib.analysis.style import level_order
 
         return level_order({item.level for item in self.items} - {""})
 
 
-def _states(states: pd.DataFrame) -> dict[tuple[int, str], tuple[StateOutcome, ...]]:
-    """(seed, trajectory id) -> its states in order of t; what no branch reached has no place."""
-    out: dict[tuple[int, str], list[StateOutcome]] = {}
-    columns = ("seed", "trajectory_id", "k", "t", "n", "wins")
-    for seed, name, k, t, n, wins in zip(*(states[c] for c in columns), strict=True):
-        if t >= 0:
-            out.setdefault((int(seed), name), []).append(
-                StateOutcome(int(k), int(t), int(n), int(wins))
-            )
-    return {key: tuple(sorted(group, key=lambda s: (s.t, s.k))) for key, group in out.items()}
+class State(NamedTuple):
+    """A state a student was put into."""
+
+    seed: int
+    task_id: str
+    teacher_id: str | None
+    """None for s0, which all trajectories of the task share."""
+    k: int
+
+
+class _Head(msgspec.Struct, gc=False):
+    """What tells where a branch belongs; the rest of the line is passed over."""
+
+    task_id: str
+    k: int
+    attempt: int = 0
+    teacher_id: str | None = None
+    iteration: int = 0
+
+
+class _Spot(NamedTuple):
+    attempt: int
+    path: Path
+    start: int
+    size: int
+
+
+class BranchIndex:
+    """The branches of one method and iteration of a run."""
+
+    def __init__(self, run: Run | None, method: str, iteration: int) -> None:
+        """No file is read yet; without a run there are none."""
+        self._run = run
+        self.method, self.iteration = method, iteration
+
+    @cached_property
+    def _spots(self) -> dict[State, list[_Spot]]:
+        out: dict[State, list[_Spot]] = {}
+        for path, place in self._run.files("branches.jsonl") if self._run else ():
+            if place.method != self.method or place.iteration not in (self.iteration, -1):
+                continue
+            for head, start, size in _heads(path):
+                if place.iteration < 0 and head.iteration != self.iteration:
+                    continue
+                state = State(place.seed, head.task_id, head.teacher_id, head.k)
+                out.setdefault(state, []).append(_Spot(head.attempt, path, start, size))
+        return {state: sorted(group) for state, group in out.items()}
+
+    def states(self) -> Iterator[State]:
+        """Every state that has a branch."""
+        yield from self._spots
+
+    def at(self, item: Item, k: int) -> list[Branch]:
+        """The branches from state `k` of a trajectory (from s0 if k is 0), by attempt."""
+        teacher = item.trajectory.id if k else None
+        return self.read(State(item.key.seed, item.trajectory.task_id, teacher, k))
+
+    def read(self, state: State) -> list[Branch]:
+        """The branches from a state, by attempt; what cannot be read is left out."""
+        out = []
+        for spot in self._spots.get(state, ()):
+            try:
+                with open(spot.path, "rb") as file:
+                    file.seek(spot.start)
+                    out.append(Branch.from_dict(json.loads(file.read(spot.size))))
+            except (OSError, ValueError, DataError):  # rewritten since it was indexed
+                continue
+        return out
+
+
+def _heads(path: Path) -> Iterator[tuple[_Head, int, int]]:
+    """Head, start and size of every line that can be read; the frames say which cannot."""
+    decode = msgspec.json.Decoder(_Head).decode
+    at = 0
+    with open(path, "rb") as file:
+        for line in file:
+            start, at = at, at + len(line)
+            try:
+                yield decode(line), start, len(line)
+            except (msgspec.MsgspecError, ValueError):
+                continue
+
+
+def whole(item: Item, branch: Branch) -> Trajectory | None:
+    """Teacher prefix and student suffix as one trajectory; None if it was not restored."""
+    rollout = branch.rollout
+    if rollout is None:
+        return None
+    prefix = item.trajectory.steps[: branch.t] if branch.k else ()
+    return Trajectory(
+        branch.id,
+        rollout.task_id,
+        rollout.env,
+        rollout.instruction,
+        rollout.policy,
+        (*prefix, *rollout.steps),
+        rollout.final_observation,
+        rollout.reward,
+        rollout.terminated,
+        rollout.truncated,
+        rollout.threshold,
+        rollout.seed,
+        rollout.prompt_hash,
+        rollout.error,
+    )

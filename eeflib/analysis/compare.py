@@ -1,7 +1,7 @@
 """Two runs, or two policies of one run: what was gained, what was lost, what changed in behaviour.
 
-Owns the comparison as numbers and sentences. Tasks are paired by content; where two sides share
-none, means are compared and that is said. Knows nothing about figures.
+Import `compare_runs`. Tasks are paired by content; where two sides share no task, means are
+compared and a note says so.
 
     c = compare_runs("runs/rft", "runs/eef")
     print(c); figures.action_mix(c)
@@ -10,20 +10,147 @@ none, means are compared and that is said. Knows nothing about figures.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from eeflib.analysis.actions import WEBSHOP_KINDS
-from eeflib.analysis.compare_sides import Side, pair, read_side
+from eeflib.analysis import frames, taxonomy
 from eeflib.analysis.compare_tests import Difference, adjusted, paired_test, unpaired_test
-from eeflib.analysis.run import Run
-from eeflib.analysis.taxonomy_kinds import KINDS
+from eeflib.analysis.findings import Findings
+from eeflib.analysis.run import TEACHER, Run
+from eeflib.analysis.taxonomy_rules import KINDS, WEBSHOP_KINDS, action_kind
+from eeflib.errors import DataError
+from eeflib.records import Evaluation
+from eeflib.stats import last_iteration
 
-__all__ = ["Comparison", "compare_runs", "compare_sides"]
+__all__ = ["Comparison", "compare_runs"]
+
+EPISODES = (
+    "seed", "task_hash", "task_id", "level", "instruction", "trajectory_id", "solved", "reward",
+    "length", "invalid", "kind",
+)  # fmt: skip
+"""Columns of `Side.episodes`: one row per task; `kind` is the main kind of failure, empty if it was
+solved or the episode itself is not on record (then `trajectory_id` is empty too)."""
+
+
+@dataclass
+class Side:
+    """What one policy of one run did."""
+
+    name: str
+    method: str
+    episodes: pd.DataFrame
+    """See `EPISODES`."""
+    actions: pd.DataFrame
+    """Share of each kind of action in each episode: index (seed, task_hash), a column a kind."""
+    failures: pd.DataFrame
+    """Whether a kind of failure was found: the same index, a column a kind."""
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def recorded(self) -> bool:
+        """Whether episodes are on record, not only their results."""
+        return len(self.actions) > 0
+
+
+def read_side(run: Run | str | Path, method: str | None = None) -> Side:
+    """The teacher's trajectories, or a student's test episodes of its last iteration.
+
+    Args:
+        method: `teacher` or a method's name; None: the run's focus, else the teacher.
+
+    Raises:
+        DataError: no such folder, or nothing of this method in it (names what there is).
+    """
+    run = run if isinstance(run, Run) else Run(run)
+    known = Findings(run)
+    method = method or known.focus or TEACHER
+    outcomes = _outcomes(run, known, method)
+    keys = {(o.seed, o.task_id): o for o in reversed(outcomes)}  # of several attempts the first
+    rows, mixes, wrong, notes = [], {}, {}, []
+    seen: set[tuple[int, str]] = set()
+    double = 0
+    who: frames.Who = "teacher" if method == TEACHER else "students"
+    for place, e in frames.episodes(run, who):
+        o = keys.get((place.seed, e.task_id))
+        if o is None or place.method != method or place.iteration != o.iteration:
+            continue
+        key = (o.seed, o.task_hash)
+        if key in seen:  # several attempts at a task: the first counts
+            double += 1
+            continue
+        seen.add(key)
+        task = run.task(place.seed, e.task_id)
+        diagnosis = taxonomy.diagnose(e, task)
+        kinds = Counter(action_kind(s.action, e.env, s.valid) for s in e.steps)
+        mixes[key] = {k: n / len(e.steps) for k, n in kinds.items()}
+        wrong[key] = dict.fromkeys(diagnosis.kinds if diagnosis else (), 1.0)
+        rows.append(_row(o, e.id, e.instruction, diagnosis.primary if diagnosis else ""))
+    if double:
+        notes.append(f"{method}: {double} further attempts at the same tasks are left out.")
+    for o in outcomes:
+        if (o.seed, o.task_hash) not in seen:
+            seen.add((o.seed, o.task_hash))
+            rows.append(_row(o, "", "", ""))
+    if not mixes:
+        file = "trajectories.jsonl" if method == TEACHER else "test_rollouts.jsonl"
+        notes.append(
+            f"{method}: only results are on record, no episodes ({file}), so its "
+            "behaviour is unknown."
+        )
+    return Side(
+        method,
+        method,
+        pd.DataFrame(rows, columns=list(EPISODES)),
+        _wide(mixes),
+        _wide(wrong),
+        notes,
+    )
+
+
+def _outcomes(run: Run, known: Findings, method: str) -> list[Evaluation]:
+    if method == TEACHER:
+        found = run.teacher_outcomes
+    else:
+        every = [o for o in run.outcomes if o.method == method]
+        found = last_iteration([o for o in every if o.split == "test"] or every)
+    if not found:
+        raise DataError(
+            f"{run.path} holds nothing of {method!r}; it has: "
+            f"{', '.join(known.methods) or 'no trajectories and no evaluations'}"
+        )
+    return found
+
+
+def _row(o: Evaluation, trajectory_id: str, instruction: str, kind: str) -> list[object]:
+    about = [o.seed, o.task_hash, o.task_id, o.level, instruction, trajectory_id]
+    return [*about, o.solved, o.reward, o.length, o.invalid, kind]
+
+
+def _wide(rows: dict[tuple[int, str], dict[str, float]]) -> pd.DataFrame:
+    index = pd.MultiIndex.from_tuples(list(rows), names=["seed", "task_hash"])
+    return pd.DataFrame(list(rows.values()), index=index if rows else None).fillna(0.0)
+
+
+def pair(a: Side, b: Side) -> tuple[pd.DataFrame, bool]:
+    """Rows of tasks both sides have, columns of either with `_a` and `_b`; False if there are none.
+
+    Tasks are the same if their content hash is; within the same seed where seeds agree, else across
+    seeds for hashes that each side has once.
+    """
+    left, right = a.episodes, b.episodes
+    both = left.merge(right, on=["seed", "task_hash"], suffixes=("_a", "_b"))
+    both = both.assign(seed_a=both["seed"], seed_b=both["seed"])
+    if both.empty:
+        left, right = (x[~x["task_hash"].duplicated(keep=False)] for x in (left, right))
+        both = left.merge(right, on="task_hash", suffixes=("_a", "_b"))
+        both = both.assign(seed=both["seed_a"] if len(both) else [])
+    return both, len(both) > 0
+
 
 _MEASURES = {
     "solved": "share of tasks solved",
@@ -63,7 +190,7 @@ class Comparison:
     def sentences(self) -> list[str]:
         """The comparison in words, most important first."""
         a, b = self.names
-        out = [_said(row, f"{b} against {a}") for row in self.measures.to_dict("records")]
+        out = [_sentence(row, f"{b} against {a}") for row in self.measures.to_dict("records")]
         if self.paired:
             n = {c: len(self.changed(c)) for c in ("gained", "lost", "both", "never")}
             out.insert(
@@ -214,7 +341,7 @@ def _tasks(both: pd.DataFrame) -> pd.DataFrame:
     return out[[*names, "change"]]
 
 
-def _said(row: dict[Any, Any], who: str) -> str:
+def _sentence(row: dict[Any, Any], who: str) -> str:
     share = row["measure"] == "solved"
     show = (lambda x: f"{100 * x:.1f}") if share else (lambda x: f"{x:.2f}")
     unit = " %" if share else ""

@@ -1,22 +1,104 @@
 """A figure: self-contained HTML with the table behind it, for a notebook, a page or a file.
 
-Owns `Figure` and the style sheet of all figures: light and dark, no script, nothing loaded. Knows
-nothing about what is drawn.
+Import `Figure`, its style sheet `STYLE` (light and dark, no script, nothing loaded), and the small
+pieces that several figures are made of. JupyterLab cleans the outputs of a notebook that it does
+not trust yet, and so do sites that show notebooks: both drop `<style>` and `<svg>`. So a notebook
+gets a form of the figure in which charts are images and colours are inline styles.
 """
 
 from __future__ import annotations
 
+import base64
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pandas as pd
 
-from eeflib.analysis.figure_saved import APART, saved
 from eeflib.analysis.markup import escape
-from eeflib.analysis.palette import Look
-from eeflib.analysis.style import themed
+from eeflib.analysis.style import Look, themed, variables
 
-__all__ = ["STYLE", "Figure", "colour", "nothing"]
+__all__ = ["STYLE", "Figure", "colour", "nothing", "percent", "records", "stack", "tally"]
+
+APART = ".eef-fig .apart{display:none}"
+"""For the style sheet: what keeps words apart is only seen where there is none."""
+
+_SVG = re.compile(r'<svg class="(chart|strip)" viewBox="0 0 (\d+) (\d+)"[^>]*>.*?</svg>', re.DOTALL)
+_LABEL = re.compile(r'aria-label="([^"]*)"')
+_FILLED = re.compile(
+    r'<span style="flex:(\d+) 1 0;--c:light-dark\((#\w{6}), ?#\w{6}\)(?:;--fill:(\d+)%)?"'
+)
+_STATE = re.compile(r'<td class="c (won|lost|no)"(?: style="--p:(\d+)%")?')
+_AGREED = re.compile(r'<td class="num won" style="--p:(\d+)%"')
+_TEXT = re.compile(r'(<td|<th|<th scope="col")>')
+_BETWEEN = '<span class="apart"> &middot; </span>'
+_WON = "#00609c"
+_SIZE = {"chart": "width:100%;max-width:960px", "strip": "width:130px"}
+
+
+def saved(body: str, rules: str) -> str:
+    """`body`, the HTML of a figure, in a form that looks well with its style sheet or without.
+
+    Args:
+        rules: CSS of the marks in a drawing, over the variables of `eeflib.analysis.style`.
+    """
+    out = _SVG.sub(lambda m: _image(m, rules), body)
+    out = out.replace("</span><span class=", f"</span>{_BETWEEN}<span class=")
+    out = out.replace("</span><span style=", "</span> <span style=")
+    out = _FILLED.sub(_filled, out)
+    out = _STATE.sub(_state, out)
+    out = _AGREED.sub(lambda m: f'{m[0][:-1]};background-color:{_tint(_WON, int(m[1]))}"', out)
+    for kind in ("stack", "ribbon"):
+        look = 'style="display:flex;min-width:200px"'
+        out = out.replace(f'<div class="{kind}">', f'<div class="{kind}" {look}>')
+    out = _TEXT.sub(r'\1 style="text-align:left">', out)
+    return out.replace("<figcaption>", '<figcaption style="font-weight:bold">')
+
+
+def _image(match: re.Match[str], rules: str) -> str:
+    """A drawing as an image; a chart on paper of its own, wherever it may be shown."""
+    drawing, kind, width, height = match.group(0, 1, 2, 3)
+    light, dark = (f"svg{{{variables(x)}}}" for x in (False, True))
+    css = (
+        'svg{color-scheme:light dark;font-family:system-ui,-apple-system,"Segoe UI",sans-serif}'
+        f"{light}@media(prefers-color-scheme:dark){{{dark}}}{rules}"
+    )
+    label = _LABEL.search(drawing)
+    size = f'xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}"'
+    drawing = drawing.replace("<svg ", f"<svg {size} ", 1)
+    start = drawing.index(">") + 1
+    rect = f'<rect width="{width}" height="{height}" style="fill:var(--paper)"/>'
+    paper = rect if kind == "chart" else ""
+    drawing = f"{drawing[:start]}<style>{css}</style>{paper}{drawing[start:]}"
+    data = base64.b64encode(drawing.encode()).decode()
+    words = label[1] if label else ""
+    return f'<img alt="{words}" style="{_SIZE[kind]}" src="data:image/svg+xml;base64,{data}">'
+
+
+def _filled(match: re.Match[str]) -> str:
+    """A part of a bar or of a ribbon."""
+    n, colour, fill = match.groups()
+    look = f"text-align:center;white-space:nowrap;background-color:{_tint(colour, int(fill or 20))}"
+    if not fill:  # a segment of a ribbon
+        look += f";padding:2px 7px;border-bottom:4px solid {colour}"
+    return f'<span style="flex:{n} 1 0;min-width:2px;overflow:hidden;{look}"'
+
+
+def _state(match: re.Match[str]) -> str:
+    """A cell of the recovery map."""
+    kind, p = match.group(1), int(match.group(2) or 0)
+    look = f"--p:{p}%;text-align:center"
+    if kind == "won":
+        look += f";font-weight:bold;background-color:{_tint(_WON, 16 + 0.4 * p)}"
+    return f'<td class="c {kind}" style="{look}"'
+
+
+def _tint(colour: str, percent: float) -> str:
+    """The colour, thin enough that text on it is readable on white and on black."""
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{min(percent, 60) / 100:.2f})"
+
 
 # The marks of a drawing; without a scope, since a drawing may stand alone.
 _MARKS = """
@@ -163,3 +245,37 @@ def nothing(title: str, why: str) -> Figure:
 def colour(look: Look) -> str:
     """A look's colour in CSS, for light and for dark."""
     return f"light-dark({look.light},{look.dark})"
+
+
+def percent(share: float) -> str:
+    """`64 %`; a dash for nan."""
+    return "\u2013" if share != share else f"{share * 100:.0f}\u202f%"
+
+
+def stack(parts: Sequence[tuple[int, str, str, int, str]]) -> str:
+    """A bar of counts: (count, what it is, colour, strength of the fill in per cent, glyph)."""
+    total = sum(n for n, *_ in parts) or 1
+    return (
+        '<div class="stack">'
+        + "".join(
+            f'<span style="flex:{n} 1 0;--c:{ink};--fill:{fill}%" title="{escape(what)}: {n} of '
+            f'{total}">{f"{glyph} {n}".strip() if n / total > 0.07 else ""}</span>'
+            for n, what, ink, fill, glyph in parts
+            if n
+        )
+        + "</div>"
+    )
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows as dicts, numbers as Python's."""
+    return [{str(k): v for k, v in row.items()} for row in frame.to_dict("records")]
+
+
+def tally(frame: pd.DataFrame, group: str, kind: str) -> dict[str, dict[str, int]]:
+    """How often each `kind` occurs in each `group`; kinds that do not are left out."""
+    out: dict[str, dict[str, int]] = {}
+    for a, b in zip(frame[group], frame[kind], strict=True):
+        inner = out.setdefault(a, {})
+        inner[b] = inner.get(b, 0) + 1
+    return out

@@ -1,7 +1,7 @@
 """Everything the report says, computed once from a run folder.
 
-Owns the choice of what is compared with what: the focus method, its baselines, the trajectory that
-is shown. Knows nothing about HTML.
+Import `Findings`. It chooses what is compared with what: the focus method, its baselines, and the
+trajectories that are shown.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 
 import pandas as pd
 
-from eeflib.analysis import frames, palette, summaries, summaries_methods, summaries_recovery
+from eeflib.analysis import frames, style, tables
 from eeflib.analysis.run import TEACHER, Run
-from eeflib.analysis.segments import Segment, segments, state_outcomes
+from eeflib.analysis.segments import Segment, segments, states_by_trajectory
 from eeflib.errors import DataError
 from eeflib.records import Evaluation, Trajectory
 from eeflib.states import StateOutcome
@@ -62,7 +62,7 @@ class Findings:
         out: dict[str, list[Evaluation]] = {}
         for o in last_iteration(self._test):
             out.setdefault(o.method, []).append(o)
-        return {m: out[m] for m in palette.order(out)}
+        return {m: out[m] for m in style.order(out)}
 
     @cached_property
     def _test(self) -> list[Evaluation]:
@@ -91,48 +91,44 @@ class Findings:
 
     @property
     def failures(self) -> pd.DataFrame:
-        """What the teacher's failures failed by, see `eeflib.analysis.taxonomy`."""
+        """Why the teacher's failures failed, see `eeflib.analysis.taxonomy`."""
         return self.frames.failures
 
     @cached_property
     def changes(self) -> pd.DataFrame:
         """Test tasks gained and lost by every method, against the baseline."""
-        return summaries_methods.newly_solved(self.evaluations, self.baseline)
+        return tables.newly_solved(self.evaluations, self.baseline)
 
     @cached_property
     def costs(self) -> pd.DataFrame:
         """What each method spent, and what that brought."""
-        return summaries_methods.budget(
-            self.trajectories, self.branches, self.changes, self.reported
-        )
+        return tables.budget(self.trajectories, self.branches, self.changes, self.reported)
 
     @cached_property
     def discoveries(self) -> pd.DataFrame:
         """Training tasks of the focus, and what first solved them."""
         own = self.branches[self.branches["method"] == self.focus]
-        return summaries_recovery.discoveries(own, self.trajectories)
+        return tables.discoveries(own, self.trajectories)
 
     @cached_property
     def other_m(self) -> pd.DataFrame:
         """What another M would have cost and found."""
-        first = summaries.pick_iteration(self.branches)
-        return summaries_recovery.other_m(first, self.trajectories)
+        first = tables.pick_iteration(self.branches)
+        return tables.other_m(first, self.trajectories)
 
     @cached_property
     def states(self) -> pd.DataFrame:
-        """Of the method and iteration that `summaries.pick_iteration` names."""
-        first = summaries.pick_iteration(self.branches)
+        """Of the method and iteration that `tables.pick_iteration` names."""
+        first = tables.pick_iteration(self.branches)
         return frames.states(first, self.trajectories, self.frames.steps)
 
     @cached_property
     def actions(self) -> pd.DataFrame:
-        """Shares of kinds of action: the teacher's, trained on, and in tasks newly solved."""
+        """Shares of kinds of action: the teacher's, trained on, and in tasks gained."""
         f = self.frames
-        counts = summaries.training_actions(f.steps, f.trajectories, f.samples)
-        learned = summaries_methods.learned_actions(
-            f.rollouts, f.rollout_steps, self.changes, self.focus
-        )
-        return summaries.action_shares(pd.concat([counts, learned], ignore_index=True))
+        counts = tables.training_actions(f.steps, f.trajectories, f.samples)
+        learned = tables.learned_actions(f.rollouts, f.rollout_steps, self.changes, self.focus)
+        return tables.action_shares(pd.concat([counts, learned], ignore_index=True))
 
     @cached_property
     def reported(self) -> dict[str, Mapping[str, Any]]:
@@ -148,13 +144,13 @@ class Findings:
         names = [*self.outcomes, *self.reported]
         if self.run.teacher_outcomes:
             names.append(TEACHER)
-        return palette.order(names)
+        return style.order(names)
 
     @cached_property
     def focus(self) -> str:
         """The method the report is about: EEF, else the last one that is not a baseline."""
         names = list(self.outcomes)
-        exact = [m for m in names if palette.family(m) == "eef"]
+        exact = [m for m in names if style.family(m) == "eef"]
         return (exact or names[-1:] or [""])[0]
 
     @cached_property
@@ -162,7 +158,7 @@ class Findings:
         """What the focus is first of all compared with: RFTxk, else RFT, else SFT."""
         for family in ("rftx", "rft", "sft"):
             for m in self.outcomes:
-                if m != self.focus and palette.family(m) == family:
+                if m != self.focus and style.family(m) == family:
                     return m
         return next((m for m in self.outcomes if m != self.focus), "")
 
@@ -191,7 +187,7 @@ class Findings:
     @cached_property
     def gained(self) -> dict[str, GainedLost]:
         """What the focus gained and lost against cloning and against the baseline."""
-        sft = next((m for m in self.outcomes if palette.family(m) == "sft"), "")
+        sft = next((m for m in self.outcomes if style.family(m) == "sft"), "")
         out = {}
         for method in dict.fromkeys(m for m in (sft, self.baseline) if m and m != self.focus):
             if method in self.paired:  # else the tasks differ, and `faults` says so
@@ -234,15 +230,12 @@ class Findings:
         """
         known = {(s, t.id): t for s, group in self.run.trajectories.items() for t in group}
         failed = self.states[~self.states["teacher_solved"]]
-        explored = dict(list(failed.groupby(["seed", "trajectory_id"])))
-        found = []
-        for key, trajectory in known.items():
-            rows = explored.get(key)
-            if rows is not None and trajectory.length:
-                states = state_outcomes(rows)
-                parts = segments(trajectory, states)
-                level = str(rows["level"].iloc[0])
-                found.append(Annotated(key[0], level, trajectory, parts, states))
+        levels = failed.set_index(["seed", "trajectory_id"])["level"].to_dict()
+        found = [
+            Annotated(key[0], str(levels[key]), t, segments(t, states), states)
+            for key, states in states_by_trajectory(failed).items()
+            if (t := known.get(key)) is not None and t.length
+        ]
         if not found:  # nothing explored: the plain transcripts of failures are still worth a look
             found = [
                 Annotated(s, "", t, [], [])

@@ -1,8 +1,7 @@
 """A run as DataFrames: tasks, trajectories, steps, branches, states, samples, evaluations.
 
-Owns how rows become frames (`COLUMNS` documents every column, see `frames_columns`) and `load`,
-which reads a run once and keeps what was asked for. An empty run gives empty frames with the same
-columns. Knows nothing about figures or HTML.
+Import `load`: it reads a run once and keeps what was asked for. `COLUMNS` documents every column.
+An empty run gives empty frames with the same columns.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ from typing import Any, Literal, NamedTuple
 import pandas as pd
 
 from eeflib.analysis import frames_read as rows
-from eeflib.analysis.actions import action_kind
-from eeflib.analysis.frames_columns import COLUMNS, Table
+from eeflib.analysis.frames_read import COLUMNS, Table
 from eeflib.analysis.frames_states import states
 from eeflib.analysis.run import TEACHER, Place, Run
+from eeflib.analysis.taxonomy_rules import action_kind
 from eeflib.records import Evaluation, content_hash, solved
 from eeflib.states import state_names
 
@@ -90,7 +89,7 @@ class Frames:
 
     @cached_property
     def states(self) -> pd.DataFrame:
-        """Of every method and iteration that explored, see `summaries.pick_iteration`."""
+        """Of every method and iteration that explored, see `tables.pick_iteration`."""
         return states(self.branches, self.trajectories, self.steps)
 
     @cached_property
@@ -105,11 +104,6 @@ class Frames:
     def failures(self) -> pd.DataFrame:
         """Why the teacher's failed trajectories failed, see `eeflib.analysis.taxonomy`."""
         return self._failures("teacher")
-
-    @cached_property
-    def rollout_failures(self) -> pd.DataFrame:
-        """Why the students' failed test episodes failed."""
-        return self._failures("students")
 
     @cached_property
     def _tasks(self) -> tuple[pd.DataFrame, _Known]:

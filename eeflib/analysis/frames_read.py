@@ -1,18 +1,22 @@
-"""Run files as light rows: only what the frames show, decoded straight from the line.
+"""Run files as rows, and the columns of every data frame with their types and meanings.
 
-Owns which fields of a record the frames need, and reading them fast: a line that does not decode is
-handed to the record's own tolerant reader, which reads it after all or says what is wrong with it.
-Rows have the records' attribute names, so either can stand for the other. Knows nothing about
-frames.
+Import `COLUMNS` to look up what a column means. `read` decodes the lines of a run's files into
+light rows that hold only what the frames need and have the records' attribute names. A line that
+does not decode goes to the record's own tolerant reader, which reads it after all or says what is
+wrong with it.
+
+`seed` with `task_id`, `trajectory_id`, `branch_id` or `sample_id` names a row (branches and
+samples: with `method` and `iteration` too); ids alone repeat from seed to seed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import msgspec
+import pandas as pd
 
 from eeflib.analysis.run import Place, Run, encodable
 from eeflib.errors import DataError
@@ -30,20 +34,179 @@ from eeflib.records import (
     Trajectory,
 )
 
-__all__ = [
-    "BRANCHES",
-    "EPISODES",
-    "SAMPLES",
-    "TASKS",
-    "BranchRow",
-    "Kind",
-    "SampleRow",
-    "StepRow",
-    "TaskRow",
-    "TrajectoryRow",
-    "UsageRow",
-    "read",
-]
+__all__ = ["BRANCHES", "COLUMNS", "EPISODES", "SAMPLES", "TASKS", "Table", "read"]
+
+_CHUNK = 20_000
+
+_WHERE = {
+    "seed": ("int64", "seed of the run"),
+    "method": ("str", "method that explored or trained"),
+    "iteration": ("int64", "fine-tuning iteration, from 1; 0 = before any"),
+}
+
+COLUMNS: Mapping[str, Mapping[str, tuple[str, str]]] = {
+    "tasks": {
+        "seed": ("int64", "seed of the run"),
+        "task_id": ("str", "id within the seed"),
+        "task_hash": ("str", "content hash: equal hash, equal task"),
+        "env": ("str", "environment"),
+        "instruction": ("str", "what the agent is asked to do"),
+        "split": ("str", "train, validation or test"),
+        "level": ("str", "difficulty level; empty if the task has none"),
+        "task_type": ("str", "kind of task; empty if the task has none"),
+        "threshold": ("float64", "reward from which on it is solved"),
+    },
+    "trajectories": {
+        "seed": ("int64", "seed of the run"),
+        "trajectory_id": ("str", "id within the seed"),
+        "task_id": ("str", "joins tasks"),
+        "method": ("str", "`teacher`, or the method whose student acted"),
+        "iteration": ("int64", "of the student; 0 for the teacher"),
+        "env": ("str", "environment"),
+        "level": ("str", "of the task"),
+        "task_type": ("str", "of the task"),
+        "split": ("str", "of the task"),
+        "policy": ("str", "name of the policy that acted"),
+        "reward": ("float64", "R in [0, 1]"),
+        "solved": ("bool", "R reached the threshold"),
+        "length": ("int64", "T, number of actions"),
+        "invalid": ("int64", "actions not understood"),
+        "terminated": ("bool", "the environment ended it"),
+        "truncated": ("bool", "a limit ended it"),
+        "error": ("str", "fault that ended it; empty if none"),
+        "prompt_tokens": ("int64", "tokens read"),
+        "completion_tokens": ("int64", "tokens written"),
+        "cost_usd": ("float64", "dollars; nan if unknown"),
+    },
+    "steps": {
+        "seed": ("int64", "seed of the run"),
+        "trajectory_id": ("str", "joins trajectories"),
+        "task_id": ("str", "joins tasks"),
+        "method": ("str", "of the trajectory"),
+        "iteration": ("int64", "of the trajectory"),
+        "t": ("int64", "index of the action, from 0"),
+        "actor": ("str", "teacher, student or human"),
+        "kind": ("str", "kind of action, see eeflib.analysis.taxonomy_rules"),
+        "action": ("str", "action handed to the environment"),
+        "thought": ("str", "reasoning before it"),
+        "observation": ("str", "text of s_t"),
+        "state": ("str", "name of s_t, the same on all the teacher's trajectories through it"),
+        "valid": ("bool", "understood by parser and environment"),
+        "reason": ("str", "why not valid"),
+        "reward": ("float64", "reward of this step"),
+        "score": ("float64", "running score; nan where there is none"),
+    },
+    "branches": {
+        **_WHERE,
+        "branch_id": ("str", "id within seed, method and iteration"),
+        "task_id": ("str", "joins tasks"),
+        "trajectory_id": ("str", "teacher trajectory of the state; nan for s0"),
+        "k": ("int64", "0 for s0, else the expert state's number"),
+        "t": ("int64", "teacher actions before the state"),
+        "attempt": ("int64", "rollout number at this state, from 0"),
+        "restored": ("bool", "the state was restored and verified"),
+        "mismatch": ("str", "why it was not"),
+        "fault": ("str", "fault of provider or environment that ended it; empty if none"),
+        "won": ("bool", "the student solved the task from here"),
+        "reward": ("float64", "R of the rollout; nan if not restored"),
+        "length": ("int64", "the student's own actions"),
+        "invalid": ("int64", "of them not understood"),
+        "prompt_tokens": ("int64", "tokens read"),
+        "completion_tokens": ("int64", "tokens written"),
+        "cost_usd": ("float64", "dollars; nan if unknown"),
+    },
+    "states": {
+        **_WHERE,
+        "trajectory_id": ("str", "joins trajectories"),
+        "task_id": ("str", "joins tasks"),
+        "level": ("str", "of the task"),
+        "teacher_solved": ("bool", "whether the teacher's trajectory succeeded"),
+        "length": ("int64", "T of the teacher's trajectory"),
+        "k": ("int64", "0 for s0, else the expert state's number; -1: explored from others only"),
+        "t": ("int64", "teacher actions before the state; -1 if untried"),
+        "state": ("str", "joins steps; empty if untried"),
+        "n": ("int64", "student rollouts from here that no fault ended"),
+        "wins": ("int64", "of them solved"),
+        "p": ("float64", "wins / n; nan if n is 0"),
+        "low": ("float64", "Wilson interval of p"),
+        "high": ("float64", "Wilson interval of p"),
+        "status": ("str", "tried, unrestorable, faulted or untried"),
+    },
+    "samples": {
+        **_WHERE,
+        "sample_id": ("str", "id within seed, method and iteration"),
+        "task_id": ("str", "joins tasks"),
+        "kind": ("str", "positive, s0, recovery or all"),
+        "source": ("str", "id of the branch or trajectory it came from"),
+        "start": ("int64", "index of the important state"),
+        "length": ("int64", "actions in the sequence"),
+        "trained": ("int64", "of them trained"),
+        "trained_teacher": ("int64", "of the trained ones, the teacher's"),
+        "trained_kinds": ("str", "kinds of the trained actions in order, joined by |"),
+    },
+    "evaluations": {
+        **_WHERE,
+        "task_id": ("str", "joins tasks"),
+        "task_hash": ("str", "content hash of the task"),
+        "split": ("str", "of the task"),
+        "level": ("str", "of the task"),
+        "reward": ("float64", "R in [0, 1]"),
+        "solved": ("bool", "R reached the threshold, no error"),
+        "length": ("int64", "actions"),
+        "invalid": ("int64", "of them not understood"),
+        "error": ("str", "fault that ended it; empty if none"),
+    },
+    "failures": {
+        "seed": ("int64", "seed of the run"),
+        "trajectory_id": ("str", "joins trajectories"),
+        "task_id": ("str", "joins tasks"),
+        "method": ("str", "of the trajectory"),
+        "iteration": ("int64", "of the trajectory"),
+        "env": ("str", "environment"),
+        "level": ("str", "of the task"),
+        "task_type": ("str", "of the task"),
+        "kind": ("str", "kind of failure, see eeflib.analysis.taxonomy"),
+        "primary": ("bool", "the one the failure is counted as; exactly one per trajectory"),
+        "rule": ("str", "name of the rule that assigned it"),
+        "t": ("int64", "step that shows it; T for the end"),
+        "text": ("str", "what was seen or done there"),
+    },
+}
+"""Frame -> column -> (dtype, meaning)."""
+
+
+def _array(values: list[Any], dtype: Any) -> Any:
+    return pd.array(values, dtype=dtype)
+
+
+class Table:
+    """Rows in the order of `COLUMNS`, turned into columns a chunk at a time to save memory."""
+
+    def __init__(self, name: str) -> None:
+        self.types = {column: dtype for column, (dtype, _) in COLUMNS[name].items()}
+        self.rows: list[tuple[Any, ...]] = []
+        self.parts: list[pd.DataFrame] = []
+
+    def add(self, row: tuple[Any, ...]) -> None:
+        """One more row, a value per column."""
+        self.rows.append(row)
+        if len(self.rows) == _CHUNK:
+            self._flush()
+
+    def _flush(self) -> None:
+        columns = zip(*self.rows, strict=True) if self.rows else [()] * len(self.types)
+        # Lists, not tuples: pandas turns a tuple of strings into an array of the longest's width.
+        pairs = zip(self.types.items(), columns, strict=True)
+        arrays = {name: _array(list(values), dtype) for (name, dtype), values in pairs}
+        self.parts.append(pd.DataFrame(arrays))
+        self.rows = []
+
+    def frame(self) -> pd.DataFrame:
+        """All rows added so far."""
+        if self.rows or not self.parts:
+            self._flush()
+        return self.parts[0] if len(self.parts) == 1 else pd.concat(self.parts, ignore_index=True)
+
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from eeflib.analysis.frames_columns import COLUMNS
+from eeflib.analysis.frames_read import COLUMNS
 from eeflib.stats import wilson
 
 __all__ = ["states"]

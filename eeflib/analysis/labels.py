@@ -1,8 +1,7 @@
 """Failure kinds by a language model, and how far two labellings agree.
 
-Owns the question put to the model, the cache on disk, reading its answer, and the agreement. The
-model is any policy that answers conversations, such as `ChatModel` with its retries
-and cost cap: nothing here makes a request. Knows nothing about endpoints or keys.
+Import `label_failures` and `agreement`. The model is any policy that answers conversations, such as
+`ChatModel` with its retries and cost cap. Its answers are cached on disk.
 
     policy = ChatModel("gpt-...", max_cost_usd=1.0)
     asked = label_failures(cases, policy, cache=run.path / "failure_labels.jsonl")
@@ -26,12 +25,12 @@ from tqdm.auto import tqdm
 
 from eeflib.analysis.markup import clean
 from eeflib.analysis.taxonomy import primaries
-from eeflib.analysis.taxonomy_kinds import KINDS, Case
+from eeflib.analysis.taxonomy_rules import KINDS, Case
 from eeflib.files import ReadReport, RunLock, append_lines, read_objects
 from eeflib.records import Task, Trajectory, canonical_json, content_hash
 from eeflib.stats import wilson
 
-__all__ = ["LABEL_COLUMNS", "Agreement", "Labeller", "agreement", "label_failures", "question"]
+__all__ = ["Agreement", "agreement", "label_failures", "question"]
 
 LABEL_COLUMNS = {
     "seed": "int64",
@@ -251,8 +250,9 @@ class Agreement:
             return f"none labelled by both, {self.left_out} by one only"
         low, high = self.interval
         return (
-            f"{self.same} of {self.n} alike ({self.share:.0%}, 95 % interval {low:.0%} to "
-            f"{high:.0%}), Cohen's kappa {self.kappa:.2f}; {self.left_out} labelled by one only"
+            f"{self.same} of {self.n} with the same kind ({self.share:.0%}, 95 % interval "
+            f"{low:.0%} to {high:.0%}), Cohen's kappa {self.kappa:.2f}; "
+            f"{self.left_out} labelled by one only"
         )
 
 

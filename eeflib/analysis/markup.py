@@ -1,7 +1,7 @@
 """Untrusted text as HTML: escaped, inert, visible.
 
-Owns the one function through which text of an environment, a model or a file enters a page, and
-small HTML builders over it. Knows nothing about records.
+Import `escape`: all text of an environment, a model or a file enters a page through it. `table` and
+`code` build small pieces of HTML.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 
-__all__ = ["LIMIT", "cell", "clean", "code", "escape", "paragraphs", "table"]
+__all__ = ["LIMIT", "cell", "clean", "code", "escape", "table"]
 
 LIMIT = 6000
 """Characters of one text shown at most: a page stays readable whatever a simulator prints."""
@@ -42,12 +42,6 @@ def clean(text: object, limit: int = LIMIT) -> str:
 def escape(text: object, limit: int = LIMIT) -> str:
     """`clean` text, safe as HTML content and inside a quoted attribute."""
     return html.escape(clean(text, limit), quote=True)
-
-
-def paragraphs(text: object, limit: int = LIMIT) -> str:
-    """Escaped text; WebShop's ` [SEP] ` between the strings of a page becomes a visible divider."""
-    parts = escape(text, limit).split("[SEP]")
-    return '<span class="sep"> \u00b7 </span>'.join(part.strip() for part in parts)
 
 
 def code(text: object, limit: int = 400) -> str:

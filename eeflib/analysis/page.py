@@ -1,26 +1,27 @@
-"""The shell of the report: style sheet, sections, scripts, one self-contained HTML document.
+"""HTML documents of one file: the shell of the report, and the page of a comparison.
 
-Owns how the page looks, and that it is inert: a content security policy lets run the page's own
-script, known by its hash, and nothing else, whatever text sections and data hold; nothing is loaded
-from anywhere. Knows nothing about what is in it. Without a script (an e-mail preview) the findings
-are all there, only browsing is not.
+Import `document` and `Section`, or `write_comparison`. A page is inert: its content security policy
+lets only the page's own script run, known by its hash, whatever text sections and data hold, and
+nothing is loaded from anywhere. Without a script (an e-mail preview) the findings are all there,
+only browsing is not.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import NamedTuple
+from pathlib import Path
 
-from eeflib.analysis import style, transcripts
+from eeflib.analysis import figures, style, transcripts
+from eeflib.analysis.compare import Comparison
 from eeflib.analysis.figure import STYLE as FIGURES
 from eeflib.analysis.markup import escape
-from eeflib.analysis.palette import Look
+from eeflib.files import write_atomic
 
-__all__ = ["Ink", "Section", "document", "inks", "missing"]
+__all__ = ["Section", "document", "missing", "write_comparison"]
 
 _SCRIPTS = ("data", "dom", "transcript", "grid", "beside", "map", "samples", "app")
 _TABS = (
@@ -29,14 +30,6 @@ _TABS = (
     ("#!map", "Recovery map"),
     ("#!s", "Training data"),
 )
-
-
-class Ink(NamedTuple):
-    """How a series is drawn on the page."""
-
-    css: str
-    """Its colour, following light and dark mode."""
-    look: Look
 
 
 @dataclass(frozen=True)
@@ -56,28 +49,22 @@ def missing(text: str) -> str:
     return f'<p class="missing">{text}</p>'
 
 
-def inks(looks: Mapping[str, Look]) -> dict[str, Ink]:
-    """Name from a file -> its look with a CSS colour that the page defines for it."""
-    return {name: Ink(f"var(--s-{i})", look) for i, (name, look) in enumerate(looks.items())}
-
-
 def document(
     title: str,
     about: str,
-    lede: str,
+    summary: str,
     sections: Sequence[Section],
-    looks: Mapping[str, Look],
     footer: str,
     data: str = "",
 ) -> str:
-    """The whole page; `looks` in the order given to `inks`.
+    """The whole page.
 
     Args:
         title: plain text.
         about: ready HTML, one line under the title.
-        lede: ready HTML, the result in two or three sentences.
+        summary: ready HTML, the result in two or three sentences.
         footer: ready HTML.
-        data: what can be browsed, from `report_data.browsable`; empty: nothing can.
+        data: what can be browsed, from `report.browsable`; empty: nothing can.
     """
     links = " ".join(f'<a href="#{s.anchor}">{escape(s.short)}</a>' for s in sections)
     body = "".join(
@@ -89,10 +76,10 @@ def document(
         f'<meta http-equiv="Content-Security-Policy" content="{_policy(script)}">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
-        f"<title>{escape(title)}</title><style>{_style(looks)}</style></head><body>"
+        f"<title>{escape(title)}</title><style>{_style()}</style></head><body>"
         f'{_tabs(title) if data else ""}<main id="findings">'
         f'<header class="top"><h1>{escape(title)}</h1><p class="about">{about}</p>'
-        f'<p class="lede">{lede}</p><nav class="contents" aria-label="Contents">{links}</nav>'
+        f'<p class="summary">{summary}</p><nav class="contents" aria-label="Contents">{links}</nav>'
         f"</header>{body}<footer>{footer}</footer></main>"
         f"{_app(data, script) if data else ''}</body></html>\n"
     )
@@ -128,13 +115,43 @@ def _policy(script: str) -> str:
     )
 
 
-def _style(looks: Mapping[str, Look]) -> str:
-    values = list(looks.values())
-    light = "".join(f"--s-{i}:{x.light};" for i, x in enumerate(values))
-    dark = "".join(f"--s-{i}:{x.dark};" for i, x in enumerate(values))
+def _style() -> str:
     return (
-        f"{style.themed(':root')}:root{{{light}}}"
-        f"@media (prefers-color-scheme:dark){{:root{{{dark}}}}}"
+        f"{style.themed(':root')}"
         f"{style.asset('report/page.css')}{style.asset('views.css')}{transcripts.STYLE}"
         f"{FIGURES}{style.asset('report/app.css')}"
     )
+
+
+def comparison_page(comparison: Comparison) -> str:
+    """The whole document: what it comes to in words, then measures, tasks, actions, failures."""
+    a, b = comparison.names
+    drawn = (
+        ("measures", "Measures", figures.compared(comparison)),
+        ("tasks", "Tasks", figures.gained_lost(comparison)),
+        ("actions", "Actions", figures.action_mix(comparison)),
+        ("failures", "Failures", figures.error_kinds(comparison)),
+    )
+    first, *others = comparison.sentences
+    listed = "".join(f"<li>{escape(s, 1000)}</li>" for s in others)
+    return document(
+        "Two runs compared",
+        f"{escape(b, 200)} against {escape(a, 200)}",
+        escape(first, 1000),
+        [
+            Section("words", "In words", "In words", f"<ul>{listed}</ul>"),
+            *(Section(k, f.title, short, replace(f, title="").body) for k, short, f in drawn),
+        ],
+        "Made by eeflib. Differences are the second minus the first. This page holds all its data "
+        "and loads nothing.",
+    )
+
+
+def write_comparison(comparison: Comparison, path: str | Path) -> Path:
+    """Write the page; return its path.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    write_atomic(Path(path), comparison_page(comparison))
+    return Path(path)

@@ -1,27 +1,278 @@
 """A run as one HTML file that opens from disk or an e-mail attachment, without a network.
 
-Owns the order of the sections, and those about the run itself: what was counted, how to reproduce
-it, what it does not show. Knows nothing about simulation or training; reads the run folder only.
+Import `write_report`. It reads the run folder only: nothing is simulated or trained. The page also
+holds what a reader can browse, as JSON for the scripts in `assets/report/`:
+
+| key | holds |
+|---|---|
+| `texts` | every text once: a string, or a separator and the numbers of its lines |
+| `kinds` | kind of failure -> [title, meaning] |
+| `items` | the teacher's trajectories |
+| `tries` | the student's rollouts from states of them, by item, then by k |
+| `samples` | training sequences, each with a label and a trained flag per step |
+| `notices` | what was left out or cut to keep the file small, in words |
+
+All other keys name texts by number.
 """
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from eeflib.analysis import evidence, palette, results
-from eeflib.analysis.collection import Collection
+from eeflib.analysis import report_sections as sections
+from eeflib.analysis import style
+from eeflib.analysis.annotations import Annotation, Annotations, corrected
+from eeflib.analysis.collection import BranchIndex, Collection, Item
 from eeflib.analysis.findings import Findings
-from eeflib.analysis.markup import clean, code, escape, table
-from eeflib.analysis.page import Ink, Section, document, inks, missing
-from eeflib.analysis.report_data import BUDGET, browsable
+from eeflib.analysis.markup import LIMIT, clean, code, escape, table
+from eeflib.analysis.page import Section, document, missing
 from eeflib.analysis.run import TEACHER, Run
+from eeflib.analysis.taxonomy import KINDS
+from eeflib.analysis.taxonomy_rules import action_kind
+from eeflib.analysis.views.recovery import RecoveryData
 from eeflib.files import write_atomic
+from eeflib.records import Branch, Sample, Step, Trajectory
 from eeflib.stats import win_rate
 
-__all__ = ["render_report", "write_report"]
+__all__ = ["browsable", "write_report"]
+
+_SEPARATORS = (" [SEP] ", "\n")
+_LONG = 160
+"""Characters from which on a text is cut into its lines."""
+
+
+class Texts:
+    """Text -> number; 0 is the empty text."""
+
+    def __init__(self, limit: int = LIMIT) -> None:
+        """Args:
+        limit: characters of a text at most; longer ones are cut, and say so.
+        """
+        self.limit = limit
+        self._raw: dict[str, int] = {"": 0}
+        self._numbers: dict[str, int] = {"": 0}
+        self.rows: list[Any] = [""]
+        """Per number a string, or [separator, numbers of its parts]."""
+
+    def __call__(self, text: str) -> int:
+        """The number of a text, made readable and harmless as everywhere (`markup.clean`)."""
+        number = self._raw.get(text)
+        if number is None:
+            number = self._raw[text] = self._whole(clean(text, self.limit))
+        return number
+
+    def _whole(self, text: str) -> int:
+        if text in self._numbers:
+            return self._numbers[text]
+        for number, separator in enumerate(_SEPARATORS):
+            if len(text) >= _LONG and separator in text:
+                parts = [self._piece(part) for part in text.split(separator)]
+                return self._add(text, [number, *parts])
+        return self._add(text, text)
+
+    def _piece(self, text: str) -> int:
+        return self._numbers[text] if text in self._numbers else self._add(text, text)
+
+    def _add(self, text: str, row: Any) -> int:
+        self._numbers[text] = len(self.rows)
+        self.rows.append(row)
+        return self._numbers[text]
+
+
+def inert_json(value: Any) -> str:
+    """JSON that no HTML parser takes for markup, for a script tag of type application/json."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for char in "<>&\u2028\u2029":
+        text = text.replace(char, f"\\u{ord(char):04x}")
+    return text
+
+
+def packed(text: str) -> dict[str, str]:
+    """JSON text as an object of compressed text, which browsers can unpack by themselves."""
+    return {"gzip": base64.b64encode(gzip.compress(text.encode(), 6, mtime=0)).decode()}
+
+
+BUDGET = 4_300_000
+"""Bytes of the data at most; with figures and scripts the file stays below 5 MB."""
+
+_SAMPLES = 600
+"""Training sequences that can be browsed at most."""
+
+# What is given up in turn until the data fits: (characters of a text, with rollouts).
+_MEASURES = ((LIMIT, True), (1500, True), (1500, False), (400, False), (80, False))
+
+
+def browsable(collection: Collection, focus: str = "", budget: int = BUDGET) -> str:
+    """The data as JSON text for a script tag, as complete as the budget allows.
+
+    Args:
+        collection: the teacher's trajectories of a run.
+        focus: method whose training sequences are shown.
+        budget: bytes.
+    """
+    text = ""
+    for limit, rollouts in _MEASURES:
+        text = inert_json(_data(collection, focus, limit, rollouts))
+        if len(text.encode()) <= budget:
+            break
+        text = inert_json(packed(text))
+        if len(text) <= budget:
+            break
+    return text
+
+
+def _data(collection: Collection, focus: str, limit: int, rollouts: bool) -> dict[str, Any]:
+    texts, notices = Texts(limit), []
+    if limit < LIMIT:
+        notices.append(f"Texts are cut after {limit:,} characters to keep this file small.")
+    run = collection.run
+    notes = Annotations(run.path).by_key() if run else {}
+    shown = RecoveryData(collection)
+    items = [_item(item, texts, notes.get(item.key, ())) for item in collection]
+    tries: list[dict[str, list[Any]]] = []
+    if rollouts:
+        tries = [_tries(item, shown.branches, texts) for item in collection]
+    elif shown.cells:
+        notices.append("The student's rollouts are left out: this run is too large for one file.")
+    samples = _samples(collection, focus, texts) if rollouts else []
+    if len(samples) == _SAMPLES:
+        notices.append(f"Of the training sequences the first {_SAMPLES} are here.")
+    used = {f.kind for x in collection if x.diagnosis for f in x.diagnosis.findings}
+    return {
+        "texts": texts.rows,
+        "kinds": {k: [v.title, v.meaning] for k, v in KINDS.items() if k in used},
+        "explored": {"method": texts(shown.method), "iteration": shown.iteration},
+        "items": items,
+        "tries": tries,
+        "samples": samples,
+        "focus": texts(focus),
+        "notices": notices,
+    }
+
+
+def _item(item: Item, texts: Texts, notes: Sequence[Annotation]) -> dict[str, Any]:
+    t = item.trajectory
+    parts = corrected(item.segments, notes, t.length)
+    found = item.diagnosis.findings if item.diagnosis else ()
+    out: dict[str, Any] = {
+        "id": texts(t.id),
+        "task": texts(t.task_id),
+        "goal": texts(t.instruction),
+        "env": texts(t.env),
+        "policy": texts(t.policy),
+        "seed": item.key.seed,
+        "level": texts(item.level),
+        "outcome": item.outcome,
+        "failure": item.failure,
+        "reward": round(t.reward, 4),
+        "needed": round(t.threshold, 4),
+        "limit": t.truncated,
+        "error": texts(t.error),
+        "steps": _steps(t.steps, t.env, texts),
+        "last": texts(t.final_observation),
+        "segments": [[p.start, p.stop, p.label, texts(p.evidence)] for p in parts],
+        "states": [[s.k, s.t, s.n, s.wins] for s in item.states if s.k >= 0],
+        "why": [[f.kind, f.t, texts(f.text), texts(f.rule)] for f in found],
+    }
+    usage = item.usage
+    if item.tokens:
+        out["tokens"] = item.tokens
+    if usage.cost_usd is not None:
+        out["cost"] = round(usage.cost_usd, 6)
+    if usage.seconds >= 0.05:
+        out["seconds"] = round(usage.seconds, 2)
+    if notes:
+        out["notes"] = [
+            [a.kind, texts(a.text), a.start, a.stop, texts(a.author), texts(a.day)] for a in notes
+        ]
+    return out
+
+
+def _steps(steps: Iterable[Step], env: str, texts: Texts) -> list[list[Any]]:
+    """Per step [saw, action, actor, kind, thought, reply, reason if not valid, score].
+
+    What is usual at the end of a row is left out.
+    """
+    out = []
+    for s in steps:
+        usual = f"Thought: {s.thought}\nAction: {s.action}"
+        plain = not s.reply or s.reply.split() in (s.action.split(), usual.split())
+        row: list[Any] = [
+            texts(s.observation),
+            texts(s.action),
+            texts(s.actor),
+            texts(action_kind(s.action, env, s.valid)),
+            texts(s.thought),
+            0 if plain else texts(s.reply),
+            None if s.valid else texts(s.reason or "no reason recorded"),
+            None if s.score is None else round(s.score, 4),
+        ]
+        while row and row[-1] in (None, 0):
+            row.pop()
+        out.append(row)
+    return out
+
+
+def _tries(item: Item, branches: BranchIndex, texts: Texts) -> dict[str, list[Any]]:
+    """State k -> its rollouts."""
+    out = {}
+    for k in dict.fromkeys(s.k for s in item.states):
+        if found := branches.at(item, k):
+            out[str(k)] = [_try(b, texts) for b in found]
+    return out
+
+
+def _try(b: Branch, texts: Texts) -> dict[str, Any]:
+    r: Trajectory | None = b.rollout
+    if r is None:
+        return {"t": b.t, "why": texts(b.restore_mismatch or "no reason recorded")}
+    return {
+        "t": b.t if b.k else 0,
+        "won": b.won,
+        "reward": round(r.reward, 4),
+        "policy": texts(r.policy),
+        "error": texts(r.error),
+        "steps": _steps(r.steps, r.env, texts),
+        "last": texts(r.final_observation),
+    }
+
+
+def _samples(collection: Collection, focus: str, texts: Texts) -> list[dict[str, Any]]:
+    """Sequences of the focus method's last iteration, the first ones in order."""
+    run = collection.run
+    if run is None or not focus:
+        return []
+    iterations = [p.iteration for _, p in run.files("samples.jsonl") if p.method == focus]
+    last = max(iterations, default=-1)
+    chosen = (
+        (place.seed, s)
+        for place, s in run.samples()
+        if place.method == focus and place.iteration == last
+    )
+    at = {(x.key.seed, x.trajectory.id): i for i, x in enumerate(collection)}
+    return [_sample(seed, s, at, texts) for seed, s in islice(chosen, _SAMPLES)]
+
+
+def _sample(seed: int, s: Sample, at: dict[tuple[int, str], int], texts: Texts) -> dict[str, Any]:
+    return {
+        "id": texts(s.id),
+        "task": texts(s.task_id),
+        "goal": texts(s.instruction),
+        "seed": seed,
+        "kind": clean(s.kind, 20),
+        "start": s.start,
+        "source": texts(s.source),
+        "item": at.get((seed, s.source), -1),
+        "labels": list(s.labels),
+        "trained": [int(x) for x in s.trained],
+        "steps": _steps(s.steps, s.env, texts),
+    }
 
 
 def write_report(
@@ -50,22 +301,21 @@ def render_report(run: Run, budget: int = BUDGET) -> str:
     found = Findings(run)
     collection = Collection.of(run)
     cases = {name: Findings(inner) for name, inner in run.cases().items()}
-    looks = palette.method_looks(m for f in (found, *cases.values()) for m in f.methods)
-    drawn = inks(looks)
-    sections = [
-        results.headline(found, drawn),
-        results.paired(found, drawn),
-        results.iterations(found, drawn),
-        evidence.usual(found),
-        evidence.failures(found),
-        evidence.recovery(found),
-        evidence.recovery_map(found),
-        evidence.failure(found),
-        results.gained(found),
-        evidence.newly(found),
-        evidence.simplicity(found),
-        evidence.budget(found),
-        *(case(name, inner, drawn) for name, inner in cases.items()),
+    looks = style.method_looks(m for f in (found, *cases.values()) for m in f.methods)
+    parts = [
+        sections.headline(found, looks),
+        sections.paired(found, looks),
+        sections.iterations(found, looks),
+        sections.teacher(found),
+        sections.failures(found),
+        sections.recovery(found),
+        sections.recovery_map(found),
+        sections.failure(found),
+        sections.gained(found),
+        sections.newly_solved(found),
+        sections.simplicity(found),
+        sections.budget(found),
+        *(case(name, inner, looks) for name, inner in cases.items()),
         counted(found),
         reproduce(run),
         notes(found),
@@ -73,9 +323,8 @@ def render_report(run: Run, budget: int = BUDGET) -> str:
     return document(
         "Exploring Expert Failures",
         _about(run),
-        results.lede(found),
-        sections,
-        looks,
+        sections.summary(found),
+        parts,
         "Made by eeflib. The method is that of \u201cExploring Expert Failures Improves LLM Agent "
         "Tuning\u201d, arXiv 2504.13145. This page holds all its data and loads nothing.",
         browsable(collection, found.focus, budget),
@@ -100,7 +349,7 @@ def _about(run: Run) -> str:
     return " &middot; ".join(out) or "An empty run folder"
 
 
-def case(name: str, found: Findings, drawn: Mapping[str, Ink]) -> Section:
+def case(name: str, found: Findings, looks: Mapping[str, style.Look]) -> Section:
     """The methods of another case inside the run, such as a better teacher, in short."""
     run = found.run
     note = run.summary.get("note")
@@ -109,10 +358,10 @@ def case(name: str, found: Findings, drawn: Mapping[str, Ink]) -> Section:
     if run.teacher_outcomes:
         rate = win_rate(run.teacher_outcomes)
         body += (
-            f"<p>The teacher solved {results.percent(rate.rate)} of its {rate.n} training tasks in "
-            "this case.</p>"
+            f"<p>The teacher solved {sections.percent(rate.rate)} of its {rate.n} training tasks "
+            "in this case.</p>"
         )
-    body += results.headline(found, drawn).body + results.paired(found, drawn).body
+    body += sections.headline(found, looks).body + sections.paired(found, looks).body
     anchor = "case-" + "".join(c for c in name if c.isascii() and c.isalnum())
     return Section(anchor, title, clean(name, 24).replace("-", " "), body)
 
@@ -121,7 +370,7 @@ def counted(found: Findings) -> Section:
     """What was run, restored, skipped and trained on, counted from the records."""
     name = "What was counted"
     branches, samples = found.branches, found.samples
-    methods = palette.order([*branches["method"], *samples["method"]])
+    methods = style.order([*branches["method"], *samples["method"]])
     rows = []
     for method in methods:
         b, s = branches[branches["method"] == method], samples[samples["method"] == method]
@@ -154,7 +403,7 @@ def counted(found: Findings) -> Section:
     caption = (
         "Over all seeds and iterations. A state whose replayed observations differ from the "
         "recorded ones is skipped, never explored. An empty sample trains nothing. Actions: those "
-        "that carry loss. Rollouts that two methods share stand in both rows."
+        "that carry loss. Rollouts that two methods share are counted in both rows."
     )
     body = (
         table(head, rows, numbers=range(1, 10), caption=caption)
@@ -191,10 +440,10 @@ def _noted(found: Findings) -> str:
     if not totals:
         return ""
     dropped = {k: int(n) for k, n in totals.items() if "dropped" in k[1] and n}
-    said = "; ".join(f"{escape(m, 60)}: {n:,} {escape(key, 60)}" for (m, key), n in dropped.items())
+    lost = "; ".join(f"{escape(m, 60)}: {n:,} {escape(key, 60)}" for (m, key), n in dropped.items())
     rows = [[escape(m, 60), escape(key, 60), f"{value:,}"] for (m, key), value in totals.items()]
     return (
-        f"<p>Samples dropped before training: {said or 'none'}.</p>"
+        f"<p>Samples dropped before training: {lost or 'none'}.</p>"
         '<details class="more"><summary>Tokens, solutions and further counts</summary>'
         f"{table(('Method', 'count', 'value'), rows, numbers=(2,))}</details>"
     )

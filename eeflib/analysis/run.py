@@ -1,9 +1,7 @@
 """A run folder, read: which files there are and the records in them.
 
-Owns the layout of a run folder as seen by a reader, and tolerant reading: a line that cannot be
-read is noted in `Run.problems` with file and line, and skipped. Changes nothing, and knows nothing
-about what the records mean. Large files (branches, samples) are streamed, never held whole.
-Frames of large runs are read by `eeflib.analysis.frames_read`, which needs no records.
+Import `Run`. It never changes a file. A line that cannot be read is skipped and noted in
+`Run.problems` with file and line. Large files (branches, samples) are streamed, never held whole.
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ TEACHER = "teacher"
 
 _EXPECTED = {
     "tasks.jsonl": "tasks: levels, goals and splits are unknown",
-    "trajectories.jsonl": "the teacher's trajectories: nothing can be said about how it fails",
+    "trajectories.jsonl": "the teacher's trajectories: how it fails is unknown",
     "branches.jsonl": "exploration: no state is known to be recoverable",
     "samples.jsonl": "training samples: what was trained on is unknown",
     "evaluations.jsonl": "evaluations: no method has a result",
@@ -83,7 +81,7 @@ class Run:
 
     @property
     def missing(self) -> list[str]:
-        """Which kinds of files are nowhere in the run, and what cannot be said without them."""
+        """Which kinds of files are nowhere in the run, and what is unknown without them."""
         return [f"no {n}, so no {what}" for n, what in _EXPECTED.items() if not self.has(n)]
 
     def has(self, name: str) -> bool:
@@ -258,7 +256,7 @@ class Run:
 
 
 def _place(folders: Sequence[str]) -> Place | None:
-    """The place of `[seed-S/][METHOD/][iter-I]`, -1 for what is not said; None for other paths."""
+    """The place of `[seed-S/][METHOD/][iter-I]`, -1 for what is not given; None for other paths."""
     rest = list(folders)
     seed = iteration = -1
     if rest and (match := re.fullmatch(r"seed-(\d+)", rest[0])):

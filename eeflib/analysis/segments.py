@@ -1,8 +1,8 @@
 """A teacher trajectory cut into labelled segments, each with its evidence in words.
 
-Owns the cutting and the wording. The labels themselves are those of `eeflib.states`, the same
-that decide what is trained: won from s_k and lost from s_{k+1} makes the actions between `harmful`,
-lost and then won makes them `beneficial`. Knows nothing about files or HTML.
+Import `segments`. The labels are those of `eeflib.states`, which also decide what is trained:
+won from s_k and lost from s_{k+1} makes the actions between `harmful`, lost and then won makes them
+`beneficial`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pandas as pd
 from eeflib.records import Label, Trajectory
 from eeflib.states import Evidence, StateOutcome, action_labels
 
-__all__ = ["Segment", "from_labels", "segments", "state_outcomes", "state_text"]
+__all__ = ["Segment", "from_labels", "segments", "state_outcomes", "states_by_trajectory"]
 
 
 @dataclass(frozen=True)
@@ -33,17 +33,26 @@ class Segment:
         return self.stop - self.start
 
 
-def state_outcomes(states: pd.DataFrame) -> list[StateOutcome]:
-    """The rows of `frames.states` of one trajectory, method and iteration, in order of t.
+def states_by_trajectory(states: pd.DataFrame) -> dict[tuple[int, str], list[StateOutcome]]:
+    """(seed, trajectory id) -> its states in order of t, from `frames.states`.
 
     States that no branch ever reached (`untried`) have no place in the trajectory: left out.
+
+    Args:
+        states: rows of one method and iteration.
     """
-    rows = states[states["t"] >= 0].sort_values(["t", "k"])
-    columns = (rows[c] for c in ("k", "t", "n", "wins"))
-    return [
-        StateOutcome(int(k), int(t), int(n), int(wins))
-        for k, t, n, wins in zip(*columns, strict=True)
-    ]
+    out: dict[tuple[int, str], list[StateOutcome]] = {}
+    columns = ("seed", "trajectory_id", "k", "t", "n", "wins")
+    for seed, name, k, t, n, wins in zip(*(states[c] for c in columns), strict=True):
+        if t >= 0:
+            state = StateOutcome(int(k), int(t), int(n), int(wins))
+            out.setdefault((int(seed), name), []).append(state)
+    return {key: sorted(group, key=lambda s: (s.t, s.k)) for key, group in out.items()}
+
+
+def state_outcomes(states: pd.DataFrame) -> list[StateOutcome]:
+    """As `states_by_trajectory`, for the rows of a single trajectory."""
+    return next(iter(states_by_trajectory(states).values()), [])
 
 
 def state_text(state: StateOutcome) -> str:

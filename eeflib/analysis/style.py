@@ -1,17 +1,137 @@
-"""Style sheets of views and pages: one set of colours for light and dark, in a page or a notebook.
+"""Colours, dashes, markers and glyphs, and the CSS that themes pages and notebooks with them.
 
-Owns the CSS variables every style sheet of ours uses, and the reading of the files in `assets/`.
-Knows nothing about what is styled.
+Import `method_looks` and `group_looks` for how a series is drawn, `order` for the reading order of
+methods, `themed` and `asset` for style sheets. Colours are Okabe and Ito's, which people with the
+common colour-vision deficiencies can distinguish, with a lighter twin for dark pages. Every line
+also has a dash and a marker of its own, every label a glyph.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-from eeflib.analysis.palette import GROUPS, LABELS
+__all__ = [
+    "GROUPS",
+    "LABELS",
+    "Look",
+    "asset",
+    "group_looks",
+    "method_looks",
+    "order",
+    "themed",
+    "variables",
+]
 
-__all__ = ["asset", "themed", "variables"]
+
+@dataclass(frozen=True)
+class Look:
+    """How one thing is drawn."""
+
+    light: str
+    """Colour on a white page."""
+    dark: str
+    """Colour on a dark page."""
+    dash: str = "solid"
+    """Plotly's dash name."""
+    marker: str = "circle"
+    """Plotly's marker name: circle, square, diamond, triangle-up, triangle-down, x, cross."""
+    glyph: str = "\u25cf"
+    """The marker as text."""
+
+
+METHOD_ORDER = ("teacher", "sft", "sftall", "rft", "rftx", "nat", "eto", "eef")
+"""Canonical order by normalised prefix; methods unknown to it come last, by name."""
+
+_METHODS: Mapping[str, Look] = {
+    "teacher": Look("#6b7280", "#a3abb8", "dot", "x", "\u2715"),
+    "sft": Look("#008a64", "#2fc49b", "dash", "square", "\u25a0"),
+    "sftall": Look("#7a8f00", "#b9cf3a", "dash", "cross", "\u271a"),
+    "rft": Look("#3a9bd9", "#86cdf5", "dashdot", "triangle-up", "\u25b2"),
+    "rftx": Look("#00609c", "#4b9fe0", "longdash", "diamond", "\u25c6"),
+    "nat": Look("#8a6d3b", "#c9a86a", "dot", "triangle-down", "\u25bc"),
+    "eto": Look("#5b4aa8", "#a79af0", "dashdot", "cross", "\u271a"),
+    "eef": Look("#d55e00", "#ff8a3d", "solid", "circle", "\u25cf"),
+}
+_SPARE = (
+    Look("#b8568f", "#ec9ecb", "dash", "diamond", "\u25c6"),
+    Look("#b58900", "#f0c23b", "dot", "square", "\u25a0"),
+    Look("#8c2d04", "#f2a27f", "longdash", "triangle-down", "\u25bc"),
+    Look("#4d4d4d", "#c4c4c4", "dashdot", "triangle-up", "\u25b2"),
+)
+
+LABELS: Mapping[str, Look] = {
+    "beneficial": Look("#00609c", "#4b9fe0", glyph="\u25b2"),
+    "harmful": Look("#c44600", "#ff8a3d", glyph="\u25bc"),
+    "unknown": Look("#6b7280", "#a3abb8", glyph="?"),
+    "student": Look("#008a64", "#2fc49b", glyph="\u25cf"),
+    "context": Look("#6b7280", "#a3abb8", glyph="\u00b7"),
+}
+"""Looks of action labels: colour and glyph."""
+
+GROUPS: tuple[Look, ...] = (
+    Look("#4d5560", "#c4cad2", "solid", "circle", "\u25cf"),
+    Look("#d55e00", "#ff8a3d", "dot", "triangle-up", "\u25b2"),
+    Look("#00609c", "#4b9fe0", "longdash", "diamond", "\u25c6"),
+    Look("#008a64", "#2fc49b", "dash", "square", "\u25a0"),
+    Look("#b58900", "#f0c23b", "dashdot", "triangle-down", "\u25bc"),
+    Look("#b8568f", "#ec9ecb", "dash", "x", "\u2715"),
+    Look("#3a9bd9", "#86cdf5", "dot", "cross", "\u271a"),
+)
+"""Looks of groups that are no methods, such as difficulty levels."""
+
+LEVELS = ("hard", "medium", "easy")
+"""Difficulty levels known by name, hardest first."""
+
+
+def family(method: str) -> str:
+    """The known method that `method` is a spelling of (`RFTx6` -> `rftx`); empty if none."""
+    name = re.sub(r"[^a-z0-9]", "", method.lower())
+    if name.startswith("sftpos") or name == "bc":
+        return "sft"
+    if re.fullmatch(r"rftx?(k|\d+)", name):
+        return "rftx"
+    return name if name in _METHODS else ""
+
+
+def order(methods: Iterable[str]) -> list[str]:
+    """Methods in reading order: teacher, baselines, EEF, its variants."""
+
+    def key(method: str) -> tuple[int, str]:
+        known = family(method)
+        return (METHOD_ORDER.index(known) if known else len(METHOD_ORDER), method)
+
+    return sorted(dict.fromkeys(methods), key=key)
+
+
+def method_looks(methods: Iterable[str]) -> dict[str, Look]:
+    """A look per method; unknown ones share the spare looks in order."""
+    out, spare = {}, 0
+    for method in order(methods):
+        known = family(method)
+        if known:
+            out[method] = _METHODS[known]
+        else:
+            out[method] = _SPARE[spare % len(_SPARE)]
+            spare += 1
+    return out
+
+
+def group_looks(groups: Iterable[str]) -> dict[str, Look]:
+    """A look per difficulty level or other group; levels known by name keep theirs."""
+    names = list(dict.fromkeys(groups))
+    listed = [g for g in names if g == "all"] + level_order(g for g in names if g != "all")
+    return {g: GROUPS[i % len(GROUPS)] for i, g in enumerate(listed)}
+
+
+def level_order(levels: Iterable[str]) -> list[str]:
+    """Levels in reading order: the known ones hardest first, then the others by name."""
+    names = set(levels)
+    return [x for x in LEVELS if x in names] + sorted(names.difference(LEVELS))
+
 
 _INKS = {  # name -> on white, on dark
     "paper": ("#ffffff", "#14171b"),

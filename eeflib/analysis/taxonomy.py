@@ -1,7 +1,7 @@
 """Why a failed episode failed: offline rules, each with its evidence.
 
-Owns which rules apply where, the order among what they find, and the table of it. An episode may
-have several kinds of failure; the first is the one it is counted as. Knows nothing about figures.
+Import `diagnose` for one episode, `failures`, `counts` and `coverage` for tables of many. An episode
+may have several kinds of failure; it is counted under the first.
 
 | environment | rules |
 |---|---|
@@ -17,45 +17,31 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from eeflib.analysis import taxonomy_common as common
-from eeflib.analysis import taxonomy_scienceworld as scienceworld
-from eeflib.analysis import taxonomy_webshop as webshop
-from eeflib.analysis.frames_columns import COLUMNS
-from eeflib.analysis.taxonomy_kinds import KINDS, Case, Finding, Kind, Rule
+from eeflib.analysis import taxonomy_rules as rules
+from eeflib.analysis.frames_read import COLUMNS
+from eeflib.analysis.taxonomy_rules import KINDS, Case, Finding, Rule
 from eeflib.records import Task, Trajectory, solved
 from eeflib.stats import wilson
 
-__all__ = [
-    "KINDS",
-    "Case",
-    "Coverage",
-    "Diagnosis",
-    "Finding",
-    "Kind",
-    "counts",
-    "coverage",
-    "diagnose",
-    "failures",
-    "primaries",
-]
+__all__ = ["KINDS", "Case", "Diagnosis", "counts", "coverage", "diagnose", "failures", "primaries"]
 
-_ANY: Sequence[Rule] = (common.fault, common.invalid_actions, common.loop)
+_ANY: Sequence[Rule] = (rules.fault, rules.invalid_actions, rules.loop)
 _RULES: Mapping[str, Sequence[Rule]] = {
-    "webshop": (*_ANY, webshop.wrong_purchase, webshop.no_purchase),
+    "webshop": (*_ANY, rules.wrong_purchase, rules.no_purchase),
     "scienceworld": (
         *_ANY,
-        scienceworld.wrong_focus,
-        scienceworld.menu_mishap,
-        common.no_progress,
-        common.ending,
+        rules.wrong_focus,
+        rules.menu_mishap,
+        rules.no_progress,
+        rules.ending,
     ),
 }
-_OTHERS: Sequence[Rule] = (*_ANY, common.no_progress, common.ending)
+_OTHERS: Sequence[Rule] = (*_ANY, rules.no_progress, rules.ending)
 _RANK = {name: i for i, name in enumerate(KINDS)}
 
 
 class Diagnosis(NamedTuple):
-    """What was found in one failed episode, the main matter first."""
+    """What was found in one failed episode, the main one first."""
 
     findings: tuple[Finding, ...]
 
@@ -78,8 +64,7 @@ def diagnose(trajectory: Trajectory, task: Task | None = None) -> Diagnosis | No
     """
     if solved(trajectory.reward, trajectory.threshold, trajectory.error):
         return None
-    rules = _RULES.get(trajectory.env, _OTHERS)
-    found = [f for rule in rules for f in rule(trajectory, task)]
+    found = [f for rule in _RULES.get(trajectory.env, _OTHERS) for f in rule(trajectory, task)]
     if any(f.main and f.kind != "wrong_end" for f in found):  # that is what the end was about
         found = [f for f in found if f.kind != "wrong_end"]
     found.sort(key=lambda f: (not f.main, _RANK[f.kind], f.t))
@@ -143,7 +128,7 @@ def coverage(failures: pd.DataFrame) -> Coverage:
 
 
 def counts(failures: pd.DataFrame, by: str = "level") -> pd.DataFrame:
-    """Failures per kind and group: n as the main kind, any as a main or a side matter.
+    """Failures per kind and group: n as the main kind, any as a main or a further kind.
 
     Columns: group, kind, n, any, total (failures of the group), share (n / total); kinds in the
     order of `KINDS`, those that do not occur left out.

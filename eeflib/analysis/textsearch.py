@@ -1,7 +1,6 @@
-"""Searching the text of trajectories: plain or by regular expression, with a clear word on errors.
+"""Searching the text of trajectories: plain or by regular expression, with clear errors.
 
-Owns `Query` and the index that makes a search over thousands of trajectories quick. Knows nothing
-about HTML, nor about what a view does with what was found.
+Import `Query`, and `TextIndex`, which makes a search over thousands of trajectories quick.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import regex
 
 from eeflib.records import Step, Trajectory
 
-__all__ = ["FIELDS", "Found", "Query", "TextIndex", "field_text"]
+__all__ = ["FIELDS", "Query", "TextIndex"]
 
 FIELDS = ("task", "thought", "action", "observation")
 """What can be searched in; `task` is the instruction and the ids."""

@@ -17,10 +17,7 @@ from eeflib.analysis import (
     frames,
     labels,
     segments,
-    summaries,
-    summaries_methods,
-    summaries_outcomes,
-    summaries_recovery,
+    tables,
     taxonomy,
 )
 from eeflib.analysis.compare import compare_runs
@@ -152,20 +149,6 @@ def write_hostile(root, text: str) -> None:
         write_jsonl(here / folder / "iter-1" / "test_rollouts.jsonl", [rollout])
 
 
-def test_links_lead_to_places_on_the_page_only(found):
-    seen = []
-
-    def anchor(row):
-        seen.append(row)
-        return f"#t-{row['seed']}-{row['k']}" if row["k"] else "https://elsewhere"
-
-    page = Page(figures.recovery_map(found.states, anchor=anchor).html)
-    links = [v for t, n, v in page.attributes if n == "href"]
-    assert links
-    assert all(v.startswith("#t-") for v in links)
-    assert {"seed", "task_id", "trajectory_id", "k", "t"} <= set(seen[0])
-
-
 # -- the tables ---------------------------------------------------------------------------------
 
 
@@ -189,10 +172,6 @@ def test_the_point_of_no_return_is_after_the_last_state_that_was_won():
         ("b", 0, 0, 4, 0), ("b", 1, 3, 4, 0),
         ("c", 0, 0, 4, 1), ("c", 1, 3, 0, 0),
     )  # fmt: skip
-    got = summaries_recovery.points_of_no_return(table)
-    assert got[["trajectory_id", "k", "t", "next_t"]].to_numpy().tolist() == [
-        ["a", 2, 6, 8], ["b", -1, -1, -1], ["c", 0, 0, 10]
-    ]  # fmt: skip
     figure = figures.trajectory_curve(table, "a", 1)
     assert "no return after action 6" in Page(figure.html).text
     assert "from there to action 8 lost it" in Page(figure.html).text
@@ -237,7 +216,7 @@ def test_another_m_is_computed_from_the_recorded_branches(tmp_path):
     ]
     write_jsonl(tmp_path / "EEF" / "iter-1" / "branches.jsonl", rows)
     run = Run(tmp_path)
-    table = summaries_recovery.other_m(frames.branches(run), frames.trajectories(run))
+    table = tables.other_m(frames.branches(run), frames.trajectories(run))
     got = {(m, a): (n, s, f) for m, a, n, s, f in table[["M", "attempts", "rollouts", "steps", "found"]].itertuples(index=False)}  # fmt: skip  # noqa: E501
     assert got[0, 2] == (4, 8.0, 0.0)
     assert got[1, 2] == (8, 16.0, 1.0)  # the middle state
@@ -246,7 +225,7 @@ def test_another_m_is_computed_from_the_recorded_branches(tmp_path):
     assert got[3, 2] == (16, 32.0, 2.0)
     assert table.loc[table["recorded"], ["M", "attempts"]].to_numpy().tolist() == [[3, 2]]
     assert table["cost_usd"].isna().all()
-    found = summaries_recovery.discoveries(frames.branches(run), frames.trajectories(run))
+    found = tables.discoveries(frames.branches(run), frames.trajectories(run))
     assert found[["task_id", "found", "k", "t", "branch_id"]].to_numpy().tolist() == [
         ["u", "state", 2, 6, "u20"], ["v", "state", 3, 9, "v30"]
     ]  # fmt: skip
@@ -267,7 +246,7 @@ def test_newly_solved_pairs_by_content_at_the_last_common_iteration():
             *rows("SFT", {0: "00"}),
         ]
     )
-    got = summaries_methods.newly_solved(table, "RFT")
+    got = tables.newly_solved(table, "RFT")
     eef = got[got["method"] == "EEF"].set_index("task_id")["change"].to_dict()
     assert eef == {"t0": "never", "t1": "gained", "t2": "both", "t3": "lost"}  # iteration 1
     sft = got[got["method"] == "SFT"]["change"].to_list()
@@ -322,20 +301,17 @@ def test_simplicity_bias_also_shows_tasks_newly_solved(tmp_path):
 
 def test_bins_hold_every_trajectory(found):
     frame = found.trajectories
-    lengths = summaries_outcomes.length_bins(frame)
+    lengths = tables.length_bins(frame)
     assert lengths[["solved", "failed"]].to_numpy().sum() == len(frame)
-    assert (
-        summaries_outcomes.length_bins(frame.assign(length=range(0, 40 * 7, 7)))["high"].max()
-        >= 39 * 7
-    )
+    assert tables.length_bins(frame.assign(length=range(0, 40 * 7, 7)))["high"].max() >= 39 * 7
     odd = pd.DataFrame({"reward": [0.0, 0.05, 0.1, 0.95, 1.0, 1.0, -1.0], "solved": [False] * 4 + [True] * 2 + [False]})  # fmt: skip  # noqa: E501
-    bins = summaries_outcomes.reward_bins(odd)
+    bins = tables.reward_bins(odd)
     assert bins["failed"].to_list() == [2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0]
     assert bins["solved"].to_list() == [0] * 11 + [2]
 
 
 def test_steps_to_failure_reach_all_failures(found):
-    table = summaries_outcomes.steps_to_failure(found.failures)
+    table = tables.steps_to_failure(found.failures)
     ends = table.groupby("kind")["share"].last()
     assert (ends == 1).all()
     assert (
@@ -371,7 +347,7 @@ def test_ribbon_holds_segments_states_and_what_it_failed_by():
 
 def test_level_names_of_any_kind_have_different_looks(found):
     curve = figures.win_rates(found.evaluations)
-    assert set(curve.table["method"]) == set(summaries.win_rates(found.evaluations)["method"])
+    assert set(curve.table["method"]) == set(tables.win_rates(found.evaluations)["method"])
     dashes = Page(curve.html).attributes
     assert len({v for t, n, v in dashes if n == "stroke-dasharray"}) >= 4
 

@@ -9,9 +9,9 @@ import math
 import pytest
 from sample_run import write_jsonl
 
-from eeflib.analysis import frames, segments, summaries
-from eeflib.analysis.actions import action_kind
+from eeflib.analysis import frames, segments, tables
 from eeflib.analysis.run import Run
+from eeflib.analysis.taxonomy_rules import action_kind
 from eeflib.errors import DataError
 from eeflib.records import Branch, Evaluation, Sample, Step, Task, Trajectory, Usage
 from eeflib.states import StateOutcome, state_outcomes
@@ -140,7 +140,7 @@ def test_several_attempts_faults_and_gaps(tmp_path):
         (3, 0, 0, "faulted"),
     ]
     assert table["p"].iloc[1] == pytest.approx(2 / 3)
-    recovery = summaries.recovery_map(table)
+    recovery = tables.recovery_map(table)
     assert recovery.loc[0, ["s0", "s1", "s2", "s3"]].to_list() == [
         "untried",
         "2/3",
@@ -176,10 +176,10 @@ def test_samples_frame_counts_only_trained_actions(run):
     row = frames.samples(run).iloc[0]
     assert (row["length"], row["trained"], row["trained_teacher"]) == (7, 3, 2)
     assert row["trained_kinds"] == "search|search|buy"
-    actions = summaries.training_actions(
+    actions = tables.training_actions(
         frames.steps(run), frames.trajectories(run), frames.samples(run)
     )
-    shares = summaries.action_shares(actions).set_index(["source", "kind"])["share"]
+    shares = tables.action_shares(actions).set_index(["source", "kind"])["share"]
     assert shares["EEF", "search"] == pytest.approx(2 / 3)
     assert shares["EEF", "next page"] == 0
     assert shares["teacher failures", "next page"] == 1
@@ -197,7 +197,7 @@ def test_recovery_curve_counts_shared_s0_rollouts_once(tmp_path):
     ]
     write_jsonl(here / "EEF" / "iter-1" / "branches.jsonl", rows)
     run = Run(tmp_path)
-    curve = summaries.recovery_curve(frames.load(run).states)
+    curve = tables.recovery_curve(frames.load(run).states)
     assert curve[["group", "k", "n", "wins"]].to_numpy().tolist() == [
         ["all", 0, 1, 1],
         ["all", 1, 2, 1],
@@ -243,7 +243,7 @@ def test_states_are_counted_as_selection_counts_them(tmp_path):
     assert list(e2["status"]) == ["tried", "tried", "faulted", "tried"]
     passed = known.steps.merge(table[["trajectory_id", "t", "state"]], on=["trajectory_id", "t"])
     assert (passed["state_x"] == passed["state_y"]).all()
-    curve = summaries.recovery_curve(known.states)
+    curve = tables.recovery_curve(known.states)
     assert curve[["k", "states", "n", "wins"]].to_numpy().tolist() == [
         [0, 1, 2, 1],
         [1, 2, 3, 1],
@@ -264,12 +264,12 @@ def test_a_state_explored_from_another_trajectory_only_is_shown_without_a_number
     first = segments.segments(teachers[1], segments.state_outcomes(e2))[0]
     assert first.label == "beneficial"
     assert first.evidence == "lost 0/1 from s0, then won 1/1 from the state after 2 actions"
-    assert list(summaries.recovery_map(known.states).columns)[-2:] == ["s0", "s1"]
+    assert list(tables.recovery_map(known.states).columns)[-2:] == ["s0", "s1"]
 
 
 def test_reachable_splits_tasks_by_where_they_were_first_won(run):
     table = frames.load(run).states
-    got = summaries.reachable(table)
+    got = tables.reachable(table)
     assert got.to_numpy().tolist() == [["hard", 1, 0, 1, 0]]
 
 
@@ -279,7 +279,7 @@ def test_win_rates_use_test_tasks_and_pool_seeds():
 
     rows = [outcome(s, "test", float(i < w), i) for s, w in ((0, 3), (1, 1)) for i in range(4)]
     rows.append(outcome(0, "train", 1.0, 9))
-    got = summaries.win_rates(frames.evaluations(rows)).iloc[0]
+    got = tables.win_rates(frames.evaluations(rows)).iloc[0]
     assert (got["wins"], got["n"], got["seeds"], got["rate"]) == (4, 8, 2, 0.5)
     assert (got["low"], got["high"]) == wilson(4, 8)
     assert got["sd"] == pytest.approx(math.sqrt(0.125))

@@ -63,7 +63,7 @@ def test_labels_come_from_the_server_once_and_are_compared_with_the_rules(tmp_pa
     assert 0 < got.kappa < got.share < 1
     assert got.interval[0] < got.share < got.interval[1]
     assert got.table.to_numpy().sum() == len(CASES)
-    assert f"{got.same} of {got.n} alike" in str(got)
+    assert f"{got.same} of {got.n} with the same kind" in str(got)
 
 
 def test_the_question_holds_goal_steps_and_the_kinds_of_this_environment_only(tmp_path):

@@ -291,7 +291,7 @@ def test_methods_that_start_from_the_clone_are_compared_after_equally_many_itera
     assert "EEF solves 40.0 percentage points more than SFT" in page.text
     assert "The teacher it learned from solves 20.0 % of the same tasks" in page.text
     notes = page.text.split("EEF, iteration ")
-    assert notes[1].startswith("0: 30.0")  # the clone is where EEF's line begins
+    assert notes[1].startswith("0: 30 % (6 of 20)")  # the clone is where EEF's line begins
 
 
 def test_a_case_inside_the_run_is_reported_apart(tmp_path):

@@ -166,8 +166,8 @@ def test_a_price_range_on_a_published_page_is_decided_by_the_reward():
 def test_parts_of_the_reward_on_record_decide_where_the_reward_alone_is_open():
     case = shop(0.6, *BOTH, price="$20.0 to $90.0")
     assert kinds(case) == ("missed_attribute",)
-    told = {"r_type": 1.0, "r_att": 0.5, "r_option": 1.0, "r_price": False}
-    trajectory = replace(case.trajectory, extra={"reward_info": told})
+    parts = {"r_type": 1.0, "r_att": 0.5, "r_option": 1.0, "r_price": False}
+    trajectory = replace(case.trajectory, extra={"reward_info": parts})
     assert diagnose(trajectory, case.task).kinds == ("missed_attribute", "over_price")
     for broken in ("none", {}, {"r_type": "1", "r_att": None}, {"r_type": 1.0}):
         trajectory = replace(case.trajectory, extra={"reward_info": broken})
@@ -176,15 +176,15 @@ def test_parts_of_the_reward_on_record_decide_where_the_reward_alone_is_open():
 
 def test_the_parts_of_the_reward_count_in_the_frames_too(tmp_path):
     case = shop(0.6, *BOTH, price="$20.0 to $90.0")
-    told = {"r_type": 1.0, "r_att": 0.5, "r_option": 1.0, "r_price": False}
-    trajectory = replace(case.trajectory, extra={"reward_info": told})
+    parts = {"r_type": 1.0, "r_att": 0.5, "r_option": 1.0, "r_price": False}
+    trajectory = replace(case.trajectory, extra={"reward_info": parts})
     for name, record in (("tasks", case.task), ("trajectories", trajectory)):
         (tmp_path / f"{name}.jsonl").write_text(json.dumps(record.to_dict()) + "\n", "utf-8")
     assert list(frames.load(tmp_path).failures["kind"]) == ["missed_attribute", "over_price"]
 
 
 def test_purchases_in_our_shop_leave_the_parts_of_their_reward():
-    """Played, recorded, and diagnosed alike with those parts and without (the store is plain)."""
+    """Played, recorded, and diagnosed the same with those parts and without."""
     world = webshop(3, train=60, test=1)
     tasks = {t.id: t for t in world.split("train")}
     played = run_episodes(
@@ -236,7 +236,7 @@ def test_purchases_in_the_official_environment_are_read_as_it_scored_them():
     assert right["option"] == right["over_price"] == seen
     assert right["missed_attribute"] >= seen - 1
     assert claimed["wrong_product"] == 0
-    assert right["wrong_product"] >= 0.95 * seen  # with a reward of 0 the parts cannot be told
+    assert right["wrong_product"] >= 0.95 * seen  # with a reward of 0 the parts cannot be known
 
 
 def official(episode: dict, goal: dict, mode: str) -> tuple[Case | None, dict | None]:

@@ -12,16 +12,14 @@ from pages import Page, assert_inert
 from sample_run import write_jsonl, write_run
 from test_transcripts import HOSTILE
 
-from eeflib.analysis.alignment import align
 from eeflib.analysis.annotations import Annotations
 from eeflib.analysis.collection import Collection
 from eeflib.analysis.textsearch import Query
-from eeflib.analysis.views import explorer, mask, notes, recovery, sidebyside
-from eeflib.analysis.views.explorer import ExplorerState
-from eeflib.analysis.views.grid import GridState, shelve
+from eeflib.analysis.views import explorer, mask, recovery, sidebyside
+from eeflib.analysis.views.explorer import ExplorerState, GridState, matching
 from eeflib.analysis.views.mask import Masks, MaskState
 from eeflib.analysis.views.recovery import RecoveryData, RecoveryState
-from eeflib.analysis.views.sidebyside import CompareState, Episodes
+from eeflib.analysis.views.sidebyside import CompareState, Episodes, align
 from eeflib.errors import DataError
 from eeflib.masking import IGNORE, Dropped, Encoded, EncodedSet, Reason
 from eeflib.records import Branch, Sample, Step, Task, Trajectory
@@ -33,8 +31,8 @@ def collection(tmp_path_factory):
 
 
 def rows(collection, **asked):
-    shelf = shelve(collection, GridState(**asked))
-    return [collection.items[i] for i in shelf.positions]
+    matches = matching(collection, GridState(**asked))
+    return [collection.items[i] for i in matches.positions]
 
 
 def made(name: str, actions: str, observations: str = "", **facts) -> Trajectory:
@@ -63,10 +61,10 @@ def test_filters_keep_what_they_say(collection):
 
 def test_sorting_is_stable_and_turns_round(collection):
     state = GridState().by("reward")
-    rewards = [collection.items[i].trajectory.reward for i in shelve(collection, state).positions]
+    rewards = [collection.items[i].trajectory.reward for i in matching(collection, state).positions]
     assert rewards == sorted(rewards)
     state = state.by("reward")
-    down = shelve(collection, state).positions
+    down = matching(collection, state).positions
     rewards = [collection.items[i].trajectory.reward for i in down]
     assert rewards == sorted(rewards, reverse=True)
     same = [i for i in down if collection.items[i].trajectory.reward == rewards[0]]
@@ -98,9 +96,9 @@ def test_an_expression_does_not_match_across_steps():
 
 
 def test_a_bad_expression_is_explained_and_filters_nothing(collection):
-    shelf = shelve(collection, GridState(query=Query("(navy", True)))
-    assert shelf.problem.startswith("not a regular expression: missing )")
-    assert len(shelf.positions) == len(collection)
+    matches = matching(collection, GridState(query=Query("(navy", True)))
+    assert matches.problem.startswith("not a regular expression: missing )")
+    assert len(matches.positions) == len(collection)
     page = Page(explorer.render(collection, ExplorerState(GridState(query=Query("(navy", True)))))
     assert "not a regular expression" in page.text
 
@@ -109,12 +107,12 @@ def test_an_expression_that_never_ends_is_stopped():
     slow = made("a", "x")
     slow = replace(slow, steps=(replace(slow.steps[0], observation="ab" * 3000 + "c"),))
     before = time.monotonic()
-    shelf = shelve(
+    matches = matching(
         Collection.loose([slow]), GridState(query=Query(r"^(a?b?)*?(a|b)*?\1{9}d", True))
     )
     assert time.monotonic() - before < 10
-    assert "takes too long" in shelf.problem
-    assert shelf.positions == (0,)
+    assert "takes too long" in matches.problem
+    assert matches.positions == (0,)
 
 
 def test_what_matches_is_marked_in_the_transcript(collection):
@@ -139,13 +137,13 @@ def test_unfolded_steps_are_remembered_per_trajectory(collection):
 
 def test_moving_through_the_grid_turns_its_pages(collection):
     state = ExplorerState(GridState(outcome="failed", per_page=3))
-    shelf = shelve(collection, state.grid)
+    matches = matching(collection, state.grid)
     for _ in range(3):
-        state = explorer.step_by(collection, state, shelf, 1)
-    assert collection.position(state.selected) == shelf.positions[3]
+        state = explorer.step_by(collection, state, matches, 1)
+    assert collection.position(state.selected) == matches.positions[3]
     assert state.grid.page == 1
-    state = explorer.step_by(collection, state, shelf, -99)
-    assert collection.position(state.selected) == shelf.positions[0]
+    state = explorer.step_by(collection, state, matches, -99)
+    assert collection.position(state.selected) == matches.positions[0]
 
 
 def test_jumping_finds_matches_invalid_actions_and_evidence(collection):
@@ -197,14 +195,14 @@ def test_notes_are_in_the_view_and_their_corrections_in_the_ribbon(tmp_path):
     ribbons = [v for t, n, v in page.attributes if n == "aria-label" and "action" in v]
     assert any(v.count("harmful") == len(v.split(";")) for v in ribbons)
     assert [x.key for x in rows_of(collection, said, marked=True)] == [item.key]
-    listed = Page(notes.render(said))
+    listed = Page(explorer.render_notes(said))
     assert "step 2" in listed.text
     assert "ann" in listed.text
 
 
 def rows_of(collection, said, **asked):
-    shelf = shelve(collection, GridState(**asked), said.by_key())
-    return [collection.items[i] for i in shelf.positions]
+    matches = matching(collection, GridState(**asked), said.by_key())
+    return [collection.items[i] for i in matches.positions]
 
 
 def test_items_are_found_by_key_id_task_and_place(collection):
@@ -487,8 +485,8 @@ def everything(root, text: str) -> str:
             ),
             sidebyside.render(Episodes(collection), CompareState(all_open=True)),
             mask.render(masks),
-            notes.render(said),
-            notes.render(said, item),
+            explorer.render_notes(said),
+            explorer.render_notes(said, item),
         ]
     )
 

@@ -170,7 +170,7 @@ def test_filter_search_step_annotate_reload_and_the_note_is_still_there(page: Pa
     view.get_by_placeholder("label, e.g.").press_sequentially("did not look")
     view.get_by_placeholder("note", exact=True).press_sequentially(f"page 1 was enough {NASTY}")
     press(view, "Save")
-    expect(view.locator(".said-line")).to_have_count(2)
+    expect(view.locator(".note-line")).to_have_count(2)
     kept = Annotations(run).of(wandered[1].key)
     assert [(a.kind, a.author, a.text) for a in kept] == [
         ("label", "ann", "did not look"),
@@ -182,8 +182,8 @@ def test_filter_search_step_annotate_reload_and_the_note_is_still_there(page: Pa
     view = explorer(page)
     view.get_by_label("annotated").check()
     expect(view.locator(".caption").first).to_contain_text("1 of 33 trajectories: annotated")
-    expect(view.locator(".said-line").first).to_contain_text("did not look")
-    expect(view.locator(".said-line").nth(1)).to_contain_text("page 1 was enough <img")
+    expect(view.locator(".note-line").first).to_contain_text("did not look")
+    expect(view.locator(".note-line").nth(1)).to_contain_text("page 1 was enough <img")
     assert_harmless(page, view)
 
 
@@ -265,7 +265,7 @@ def test_five_thousand_steps_do_not_freeze_the_page(page: Page):
 
 def assert_harmless(page: Page, view: Locator) -> None:
     assert page.evaluate("window.ran") is None, "text of a record was run"
-    expect(view.locator("img, script, svg, iframe, .said-line b, .goal b")).to_have_count(0)
+    expect(view.locator("img, script, svg, iframe, .note-line b, .goal b")).to_have_count(0)
 
 
 def watch_for_freezing(page: Page) -> None:

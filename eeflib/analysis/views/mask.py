@@ -1,7 +1,6 @@
 """The loss mask of a training sequence, token by token: what is trained, what is not, and why.
 
-Owns `MaskState`, the totals, the alarms and the static twin `render`. Knows nothing about how a
-mask is made (`eeflib.masking`), nor about widgets.
+Import `Masks`, `MaskState` and the static view `render`. Masks are made by `eeflib.masking`.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from eeflib.analysis.markup import escape
-from eeflib.analysis.views.frame import sheet
+from eeflib.analysis.transcripts import sheet
 from eeflib.errors import DataError
 from eeflib.masking import IGNORE, Dropped, Encoded, EncodedSet, Reason, describe_tokens
 from eeflib.records import Sample
@@ -23,7 +22,7 @@ __all__ = ["MaskState", "Masks", "render"]
 WINDOW = 1500
 """Tokens shown at once."""
 _FEW = 0.01
-"""A share of trained tokens below this is worth a word."""
+"""A share of trained tokens below this raises an alarm."""
 
 _LOOKS: dict[Reason, tuple[str, str, str]] = {  # css class, name, why
     Reason.TRAINED_ACTION: ("r-trained", "trained", "an action that carries loss"),
@@ -152,7 +151,7 @@ def totals_html(masks: Masks) -> str:
     share = f" ({100 * masks.trained / n:.0f} %)" if n else ""
     alarmed = [x for x in masks.items if x.alarms]
     kept = sum(x.encoded is not None for x in masks.items)
-    said = (
+    verdict = (
         f'<p class="alarm">{len(alarmed):,} of {len(masks.items):,} samples have an alarm, '
         f"{len(masks.items) - kept:,} of them are dropped.</p>"
         if alarmed
@@ -161,7 +160,7 @@ def totals_html(masks: Masks) -> str:
     )
     return (
         f'<p class="caption">{kept:,} samples, {n:,} tokens, {masks.trained:,} of them trained'
-        f"{share}.</p>{said}"
+        f"{share}.</p>{verdict}"
     )
 
 

@@ -1,7 +1,6 @@
 """The recovery map with what is behind each cell: the state, its rollouts, each step of them.
 
-Owns `RecoveryState`, the order of the map's rows and the static twin `render`. Knows nothing about
-widgets.
+Import `RecoveryData`, `RecoveryState` and the static view `render`.
 """
 
 from __future__ import annotations
@@ -11,16 +10,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from eeflib.analysis.annotations import Key
-from eeflib.analysis.branchfile import BranchIndex, whole
-from eeflib.analysis.collection import Collection, Item
+from eeflib.analysis.collection import Collection, Item, whole
 from eeflib.analysis.markup import escape
 from eeflib.analysis.segments import Segment
-from eeflib.analysis.transcripts import Shown, Transcript
-from eeflib.analysis.views.frame import sheet
+from eeflib.analysis.transcripts import Shown, Transcript, sheet
 from eeflib.records import Branch
 from eeflib.stats import wilson
 
-__all__ = ["Cell", "RecoveryData", "RecoveryState", "render"]
+__all__ = ["RecoveryData", "RecoveryState", "render"]
 
 
 @dataclass(frozen=True)
@@ -96,11 +93,8 @@ class RecoveryData:
     def __init__(self, collection: Collection) -> None:
         """From the collection's states; without any the map is empty."""
         self.collection = collection
-        states = collection.states
-        known = states is not None and len(states) > 0
-        self.method = str(states["method"].iloc[0]) if known and states is not None else ""
-        self.iteration = int(states["iteration"].iloc[0]) if known and states is not None else 0
-        self.branches = BranchIndex(collection.run, self.method, self.iteration)
+        self.branches = collection.branches
+        self.method, self.iteration = self.branches.method, self.branches.iteration
 
     @cached_property
     def cells(self) -> Mapping[Key, dict[int, Cell]]:
@@ -225,7 +219,7 @@ def row_line(item: Item) -> str:
 
 
 def behind(shown: RecoveryData, state: RecoveryState) -> str:
-    """What is said about the picked cell, ready HTML; empty if none is picked."""
+    """The picked cell in words, ready HTML; empty if none is picked."""
     picked = shown.picked(state)
     if picked is None:
         return ""
@@ -284,6 +278,6 @@ def render(shown: RecoveryData, state: RecoveryState | None = None) -> str:
             for i, b in enumerate(attempts)
         )
         body += f'<p class="caption">{names}</p>'
-    told = transcript_of(shown, state, attempts)
-    body += told.html() if isinstance(told, Transcript) else f"<p>{escape(told)}</p>"
+    content = transcript_of(shown, state, attempts)
+    body += content.html() if isinstance(content, Transcript) else f"<p>{escape(content)}</p>"
     return sheet(body)

@@ -1,23 +1,105 @@
 """Two trajectories of a task side by side, aligned, with the first divergence marked.
 
-Owns which episodes of a task can be compared, `CompareState` and the static twin `render`. Knows
-nothing about widgets.
+Import `align` for the alignment, `Episodes` for what can be compared, and `render` for the static
+view.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
-from eeflib.analysis.alignment import Alignment, Pair, align
-from eeflib.analysis.branchfile import BranchIndex, whole
-from eeflib.analysis.collection import Collection
+from rapidfuzz.distance import Indel
+
+from eeflib.analysis.collection import Collection, whole
 from eeflib.analysis.markup import LIMIT, escape
-from eeflib.analysis.transcript_steps import Shown, chip, seen
-from eeflib.analysis.views.frame import sheet
+from eeflib.analysis.transcripts import Shown, chip, seen, sheet
 from eeflib.records import Step, Trajectory
 
-__all__ = ["CompareState", "Episode", "Episodes", "compare_html", "render"]
+__all__ = ["CompareState", "Episode", "Episodes", "align", "compare_html", "render"]
+
+Parting = Literal["action", "observation", "end", ""]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A row: a step of the first, a step of the second, or both."""
+
+    a: int | None
+    b: int | None
+    same: bool
+    """Both did the same."""
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """All steps of both, in order."""
+
+    pairs: tuple[Pair, ...]
+    parting: int | None
+    """Row in which they first part; None if they never do."""
+    why: Parting = ""
+    """`action`: after the same text they did something else; `observation`: after the same actions
+    they saw something else; `end`: one goes on where the other ended."""
+
+    @property
+    def shared(self) -> int:
+        """Rows in which both did the same."""
+        return sum(p.same for p in self.pairs)
+
+
+def align(a: Trajectory, b: Trajectory) -> Alignment:
+    """Row by row: the equal beginning, the two steps where they part, then what they share.
+
+    After the parting the alignment keeps most equal actions in pairs (longest common subsequence);
+    differing steps between two such pairs share a row, as far as there are two.
+    """
+    ours, theirs = [_word(x) for x in a.actions], [_word(x) for x in b.actions]
+    start, shorter = 0, min(len(ours), len(theirs))
+    while start < shorter and ours[start] == theirs[start]:
+        start += 1
+    pairs = [Pair(t, t, True) for t in range(start)]
+    if start < shorter:  # the first difference is always a row of its own
+        pairs.append(Pair(start, start, False))
+        start += 1
+    at_a = at_b = start
+    for code in Indel.opcodes(ours[start:], theirs[start:]):
+        if code.tag != "equal":
+            continue
+        stop_a, stop_b = start + code.src_start, start + code.dest_start
+        pairs += _beside(at_a, stop_a, at_b, stop_b)
+        n = code.src_end - code.src_start
+        pairs += [Pair(stop_a + i, stop_b + i, True) for i in range(n)]
+        at_a, at_b = stop_a + n, stop_b + n
+    pairs += _beside(at_a, len(ours), at_b, len(theirs))
+    return Alignment(tuple(pairs), *_parting(a, b, pairs))
+
+
+def _beside(a: int, stop_a: int, b: int, stop_b: int) -> list[Pair]:
+    n, m = stop_a - a, stop_b - b
+    both = [Pair(a + i, b + i, False) for i in range(min(n, m))]
+    return [
+        *both,
+        *(Pair(a + i, None, False) for i in range(m, n)),
+        *(Pair(None, b + i, False) for i in range(n, m)),
+    ]
+
+
+def _parting(a: Trajectory, b: Trajectory, pairs: list[Pair]) -> tuple[int | None, Parting]:
+    for row, pair in enumerate(pairs):
+        if pair.a is None or pair.b is None:
+            return row, "end"
+        if a.steps[pair.a].observation != b.steps[pair.b].observation:
+            return row, "observation"
+        if not pair.same:
+            return row, "action"
+    return None, ""
+
+
+def _word(action: str) -> str:
+    return " ".join(action.split()).casefold()
+
 
 WINDOW = 200
 """Rows shown at once."""
@@ -31,7 +113,7 @@ _PARTING = {
 
 @dataclass(frozen=True)
 class Episode:
-    """Somebody's try at a task."""
+    """One attempt at a task."""
 
     name: str
     """Who and from where, plain text."""
@@ -69,11 +151,6 @@ class Episodes:
     def __init__(self, collection: Collection) -> None:
         """From a collection; the student's rollouts are read from its run when asked for."""
         self.collection = collection
-        states = collection.states
-        known = states is not None and len(states) > 0
-        method = str(states["method"].iloc[0]) if known and states is not None else ""
-        iteration = int(states["iteration"].iloc[0]) if known and states is not None else 0
-        self._branches = BranchIndex(collection.run, method, iteration)
 
     @property
     def tasks(self) -> list[tuple[int, str]]:
@@ -94,7 +171,7 @@ class Episodes:
                 continue
             states = [s.k for s in item.states] or [0]
             for k in states if not number else [k for k in states if k]:
-                for n, branch in enumerate(self._branches.at(item, k)):
+                for n, branch in enumerate(self.collection.branches.at(item, k)):
                     full = whole(item, branch)
                     if full is not None:
                         sign = "\u2713" if branch.won else "\u2717"

@@ -21,9 +21,8 @@ except ImportError as exc:
         "a static twin, see eeflib.analysis.views"
     ) from exc
 
-from eeflib.analysis.widgets.annotate import Annotator
 from eeflib.analysis.widgets.compare import Compare
-from eeflib.analysis.widgets.explore import Explorer
+from eeflib.analysis.widgets.explore import Annotator, Explorer
 from eeflib.analysis.widgets.mask import LossMask
 from eeflib.analysis.widgets.recovery import RecoveryMap
 

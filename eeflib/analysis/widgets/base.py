@@ -1,21 +1,22 @@
-"""What all widgets share: a view with a static twin, quiet controls, rows that can be pressed.
+"""What all widgets share: a view with a static twin, rows of buttons, pages, and steps.
 
-Owns the plumbing between core ipywidgets and plain states. Knows nothing about what is shown.
+Import `View` to derive a widget from, `Hits`, `Pager` and `Steps` as parts of one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import ipywidgets as ipw
 
-from eeflib.analysis import style
-from eeflib.analysis.views import frame
+from eeflib.analysis import style, transcripts
+from eeflib.analysis.transcripts import Transcript
 
-__all__ = ["Hits", "Pager", "View", "html", "show"]
+__all__ = ["Hits", "Pager", "Steps", "View", "html", "show"]
 
 
 class View(ipw.VBox):
@@ -58,6 +59,29 @@ class View(ipw.VBox):
         control.observe(changed, name)
 
 
+class StateView(View):
+    """A view of a plain, frozen state, which every control replaces by another one."""
+
+    _state: Any
+
+    @property
+    def state(self) -> Any:
+        """What is looked at; set it to look at something else."""
+        return self._state
+
+    @state.setter
+    def state(self, state: Any) -> None:
+        self._state = state
+        self.show()
+
+    def show(self) -> None:
+        """Show the state as it is now."""
+        raise NotImplementedError
+
+    def _set(self, **changes: Any) -> None:
+        self.state = replace(self._state, **changes)
+
+
 class Hits(ipw.VBox):
     """Buttons without a look of their own, one over each row of a table."""
 
@@ -72,7 +96,7 @@ class Hits(ipw.VBox):
         """One button per name; the names are for the keyboard and for readers of the screen.
 
         Args:
-            hints: what is shown when a pointer rests there, plain text; the table below hears none.
+            hints: tooltips, plain text.
         """
         buttons: list[ipw.Widget] = list(self.children)
         if len(buttons) < len(names):
@@ -140,4 +164,60 @@ def named(widget: ipw.DOMWidget, *classes: str) -> ipw.DOMWidget:
 
 @cache
 def _css() -> str:
-    return frame.css() + style.themed(".eef-view") + style.asset("widgets.css")
+    return transcripts.css() + style.themed(".eef-view") + style.asset("widgets.css")
+
+
+class Steps(ipw.VBox):
+    """Head, steps and end of a transcript."""
+
+    def __init__(self, toggle: Callable[[int], None]) -> None:
+        """Args:
+        toggle: called with the number of the step that is pressed.
+        """
+        self._toggle = toggle
+        self._head, self._end = html(""), html("")
+        self._rows = ipw.VBox([])
+        self._first = 0
+        super().__init__([self._head, self._rows, self._end])
+        self.add_class("eef-steps")
+
+    def fill(self, transcript: Transcript | None) -> None:
+        """Show a transcript made for a widget (`Shown.live`); None: nothing."""
+        for part in (self._rows, self._end):
+            show(part, transcript is not None)
+        if transcript is None:
+            put(self._head, "")
+            return
+        window = transcript.window
+        self._first = window.start
+        missing = len(window) - len(self._rows.children)
+        if missing > 0:
+            n = len(self._rows.children)
+            self._rows.children = (
+                *self._rows.children,
+                *(self._row(n + i) for i in range(missing)),
+            )
+        before = f'<div class="gone">\u2026 {window.start:,} steps before</div>'
+        put(self._head, _scoped(transcript.head() + (before if window.start else "")))
+        for i, row in enumerate(self._rows.children):
+            show(row, i < len(window))
+            if i < len(window):
+                t = window.start + i
+                above, step = row.children
+                marks = transcript.before(t)
+                put(above, _scoped(marks) if marks else "")
+                text, hit = step.children
+                put(text, _scoped(transcript.step(t)))
+                hit.description = f"step {t + 1}"
+        rest = transcript.trajectory.length - window.stop
+        after = f'<div class="gone">\u2026 {rest:,} steps after</div>' if rest > 0 else ""
+        put(self._end, _scoped(after + transcript.end()))
+
+    def _row(self, number: int) -> ipw.VBox:
+        hit = named(ipw.Button(), "eef-hit")
+        hit.on_click(lambda _: self._toggle(self._first + number))
+        return ipw.VBox([html(""), named(ipw.Box([html(""), hit]), "eef-step")])
+
+
+def _scoped(body: str) -> str:
+    return f'<div class="eef-t">{body}</div>'

@@ -1,11 +1,10 @@
 """Two episodes of a task side by side, as a widget.
 
-Owns the choice of task and episodes. What is shown is `eeflib.analysis.views.sidebyside`'s.
+Import `Compare`. Its HTML is made by `eeflib.analysis.views.sidebyside`.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import ipywidgets as ipw
@@ -15,12 +14,12 @@ from eeflib.analysis.markup import clean, escape
 from eeflib.analysis.run import Run
 from eeflib.analysis.views import sidebyside as view
 from eeflib.analysis.views.sidebyside import CompareState, Episode, Episodes
-from eeflib.analysis.widgets.base import View, html, named, put, show
+from eeflib.analysis.widgets.base import StateView, html, named, put, show
 
 __all__ = ["Compare"]
 
 
-class Compare(View):
+class Compare(StateView):
     """A teacher's trajectory beside a student's, or any two of one task."""
 
     def __init__(
@@ -58,16 +57,6 @@ class Compare(View):
         self._watch(self._a, self._picked)
         self._watch(self._b, self._picked)
         self._watch(self._all, self._picked)
-        self.show()
-
-    @property
-    def state(self) -> CompareState:
-        """What is looked at; set it to look at something else."""
-        return self._state
-
-    @state.setter
-    def state(self, state: CompareState) -> None:
-        self._state = state
         self.show()
 
     def twin(self) -> str:
@@ -110,7 +99,7 @@ class Compare(View):
 
     def _picked(self) -> None:
         a, b = self._a.value or 0, self._b.value or 0
-        self.state = replace(self._state, a=a, b=b, all_open=self._all.value)
+        self._set(a=a, b=b, all_open=self._all.value)
 
     def _swap(self) -> None:
         self.state = self._state.swapped()

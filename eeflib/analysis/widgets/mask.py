@@ -1,12 +1,11 @@
-"""The loss mask as a widget: pick a training sequence, see every token's fate.
+"""The loss mask as a widget: pick a training sequence, see which tokens are trained.
 
-Owns the choice of the sequence. What is shown is `eeflib.analysis.views.mask`'s.
+Import `LossMask`. Its HTML is made by `eeflib.analysis.views.mask`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import ipywidgets as ipw
@@ -14,14 +13,14 @@ import ipywidgets as ipw
 from eeflib.analysis.markup import clean
 from eeflib.analysis.views import mask as view
 from eeflib.analysis.views.mask import Masks, MaskState
-from eeflib.analysis.widgets.base import Pager, View, html, named, put, show
+from eeflib.analysis.widgets.base import Pager, StateView, html, named, put, show
 from eeflib.masking import Encoded, EncodedSet
 from eeflib.records import Sample
 
 __all__ = ["LossMask"]
 
 
-class LossMask(View):
+class LossMask(StateView):
     """Training sequences token by token."""
 
     def __init__(
@@ -62,16 +61,6 @@ class LossMask(View):
         self._watch(self._sample, self._picked)
         self.show()
 
-    @property
-    def state(self) -> MaskState:
-        """What is looked at; set it to look at something else."""
-        return self._state
-
-    @state.setter
-    def state(self, state: MaskState) -> None:
-        self._state = state
-        self.show()
-
     def twin(self) -> str:
         return view.render(self.masks, self._state)
 
@@ -106,4 +95,4 @@ class LossMask(View):
             self.state = self._state.look_at(fitting[at].id)
 
     def _turn(self, by: int) -> None:
-        self.state = replace(self._state, first=max(0, self._state.first + by * view.WINDOW))
+        self._set(first=max(0, self._state.first + by * view.WINDOW))

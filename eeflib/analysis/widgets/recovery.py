@@ -1,11 +1,10 @@
 """The recovery map as a widget: press a cell, read the rollouts from that state.
 
-Owns the cells and the choice among rollouts. What is shown is `eeflib.analysis.views.recovery`'s.
+Import `RecoveryMap`. Its HTML is made by `eeflib.analysis.views.recovery`.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import ipywidgets as ipw
@@ -16,8 +15,7 @@ from eeflib.analysis.run import Run
 from eeflib.analysis.transcripts import Transcript
 from eeflib.analysis.views import recovery as view
 from eeflib.analysis.views.recovery import RecoveryData, RecoveryState
-from eeflib.analysis.widgets.base import Pager, View, html, named, put, show
-from eeflib.analysis.widgets.steps import Steps
+from eeflib.analysis.widgets.base import Pager, StateView, Steps, html, named, put, show
 
 __all__ = ["RecoveryMap"]
 
@@ -26,7 +24,7 @@ _KINDS = {"won", "lost", "no", "at", *(f"p{share}" for share in range(0, 101, 25
 """Classes of a cell: how it went, the share won of 100, whether it is looked at."""
 
 
-class RecoveryMap(View):
+class RecoveryMap(StateView):
     """Failed trajectories by expert state; behind each cell the student's rollouts from it."""
 
     def __init__(
@@ -71,16 +69,6 @@ class RecoveryMap(View):
         )
         self.show()
 
-    @property
-    def state(self) -> RecoveryState:
-        """What is looked at; set it to look at something else."""
-        return self._state
-
-    @state.setter
-    def state(self, state: RecoveryState) -> None:
-        self._state = state
-        self.show()
-
     def twin(self) -> str:
         return view.render(self.data, self._state)
 
@@ -103,13 +91,13 @@ class RecoveryMap(View):
                 self._attempts.value = min(state.attempt, len(attempts) - 1)
             self._raw.value = state.raw
             self._level.value = state.level if state.level in data.collection.levels else ""
-        told = view.transcript_of(data, state, attempts, live=True)
-        if isinstance(told, Transcript):
-            self._steps.fill(told)
+        content = view.transcript_of(data, state, attempts, live=True)
+        if isinstance(content, Transcript):
+            self._steps.fill(content)
         else:
             self._steps.fill(None)
-            if told:
-                put(self._behind, f"{view.behind(data, state)}<p>{escape(told, 600)}</p>")
+            if content:
+                put(self._behind, f"{view.behind(data, state)}<p>{escape(content, 600)}</p>")
 
     def _fill_cells(self) -> None:
         """Names, and a button per state; made once for a full page."""
@@ -161,13 +149,10 @@ class RecoveryMap(View):
         self._set(page=page)
 
     def _unfold_all(self) -> None:
-        told = view.transcript_of(self.data, self._state, self.data.attempts(self._state))
-        if isinstance(told, Transcript):
-            every = frozenset(range(told.trajectory.length))
+        content = view.transcript_of(self.data, self._state, self.data.attempts(self._state))
+        if isinstance(content, Transcript):
+            every = frozenset(range(content.trajectory.length))
             self._set(open=frozenset() if self._state.open >= every else every)
-
-    def _set(self, **changes) -> None:
-        self.state = replace(self._state, **changes)
 
 
 def _restyle(button: ipw.Button, kinds: list[str]) -> None:

@@ -150,7 +150,7 @@ async function start() {
     act();
   });
   addEventListener("hashchange", route);
-  for (const words of data.said) app.prepend(h("p", { class: "missing" }, words));
+  for (const words of data.notices) app.prepend(h("p", { class: "missing" }, words));
   document.querySelector("nav.tabs").hidden = false;
   route();
   document.documentElement.dataset.ready = "true";

@@ -1,4 +1,4 @@
-// The data of the page: unpacked, with every text by its number. Knows nothing about the page.
+// The data of the page: unpacked, with every text by its number.
 const SEPARATORS = [" [SEP] ", "\n"];
 
 async function readData() {

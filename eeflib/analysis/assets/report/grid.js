@@ -173,7 +173,7 @@ function makeGrid(data, pick) {
       const x = rows[drawn];
       body.append(h("tr", { "data-item": x.number, class: x.number === chosen ? "on" : null,
         on: { click: () => pick(x, true) } },
-      h("td", { class: "num at" }, x.number + 1, x.notes ? h("span", { class: "said" }, "\u270e") : ""),
+      h("td", { class: "num at" }, x.number + 1, x.notes ? h("span", { class: "noted" }, "\u270e") : ""),
       columns.map(([name, , , cell, right]) => h("td", { class: `${right ? "num " : ""}c-${name}` }, cell(x)))));
     }
   }

@@ -1,31 +1,302 @@
-"""Rules for WebShop: what was wrong with a purchase, or why there was none.
+"""Kinds of action, kinds of failure, and the rules that recognise a failure in one episode.
 
-Owns how the parts of the reward are worked out from what is on record (goal, pages, clicks and
-reward), and the rules over them. Knows nothing about the simulator: published trajectories have
-the same pages. Sources: the official reward (goal.py of princeton-nlp/WebShop),
+Import `action_kind` and `KINDS`; to diagnose an episode use `eeflib.analysis.taxonomy`, which says
+which rules apply in which environment. A rule is a function, trajectory and task -> findings. It
+reads what is on record (texts, clicks, rewards), so it also works on published trajectories.
+
+The parts of a WebShop reward follow the official code (goal.py of princeton-nlp/WebShop),
 
     R = r_type * (attributes matched + options matched + price ok) / (attributes + options + 1)
 
 with r_type 1, 0.5, 0.1 or 0. Trajectories of our own WebShop hold these parts (`reward_info`, in
-`extra`); in others options and price can be read off the pages, so R tells the rest.
+`extra`). In others, options and price are read off the pages, and R gives the rest.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from rapidfuzz.fuzz import token_set_ratio
 
-from eeflib.analysis.actions import action_kind
-from eeflib.analysis.taxonomy_common import invalid_actions, loop, step_limit
-from eeflib.analysis.taxonomy_kinds import Finding
 from eeflib.records import Task, Trajectory
 
-__all__ = ["Purchase", "no_purchase", "purchase", "wrong_purchase"]
+__all__ = [
+    "KINDS",
+    "WEBSHOP_KINDS",
+    "Case",
+    "Finding",
+    "Kind",
+    "Rule",
+    "action_kind",
+    "ending",
+    "fault",
+    "invalid_actions",
+    "loop",
+    "menu_mishap",
+    "no_progress",
+    "no_purchase",
+    "wrong_focus",
+    "wrong_purchase",
+]
+
+WEBSHOP_KINDS = (
+    "search",
+    "next page",
+    "previous",
+    "back to search",
+    "sub page",
+    "item",
+    "option",
+    "buy",
+)
+"""Kinds in the order of a shopping episode; other environments use the action's first word."""
+
+_WEBSHOP = re.compile(r"^\s*(search|click)\[(.*)\]", re.IGNORECASE | re.DOTALL)
+_BUTTONS = {
+    "next >": "next page",
+    "< prev": "previous",
+    "back to search": "back to search",
+    "description": "sub page",
+    "features": "sub page",
+    "reviews": "sub page",
+    "attributes": "sub page",
+    "buy now": "buy",
+}
+# Amazon's ids: ten letters and digits, `B0...` for products, digits for books.
+_ITEM = re.compile(r"^(?=.*\d)[a-z0-9]{10}$")
+
+
+def action_kind(action: str, env: str = "webshop", valid: bool = True) -> str:
+    """The kind of `action`; `invalid` if it was not understood, `other` if it is empty."""
+    if not valid:
+        return "invalid"
+    if env == "webshop":
+        match = _WEBSHOP.match(action)
+        if match is None:
+            return "invalid"
+        if match.group(1).lower() == "search":
+            return "search"
+        target = match.group(2).strip().lower()
+        return _BUTTONS.get(target, "item" if _ITEM.match(target) else "option")
+    words = action.split()
+    return words[0].lower()[:24] if words else "other"
+
+
+Says = Literal["cause", "end", "nothing"]
+"""What a kind tells: why it failed, only how it ended, or nothing."""
+
+
+class Kind(NamedTuple):
+    """A way to fail."""
+
+    title: str
+    meaning: str
+    glyph: str
+    says: Says = "cause"
+
+
+KINDS: Mapping[str, Kind] = {
+    "fault": Kind("Fault", "Provider or environment broke; the episode says nothing.", "\u26a0"),
+    "wrong_focus": Kind(
+        "Wrong focus", "Focused on something else than was asked, which ends the task.", "\u25ce"
+    ),
+    "wrong_product": Kind("Wrong product", "Bought a thing of another kind.", "\u2716"),
+    "missed_attribute": Kind(
+        "Missed attribute", "What was bought lacks a quality that was asked for.", "\u25d1"
+    ),
+    "wrong_option": Kind(
+        "Wrong option", "Chose another value of an option that was asked for.", "\u21c4"
+    ),
+    "missing_option": Kind(
+        "Missing option", "Did not choose an option that was asked for.", "\u25a1"
+    ),
+    "over_price": Kind("Over price", "What was bought costs more than allowed.", "$"),
+    "invalid_actions": Kind(
+        "Invalid actions", "A third of the actions or more were not understood.", "\u2298"
+    ),
+    "menu_mishap": Kind(
+        "Menu mishap", "A question that asked for a number took what came next as its answer.", "#"
+    ),
+    "loop": Kind("Loop", "Did the same over and over.", "\u21bb"),
+    "no_progress": Kind("No progress", "Used its steps and hardly scored.", "\u2013"),
+    "wandered": Kind("Wandered", "Used its steps looking at pages, and bought nothing.", "\u2934"),
+    "stopped_early": Kind("Stopped early", "Gave up with steps left.", "\u25fc", "end"),
+    "ran_out_of_steps": Kind(
+        "Ran out of steps", "Was getting on when the limit ended it.", "\u25f7", "end"
+    ),
+    "never_bought": Kind("Never bought", "Ended without a purchase.", "\u2205", "end"),
+    "bad_purchase": Kind(
+        "Bad purchase", "Bought, and nothing recorded tells what was wrong.", "\u2048", "end"
+    ),
+    "wrong_end": Kind("Wrong end", "The environment ended it, not solved.", "\u2573", "end"),
+    "unclear": Kind("Unclear", "No rule applies.", "?", "nothing"),
+}
+"""Name -> kind, in the order of precedence: of several, the first is the main one. A kind that is
+only a minor finding of an episode (`Finding.main` is False) comes after all that are not."""
+
+
+class Finding(NamedTuple):
+    """One kind of failure, and what shows it."""
+
+    kind: str
+    rule: str
+    """Name of the rule that found it."""
+    t: int
+    """The step that shows it; the number of steps for the end."""
+    text: str
+    """What was seen or done, or the numbers behind it. Holds text of the record: escape it."""
+    main: bool = True
+    """False: it happened, but something else may have decided the episode."""
+
+
+class Case(NamedTuple):
+    """A failed episode and its task."""
+
+    seed: int
+    method: str
+    """`teacher`, or the method whose student acted."""
+    iteration: int
+    trajectory: Trajectory
+    task: Task | None = None
+
+
+Rule = Callable[[Trajectory, Task | None], Iterable[Finding]]
+"""A test for some kinds of failure; its docstring says what it goes by."""
+
+
+HARDLY = 0.1
+"""A best score up to this is no progress. [ours]"""
+LONGEST_ROUND = 6
+"""Actions in the longest round that counts as a loop. [ours]"""
+
+
+def step_limit(task: Task | None) -> int | None:
+    """Most actions the task allows, where it says so."""
+    limit = task.settings.get("max_steps") if task else None
+    return limit if isinstance(limit, int) and limit > 0 else None
+
+
+def best_score(trajectory: Trajectory) -> float:
+    """The highest score or reward on the way; an end that takes all away does not count."""
+    scores = [s.reward if s.score is None else s.score for s in trajectory.steps]
+    return max([*scores, trajectory.reward])
+
+
+def fault(trajectory: Trajectory, task: Task | None) -> Iterator[Finding]:
+    """The record names a fault."""
+    if trajectory.error:
+        yield Finding("fault", "error on record", len(trajectory.steps), trajectory.error)
+
+
+def invalid_actions(trajectory: Trajectory, task: Task | None) -> Iterator[Finding]:
+    """Three actions and a third of all were not understood; the main finding where it is half."""
+    bad = [t for t, s in enumerate(trajectory.steps) if not s.valid]
+    total = len(trajectory.steps)
+    if len(bad) >= 3 and 3 * len(bad) >= total:
+        step = trajectory.steps[bad[0]]
+        what = step.action or "no action at all"
+        text = f"{len(bad)} of {total} actions not understood, first: {what} ({step.reason})"
+        yield Finding("invalid_actions", "a third invalid", bad[0], text, 2 * len(bad) >= total)
+
+
+def loop(trajectory: Trajectory, task: Task | None) -> Iterator[Finding]:
+    """The same in the same place, three times running or round by round; main where half is that.
+
+    Waiting is no loop: some tasks need it.
+    """
+    moves = [(s.observation, s.action) for s in trajectory.steps]
+    counts = Counter(m for m in moves if not m[1].startswith("wait"))
+    repeated = sum(n for n in counts.values() if n >= 3)
+    main = 2 * repeated >= len(moves)
+    for size in range(1, LONGEST_ROUND + 1):
+        rounds, start = _rounds(moves, size)
+        if rounds >= 3:
+            actions = ", ".join(a or "(none)" for _, a in moves[start : start + size])
+            yield Finding("loop", "same round", start, f"{rounds} times running: {actions}", main)
+            return
+    if main and repeated >= 6:
+        (_, action), n = counts.most_common(1)[0]
+        start = next(t for t, s in enumerate(trajectory.steps) if s.action == action)
+        text = f"{repeated} of {len(moves)} steps repeat others, most of all {action} ({n} times)"
+        yield Finding("loop", "half repeated", start, text)
+
+
+def _rounds(moves: Sequence[tuple[str, str]], size: int) -> tuple[int, int]:
+    """How often a round of `size` actions is walked without pause, and where that begins.
+
+    The first round may be entered from elsewhere: only from the second on the observations count.
+    """
+    best, begin, run = 1, 0, 0
+    for t in range(size, len(moves)):
+        (here, action), (there, before) = moves[t], moves[t - size]
+        if action != before or action.startswith("wait"):
+            run = 0
+        elif here == there or run < size:
+            run += 1
+        else:
+            run = 1
+        if run // size + 1 > best:
+            best, begin = run // size + 1, t - run + 1 - size
+    return best, begin
+
+
+def no_progress(trajectory: Trajectory, task: Task | None) -> Iterator[Finding]:
+    """The best score stays at a tenth; the main finding only where all steps were used."""
+    best = best_score(trajectory)
+    if best <= HARDLY and trajectory.steps:
+        used = any(f.kind == "ran_out_of_steps" for f in ending(trajectory, task))
+        text = f"best score {best:.2f} in {len(trajectory.steps)} actions"
+        yield Finding("no_progress", "score", len(trajectory.steps), text, used)
+
+
+def ending(trajectory: Trajectory, task: Task | None) -> Iterator[Finding]:
+    """Given up, cut by the limit, or ended by the environment."""
+    total, limit = len(trajectory.steps), step_limit(task)
+    last = trajectory.steps[-1].action if total else "no action at all"
+    if trajectory.terminated:
+        text = f"reward {trajectory.reward:.2f} of {trajectory.threshold:g} after: {last}"
+        yield Finding("wrong_end", "ended, not solved", total, text)
+    elif (limit is not None and total >= limit) or (limit is None and trajectory.truncated):
+        text = f"{total} actions, score {best_score(trajectory):.2f}, last: {last}"
+        yield Finding("ran_out_of_steps", "limit", total, text)
+    else:
+        left = f", {limit - total} steps left" if limit is not None else ""
+        text = f"ends after {total} actions{left}, last: {last}"
+        yield Finding("stopped_early", "not ended by anything", total, text)
+
+
+_MENU = "Ambiguous request"
+"""How the simulator begins when it asks for a number; the next input that is none is lost."""
+
+
+def wrong_focus(trajectory: Trajectory, task: Task | None) -> Iterator[Finding]:
+    """A `focus on` was the last thing the simulator let happen."""
+    if not trajectory.terminated or not trajectory.steps:
+        return
+    last = trajectory.steps[-1]
+    if last.action.strip().lower().startswith("focus on"):
+        end = trajectory.final_observation.strip() or "the task ended"
+        text = f"{last.action}: {end}"
+        yield Finding("wrong_focus", "focus ended it", len(trajectory.steps) - 1, text)
+
+
+def menu_mishap(trajectory: Trajectory, task: Task | None) -> Iterator[Finding]:
+    """Menus that got no number: each uses up an action. The main finding from three on."""
+    steps = trajectory.steps
+    lost = [
+        t
+        for t, s in enumerate(steps)
+        if s.observation.startswith(_MENU) and not s.action.strip().isdecimal()
+    ]
+    if lost:
+        text = f"{len(lost)} actions lost, first: {steps[lost[0]].action}"
+        yield Finding("menu_mishap", "menu without a number", lost[0], text, len(lost) >= 3)
+
 
 _MATCH = 85
 """A token set ratio above this is a match, as in the official reward."""
@@ -132,9 +403,6 @@ def _groups(page: Sequence[str], names: Sequence[str]) -> tuple[tuple[str, ...],
     return tuple(tuple(g) for g in groups)
 
 
-# -- the rules --------------------------------------------------------------------------------
-
-
 def wrong_purchase(trajectory: Trajectory, task: Task | None) -> Iterator[Finding]:
     """Product type and attributes by the reward's arithmetic, options and price by the pages."""
     bought = purchase(trajectory)
@@ -151,7 +419,7 @@ def wrong_purchase(trajectory: Trajectory, task: Task | None) -> Iterator[Findin
         own = bought.asin == str(goal.get("asin", "")).upper()
         parts = len(attributes) + len(wanted) + 1
         options = len(wanted) - len(missed)
-        guess = _told(trajectory, len(attributes)) or _solve(
+        guess = _recorded_parts(trajectory, len(attributes)) or _solve(
             trajectory.reward, parts, len(attributes), options, cheap, own
         )
         factor, have, cheap = guess.factor, guess.attributes, guess.cheap
@@ -195,8 +463,8 @@ def _limit(goal: Mapping[str, Any], instruction: str) -> float | None:
     value = goal.get("price_upper")
     if isinstance(value, (int, float)) and value > 0:
         return float(value)
-    said = _LIMIT.search(instruction)
-    return float(said[1]) if said else None
+    stated = _LIMIT.search(instruction)
+    return float(stated[1]) if stated else None
 
 
 def _cheap(bought: Purchase, limit: float | None) -> bool | None:
@@ -234,7 +502,7 @@ class _Parts(NamedTuple):
     cheap: bool | None
 
 
-def _told(trajectory: Trajectory, attributes: int) -> _Parts | None:
+def _recorded_parts(trajectory: Trajectory, attributes: int) -> _Parts | None:
     """The parts as the environment gave them; None where the record does not hold them."""
     info = trajectory.extra.get("reward_info")
     if not isinstance(info, Mapping):
@@ -262,7 +530,7 @@ def _solve(
 
 
 def _options(bought: Purchase, missed: Sequence[str], trajectory: Trajectory) -> Iterator[Finding]:
-    """An option is wrong where a value stands in its place, missing where none does."""
+    """An option is wrong where another value was chosen, missing where none was."""
     for value in missed:
         offered = value.lower() in {v for g in bought.offered for v in g}
         group = next((g for g in bought.offered[1:] if value.lower() in g), ())
@@ -276,7 +544,7 @@ def _options(bought: Purchase, missed: Sequence[str], trajectory: Trajectory) ->
 
 
 def _stands_for(chosen: str, wanted: str, group: Sequence[str], offered: bool) -> bool:
-    """Chosen from among the same values; where that cannot be told, both are colours or sizes.
+    """Chosen from among the same values; where that cannot be known, both are colours or sizes.
 
     A page does not say where the next option begins, so a colour and no colour are kept apart.
     """
