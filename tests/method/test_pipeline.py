@@ -285,8 +285,8 @@ def test_what_the_student_finds_is_trained_on_and_harmful_actions_are_not(tmp_pa
     p.run(SFT)
     p.run(RFT)
     p.run(EEF)
-    one = replace(EEF, name="EEF-no-mask", mask=False, iterations=1)
-    p.run(one, share=[(EEF, p.folder.sub("EEF"))])
+    whole = replace(EEF, name="EEF-no-mask", mask=False)
+    p.run(whole, share=[(EEF, p.folder.sub("EEF"))])
     solved = {t.task_id for t in p.collect() if t.solved}
     won = {
         b.task_id for i in (1, 2) for b in read(tmp_path / f"EEF/iter-{i}", "branches", Branch)
@@ -301,7 +301,7 @@ def test_what_the_student_finds_is_trained_on_and_harmful_actions_are_not(tmp_pa
     assert any(step.actor == "teacher" and not on for s in masked for step, on in
                zip(s.steps, s.trained, strict=True))  # fmt: skip
     assert any(not s.trained[0] for s in masked)
-    bare = read(tmp_path / "EEF-no-mask/iter-1", "samples", Sample)
+    bare = read(tmp_path / "EEF-no-mask/iter-2", "samples", Sample)
     assert all(on for s in bare for step, on in zip(s.steps, s.trained, strict=True) if step.valid)
     assert any("harmful" in s.labels for s in bare)
     assert not any(step.actor == "teacher" for s in read(tmp_path / "RFT/iter-1", "samples", Sample)
