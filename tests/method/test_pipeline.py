@@ -344,7 +344,7 @@ def test_what_the_student_finds_is_trained_on_and_harmful_actions_are_not():
     assert any(step.actor == "teacher" and not on for s in masked for step, on in
                zip(s.steps, s.trained, strict=True))  # fmt: skip
     assert any(not s.trained[0] for s in masked)
-    bare = eef.select(tries, found[:1], "EEF-no-mask")
+    bare = eef.select(tries, found, "EEF-no-mask")
     assert all(on for s in bare for step, on in zip(s.steps, s.trained, strict=True) if step.valid)
     assert any("harmful" in s.labels for s in bare)
     with pytest.raises(DataError, match="labelled harmful"):
