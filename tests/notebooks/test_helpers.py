@@ -4,6 +4,8 @@ import base64
 import html
 import json
 import re
+import subprocess
+import sys
 import urllib.request
 from pathlib import Path
 from xml.etree import ElementTree
@@ -191,3 +193,21 @@ def test_the_pretend_provider_shops_and_counts():
     assert server.requests == 1
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(url, timeout=2)
+
+
+def test_every_name_of_the_analysis_room_is_there_and_another_is_refused():
+    assert all(hasattr(eef.analysis, name) for name in eef.analysis.__all__)
+    with pytest.raises(AttributeError, match="Explore"):
+        eef.analysis.Explore  # noqa: B018
+
+
+@pytest.mark.slow
+def test_the_snippet_of_the_readme_runs(tmp_path):
+    text = (ROOT / "README.md").read_text("utf-8").split("## Use it as a library")[1]
+    (program,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Rate(" in done.stdout
+    assert (tmp_path / "runs/first/report.html").exists()
