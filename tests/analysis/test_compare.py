@@ -12,8 +12,7 @@ from pages import Page
 from sample_run import write_jsonl
 
 from eeflib.analysis import figures
-from eeflib.analysis.compare import compare_runs
-from eeflib.analysis.compare_tests import adjusted, paired_test, unpaired_test
+from eeflib.analysis.compare import adjusted, compare_runs, paired_test, unpaired_test
 from eeflib.errors import DataError
 from eeflib.records import Evaluation, Step, Task, Trajectory
 from eeflib.stats import last_iteration, mcnemar, paired_difference, t_test
