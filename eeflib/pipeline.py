@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,7 +35,7 @@ from eeflib.openrun import Run, by_id, in_order, set_failed_aside, shared_branch
 from eeflib.policies.base import Policy
 from eeflib.policies.student import Student
 from eeflib.prompts import PromptFormat, get_format
-from eeflib.records import Branch, Evaluation, Sample, Task, Trajectory, content_hash
+from eeflib.records import Actor, Branch, Evaluation, Sample, Task, Trajectory, content_hash
 from eeflib.rollout import Episode, run_episodes
 from eeflib.run import RunFolder
 from eeflib.selection import Selection
@@ -87,26 +87,16 @@ def collect(
     """
     teacher = world.teacher if teacher is None else teacher
     episodes = [Episode(task, "teacher") for task in world.split("train")]
-    fmt = get_format("react", world.env)
+    beside = lockstep or (run.config.lockstep if run else 32)
+    react = get_format("react", world.env)
+    player = _Player(teacher, world, react, "teacher", "collect", progress, beside)
     if run is None:
-        options: dict[str, Any] = {"progress": progress, "lockstep": lockstep or 32}
-        return _play(episodes, teacher, world, fmt, "teacher", step="collect", **options)
+        return player.play(episodes)
     with run.folder as folder:
         run.check(world)
         _same_teacher(folder, teacher.name)
         set_failed_aside(folder)
-        out = _play_on_file(
-            episodes,
-            teacher,
-            world,
-            fmt,
-            "teacher",
-            folder,
-            "trajectories",
-            progress=progress,
-            step="collect",
-            lockstep=lockstep or run.config.lockstep,
-        )
+        out = player.play_on_file(episodes, folder, "trajectories")
         if not folder.phase_done("collect"):
             solved = sum(t.solved for t in out)
             summary = {"solved": solved, "n": len(out), "teacher": teacher.name}
@@ -144,7 +134,6 @@ def explore(
     common: dict[str, Any] = {**chosen.exploration, "seed": world.seed, "iteration": iteration}
     tasks = world.split("train")
     if run is None:
-        lockstep = student.config.lockstep if isinstance(student, Student) else 32
         return explore_states(
             tasks,
             tries,
@@ -152,7 +141,7 @@ def explore(
             world.make_env,
             fmt,
             **common,
-            batch_size=lockstep,
+            batch_size=_lockstep(student),
             progress="explore" if progress is True else None,
         )
     with run.folder:
@@ -392,13 +381,15 @@ def evaluate(
     label = name or (origin.split("/")[0] if origin else student.name)
     i = iteration if iteration is not None else int(origin.rpartition("-")[2] or 0)
     policy, fmt = _asked(student, world.env, greedy=True)
-    actor = "student" if isinstance(student, Student) else "teacher"
-    key = f"{label}.i{i}.test" if isinstance(student, Student) else f"{label}.test"
+    own = isinstance(student, Student)
+    key = f"{label}.i{i}.test" if own else f"{label}.test"
     episodes = [Episode(task, key) for task in tasks]
     step = f"{label} iteration {i}: evaluate"
+    beside = run.config.lockstep if run else _lockstep(student)
+    actor: Actor = "student" if own else "teacher"
+    player = _Player(policy, world, fmt, actor, step, progress, beside)
     if run is None:
-        rollouts = _play(episodes, policy, world, fmt, actor, progress=progress, step=step)
-        return evaluations_from(rollouts, tasks, label, world.seed, i)
+        return evaluations_from(player.play(episodes), tasks, label, world.seed, i)
     with run.folder:
         run.check(world)
         folder = run.folder.sub(label)
@@ -419,18 +410,7 @@ def evaluate(
             here.rewrite("test_rollouts", [])  # of another student
         here.mark_done("evaluate-begun", decides)
         with timed(here, "evaluate"):
-            rollouts = _play_on_file(
-                episodes,
-                policy,
-                world,
-                fmt,
-                actor,
-                here,
-                "test_rollouts",
-                progress=progress,
-                step=step,
-                lockstep=run.config.lockstep,
-            )
+            rollouts = player.play_on_file(episodes, here, "test_rollouts")
         out = evaluations_from(rollouts, tasks, label, world.seed, i)
         before = folder.read("evaluations", Evaluation) if folder.exists("evaluations") else ()
         kept = [o for o in before if o.iteration != i]
@@ -505,69 +485,55 @@ class _Progress:
             self._call(self._step, self._done, self._total)
 
 
-def _play(
-    episodes: Sequence[Episode],
-    policy: Policy,
-    world: World,
-    fmt: PromptFormat,
-    actor: Any,
-    *,
-    progress: bool | Progress,
-    step: str,
-    lockstep: int = 32,
-    **files: Any,
-) -> list[Trajectory]:
-    text = step if progress is True else None
-    return run_episodes(
-        episodes,
-        policy,
-        world.make_env,
-        fmt,
-        actor=actor,
-        seed=world.seed,
-        batch_size=lockstep,
-        progress=text,
-        **files,
-    )
+@dataclass(frozen=True)
+class _Player:
+    """Who plays where, and what is shown of it."""
 
+    policy: Policy
+    world: World
+    fmt: PromptFormat
+    actor: Actor
+    step: str
+    progress: bool | Progress
+    lockstep: int = 32
 
-def _play_on_file(
-    episodes: Sequence[Episode],
-    policy: Policy,
-    world: World,
-    fmt: PromptFormat,
-    actor: Any,
-    folder: RunFolder,
-    name: str,
-    *,
-    progress: bool | Progress,
-    step: str,
-    lockstep: int,
-) -> list[Trajectory]:
-    """`_play` less what is in the file `name`, to which it appends."""
-    done = by_id(folder, name, Trajectory)
-    if all(e.id in done for e in episodes):
-        _already(progress, step, len(episodes))
-        return [done[e.id] for e in episodes]
-    report = _Progress(progress, step, len(episodes), len(done))
-    return _play(
-        episodes,
-        policy,
-        world,
-        fmt,
-        actor,
-        progress=progress,
-        step=step,
-        lockstep=lockstep,
-        done=done,
-        on_done=lambda chunk: report.count(folder.append(name, chunk)),
-    )
+    def play(self, episodes: Sequence[Episode], **files: Any) -> list[Trajectory]:
+        return run_episodes(
+            episodes,
+            self.policy,
+            self.world.make_env,
+            self.fmt,
+            actor=self.actor,
+            seed=self.world.seed,
+            batch_size=self.lockstep,
+            progress=self.step if self.progress is True else None,
+            **files,
+        )
+
+    def play_on_file(
+        self, episodes: Sequence[Episode], folder: RunFolder, name: str
+    ) -> list[Trajectory]:
+        """`play` less what is in the file `name`, to which it appends."""
+        done = by_id(folder, name, Trajectory)
+        if all(e.id in done for e in episodes):
+            _already(self.progress, self.step, len(episodes))
+            return [done[e.id] for e in episodes]
+        report = _Progress(self.progress, self.step, len(episodes), len(done))
+
+        def save(chunk: list[Trajectory]) -> None:
+            report.count(folder.append(name, chunk))
+
+        return self.play(episodes, done=done, on_done=save)
 
 
 def _asked(student: Student | Policy, env: str, *, greedy: bool) -> tuple[Policy, PromptFormat]:
     if isinstance(student, Student):
         return student.policy(greedy=greedy), student.format(env)
     return student, get_format("react", env)
+
+
+def _lockstep(student: Student | Policy) -> int:
+    return student.config.lockstep if isinstance(student, Student) else 32
 
 
 def _identity(student: Student | Policy) -> str:
