@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+import eeflib as library
+from eeflib import config
 from eeflib.config import PRESETS, make_config
 from eeflib.demo import compare, method_row, render_table, sentence
 from eeflib.errors import EefError, PrerequisiteError, ProviderError
@@ -47,7 +49,7 @@ def test_the_demos_help_has_options_and_examples(eef):
         assert name in out
 
 
-@pytest.mark.parametrize("command", ["demo", "report"])
+@pytest.mark.parametrize("command", ["demo", "explore", "train", "evaluate", "report", "compare"])
 def test_the_examples_in_the_help_are_commands_that_parse(eef, command):
     _, out, _ = eef(command, "--help")
     examples = re.findall(r"^ +eef (\w+ ?.*)$", out, re.MULTILINE)
@@ -194,3 +196,52 @@ def test_any_comparison_can_be_said(seeds, better):
     assert ("no task tells them apart" in text) is (better == 0)
     assert "nan" not in text
     assert "None" not in text
+
+
+def small_seed() -> int:
+    """A development seed whose teacher solves at least two of eight training tasks."""
+    for seed in range(41, 80):
+        tries = library.collect(library.webshop(seed, train=8, test=6), progress=False)
+        if sum(t.solved for t in tries) >= 2:
+            return seed
+    raise AssertionError("no seed will do")
+
+
+def test_a_run_is_explored_trained_and_evaluated_step_by_step(eef, monkeypatch, tmp_path):
+    sizes = {"train": 8, "test": 6, "iterations": 1, "M": 2, "k": 2, "extras": False}
+    monkeypatch.setitem(config.PRESETS, "tiny", config.Config("tiny", **sizes))
+    monkeypatch.setitem(config._STEPS, "tiny", 3)
+    seed = small_seed()
+
+    def last(*args: str) -> dict:
+        code, out, err = eef(*args, "--json")
+        assert code == 0, err
+        return json.loads(out.splitlines()[-1])
+
+    explored = last("explore", "first", "--preset", "tiny", "--seed", str(seed))
+    assert explored["origin"] == "EEF/iter-1"
+    assert explored["simulations"] > 8
+    assert explored["verified"] == explored["restorations"] > 0
+    assert last("explore", "first") == explored  # what is on file is not done again
+    fewer = last("explore", "first", "--states", "1")
+    assert fewer["origin"].startswith("EEF~")
+    assert fewer["simulations"] < explored["simulations"]
+    trained = last("train", "first")
+    assert trained["steps"] == 3
+    assert (tmp_path / f"first/seed-{seed}/EEF/iter-1/model/model.safetensors").exists()
+    assert last("train", "first", "--steps", "2")["steps"] == 2
+    evaluated = last("evaluate", "first")
+    assert evaluated["n"] == 6
+    assert last("evaluate", "first", "--method", "SFT", "--iteration", "0")["n"] == 6
+    for args, message in (
+        (["train", "first", "--method", "RFT"], "holds no finished exploration"),
+        (["evaluate", "first", "--method", "RFT"], "run RFT with seed"),
+        (["evaluate", "first", "--split", "validation"], "no validation tasks"),
+        (["evaluate", "first", "--seed", "1"], "no seed 1"),
+        (["train", "nowhere"], "not a run folder"),
+    ):
+        code, _, err = eef(*args)
+        assert code == 1
+        assert len([x for x in err.splitlines() if x.startswith("eef: ")]) == 1, err
+        assert message in err
+        assert "Traceback" not in err
