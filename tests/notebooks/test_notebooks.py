@@ -170,7 +170,7 @@ def test_it_runs_in_an_empty_folder(name, tmp_path):
 @pytest.mark.slow
 def test_a_second_run_and_the_next_notebook_go_on_from_the_files(tmp_path):
     first = printed(execute.run(NAMES[1], tmp_path))
-    again = printed(execute.run(NAMES[1], tmp_path))
+    again = printed(execute.clean(execute.run(NAMES[1], tmp_path)))
     after = execute.clean(execute.run(NAMES[2], tmp_path))
     assert "0 of 24 already done" in first
     assert "interrupted" in first
