@@ -167,6 +167,11 @@ class RunningEpisode:
         if parsed.valid:
             try:
                 result = self.env.step(parsed.action)
+                if not 0 <= result.reward <= 1:  # a reader would refuse the record
+                    raise EnvironmentFault(
+                        f"{self.env.name} gave the reward {result.reward}; rewards are in [0, 1]: "
+                        "scale them in its step()"
+                    )
             except EnvironmentFault:
                 self._record(reply, parsed.thought, parsed.action, False, "environment fault")
                 raise

@@ -49,7 +49,7 @@ def test_the_demos_help_has_options_and_examples(eef):
         assert name in out
 
 
-@pytest.mark.parametrize("command", ["demo", "explore", "train", "evaluate", "report", "compare"])
+@pytest.mark.parametrize("command", ["demo", "explore", "train", "evaluate", "report"])
 def test_the_examples_in_the_help_are_commands_that_parse(eef, command):
     _, out, _ = eef(command, "--help")
     examples = re.findall(r"^ +eef (\w+ ?.*)$", out, re.MULTILINE)

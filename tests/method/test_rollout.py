@@ -22,10 +22,10 @@ from toy import (
     walk,
 )
 
-from eeflib.envs.base import replay_restore
+from eeflib.envs.base import StepResult, replay_restore
 from eeflib.errors import DataError, EnvironmentFault, PrerequisiteError, ProviderError
 from eeflib.policies.base import Reply
-from eeflib.records import Usage, episode_rng
+from eeflib.records import Trajectory, Usage, episode_rng
 from eeflib.rollout import EnvPool, Episode, run_episodes
 
 
@@ -159,6 +159,18 @@ def test_an_environment_fault_ends_one_episode_and_replaces_its_environment():
     assert out[3].usage.prompt_tokens == 10  # what the reply cost is on record
     assert len(built) == 5  # 4, and one for the broken one
     assert all(env.closed for env in built)
+
+
+@pytest.mark.parametrize("reward", [7.5, -0.1, float("nan")])
+def test_a_reward_outside_0_to_1_ends_its_episode_with_the_remedy(reward):
+    class Generous(Corridor):
+        def step(self, action: str) -> StepResult:
+            return dataclasses.replace(super().step(action), reward=reward)
+
+    (out,) = run([Episode(corridor_task(), "s0")], Script(lambda c, _: "right"), Generous)
+    assert out.error.startswith(f"EnvironmentFault: corridor gave the reward {reward}")
+    assert "scale them in its step()" in out.error
+    assert Trajectory.from_dict(out.to_dict()) == out  # it can be read again
 
 
 def test_a_provider_fault_in_one_reply_ends_that_episode_only():
