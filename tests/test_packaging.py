@@ -24,7 +24,7 @@ from eeflib.analysis.style import asset
 from eeflib.envs.scienceworld_subsets import subset_choices
 from eeflib.envs.webshop.splits import scheme_indices
 from eeflib.notebook import dated_result, hand_labelled
-from eeflib.policies.tiny import tiny_path
+from eeflib.policies.loading import tiny_path
 from eeflib.world import webshop
 from transformers import PreTrainedTokenizerFast
 
