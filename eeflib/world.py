@@ -71,7 +71,7 @@ def webshop(
         mix: which levels the tasks are of, see `eeflib.envs.webshop.tasks.make_tasks`.
         teacher_middle: `Skill.middle` of the teacher, in words; None for the default.
     """
-    from eeflib.envs.webshop import embedded_shop, lexicon
+    from eeflib.envs.webshop import embedded_shop, generator
     from eeflib.policies.scripted import ScriptedShopper, Skill
 
     shop = embedded_shop(seed, _counts(train, validation, test), mix=mix)
@@ -82,7 +82,7 @@ def webshop(
         shop.tasks,
         shop.make_env,
         ScriptedShopper(
-            skill, option_words=lexicon.OPTION_WORDS, option_names=lexicon.OPTION_NAMES
+            skill, option_words=generator.OPTION_WORDS, option_names=generator.OPTION_NAMES
         ),
     )
 

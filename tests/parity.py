@@ -30,12 +30,18 @@ from eeflib.envs.webshop.catalogue import Catalogue, Product, option_value, pars
 from eeflib.envs.webshop.disk_build import build_catalogue
 from eeflib.envs.webshop.disk_catalogue import open_catalogue
 from eeflib.envs.webshop.env import WebShopEnv
-from eeflib.envs.webshop.goals import SHUFFLE_SEED, build_goals, sample_resets, task_from_goal
-from eeflib.envs.webshop.moves import hits
-from eeflib.envs.webshop.nouns import Nouns, best_nouns, fixed_nouns, word_nouns
+from eeflib.envs.webshop.goals import SHUFFLE_SEED, build_goals, task_from_goal
+from eeflib.envs.webshop.pages import hits
+from eeflib.envs.webshop.reward import Nouns, best_nouns, fixed_nouns, word_nouns
 from eeflib.envs.webshop.state import WebShopState, parse_action
-from eeflib.envs.webshop.wrappers import EtoEpisode, joined_history, parse_agentgym, parse_eto
 from eeflib.errors import DataError, EefError
+from tests.webshop_wrappers import (
+    EtoEpisode,
+    joined_history,
+    parse_agentgym,
+    parse_eto,
+    sample_resets,
+)
 
 _NO_LIMIT = 1_000_000
 _SHOWN = 5
