@@ -27,7 +27,6 @@ __all__ = [
     "StepResult",
     "TextEnv",
     "replay_restore",
-    "usable_cores",
 ]
 
 
