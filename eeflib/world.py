@@ -1,7 +1,7 @@
 """A world: everything about an environment that a run needs, in one value.
 
-Owns `World` and the worlds that eeflib ships (embedded WebShop, ScienceWorld, TextWorldExpress):
-tasks, a way to make environments, a teacher. Knows nothing about methods or training.
+Import `World` (tasks, a way to make environments, a teacher) and the worlds that eeflib ships from
+here: embedded WebShop, ScienceWorld, TextWorldExpress.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def make_world(config: Config, seed: int | None = None) -> World:
 
 @lru_cache(maxsize=2)
 def _world(seed: int, env: str, options: str) -> World:
-    """Kept: the steps of a run ask for it again and again, and Java starts slowly."""
+    """Cached, because the steps of a run need it repeatedly and Java starts slowly."""
     counts, mix, middle = json.loads(options)
     if env == "scienceworld":
         return scienceworld(seed, **counts)
