@@ -21,8 +21,8 @@ from eeflib.config import TrainConfig
 from eeflib.masking import encode_samples
 from eeflib.methods import get_method
 from eeflib.policies.huggingface import HuggingFacePolicy
+from eeflib.policies.loading import load_tiny
 from eeflib.policies.scripted import ScriptedShopper, Skill
-from eeflib.policies.tiny import load_tiny
 from eeflib.prompts import get_format
 from eeflib.records import Trajectory
 from eeflib.rollout import Episode, run_episodes

@@ -1,7 +1,7 @@
 """The `eef` command: the notebooks' steps for people who script.
 
-Owns arguments, printing and exit codes. Everything it does is a call into the library. A mistake of
-the user's ends in one line on stderr and exit code 1 (2 for wrong options), never in a traceback.
+Each command reads its arguments, calls the library and prints the result. A mistake of the user's
+ends in one line on stderr and exit code 1 (2 for wrong options), never in a traceback.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Explore the states of an expert's failures, and tune a small agent on what it finds.",
+    help="Explore the states of an expert's failures, and tune a small agent on the solutions.",
 )
 
 Env = Annotated[str, typer.Option(help="webshop, scienceworld or textworld")]
@@ -40,7 +40,7 @@ Json = Annotated[bool, typer.Option("--json", help="last line of stdout is one J
 
 @app.callback()
 def _main() -> None:
-    """Explore the states of an expert's failures, and tune a small agent on what it finds."""
+    """Explore the states of an expert's failures, and tune a small agent on the solutions."""
 
 
 @app.command()

@@ -38,16 +38,7 @@ from eeflib.stats import (
 )
 from eeflib.workers import Event, Job, run_jobs, worker_folder_lock
 
-__all__ = [
-    "BETTER_TEACHER",
-    "DemoResult",
-    "compare",
-    "method_row",
-    "render_table",
-    "run_demo",
-    "sentence",
-    "summarise",
-]
+__all__ = ["compare", "method_row", "render_table", "run_demo", "sentence"]
 
 DemoResult = dict[str, Any]
 """The content of summary.json."""
@@ -73,7 +64,7 @@ def run_demo(
     """Run or continue the demo that `config` describes.
 
     Args:
-        path: the run folder; a killed demo called again with it goes on where it was.
+        path: the run folder; a killed demo called again with it continues.
         processes: worker processes; None: one per CPU core, at most one per job that can run.
         progress: show a progress bar.
 
@@ -83,7 +74,7 @@ def run_demo(
             nothing has nothing to clone. What is on file stays.
     """
     if config.student not in NAMES:
-        # a wrong name must not leave a run folder behind that then stands for another student
+        # a wrong name must not leave a run folder behind that belongs to another student
         from eeflib.policies.loading import load_student
 
         load_student(config.student)

@@ -1,7 +1,7 @@
 """The errors eeflib raises, one class per boundary; every message names the place and the remedy.
 
-Owns the vocabulary only. A failed rollout is not an exception: it is recorded in the trajectory
-(`Trajectory.error`), and the run goes on.
+A failed rollout is not an exception: it is recorded in the trajectory (`Trajectory.error`), and the
+run goes on.
 """
 
 from __future__ import annotations

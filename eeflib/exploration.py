@@ -1,7 +1,7 @@
-"""Exploration from expert states: the student goes on where the teacher was.
+"""Exploration from expert states: the student continues from states of a teacher's trajectory.
 
-Owns which states of a teacher's trajectory are tried, their verified restoration, and the branches
-that come of it. Knows nothing about labels, samples or training.
+Import `expert_states` and `explore` from here: which states are tried, their verified restoration,
+and the branches that result. Labels and samples are made in `eeflib.selection`.
 
 METHOD 2a and 2b. [paper]: M equally spaced states of every teacher trajectory, and s0. [ours]: the
 spacing in short trajectories; a state that cannot be verified is not explored, but counted.
@@ -22,10 +22,8 @@ from eeflib.records import Branch, Task, Trajectory
 from eeflib.rollout import EnvPool, Episode, faulted, run_episodes, step_limit
 
 __all__ = [
-    "ExpertState",
     "Exploration",
     "ExplorationReport",
-    "Planned",
     "Spacing",
     "expert_states",
     "explore",

@@ -209,7 +209,7 @@ def encode_sample(
     """Tokens of `sample` with loss on the replies of its trained steps only.
 
     With a `thoughts` format the whole reply (thought and action) of a trained step carries loss.
-    A blank reply carries none: nobody should learn to say nothing. Steps after the last trained
+    A blank reply carries none: an empty reply is nothing to learn. Steps after the last trained
     one are left out, so no trained token is ever cut.
 
     Args:
@@ -308,7 +308,7 @@ def describe_tokens(encoded: Encoded, tokenizer: Any) -> list[tuple[str, Reason,
     """Per token its text, where it came from and whether it is trained, for the loss-mask view.
 
     The texts join to the rendered chat up to its last trained token: blanks that a tokenizer skips
-    stand with the token after them, the later bytes of one character are empty.
+    belong to the token after them, the later bytes of one character are empty.
 
     Raises:
         DataError: `tokenizer` is not the one that encoded the sample.

@@ -1,7 +1,7 @@
 """Methods as data: which rollouts to run and which samples to keep.
 
-Owns the declaration of each method and baseline. Knows nothing about loops, models or files: a
-method reads records and returns samples; the pipeline runs every method the same way.
+Import `METHODS`, `get_method` and `rft` from here. A method reads records and returns samples; the
+pipeline runs every method the same way.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from eeflib.records import Branch, Task, Trajectory
 from eeflib.selection import Rule, Selection, repository_samples, select, teacher_samples
 from eeflib.states import Evidence
 
-__all__ = ["METHODS", "Method", "Uses", "get_method", "matched_attempts", "rft"]
+__all__ = ["METHODS", "Method", "get_method", "matched_attempts", "rft"]
 
 Uses = Literal["positives", "all", "repository", "important"]
 

@@ -33,8 +33,6 @@ from eeflib.errors import DataError, PrerequisiteError
 from eeflib.masking import IGNORE, Encoded, EncodedSet
 
 __all__ = [
-    "LossFunction",
-    "Progress",
     "base_fingerprint",
     "choose_loss",
     "collate",
@@ -43,16 +41,13 @@ __all__ = [
     "lean_loss",
     "learning_rate",
     "load_base",
-    "load_checkpoint",
     "optimise",
     "own_loss",
     "pad_id",
     "pick_device",
     "pick_dtype",
-    "save_checkpoint",
     "start_fingerprint",
     "step_batches",
-    "total_steps",
     "trainable",
     "write_model",
 ]
@@ -278,7 +273,7 @@ def optimise(
     work_dir: Path,
     on_step: Callable[[int, int, float], None],
 ) -> Progress:
-    """Train `model` in place; goes on from a checkpoint of the same `job` in `work_dir`.
+    """Train `model` in place; continues from a checkpoint of the same `job` in `work_dir`.
 
     Args:
         config: with `dtype` resolved to float32 or bfloat16.
@@ -432,14 +427,14 @@ def load_base(name: str, config: TrainConfig, device: torch.device) -> tuple[Any
 
 
 def base_fingerprint(model: Any) -> str:
-    """`model_fingerprint` of the weights; empty for quantised ones, which nobody can compare."""
+    """`model_fingerprint` of the weights; empty for quantised ones, which cannot be compared."""
     from eeflib.policies.loading import model_fingerprint
 
     return "" if getattr(model, "is_quantized", False) else model_fingerprint(model)
 
 
 def start_fingerprint(model: Any) -> str:
-    """Identifies the adapter that training goes on from; empty for a bare model."""
+    """Identifies the adapter that training continues; empty for a bare model."""
     digest = hashlib.sha256()
     adapter = {n: p for n, p in model.named_parameters() if "lora_" in n}
     for name in sorted(adapter):
@@ -565,7 +560,7 @@ def write_model(model: Any, tokenizer: Any, folder: Path, card: dict[str, Any]) 
     from eeflib.policies.loading import file_hash
 
     shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()  # one bar per saved file helps nobody
+    transformers_logging.disable_progress_bar()  # a bar per saved file is no help
     try:
         model.save_pretrained(folder)
     finally:

@@ -1,8 +1,8 @@
-"""Prompt text and reply parsing: the one place where either is written down.
+"""Prompt text and reply parsing; both are written down in this module only.
 
-Owns the system/instruction text per environment, the rendering of an episode as chat messages, and
-the parser reply -> (thought, action, valid, reason). Knows nothing about environments' internals
-nor about tokens. The prompt holds instruction and history only: no reward, no goal, nothing later.
+Import `get_format` from here: the system and instruction text of an environment, the rendering of
+an episode as chat messages, and the parser reply -> (thought, action, valid, reason). The prompt
+holds instruction and history only: no reward, no goal, nothing later.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from eeflib.errors import DataError
 from eeflib.policies.base import Conversation, Message
 from eeflib.records import Step, content_hash
 
-__all__ = ["FORMATS", "Parsed", "PromptFormat", "get_format", "parse_reply"]
+__all__ = ["FORMATS", "PromptFormat", "get_format", "parse_reply"]
 
 _TASK_TEXT = {
     "webshop": (
@@ -127,7 +127,7 @@ class PromptFormat:
         admissible: Sequence[str] | None = None,
         task_id: str = "",
     ) -> Conversation:
-        """What a policy is asked at `observation` after `steps`."""
+        """The conversation for a policy at `observation` after `steps`."""
         return Conversation(
             self.messages(instruction, steps, observation),
             key,

@@ -28,7 +28,6 @@ __all__ = [
     "NOT_KEPT",
     "SCHEMA_VERSION",
     "SPLITS",
-    "TIMING",
     "Actor",
     "Branch",
     "Evaluation",
@@ -94,7 +93,8 @@ def plain(value: Any, *, timing: bool = True, path: str = "$") -> Any:
 
     Numpy scalars and arrays become Python numbers and lists, tuples lists, dict keys strings, and
     a whole number in a float field a float, so that a record and its copy read from a file are
-    written alike. Keys of a record's `extra` stand beside its fields, unless a field has that name.
+    written in the same form. Keys of a record's `extra` stand beside its fields, unless a field has
+    that name.
 
     Args:
         timing: False leaves out fields marked `TIMING`.
@@ -133,7 +133,7 @@ def _plain_fields(value: Any, timing: bool, path: str) -> dict[str, Any]:
     for name in shape.names:
         if name != "extra" and (timing or name not in shape.timings):
             item = plain(getattr(value, name), timing=timing, path=f"{path}.{name}")
-            # bool is left alone: it is an error there, and from_dict says so
+            # bool is not converted: from_dict reports it as an error
             out[name] = float(item) if name in shape.floats and type(item) is int else item
     extra = plain(getattr(value, "extra", {}), timing=timing, path=f"{path}.extra")
     clashing = {k: v for k, v in extra.items() if k in _RESERVED or k in shape.names}
@@ -298,7 +298,7 @@ Actor = Literal["teacher", "student", "human"]
 """Who chose an action."""
 
 Label = Literal["beneficial", "harmful", "unknown", "student", "context"]
-"""What exploration says about an action: see `eeflib.states`."""
+"""The label that exploration gives an action: see `eeflib.states`."""
 
 
 @dataclass(frozen=True)
@@ -335,7 +335,7 @@ class Task(Record):
     env: str
     """Name of the environment that can reset to it: `webshop`, `scienceworld`, ..."""
     instruction: str
-    """What the agent is told."""
+    """The text of the task, as the agent reads it."""
     goal: dict[str, Any] = field(default_factory=dict)
     """What success means, for the environment only; never shown to a policy."""
     seed: Int64 = 0
@@ -357,7 +357,7 @@ class Task(Record):
 
 @dataclass(frozen=True)
 class Step(Record):
-    """One decision: what was seen, what was answered, what it gave."""
+    """One decision: the observation, the reply, the result."""
 
     observation: str
     """Text the policy acted on (before the action)."""

@@ -31,15 +31,7 @@ from eeflib.policies.base import Conversation, Message, Policy, Reply
 from eeflib.prompts import PromptFormat, parse_reply
 from eeflib.records import Actor, Step, Task, Trajectory, episode_rng
 
-__all__ = [
-    "DEFAULT_MAX_STEPS",
-    "EnvPool",
-    "Episode",
-    "RunningEpisode",
-    "faulted",
-    "run_episodes",
-    "step_limit",
-]
+__all__ = ["DEFAULT_MAX_STEPS", "EnvPool", "Episode", "faulted", "run_episodes", "step_limit"]
 
 DEFAULT_MAX_STEPS = 100
 """Step limit of a task whose `settings` name none."""
@@ -59,7 +51,7 @@ class Episode:
 
     task: Task
     key: str
-    """What tells this rollout from others of the task, e.g. `teacher` or `i1.s0`."""
+    """Distinguishes this rollout from others of the task, e.g. `teacher` or `i1.s0`."""
     attempt: int = 0
     prefix: tuple[Step, ...] = ()
     """Recorded steps to restore; the prompt holds them as history."""
@@ -115,7 +107,7 @@ class RunningEpisode:
     def fail(self, exc: EefError) -> Self:
         """The episode ends here, on record as failed by `exc`."""
         self.error = f"{type(exc).__name__}: {exc}"
-        if not isinstance(exc, RestoreMismatch):  # those are counted by whoever restores
+        if not isinstance(exc, RestoreMismatch):  # those are counted where the state is restored
             _LOG.warning("episode %s ended: %s", self.episode.id, self.error)
         return self
 
@@ -145,7 +137,7 @@ class RunningEpisode:
         self.admissible = None if actions is None else tuple(actions)
 
     def conversation(self) -> Conversation:
-        """What the policy is asked now: grown turn by turn, equal to `fmt.conversation(...)`."""
+        """The current conversation: grown turn by turn, equal to `fmt.conversation(...)`."""
         task = self.episode.task
         return Conversation(
             tuple(self.messages),

@@ -1,12 +1,12 @@
 """Supervised fine-tuning on encoded samples: peft or Unsloth behind one call.
 
-Owns `train`: checks, the work folder, and that an output folder is complete or absent. Knows
-nothing about EEF. One loop (`eeflib.optimise`) serves the tiny student on a CPU and a real
-model on a GPU; the backends differ in how the model is loaded and who computes the loss.
+Import `train` from here. It makes the checks and sees that an output folder is complete or absent.
+One loop (`eeflib.optimise`) serves the tiny student on a CPU and a real model on a GPU; the
+backends differ in how the model is loaded and what computes the loss.
 
 The loss is the mean over the trained tokens of an optimiser step, so a sample weighs as much as it
 has trained tokens, however it was batched. Equal settings, data and base give equal bytes on a CPU
-(with equal thread counts). A killed training goes on from its last checkpoint when called again,
+(with equal thread counts). A killed training continues from its last checkpoint when called again,
 and a complete one is not repeated.
 """
 
@@ -27,13 +27,13 @@ from eeflib.masking import EncodedSet
 from eeflib.policies.loading import check_weights
 from eeflib.records import content_hash
 
-__all__ = ["CARD", "TrainResult", "train"]
+__all__ = ["TrainResult", "train"]
 
 log = logging.getLogger(__name__)
 
 CARD = "eef_adapter.json"
-"""Says what a trained folder holds: `base`, `base_fingerprint`, `method`, `backend`, `config`, and
-the hashes of its `weights`."""
+"""The file that describes a trained folder: `base`, `base_fingerprint`, `method`, `backend`,
+`config`, and the hashes of its `weights`."""
 
 
 @dataclass(frozen=True)
@@ -216,10 +216,10 @@ def make_card(
         "data": data.hash,
         "samples": len(data),
     }
-    told = {**card, "config": {**config.to_dict(), "checkpoint_seconds": None}}
-    if fingerprint:  # the weights say which base it is, wherever they lie
-        told["base"] = None
-    return {**card, "job": content_hash(told)}
+    noted = {**card, "config": {**config.to_dict(), "checkpoint_seconds": None}}
+    if fingerprint:  # the weights identify the base, in whichever folder they are
+        noted["base"] = None
+    return {**card, "job": content_hash(noted)}
 
 
 def finished(output: Path, card: dict[str, Any]) -> TrainResult | None:
@@ -230,7 +230,7 @@ def finished(output: Path, card: dict[str, Any]) -> TrainResult | None:
     """
     try:
         found = json.loads((output / CARD).read_text("utf-8"))
-        told = json.loads((output / "training_log.json").read_text("utf-8"))
+        log_file = json.loads((output / "training_log.json").read_text("utf-8"))
         times = json.loads((output / "timing.json").read_text("utf-8"))
         if found["job"] != card["job"]:
             return None
@@ -238,10 +238,10 @@ def finished(output: Path, card: dict[str, Any]) -> TrainResult | None:
             output_dir=output,
             method=found["method"],
             backend=found["backend"],
-            steps=len(told["losses"]),
-            losses=tuple(told["losses"]),
-            tokens=told["tokens"],
-            trained_tokens=told["trained_tokens"],
+            steps=len(log_file["losses"]),
+            losses=tuple(log_file["losses"]),
+            tokens=log_file["tokens"],
+            trained_tokens=log_file["trained_tokens"],
             reused=True,
             **times,
         )

@@ -1,8 +1,8 @@
 """The Unsloth backend: a training in a process of its own.
 
-Owns both ends: `train_unsloth` prepares a job folder and starts the worker, `python -m
-eeflib.unsloth_process JOB` is the worker. Importing Unsloth patches transformers for the
-whole process and writes compiled code into a folder; neither may happen to the caller.
+`train_unsloth` prepares a job folder and starts the worker; `python -m eeflib.unsloth_process JOB`
+is the worker. Importing Unsloth patches transformers for the whole process and writes compiled code
+into a folder; neither may happen to the caller.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from eeflib.errors import DataError, EefError, PrerequisiteError, ProviderError
 from eeflib.masking import EncodedSet
 from eeflib.training import TrainResult
 
-__all__ = ["INSTALL", "train_unsloth"]
+__all__ = ["train_unsloth"]
 
 log = logging.getLogger(__name__)
 
@@ -45,20 +45,20 @@ def train_unsloth(
 
     Raises:
         PrerequisiteError: Unsloth is not installed; the message holds the two commands.
-        ProviderError: the worker died; the message ends with what it said.
+        ProviderError: the worker died; the message ends with its last output.
     """
     if importlib.util.find_spec("unsloth") is None:
         raise PrerequisiteError(f"the unsloth backend needs Unsloth; install it with\n{INSTALL}")
     with tempfile.TemporaryDirectory(prefix="eef-unsloth-") as folder:
         job = Path(folder)
         data.save(job / "data.npz")
-        told = {
+        request = {
             "base": _base_folder(base, job),
             "name": _base_name(base),
             "config": config.to_dict(),
             "output": str(output.resolve()),
         }
-        (job / "job.json").write_text(json.dumps(told), "utf-8")
+        (job / "job.json").write_text(json.dumps(request), "utf-8")
         answer = _start(job, progress)
     return TrainResult(**{**answer, "output_dir": output, "losses": tuple(answer["losses"])})
 
@@ -131,7 +131,7 @@ def _start(job: Path, progress: bool) -> dict[str, Any]:
         tail = (job / "stderr.txt").read_text("utf-8", errors="replace").strip()[-1500:]
         raise ProviderError(
             f"the unsloth worker ended with exit code {worker.returncode} and no result; train "
-            f"with backend='peft', or see what it said last:\n{tail}"
+            f"with backend='peft', or see its last output:\n{tail}"
         )
     return last["result"]
 
@@ -143,11 +143,11 @@ def _tell(message: dict[str, Any]) -> None:
 
 def _work(job: Path) -> None:
     """The worker's end; Unsloth must be imported before transformers."""
-    told = json.loads((job / "job.json").read_text("utf-8"))
+    request = json.loads((job / "job.json").read_text("utf-8"))
     data = EncodedSet.load(job / "data.npz")
-    config = TrainConfig.from_dict(told["config"])
+    config = TrainConfig.from_dict(request["config"])
     try:
-        result = _train_here(told, data, config)
+        result = _train_here(request, data, config)
     except EefError as exc:
         _tell({"error": type(exc).__name__, "message": str(exc)})
         return
@@ -155,7 +155,7 @@ def _work(job: Path) -> None:
     _tell({"result": answer})
 
 
-def _train_here(told: dict[str, Any], data: EncodedSet, config: TrainConfig) -> TrainResult:
+def _train_here(request: dict[str, Any], data: EncodedSet, config: TrainConfig) -> TrainResult:
     import torch
 
     from eeflib import optimise
@@ -168,17 +168,17 @@ def _train_here(told: dict[str, Any], data: EncodedSet, config: TrainConfig) -> 
 
     full = config.method == "full"
     model, _ = FastLanguageModel.from_pretrained(
-        told["base"],
+        request["base"],
         max_seq_length=max(e.length for e in data),
         dtype=torch.float32 if full else getattr(torch, config.dtype),
         load_in_4bit=config.load_in_4bit,
         full_finetuning=full,
         trust_remote_code=False,
     )
-    # as it was: Unsloth edits its own
-    tokenizer = AutoTokenizer.from_pretrained(told["base"], trust_remote_code=False)
-    card = make_card(told["name"], model, data, config, "unsloth")
-    output = Path(told["output"])
+    # loaded again: Unsloth edits the tokenizer that it returns
+    tokenizer = AutoTokenizer.from_pretrained(request["base"], trust_remote_code=False)
+    card = make_card(request["name"], model, data, config, "unsloth")
+    output = Path(request["output"])
     done = finished(output, card)
     if done is not None:
         return done

@@ -1,7 +1,7 @@
-"""Jobs in worker processes that share a run folder and die with their parent.
+"""Jobs in worker processes that share a run folder and end with their parent.
 
-Owns starting the workers, progress over a queue, and the hand-over of the run's lock. Knows nothing
-about what a job does.
+`eeflib.demo` starts workers here and gets their progress over a queue; the run's lock is handed
+over to them.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _start(events: Any, parent: int, alive: Path) -> None:
 
 
 def _die_with(parent: int) -> None:
-    """A killed parent must not leave workers behind that go on writing into the run."""
+    """A killed parent must not leave workers behind that still write into the run."""
     while os.getppid() == parent:
         time.sleep(0.2)
     os._exit(1)
@@ -118,7 +118,7 @@ def run_jobs(
         EefError: from a job.
         EnvironmentFault: a worker was killed (out of memory?).
     """
-    alive = folder / ".workers"  # whoever holds the lock has waited for an earlier run's workers
+    alive = folder / ".workers"  # the holder of the lock has waited for an earlier run's workers
     context = multiprocessing.get_context("spawn")
     events = context.Queue()
     results: dict[str, Any] = {}

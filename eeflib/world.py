@@ -1,7 +1,7 @@
 """A world: everything about an environment that a run needs, in one value.
 
-Owns `World` and the worlds that eeflib ships (embedded WebShop, ScienceWorld, TextWorldExpress):
-tasks, a way to make environments, a teacher. Knows nothing about methods or training.
+Import `World` (tasks, a way to make environments, a teacher) and the worlds that eeflib ships from
+here: embedded WebShop, ScienceWorld, TextWorldExpress.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def webshop(
         mix: which levels the tasks are of, see `eeflib.envs.webshop.tasks.make_tasks`.
         teacher_middle: `Skill.middle` of the teacher, in words; None for the default.
     """
-    from eeflib.envs.webshop import embedded_shop, lexicon
+    from eeflib.envs.webshop import embedded_shop, generator
     from eeflib.policies.scripted import ScriptedShopper, Skill
 
     shop = embedded_shop(seed, _counts(train, validation, test), mix=mix)
@@ -82,7 +82,7 @@ def webshop(
         shop.tasks,
         shop.make_env,
         ScriptedShopper(
-            skill, option_words=lexicon.OPTION_WORDS, option_names=lexicon.OPTION_NAMES
+            skill, option_words=generator.OPTION_WORDS, option_names=generator.OPTION_NAMES
         ),
     )
 
@@ -168,7 +168,7 @@ def make_world(config: Config, seed: int | None = None) -> World:
 
 @lru_cache(maxsize=2)
 def _world(seed: int, env: str, options: str) -> World:
-    """Kept: the steps of a run ask for it again and again, and Java starts slowly."""
+    """Cached, because the steps of a run need it repeatedly and Java starts slowly."""
     counts, mix, middle = json.loads(options)
     if env == "scienceworld":
         return scienceworld(seed, **counts)

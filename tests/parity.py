@@ -30,19 +30,25 @@ from eeflib.envs.webshop.catalogue import Catalogue, Product, option_value, pars
 from eeflib.envs.webshop.disk_build import build_catalogue
 from eeflib.envs.webshop.disk_catalogue import open_catalogue
 from eeflib.envs.webshop.env import WebShopEnv
-from eeflib.envs.webshop.goals import SHUFFLE_SEED, build_goals, sample_resets, task_from_goal
-from eeflib.envs.webshop.moves import hits
-from eeflib.envs.webshop.nouns import Nouns, best_nouns, fixed_nouns, word_nouns
+from eeflib.envs.webshop.goals import SHUFFLE_SEED, build_goals, task_from_goal
+from eeflib.envs.webshop.pages import hits
+from eeflib.envs.webshop.reward import Nouns, best_nouns, fixed_nouns, word_nouns
 from eeflib.envs.webshop.state import WebShopState, parse_action
-from eeflib.envs.webshop.wrappers import EtoEpisode, joined_history, parse_agentgym, parse_eto
 from eeflib.errors import DataError, EefError
+from tests.webshop_wrappers import (
+    EtoEpisode,
+    joined_history,
+    parse_agentgym,
+    parse_eto,
+    sample_resets,
+)
 
 _NO_LIMIT = 1_000_000
 _SHOWN = 5
 _HOST = "http://127.0.0.1:3000"
 _KINDS: tuple[Literal["human", "synthetic"], ...] = ("human", "synthetic")
 
-Evaluation = Iterator[tuple[str, bool]]
+Checks = Iterator[tuple[str, bool]]
 """(what was compared, whether it is the same), item by item."""
 
 
@@ -120,7 +126,7 @@ def _official(p: Product) -> dict[str, Any]:
     }
 
 
-def check_rows(v: Vectors) -> Evaluation:
+def check_rows(v: Vectors) -> Checks:
     """Every row is kept or dropped as officially; the official loader keeps the order."""
     wanted = iter([p["asin"] for p in v.load("catalogue_loaded")["products"]])
     expected = next(wanted, None)
@@ -132,7 +138,7 @@ def check_rows(v: Vectors) -> Evaluation:
         yield f"row {number}", kept == (number not in dropped)
 
 
-def check_loaded(v: Vectors) -> Evaluation:
+def check_loaded(v: Vectors) -> Checks:
     loaded, catalogue = v.load("catalogue_loaded"), v.catalogue
     for want in loaded["products"]:
         have = catalogue.by_asin.get(want["asin"])
@@ -143,7 +149,7 @@ def check_loaded(v: Vectors) -> Evaluation:
             yield f"{name} {asin}", catalogue.prices.get(asin) == price
 
 
-def check_goals(v: Vectors) -> Evaluation:
+def check_goals(v: Vectors) -> Checks:
     recorded = v.load("goals")
     loaded = v.load("catalogue_loaded")["seed_before_load"]
     yield "seed", recorded.get("seed_before_construct", loaded) == loaded
@@ -161,7 +167,7 @@ def check_goals(v: Vectors) -> Evaluation:
             yield f"last cumulative weights, {kind}", sums[-len(tail) :] == tail
 
 
-def check_rewards(v: Vectors) -> Evaluation:
+def check_rewards(v: Vectors) -> Checks:
     for case in v.load("reward_cases")["cases"]:
         product = v.catalogue.by_asin[case["asin"]]
         got = reward.purchase_reward(product, case["goal"], case["price"], case["options"], v.nouns)
@@ -169,7 +175,7 @@ def check_rewards(v: Vectors) -> Evaluation:
         yield case["id"], (got.value, got.info, got.attribute_matches, got.option_matches) == want
 
 
-def check_nouns(v: Vectors) -> Evaluation:
+def check_nouns(v: Vectors) -> Checks:
     """The tagger against the table; without spaCy only that the table has every title.
 
     The other files take their nouns from the table: a title that is missing would be judged by
@@ -183,7 +189,7 @@ def check_nouns(v: Vectors) -> Evaluation:
             yield title, own(title) == tuple(nouns)
 
 
-def check_searches(v: Vectors) -> Evaluation:
+def check_searches(v: Vectors) -> Checks:
     """Ranking, order included, and scores to the four decimals that are recorded."""
     catalogue = v.catalogue
     for case in v.load("searches")["queries"]:
@@ -201,7 +207,7 @@ def _raises(raw: str) -> bool:
     return False
 
 
-def check_units(v: Vectors) -> Evaluation:
+def check_units(v: Vectors) -> Checks:
     u = v.load("units")
     for name, pairs, function in (
         ("normalize_color", u["normalize_color"], reward.normalize_color),
@@ -231,7 +237,7 @@ def check_units(v: Vectors) -> Evaluation:
         yield f"token_set_ratio {a} / {b}", found == (score, score > 85)
 
 
-def check_resets(v: Vectors) -> Evaluation:
+def check_resets(v: Vectors) -> Checks:
     """What each reset drew, recorded after one reset of the constructor.
 
     Goals are compared by content: equal goals occur more than once.
@@ -278,7 +284,7 @@ def _step_differs(env: WebShopEnv, result: StepResult, want: dict[str, Any]) -> 
     return out + [name for name in facts if result.info.get(name) != want[name]]
 
 
-def check_rollouts(v: Vectors) -> Evaluation:
+def check_rollouts(v: Vectors) -> Checks:
     """Every reset and every step of every episode."""
     number_of = {p.asin: i for i, p in enumerate(v.catalogue.products)}
     drawn: list[str] = []
@@ -317,7 +323,7 @@ def check_rollouts(v: Vectors) -> Evaluation:
             yield f"{episode['id']} step {t}: {', '.join(differs)}", not differs
 
 
-def check_wrappers(v: Vectors) -> Evaluation:
+def check_wrappers(v: Vectors) -> Checks:
     """ETO's wrapper step by step, AgentGym's parser text by text."""
     cases = v.load("wrapper_cases")
     for number, case in enumerate(cases["eto"]):
@@ -336,7 +342,7 @@ def check_wrappers(v: Vectors) -> Evaluation:
         yield f"agentgym {case['text'][:40]!r}", same
 
 
-FILES: dict[str, Callable[[Vectors], Evaluation]] = {
+FILES: dict[str, Callable[[Vectors], Checks]] = {
     "catalogue": check_rows,
     "catalogue_loaded": check_loaded,
     "goals": check_goals,

@@ -21,10 +21,10 @@ import eeflib
 assert Path(eeflib.__file__).is_relative_to(sys.argv[1]), eeflib.__file__
 
 from eeflib.analysis.style import asset
-from eeflib.envs.scienceworld_subsets import subset_choices
+from eeflib.envs.scienceworld_tasks import subset_choices
 from eeflib.envs.webshop.splits import scheme_indices
 from eeflib.notebook import dated_result, hand_labelled
-from eeflib.policies.tiny import tiny_path
+from eeflib.policies.loading import tiny_path
 from eeflib.world import webshop
 from transformers import PreTrainedTokenizerFast
 

@@ -220,7 +220,7 @@ def action_shares(actions: pd.DataFrame, kinds: int = 10) -> pd.DataFrame:
 
 
 def by_group(trajectories: pd.DataFrame, by: str = "level") -> pd.DataFrame:
-    """Evaluation per group of tasks; `by` is `level`, `task_type` or any other column.
+    """Outcomes per group of tasks; `by` is `level`, `task_type` or any other column.
 
     Columns: group, n, wins, rate, low, high (Wilson), reward, length, invalid (means), errors.
     """

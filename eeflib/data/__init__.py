@@ -1,6 +1,6 @@
 """Files that eeflib ships: the tiny student, hand-labelled failures, the figures of a dated run.
 
-`path("tiny")` is where one of them lies, in a checkout and however eeflib was installed.
+`path("tiny")` is the path of one of them, in a checkout and however eeflib was installed.
 """
 
 from __future__ import annotations

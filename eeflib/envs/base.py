@@ -27,7 +27,6 @@ __all__ = [
     "StepResult",
     "TextEnv",
     "replay_restore",
-    "usable_cores",
 ]
 
 
@@ -100,7 +99,7 @@ class StepResult:
 
 @dataclass(frozen=True)
 class Restored:
-    """Evaluation of `restore`: the environment now stands at the state after `prefix`, or not."""
+    """Outcome of `restore`: the environment now stands at the state after `prefix`, or not."""
 
     ok: bool
     text: str = ""

@@ -1,7 +1,6 @@
 """Does a task replay? Play its actions once, go back to where they led, again and again, compare.
 
-Owns the recording and what came of the attempts. Works with every `TextEnv`; knows nothing about
-any environment.
+Import `check_replays` from here; it works with every `TextEnv`.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from eeflib.envs.base import Restored, TextEnv, replay_restore
 from eeflib.records import Step, Task
 
-__all__ = ["Replays", "check_replays"]
+__all__ = ["check_replays"]
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,17 @@
 """ScienceWorld (PyPI `scienceworld` 1.2.3, a Java simulator) behind the `TextEnv` protocol.
 
-Owns what is special about its episodes: score and end, menus, forbidden actions; the common rules
-are `simulated.SimulatedEnv`'s. Knows nothing about policies or training. Parts of it that nobody
-else needs: tasks are made in `scienceworld_tasks`, gold paths in `scienceworld_gold`, the JVM in
-`scienceworld_jvm`.
+Import `ScienceWorldEnv` from here. Score and end, menus, forbidden actions, wires and gold paths
+are here; the rules that all simulators share are in `simulated`, tasks and splits in
+`scienceworld_tasks`, the JVM in `scienceworld_jvm`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from eeflib.envs.base import Observation
-from eeflib.envs.scienceworld_gold import GoldPaths
 from eeflib.envs.scienceworld_jvm import ASIDES, Simulator, Turn
 from eeflib.envs.scienceworld_tasks import (
     CHEAP_TASKS,
@@ -22,19 +21,82 @@ from eeflib.envs.scienceworld_tasks import (
     make_task,
     scienceworld_tasks,
 )
-from eeflib.envs.scienceworld_wiring import Wiring
-from eeflib.envs.simulated import SimulatedEnv, Standing
+from eeflib.envs.simulated import GoldFile, Progress, SimulatedEnv
 from eeflib.errors import EnvironmentFault
 from eeflib.records import Task, content_hash
 
 __all__ = ["CHEAP_TASKS", "DEFAULT_MAX_STEPS", "ScienceWorldEnv", "scienceworld_tasks"]
 
+_CONNECTED = re.compile(r"(.+ on .+) is now connected to (.+ on .+)")
+_DISCONNECTED = re.compile(r"(.+) has been disconnected")
 _NOT_UNDERSTOOD = "No known action matches that input."
 _CANCELLED = "Unknown action."
 _MENU = "Ambiguous request: Please enter the number"
 _AMBIGUOUS = "Ambiguous request:"
 _STOP_WORDS = frozenset(("a", "an", "the"))
 _MAX_CHARACTERS = 1000
+
+
+class GoldPaths:
+    """Gold paths, kept in memory and in a `GoldFile` with `task, variation, simplifications`."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._kept = GoldFile(path, ("task", "variation", "simplifications"))
+
+    def known(self, spec: TaskSpec) -> tuple[str, ...] | None:
+        """The path if it was computed before."""
+        return self._kept.get(_key(spec))
+
+    def compute(self, simulator: Simulator, spec: TaskSpec) -> tuple[str, ...]:
+        """Plan, replay up to the first completion, keep.
+
+        Raises:
+            EnvironmentFault: the path does not end in a score of 1.0 (120 of 120 tried did).
+        """
+        uncut = simulator.gold(*_key(spec))
+        turn = simulator.load(*_key(spec))
+        actions: list[str] = []
+        while uncut[len(actions) :] and not turn.completed:
+            actions.append(uncut[len(actions)])
+            turn = simulator.act(actions[-1])
+        if not turn.completed or turn.raw_score < 1.0:
+            raise EnvironmentFault(
+                f"the gold path of {spec.name}, variation {spec.variation}, does not solve it; "
+                "leave the task out"
+            )
+        return self._kept.put(_key(spec), actions)
+
+
+def _key(spec: TaskSpec) -> tuple[str, int, str]:
+    return spec.name, spec.variation, spec.simplification_text
+
+
+class Wiring:
+    """Connections, by the texts of the actions that made and cut them.
+
+    No look around shows them, and they decide what the next action does. A terminal takes one
+    connection at a time, so the pairs are complete.
+    """
+
+    def __init__(self) -> None:
+        self._pairs: set[tuple[str, ...]] = set()
+
+    @property
+    def lines(self) -> list[str]:
+        """One per connection, in a fixed order; none where nothing is connected."""
+        return sorted(" - ".join(pair) for pair in self._pairs)
+
+    def note(self, answer: str) -> None:
+        """Update the connections from the simulator's answer to an action."""
+        if made := _CONNECTED.fullmatch(answer):
+            self._pairs.add(tuple(sorted(made.groups())))
+        elif self._pairs and (cut := _DISCONNECTED.fullmatch(answer)):
+            self._cut(cut[1])
+
+    def _cut(self, thing: str) -> None:
+        gone = {p for p in self._pairs if any(end.endswith(f" on {thing}") for end in p)}
+        # A terminal alone ("anode") does not say of what: the cut itself is remembered.
+        self._pairs = self._pairs - gone if gone else self._pairs | {("disconnected", thing)}
 
 
 class ScienceWorldEnv(SimulatedEnv):
@@ -55,7 +117,7 @@ class ScienceWorldEnv(SimulatedEnv):
     not valid. `best_score` is the highest score of the episode so far, which ETO reports as its
     reward; here it is never the reward.
     `state_key` is a hash of what is visible (room, inventory, score) and of what was connected to
-    what by wires, which no look tells; without the clock.
+    what by wires, which no look shows; without the clock.
 
     A child process must make its own environment; two threads must not use one at the same time.
 
@@ -216,14 +278,14 @@ class ScienceWorldEnv(SimulatedEnv):
         elif text.startswith(_AMBIGUOUS) and not text.startswith(_MENU):
             reason = "the action is ambiguous"
         self._menu = text.startswith(_MENU)
-        self._wiring.heard(text)
+        self._wiring.note(text)
         return text, reason
 
-    def _standing(self) -> Standing:
-        assert self._turn is not None, "there is a standing in an episode only"
+    def _progress(self) -> Progress:
+        assert self._turn is not None, "progress exists in an episode only"
         _, raw, completed = self._turn
         seen = [str(self.simulator.call(m)) for m in ("freeActionLook", "freeActionInventory")]
-        return Standing(
+        return Progress(
             raw, raw < 0 or completed, content_hash([*seen, raw, self._menu, *self._wiring.lines])
         )
 

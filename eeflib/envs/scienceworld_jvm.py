@@ -1,7 +1,7 @@
 """One JVM with the ScienceWorld simulator inside: what its interface offers.
 
-Owns the raw interface of PyPI `scienceworld` 1.2.3; the process is `jvm.JavaSimulator`'s. Knows
-nothing about tasks as records or episodes.
+`scienceworld` imports `Simulator` from here: the raw interface of PyPI `scienceworld` 1.2.3.
+Starting and stopping the process is `java.JavaSimulator`'s work.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, Literal, NamedTuple
 
-from eeflib.envs.jvm import JavaSimulator, import_stock
+from eeflib.envs.java import JavaSimulator, import_stock
 from eeflib.errors import EnvironmentFault
 
 __all__ = ["ASIDES", "Simulator", "Turn"]

@@ -1,31 +1,94 @@
 """What environments around an external simulator share.
 
-Owns the rules of an episode that no simulator keeps by itself: actions are counted whatever they
-were, the limit, the end, one user at a time, and a restore that is verified and tried twice. Knows
-nothing about any simulator or about Java.
+Import `SimulatedEnv`, `Progress` and `GoldFile` (solutions by task, in memory and, if a file is
+given, in it) from here. `SimulatedEnv` has the rules of an episode that no simulator keeps by
+itself: every action counts, the limit, the end, one user at a time, and a restore that is verified
+and tried twice.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, NamedTuple, Self
 
 from eeflib.envs.base import Observation, Restored, RestoreReport, StepResult, replay_restore
 from eeflib.errors import EnvironmentFault
+from eeflib.files import append_lines
 from eeflib.records import Step, Task
 
-__all__ = ["SimulatedEnv", "Standing"]
+__all__ = [
+    "GoldFile",
+    "Key",
+    "Progress",
+    "SimulatedEnv",
+]
 
-_OVER = "The episode is over."
+Key = tuple[str | int, ...]
+
 _log = logging.getLogger(__name__)
 
+_OVER = "The episode is over."
 
-class Standing(NamedTuple):
-    """Where an episode stands, as the simulator tells it."""
+
+class GoldFile:
+    """Gold paths that were computed before.
+
+    A line of the file that cannot be read is reported with file and line number, and its path is
+    computed again when it is needed.
+
+    Args:
+        fields: the names of a key's values.
+    """
+
+    def __init__(self, path: Path | None, fields: Sequence[str]) -> None:
+        self._path = path
+        self._fields = tuple(fields)
+        self._paths: dict[Key, tuple[str, ...]] | None = None
+
+    def get(self, key: Key) -> tuple[str, ...] | None:
+        """The path of `key`, if it is known."""
+        if self._paths is None:
+            self._paths = self._read()
+        return self._paths.get(key)
+
+    def put(self, key: Key, actions: Sequence[str]) -> tuple[str, ...]:
+        """Keep a path, which is returned.
+
+        Raises:
+            DataError: the file cannot be written.
+        """
+        if self.get(key) is None and self._path is not None:
+            row = {**dict(zip(self._fields, key, strict=True)), "actions": list(actions)}
+            append_lines(self._path, [json.dumps(row, ensure_ascii=False)])
+        assert self._paths is not None, "get has read the file"
+        self._paths[key] = tuple(actions)
+        return self._paths[key]
+
+    def _read(self) -> dict[Key, tuple[str, ...]]:
+        paths: dict[Key, tuple[str, ...]] = {}
+        if self._path is None or not self._path.exists():
+            return paths
+        text = self._path.read_text(encoding="utf-8", errors="replace")
+        for number, line in enumerate(text.splitlines(), 1):
+            try:
+                row = json.loads(line)
+                key = tuple(row[name] for name in self._fields)
+                if not row["actions"] or not all(isinstance(a, str) for a in row["actions"]):
+                    raise ValueError("actions must be a list of texts")
+                paths[key] = tuple(row["actions"])
+            except (ValueError, KeyError, TypeError) as exc:
+                _log.warning("%s, line %d: skipped (%s)", self._path, number, exc)
+        return paths
+
+
+class Progress(NamedTuple):
+    """Score, end and state of an episode, as the simulator reports them."""
 
     raw_score: float
     """The simulator's own: 1.0 is solved, below 0 is failed."""
@@ -35,7 +98,7 @@ class Standing(NamedTuple):
 
 
 class _OneAtATime:
-    """Held while an environment is in use; another thread that wants it is told."""
+    """Held while an environment is in use; another thread that wants it gets an error."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -55,7 +118,7 @@ class SimulatedEnv:
     """Base of the environments that have their simulator outside of Python.
 
     A subclass has `title`, the simulator's name in messages, and gives `reset` (which ends in
-    `_begin`), `valid_actions`, `close`, `_act` and `_standing`.
+    `_begin`), `valid_actions`, `close`, `_act` and `_progress`.
     """
 
     title: ClassVar[str]
@@ -83,7 +146,7 @@ class SimulatedEnv:
         """Hand `action` to the simulator: (its answer, why the action is not valid or nothing)."""
         raise NotImplementedError
 
-    def _standing(self) -> Standing:
+    def _progress(self) -> Progress:
         """Where the episode stands now."""
         raise NotImplementedError
 
@@ -167,8 +230,8 @@ class SimulatedEnv:
     def _begin(self, text: str, limit: int) -> Observation:
         """The simulator has loaded a task and shows `text`; `limit` actions may follow."""
         self._limit = limit
-        standing = self._standing()
-        raw, key = standing.raw_score, standing.state_key
+        progress = self._progress()
+        raw, key = progress.raw_score, progress.state_key
         self._keys, self._texts, self._best = [key], [text], 0.0
         return Observation(text, {"state_key": key, "score": max(raw, 0.0), "raw_score": raw})
 
@@ -179,7 +242,7 @@ class SimulatedEnv:
         self._recording = None
 
     def _result(self, text: str, reason: str = "") -> StepResult:
-        raw, terminated, key = self._standing()
+        raw, terminated, key = self._progress()
         score = raw if raw > 0.0 else 0.0
         truncated = not terminated and self._actions >= self._limit
         self._ended = terminated or truncated

@@ -1,8 +1,8 @@
 """TextWorldExpress (PyPI `textworld-express` 1.1.0, a Java simulator) as a `TextEnv`.
 
-Owns what is special about its episodes: score and end, which actions reach the simulator, gold
-paths; the common rules are `simulated.SimulatedEnv`'s. Knows nothing about policies or training.
-Tasks are made in `textworld_tasks`, the JVM is in `textworld_jvm`.
+Import `TextWorldEnv` from here. Score and end, which actions reach the simulator, and gold paths
+are here; the rules that all simulators share are in `simulated`, tasks in `textworld_tasks`, the
+JVM in `textworld_jvm`.
 
 Restoring is a replay: the simulator can copy the state of some games only (its `deepCopy` leaves
 out where the agent stands), and a replayed step costs 0.1 ms.
@@ -14,8 +14,7 @@ import hashlib
 from pathlib import Path
 
 from eeflib.envs.base import Observation
-from eeflib.envs.gold_file import GoldFile
-from eeflib.envs.simulated import SimulatedEnv, Standing
+from eeflib.envs.simulated import GoldFile, Progress, SimulatedEnv
 from eeflib.envs.textworld_jvm import Answer, Game, Machine
 from eeflib.envs.textworld_tasks import (
     DEFAULT_GAMES,
@@ -51,7 +50,7 @@ class TextWorldEnv(SimulatedEnv):
     - reward of a step = running score = the simulator's, clipped at 0, in [0, 1];
       `info["raw_score"]` keeps it unclipped: -1 after a failure in some games. It can fall again
       (twc: taking a thing away from where it belongs);
-    - won iff the score is 1.0; terminated when the simulator tells success or failure (a spoiled
+    - won iff the score is 1.0; terminated when the simulator reports success or failure (a spoiled
       ingredient, a wrong answer): terminated is not won;
     - truncated after `max_steps` actions, understood or not; the simulator has no limit of its own;
     - an action that is not, to the letter, one of `valid_actions` gets the simulator's answer to
@@ -211,14 +210,14 @@ class TextWorldEnv(SimulatedEnv):
             raise
         return self._now.observation, ""
 
-    def _standing(self) -> Standing:
+    def _progress(self) -> Progress:
         now = self._now
-        assert now is not None, "there is a standing in an episode only"
+        assert now is not None, "progress exists in an episode only"
         seen = f"{now.look}\0{now.inventory}\0{now.score}"
         # a tenth of a step's time would go to what `records.content_hash` does
         key = hashlib.blake2b(seen.encode("utf-8", "replace"), digest_size=8).hexdigest()
         over = now.success or now.failure or now.score >= 1.0  # the package's own rule
-        return Standing(now.score, over, key)
+        return Progress(now.score, over, key)
 
 
 def _key(spec: TaskSpec) -> tuple[str, str, int]:

@@ -1,8 +1,8 @@
 """One JVM with TextWorldExpress inside, shared by many games.
 
-Owns the raw interface of PyPI `textworld-express` 1.1.0: games side by side in one JVM, their
-answers, their gold paths; the process is `jvm.JavaSimulator`'s. Knows nothing about tasks as
-records or episodes.
+`textworld` imports `Machine` and `Game` from here: the raw interface of PyPI `textworld-express`
+1.1.0, with games side by side in one JVM, their answers and their gold paths. Starting and stopping
+the process is `java.JavaSimulator`'s work.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from eeflib.envs.jvm import JavaSimulator, import_stock
+from eeflib.envs.java import JavaSimulator, import_stock
 from eeflib.errors import DataError, EnvironmentFault
 
 __all__ = ["Answer", "Game", "Machine", "Simulator"]
@@ -23,7 +23,7 @@ _SOLVER_TRIES = 50  # as many as the package makes
 
 
 class Answer(msgspec.Struct, frozen=True, rename="camel"):
-    """What the simulator tells after each action."""
+    """The simulator's answer to an action."""
 
     observation: str
     look: str
@@ -92,8 +92,8 @@ class Game:
         """
         if self._loaded != (name, params):
             self._loaded = None
-            if said := str(self._call("load", name, params)).strip():
-                raise DataError(f"TextWorldExpress: {said.removeprefix('ERROR: ')}")
+            if complaint := str(self._call("load", name, params)).strip():
+                raise DataError(f"TextWorldExpress: {complaint.removeprefix('ERROR: ')}")
             self._loaded = (name, params)
         answer = self._answer("generateNewGameJSON", variation, fold, False)
         if answer.score < 0.0 or answer.success or answer.failure:

@@ -1,6 +1,6 @@
 """TextWorldExpress tasks as records: games, parameters, variations, splits.
 
-Owns what a valid TextWorldExpress `Task` is and how to make them. Knows nothing about episodes.
+Import `textworld_tasks` and `make_task` from here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Other libraries' shapes of what eeflib has: a module per library, imported on use.
+"""eeflib's environments in the form that other libraries expect: a module per library.
 
 `gymnasium`: an environment as a `gymnasium.Env`.
 """

@@ -1,7 +1,7 @@
 """Text environments as `gymnasium.Env`: text in, text out, vectorised by gymnasium itself.
 
-Owns the text space, the choice of a task at `reset`, and the step limit (which a rollout keeps
-elsewhere). Knows nothing about what an environment does. Needs `pip install 'eeflib[gymnasium]'`.
+Import `to_gymnasium` from here: the text space, the choice of a task at `reset`, and the step limit
+(which a rollout has elsewhere). Needs `pip install 'eeflib[gymnasium]'`.
 """
 
 from __future__ import annotations

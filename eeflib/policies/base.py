@@ -1,6 +1,6 @@
 """The policy protocol: a batch of conversations in, one reply each out.
 
-Owns `Message`, `Conversation`, `Reply`, `Policy`. Knows nothing about environments.
+Import `Policy`, `Conversation`, `Message` and `Reply` from here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from eeflib.records import Usage
 
-__all__ = ["Conversation", "Message", "Policy", "Reply", "Role"]
+__all__ = ["Conversation", "Message", "Policy", "Reply"]
 
 Role = Literal["system", "user", "assistant"]
 

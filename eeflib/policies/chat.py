@@ -1,7 +1,7 @@
 """Chat rendering with positions: where in the rendered text is each message?
 
-Owns the step messages -> text through the tokenizer's own chat template, and the character range
-of every message in it. Knows nothing about tokens, episodes or training.
+Import `render_chat` from here. It renders messages with the tokenizer's own chat template and gives
+the character range of every message. Token ids are made in `prompt_tokens` and `eeflib.masking`.
 
 Method: the template is rendered once with a unique marker in place of every content; what stands
 between the markers is the template's own text. The real rendering must then equal that text with
@@ -123,7 +123,7 @@ def _end_marker(tokenizer: Any, roles: tuple[str, ...], following: str) -> str:
     try:
         common = _common(following, _skeleton(tokenizer, roles, False).pieces[-1])
         closed = True
-    except DataError:  # no chat may end here (a system turn alone, say): only a token can tell
+    except DataError:  # no chat may end here (a system turn alone, say): only a token marks the end
         common, closed = following, False
     found = [common.index(token) + len(token) for token in _specials(tokenizer) if token in common]
     if found:

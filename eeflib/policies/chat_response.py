@@ -1,7 +1,7 @@
 """What a chat-completions server answered, and what that means for the request.
 
-Owns `Attempt` and its making from a body, a status or a failed connection, tolerant of everything a
-server may send. Knows nothing about sending, retrying or prices beyond what `Attempt` says of them.
+`eeflib.policies.openai_compatible` makes an `Attempt` here from a body, a status or a failed
+connection. A server may send anything: no answer raises.
 """
 
 from __future__ import annotations

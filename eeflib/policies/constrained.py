@@ -1,12 +1,11 @@
 """Choosing a reply among admissible actions by likelihood, token by token.
 
-Owns the token trie over the admissible actions, the walk down it, the free text where an action
-has `<text>`, and the drawing of tokens from logits. Knows nothing about models or caches: whoever
-drives a walk feeds `take()` to a model and hands the logits back.
+`eeflib.policies.huggingface` imports `Trie`, `Slots`, `Walk` and the drawing of tokens from here:
+it feeds `Walk.take()` to a model and hands the logits back.
 
 Ancestral sampling: at each node of the trie only the tokens that lead on to some admissible action
 compete; a single one is taken without asking the model. The end of the turn is a token like any
-other, so "look" and "look around" compete after "look".
+other, so "look" and "look around" compete after "look". An action may hold free text (`<text>`).
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import torch
 from eeflib.envs.base import FREE_TEXT
 from eeflib.policies.prompt_tokens import PromptTokens
 
-__all__ = ["SLOT", "Slots", "Trie", "Walk", "draw", "draw_rows"]
+__all__ = ["Slots", "Trie", "Walk", "draw", "draw_rows"]
 
 SLOT = -1
 """Stands for free text in a token sequence; sorts before every token."""

@@ -1,8 +1,8 @@
 """Next-token logits for a batch of growing token sequences.
 
-Owns the `Decoder` protocol and `PlainDecoder`, which encodes every sequence whole at every step
-and works for any causal model. Knows nothing about text, chats or sampling. The quick decoder is in
-`eeflib.policies.cached_decoding`, the choice between them in `eeflib.policies.cache_probe`.
+Import the `Decoder` protocol and `PlainDecoder` from here. `PlainDecoder` encodes every sequence
+whole at every step and works for any causal model. The faster decoder, and the choice between the
+two, are in `eeflib.policies.cached_decoding`.
 """
 
 from __future__ import annotations

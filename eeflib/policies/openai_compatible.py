@@ -1,7 +1,7 @@
 """A teacher (or student) behind any OpenAI-compatible endpoint: `ChatModel`.
 
-Owns the requests: a bounded number at a time, retries, time-outs, token counts, the cost cap, and
-what each kind of failure means. Knows nothing about environments nor about Thought/Action.
+It sends a bounded number of requests at a time, with retries, time-outs, token counts and a cost
+cap, and says what each kind of failure means.
 
 Only `model`, `messages` and the sampling options that are set are sent: no tools, response formats,
 `n` or log-probabilities, which vLLM, llama.cpp and `transformers serve` may lack.

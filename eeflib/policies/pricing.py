@@ -1,7 +1,7 @@
 """What model calls cost: prices, an estimate before a run, and a meter with a hard cap during it.
 
-Owns `Price`, the small dated list of prices, `estimate_cost` and `Meter`. Knows nothing about HTTP.
-A price that is not known stays unknown: costs are then None, never 0.
+Import `Price`, `listed_price` (a small dated list), `estimate_cost` and `Meter` from here.
+An unknown price stays unknown: costs are then None, never 0.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from eeflib.errors import DataError, PrerequisiteError
 from eeflib.records import Usage
 
-__all__ = ["LISTED", "LISTED_ON", "CostEstimate", "Meter", "Price", "estimate_cost", "listed_price"]
+__all__ = ["LISTED", "LISTED_ON", "Meter", "Price", "estimate_cost", "listed_price"]
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class Meter:
     def spent_usd(self) -> float | None:
         """Dollars counted against the cap; None if the price is unknown.
 
-        Requests that may have been billed without telling (time-outs, replies without token counts)
+        Requests that may have been billed without a token count (time-outs, incomplete replies)
         count with their worst case, so this is `usage.cost_usd` or more.
         """
         with self._changed:

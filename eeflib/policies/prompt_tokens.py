@@ -1,8 +1,8 @@
-"""Conversations -> prompt tokens, and text -> the tokens that continue a prompt; with memory.
+"""Conversations -> prompt tokens, and text -> the tokens that continue a prompt; both remembered.
 
-Owns the tokenisation of prompts and replies for one tokenizer. Knows nothing about models or
-sampling. A prompt is cut before every special token and the pieces are tokenised separately, once
-each: tokenizers never merge across a special token, and the same page is read by many episodes.
+Import `PromptTokens` from here, one for each tokenizer. A prompt is cut before every special token
+and the pieces are tokenised separately, once each: tokenizers never merge across a special token,
+and many episodes read the same page.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
-"""A scripted shopper that is imperfect in honest ways: the offline teacher for WebShop.
+"""`ScriptedShopper`: the offline teacher for WebShop, whose errors come from its own limits.
 
-Owns how a careful but tiring person shops: types the words of the wish, reads titles, pages on if
-no title fits, chooses the options that the wish names, opens Features when the wish says more than
-titles tell, buys. It reads the instruction and the pages, never the goal or the reward.
+It shops as a careful but tiring person does: it types the words of the wish, reads titles, goes to
+the next page if no title fits, chooses the options that the wish names, opens Features when the
+wish asks for more than titles show, and buys. It reads the instruction and the pages, never the
+goal or the reward.
 
-It tires: the more words it has read in an episode, the likelier each decision goes wrong (a similar
-product, a forgotten or wrong option, a stray click, a hasty purchase). So it solves the short tasks
-and fails most long ones *after* it has done the navigation they need: what EEF learns from. [ours]
+The more words it has read in an episode, the likelier each decision goes wrong (a similar product,
+a forgotten or wrong option, a stray click, a hasty purchase). So it solves the short tasks and
+fails most long ones *after* the navigation they need: EEF learns from such failures. [ours]
 """
 
 from __future__ import annotations
@@ -133,28 +134,30 @@ class ScriptedShopper:
         return f"search[{' '.join(dict.fromkeys(self._content(wish)))}]"
 
     @staticmethod
-    def _missing(title: str, said: set[str]) -> int:
-        """Words of a title, less the brand, that the wish does not say."""
-        return sum(w not in said for w in _WORD.findall(title.lower())[1:])
+    def _missing(title: str, wanted: set[str]) -> int:
+        """Words of a title, less the brand, that the wish does not name."""
+        return sum(w not in wanted for w in _WORD.findall(title.lower())[1:])
 
     def _results(
         self, parts: list[str], wish: str, memory: _Memory, wrong: bool, rng: np.random.Generator
     ) -> tuple[str, str]:
         memory.clicked.clear()
         memory.checked = False
-        said = set(_WORD.findall(wish))
+        wanted = set(_WORD.findall(wish))
         listings = [(p, parts[i + 1]) for i, p in enumerate(parts[:-1]) if _ASIN.match(p)]
         ranked = sorted(
-            listings, key=lambda x: (self._missing(x[1], said), x[0] in memory.rejected)
+            listings, key=lambda x: (self._missing(x[1], wanted), x[0] in memory.rejected)
         )
         fitting = [
-            a for a, title in ranked if not self._missing(title, said) and a not in memory.rejected
+            a
+            for a, title in ranked
+            if not self._missing(title, wanted) and a not in memory.rejected
         ]
         if wrong:
-            other = [(a, title) for a, title in ranked if self._missing(title, said)]
-            # nobody takes headphones for a charger: the last word says what a thing is
-            alike = [x for x in other if x[1].lower().split()[-1] in said] or other
-            similar = [a for a, _ in alike][:3]
+            other = [(a, title) for a, title in ranked if self._missing(title, wanted)]
+            # the last word says what a thing is: headphones are not taken for a charger
+            kind = [x for x in other if x[1].lower().split()[-1] in wanted] or other
+            similar = [a for a, _ in kind][:3]
             if similar:
                 memory.asin = similar[int(rng.integers(len(similar)))]
                 return "This one looks right.", f"click[{memory.asin}]"
@@ -190,8 +193,8 @@ class ScriptedShopper:
             return "Good enough, buy it.", "click[Buy Now]"
         if memory.asin in memory.rejected:
             return "Not this one, back to the results.", "click[< Prev]"
-        told = {w for part in (title.lower(), *parts[2:price]) for w in _WORD.findall(part)}
-        if not memory.checked and any(w not in told for w in self._content(wish)):
+        shown = {w for part in (title.lower(), *parts[2:price]) for w in _WORD.findall(part)}
+        if not memory.checked and any(w not in shown for w in self._content(wish)):
             return "The title does not say everything, read the features.", "click[Features]"
         if named:
             memory.clicked.add(named[0])
@@ -201,8 +204,8 @@ class ScriptedShopper:
     def _sub_page(self, shown: str, wish: str, memory: _Memory, wrong: bool) -> tuple[str, str]:
         if not memory.checked:
             memory.checked = True
-            told = set(_WORD.findall(f"{shown} {memory.title}".lower()))
-            missing = [w for w in self._content(wish) if w not in told]
+            known = set(_WORD.findall(f"{shown} {memory.title}".lower()))
+            missing = [w for w in self._content(wish) if w not in known]
             if missing and "Description" not in memory.clicked and not wrong:
                 memory.rejected.add(memory.asin)
         return "Back to the product.", "click[< Prev]"

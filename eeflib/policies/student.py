@@ -59,7 +59,7 @@ class Student:
 
     @property
     def training(self) -> TrainConfig:
-        """How it is trained, unless `eeflib.train` is told otherwise."""
+        """How it is trained, where `eeflib.train` is given no other settings."""
         return self.config.training
 
     @property
@@ -116,7 +116,7 @@ class Student:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits that tell models apart: of the weight files, or of the base's weights."""
+        """16 hex digits that identify a model: of the weight files, or of the base's weights."""
         if self.folder is None:
             from eeflib.policies.loading import model_fingerprint
 

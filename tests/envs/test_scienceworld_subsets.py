@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from eeflib.envs.scienceworld import ScienceWorldEnv
-from eeflib.envs.scienceworld_subsets import agentgym_item, subset_choices, subset_tasks
+from eeflib.envs.scienceworld_tasks import agentgym_item, subset_choices, subset_tasks
 from eeflib.errors import DataError
 from eeflib.records import Task
 

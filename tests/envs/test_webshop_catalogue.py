@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from eeflib.envs.webshop import Catalogue, Product, build_goals, parse_price, task_from_goal
-from eeflib.envs.webshop.nouns import fixed_nouns, word_nouns
-from eeflib.envs.webshop.reward import purchase_reward
+from eeflib.envs.webshop.reward import fixed_nouns, purchase_reward, word_nouns
 from eeflib.errors import DataError
 from eeflib.records import Task
 

@@ -12,8 +12,7 @@ import pytest
 
 from eeflib.envs.webshop import Catalogue, Product, WebShopEnv, best_nouns, fixed_nouns
 from eeflib.envs.webshop import spacy_nouns as load_spacy
-from eeflib.envs.webshop.nouns import CACHED_TITLES, Nouns, nouns_name, word_nouns
-from eeflib.envs.webshop.reward import purchase_reward
+from eeflib.envs.webshop.reward import CACHED_TITLES, Nouns, nouns_name, purchase_reward, word_nouns
 from eeflib.errors import PrerequisiteError
 from eeflib.records import Task
 from tests.parity import Vectors
@@ -69,7 +68,7 @@ def test_without_spacy_words_are_used_and_a_warning_says_what_to_install(
     with pytest.raises(PrerequisiteError, match=r"pip install 'eeflib\[webshop-spacy\]'"):
         load_spacy()
     assert WebShopEnv(VECTORS.catalogue, strict=True).nouns is word_nouns
-    (record,) = [r for r in caplog.records if r.name == "eeflib.envs.webshop.nouns"]
+    (record,) = [r for r in caplog.records if r.name == "eeflib.envs.webshop.reward"]
     assert record.levelname == "WARNING"
     assert "eeflib[webshop-spacy]" in record.getMessage()
 

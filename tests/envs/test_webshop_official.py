@@ -13,7 +13,7 @@ import pytest
 
 from eeflib.envs.webshop import Catalogue, build_goals, task_from_goal
 from eeflib.envs.webshop.official import load_official, open_sources
-from eeflib.envs.webshop.official_stream import StreamReport, iter_entries, iter_products
+from eeflib.envs.webshop.official_sources import StreamReport, iter_entries, iter_products
 from eeflib.errors import DataError, PrerequisiteError
 
 VECTORS = Path(__file__).parents[1] / "data" / "webshop_parity"
@@ -192,7 +192,7 @@ def read(path: Path, content: bytes) -> tuple[list[Any], StreamReport]:
 def test_any_json_array_is_read(
     tmp_path: Path, piece: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eeflib.envs.webshop.official_stream._PIECE", piece)
+    monkeypatch.setattr("eeflib.envs.webshop.official_sources._PIECE", piece)
     value = [
         {"a": "é › 漢字 😀 \u2028", 'q"\\': [1, -2.5e10, True, None, {"": []}]},
         "x" * 50 + '\\"]}',
@@ -235,7 +235,7 @@ def test_damage_is_found_where_it_is(
 ) -> None:  # fmt: skip
     if len(content) > 1000 and piece < 100:
         piece = 1000
-    monkeypatch.setattr("eeflib.envs.webshop.official_stream._PIECE", piece)
+    monkeypatch.setattr("eeflib.envs.webshop.official_sources._PIECE", piece)
     path = tmp_path / "a.json"
     found, report = read(path, content)
     assert len(found) == entries
@@ -250,7 +250,7 @@ def test_damage_is_found_where_it_is(
 def test_a_missing_bracket_does_not_swallow_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eeflib.envs.webshop.official_stream._LARGEST", 1 << 20)
+    monkeypatch.setattr("eeflib.envs.webshop.official_sources._LARGEST", 1 << 20)
     path = tmp_path / "a.json"
     path.write_bytes(b'[{"a": [1, ' + b'{"b": 22222222222222}, ' * 200_000 + b"3]")
     with pytest.raises(DataError, match="a bracket or quote is missing"):
@@ -279,7 +279,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     assert path.stat().st_size > 100_000_000
     program = (
         "import resource, sys\n"
-        "from eeflib.envs.webshop.official_stream import iter_products\n"
+        "from eeflib.envs.webshop.official_sources import iter_products\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"
         "before = peak()\n"
         "n = sum(1 for _ in iter_products(sys.argv[1]))\n"

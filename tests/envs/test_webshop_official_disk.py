@@ -196,14 +196,14 @@ def test_odd_entries_are_remembered_as_they_were_found(folder: Path) -> None:
 
 
 def test_a_file_that_changes_meanwhile(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from eeflib.envs.webshop import official_disk
+    from eeflib.envs.webshop import official
 
     def build(*args: Any, **options: Any) -> Any:
         with open(folder / PRODUCTS, "ab") as file:
             file.write(b" ")
         return build_catalogue(*args, **options)
 
-    monkeypatch.setattr(official_disk, "build_catalogue", build)
+    monkeypatch.setattr(official, "build_catalogue", build)
     with pytest.raises(DataError, match="has changed while it was read"):
         full(folder)
     assert left(folder) == []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from eeflib.envs.webshop.nouns import best_nouns, word_nouns
+from eeflib.envs.webshop.reward import best_nouns, word_nouns
 from eeflib.errors import DataError
 from tests.parity import FILES, Vectors, check_folder, check_resets, main
 

@@ -15,9 +15,16 @@ from nltk.stem.porter import PorterStemmer
 
 from benchmarks.parts.bulk_products import bulk_instruction, bulk_rows
 from eeflib.envs.webshop import postings, search
-from eeflib.envs.webshop.postings import PostingsBuilder, id_ranks
+from eeflib.envs.webshop.postings import (
+    _ASCII_WORD,
+    _WORD,
+    STOP_WORDS,
+    PostingsBuilder,
+    analyze,
+    id_ranks,
+    stem,
+)
 from eeflib.envs.webshop.search import TOP_K, Index, decode_length, encode_length
-from eeflib.envs.webshop.tokens import _ASCII_WORD, _WORD, STOP_WORDS, analyze, stem
 
 WORDS = "red blue green sofa lamp table shoe soft hard easy clean wood"
 

@@ -19,9 +19,8 @@ from eeflib.errors import PrerequisiteError
 from eeflib.masking import encode_samples
 from eeflib.methods import get_method
 from eeflib.policies.huggingface import HuggingFacePolicy
-from eeflib.policies.loading import load_student
+from eeflib.policies.loading import load_student, load_tiny, tiny_path
 from eeflib.policies.scripted import ScriptedShopper, Skill
-from eeflib.policies.tiny import load_tiny, tiny_path
 from eeflib.prompts import get_format
 from eeflib.records import Trajectory
 from eeflib.rollout import Episode, run_episodes

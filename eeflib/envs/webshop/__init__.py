@@ -1,8 +1,8 @@
 """WebShop in pure Python: the official text environment, seeded, fast and restorable.
 
-Owns the names below. Products: `Catalogue.from_rows`. Tasks: `build_goals`, `task_from_goal`.
-Playing: `WebShopEnv`. Official data, fetched, built and opened: `official.load_official`; their
-published splits: `splits.split_tasks`.
+The names below are what other modules use. Products: `Catalogue.from_rows`. Tasks: `build_goals`,
+`task_from_goal`. Playing: `WebShopEnv`. Official data, fetched, built and opened:
+`official.load_official`; their published splits: `splits.split_tasks`.
 Facts about the official environment: princeton-nlp/WebShop, commit 64fa2a5.
 `python -m tests.parity FOLDER` compares with recorded outputs of it.
 
@@ -16,7 +16,7 @@ Where this package differs from the official environment:
 | clicked marks: looked up in the address (fails on quotes, | kept | what is chosen |
 | non-ASCII; a quoted query marks an option) | | |
 | an action raises and leaves the session half changed | kept; invalid, `reason` | cannot happen |
-| goes on after the purchase, no step limit | kept; `truncated` is told | ended stays ended |
+| goes on after the purchase, no step limit | kept; `truncated` is set | ended stays ended |
 | sessions shared by all and never freed | a state each | a state each |
 | `reset("3")` is a random goal | the task holds the goal | same |
 | loader raises on a price such as `N/A`, on missing fields | row skipped, listed | same |
@@ -30,17 +30,17 @@ What looks odd and is kept in both: `Next >` on the last page, an option called 
 """
 
 from eeflib.envs.webshop.catalogue import Catalogue, Product, SkippedRow, parse_price
-from eeflib.envs.webshop.embedded import embedded_shop
 from eeflib.envs.webshop.env import WebShopEnv
 from eeflib.envs.webshop.goals import build_goals, task_from_goal
-from eeflib.envs.webshop.nouns import (
+from eeflib.envs.webshop.reward import (
     best_nouns,
     fixed_nouns,
+    purchase_reward,
     spacy_nouns,
     word_nouns,
 )
-from eeflib.envs.webshop.reward import purchase_reward
 from eeflib.envs.webshop.state import WebShopState
+from eeflib.envs.webshop.tasks import embedded_shop
 
 __all__ = [
     "Catalogue",

@@ -1,39 +1,234 @@
-"""The catalogue that environments share.
+"""Products, read from rows of the official file, and the catalogue that environments share.
 
-Owns `Catalogue`: products, their reward prices and their search index, all in memory, and the hash
-that names one. Knows nothing about pages, goals or tasks, nor how a row is read (`rows`). The same
-on disk: `disk_catalogue`. Rules: web_agent_site/engine/engine.py of princeton-nlp/WebShop.
+Import `Product` and `Catalogue` from here. A `Catalogue` holds products, their reward prices and
+their search index in memory, and has a hash that identifies it. A row that cannot be read gives a
+`SkippedRow` with the reason. The same catalogue on disk: `disk_catalogue`.
+Rules: web_agent_site/engine/engine.py of princeton-nlp/WebShop.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
 from functools import cached_property
 from typing import Any, Literal
 
-from eeflib.envs.webshop.memo import StateMemo
-from eeflib.envs.webshop.rows import (
-    DEFAULT_PRICE,
-    Product,
-    SkippedRow,
-    option_value,
-    parse_price,
-    read_row,
-)
 from eeflib.envs.webshop.search import Index
+from eeflib.envs.webshop.state import StateMemo
 from eeflib.errors import DataError
 from eeflib.records import canonical_json
 
 __all__ = [
-    "DEFAULT_PRICE", "Catalogue", "CatalogueId", "Product", "SkippedRow", "draw_price",
-    "option_value", "parse_price",
-]  # fmt: skip
+    "Catalogue",
+    "CatalogueId",
+    "Product",
+    "SkippedRow",
+    "draw_price",
+    "option_value",
+    "parse_price",
+    "read_row",
+]
 
+DEFAULT_PRICE = 100.0
+"""Price of a product without one."""
+
+NO_ATTRIBUTES = ("DUMMY_ATTR",)
+"""What the official loader gives a product that the attributes file does not list."""
+
+_NOT_NUMBER = re.compile(r"[^\d.]")
 
 _plain_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """One product as the shop shows it and the reward judges it."""
+
+    asin: str
+    """Id, at most 10 characters."""
+    title: str
+    description: str = ""
+    bullets: tuple[str, ...] = ()
+    """The Features page, one line each."""
+    price_text: str = f"${DEFAULT_PRICE}"
+    """As pages show it: `$20.0` or `$10.0 to $20.0`."""
+    prices: tuple[float, ...] = (DEFAULT_PRICE,)
+    """One price, or the two ends of a range."""
+    category: str = ""
+    """Department, e.g. `fashion`."""
+    product_category: str = ""
+    """Path, parts separated by ` › `."""
+    query: str = ""
+    """The search that the product was found by; equal queries count as the same type."""
+    attributes: tuple[str, ...] = NO_ATTRIBUTES
+    """What instruction attributes are matched against; hidden from pages by default."""
+    options: dict[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    """Option name -> values, lower-case, as clickable on the item page."""
+    option_images: dict[str, str | None] = field(default_factory=dict, hash=False, compare=False)
+    main_image: str = field(default="", compare=False)
+    instructions: tuple[dict[str, Any], ...] = field(default=(), hash=False)
+    """Human instructions for this product: rows of `items_human_ins.json`."""
+    synthetic_instruction: str | None = None
+    """Instruction text without options and price, from `items_ins_v2.json`."""
+    synthetic_attributes: tuple[str, ...] = ()
+
+    @property
+    def document(self) -> str:
+        """The text that search sees: title, description, first bullet and options, lower-case."""
+        options = ", and ".join(f"{name}: {', '.join(v)}" for name, v in self.options.items())
+        first = self.bullets[0] if self.bullets else ""
+        return f"{self.title} {self.description} {first} {options}".lower()
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedRow:
+    """A row that the loader did not take, and why."""
+
+    row: int
+    """Position in the products file, from 0."""
+    asin: str
+    reason: str
+
+
+def parse_price(raw: str | None) -> tuple[tuple[float, ...], str]:
+    """A `pricing` field -> (one or two prices, the text that pages show).
+
+    What follows each `$` is one price, all but digits and points dropped; a third price is
+    ignored; an empty field means $100.0.
+
+    Raises:
+        DataError: no `$` or no number in it (`N/A`, `$1.2.3`).
+    """
+    if not raw:
+        return (DEFAULT_PRICE,), f"${DEFAULT_PRICE}"
+    if not isinstance(raw, str):
+        raise DataError(f"field pricing: {raw!r} is not a text such as '$12.50'")
+    try:
+        prices = tuple(float(Decimal(_NOT_NUMBER.sub("", part))) for part in raw.split("$")[1:])
+    except InvalidOperation:
+        prices = ()
+    if not prices or not all(map(math.isfinite, prices)):
+        raise DataError(f"field pricing: no price in {raw!r}; write it as '$12.50' or '$5 to $9'")
+    if len(prices) == 1:
+        return prices, f"${prices[0]}"
+    return prices[:2], f"${prices[0]} to ${prices[1]}"
+
+
+def option_value(raw: str) -> str:
+    """An option value as it is shown and clicked."""
+    return raw.strip().replace("/", " | ").lower()
+
+
+def read_row(
+    number: int,
+    row: Any,
+    attributes: Mapping[str, Any],
+    human_instructions: Mapping[str, Any],
+    seen: Container[str],
+) -> Product | SkippedRow:
+    """Row `number` as a product, or why it is none; see `Catalogue.from_rows`.
+
+    Args:
+        seen: asins of the products so far.
+    """
+    asin = row.get("asin") if isinstance(row, Mapping) else None
+    try:
+        _check_asin(asin, seen)
+        return _product(row, attributes.get(asin), human_instructions.get(asin))  # type: ignore[arg-type]
+    except DataError as exc:
+        return SkippedRow(number, str(asin), str(exc))
+
+
+def _check_asin(asin: Any, seen: Container[str]) -> None:
+    if not isinstance(asin, str) or not asin:
+        raise DataError("field asin: missing or not a text")
+    if asin == "nan" or len(asin) > 10:
+        raise DataError(f"field asin: {asin[:20]!r} is no product id (at most 10 characters)")
+    if asin in seen:
+        raise DataError(f"field asin: {asin!r} was listed before")
+
+
+def _text(row: Mapping[str, Any], name: str, *, required: bool = False) -> str:
+    value = row.get(name)
+    if value is None and not required:
+        return ""
+    if not isinstance(value, str):
+        raise DataError(f"field {name}: expected text, got {value!r:.60}")
+    return value
+
+
+def _texts(value: Any, name: str) -> tuple[str, ...]:
+    items = value if isinstance(value, (list, tuple)) else [value]
+    for item in items:
+        if not isinstance(item, str):
+            raise DataError(f"field {name}: expected texts, got {item!r:.60}")
+    return tuple(items)
+
+
+def _options(raw: Any) -> tuple[dict[str, tuple[str, ...]], dict[str, str | None]]:
+    """Option groups: names in lower case; values stripped, `/` -> ` | `, in lower case."""
+    options: dict[str, tuple[str, ...]] = {}
+    images: dict[str, str | None] = {}
+    if not raw:
+        return options, images
+    if not isinstance(raw, Mapping):
+        raise DataError(f"field customization_options: expected a mapping, got {raw!r:.60}")
+    for name, contents in raw.items():
+        if contents is None:
+            continue
+        if not isinstance(contents, (list, tuple)):
+            raise DataError(f"field customization_options[{name!r}]: {contents!r:.60} is no list")
+        values = []
+        for content in contents:
+            if not isinstance(content, Mapping) or not isinstance(content.get("value"), str):
+                raise DataError(
+                    f"field customization_options[{name!r}]: {content!r:.60} has no value"
+                )
+            value = option_value(content["value"])
+            values.append(value)
+            images[value] = content.get("image")
+        options[str(name).lower()] = tuple(values)
+    return options, images
+
+
+def _product(row: Mapping[str, Any], entry: Any, human: Any) -> Product:
+    """One row -> Product. Raises DataError naming the field."""
+    entry = entry if isinstance(entry, Mapping) else None
+    prices, price_text = parse_price(row.get("pricing"))
+    options, option_images = _options(row.get("customization_options"))
+    bullets = row.get("small_description")
+    images = row.get("images")
+    human = human if isinstance(human, (list, tuple)) else ()
+    attributes: tuple[str, ...] = NO_ATTRIBUTES
+    if entry is not None and "attributes" in entry:
+        attributes = _texts(entry["attributes"], "attributes")
+    entry = entry or {}
+    return Product(
+        asin=row["asin"],
+        title=_text(row, "name", required=True),
+        description=_text(row, "full_description"),
+        bullets=() if bullets is None else _texts(bullets, "small_description"),
+        price_text=price_text,
+        prices=prices,
+        category=_text(row, "category"),
+        product_category=_text(row, "product_category"),
+        query=_text(row, "query").lower().strip(),
+        attributes=attributes,
+        options=options,
+        option_images=option_images,
+        main_image=str(images[0]) if isinstance(images, (list, tuple)) and images else "",
+        instructions=tuple(dict(h) for h in human if isinstance(h, Mapping)),
+        synthetic_instruction=entry.get("instruction"),
+        synthetic_attributes=_texts(
+            entry.get("instruction_attributes") or (), "instruction_attributes"
+        ),
+    )
 
 
 class CatalogueId:

@@ -1,9 +1,9 @@
 """Builds the disk form of a catalogue from rows, once, in bounded memory.
 
-Owns the building: a folder beside the target is filled and then renamed, so that the target holds a
-whole catalogue or is as it was before, whenever the process is killed. Knows nothing about where
-rows come from. Memory: a set of asins, the distinct terms, some numbers a product (`postings`), and
-what the caller passes as `attributes`.
+Import `build_catalogue` from here. It fills a folder beside the target and then renames it, so that
+the target holds a whole catalogue or is as it was before, whenever the process is killed. Memory: a
+set of asins, the distinct terms, some numbers a product (`postings`), and what the caller passes as
+`attributes`.
 """
 
 from __future__ import annotations
@@ -25,21 +25,20 @@ import numpy as np
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from eeflib.envs.webshop.catalogue import CatalogueId, draw_price
-from eeflib.envs.webshop.disk_files import (
+from eeflib.envs.webshop.catalogue import CatalogueId, Product, SkippedRow, draw_price, read_row
+from eeflib.envs.webshop.disk_catalogue import (
     MANIFEST,
     Manifest,
     new_array,
+    pack,
     seal,
     text_key,
     write_texts,
 )
-from eeflib.envs.webshop.disk_products import pack
 from eeflib.envs.webshop.index_writer import IndexFacts, IndexWriter
-from eeflib.envs.webshop.rows import Product, SkippedRow, read_row
 from eeflib.errors import DataError
 
-__all__ = ["BuildReport", "build_catalogue"]
+__all__ = ["build_catalogue"]
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +76,7 @@ def build_catalogue(
     """Write the catalogue of `rows` to `folder`, for `open_catalogue`.
 
     The same products, prices, skipped rows and rankings as `Catalogue.from_rows`. A build that was
-    killed leaves nothing at `folder`; the next one starts anew.
+    killed leaves nothing at `folder`; the next one starts from the beginning.
 
     Args:
         rows: of the official products file; an iterator is enough.
@@ -148,7 +147,7 @@ def _sole_builder(folder: Path) -> Iterator[None]:
 def _clear(folder: Path, work: Path, old: Path, replace: bool) -> None:
     """Undo what a killed build left; refuse to touch what is no catalogue."""
     if work.exists():
-        log.warning("%s: a build was interrupted here; it starts anew", work)
+        log.warning("%s: a build was interrupted here; it starts again", work)
         shutil.rmtree(work)
     if old.exists():
         if folder.exists():
@@ -173,7 +172,7 @@ def _shown(rows: Iterable[Any], whole: Iterable[Any], progress: bool) -> Iterabl
 
 
 def _read(rows: Iterable[Any]) -> Iterator[Any]:
-    """The rows; what fails in reading them is told from what fails in writing."""
+    """The rows; an error in reading them is distinguished from one in writing."""
     try:
         yield from rows
     except OSError as exc:

@@ -1,7 +1,7 @@
 """WebShop as a text environment: many of them over one shared catalogue.
 
-Owns the episode: task, steps, observations, reward, restoring. Knows nothing about policies. The
-rules it plays by are in `moves`, the pages in `view`, the reward in `reward`.
+Import `WebShopEnv` from here. The pages and the rules of the shop are in `pages`, the reward in
+`reward`, the catalogue in `catalogue`.
 """
 
 from __future__ import annotations
@@ -14,15 +14,20 @@ from typing import Any, Literal
 from eeflib.envs.base import FREE_TEXT, Observation, Restored, StepResult, replay_restore
 from eeflib.envs.webshop import pages
 from eeflib.envs.webshop.catalogue import Catalogue
-from eeflib.envs.webshop.moves import Move, Ranker, click, hits, search
-from eeflib.envs.webshop.nouns import Nouns, best_nouns, nouns_name, word_nouns
-from eeflib.envs.webshop.reward import Reward, purchase_reward
+from eeflib.envs.webshop.pages import Move, Ranker, View, click, hits, search
+from eeflib.envs.webshop.reward import (
+    Nouns,
+    Reward,
+    best_nouns,
+    nouns_name,
+    purchase_reward,
+    word_nouns,
+)
 from eeflib.envs.webshop.state import WebShopState, parse_action
-from eeflib.envs.webshop.view import View
 from eeflib.errors import DataError, EnvironmentFault
 from eeflib.records import Step, Task, solved
 
-__all__ = ["GOAL_FIELDS", "WebShopEnv"]
+__all__ = ["WebShopEnv"]
 
 GOAL_FIELDS = ("asin", "query", "product_category", "name", "attributes", "price_upper",
                "goal_options")  # fmt: skip
@@ -257,7 +262,7 @@ class WebShopEnv:
         if wanted is not None and wanted != self.catalogue.id:
             raise DataError(
                 f"task {task.id!r} was made for catalogue {wanted!r}, this one is "
-                f"{self.catalogue.id!r}; load that catalogue or make the tasks anew"
+                f"{self.catalogue.id!r}; load that catalogue or make the tasks again"
             )
         missing = [name for name in GOAL_FIELDS if name not in task.goal]
         if missing:

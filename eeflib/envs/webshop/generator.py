@@ -1,39 +1,118 @@
-"""The embedded catalogue: a seeded store whose search results make some wishes hard.
+"""The embedded store: its words, its products, and the wording of wishes. Everything is seeded.
 
-Owns which products exist and how they are described; `tasks.py` makes the instructions. Output is
-rows of the official `items_shuffle.json` schema plus the attribute file, read by the same loader
-as official data.
+Import `generate_store` and `phrase` from here; `tasks` makes the tasks. A store is rows of the
+official `items_shuffle.json` schema plus the attribute file, read by the same loader as official
+data. Words come from `lexicon.toml` (categories, product types, attributes, brands, options);
+brands are invented.
 
-What makes a wish hard is what makes it hard in a real store. Some listings of a family are
+Each product type has nine attributes of its own, which its titles show, and shares eight with its
+category, which only a Features page shows: so nothing but the wanted type has the wanted
+attributes.
+
+A wish is hard for the reasons that make one hard in a real store. Some listings of a family are
 *sponsored*: their description repeats the words people search for ("Often searched together: ..."),
 without having those properties, and so they rank first. The one product that has both attributes in
 its title is then on page 2 or 3, behind listings that share one of them. *Twins* share a title and
-differ in one property that only the Features page tells.
+differ in one property that only the Features page shows.
+
+`phrase` words an instruction from its parts (articles, the kind of word an attribute is). It never
+sees a product, so it cannot leak one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
-from eeflib.envs.webshop.lexicon import (
-    ASIN_HEADS,
-    ASIN_TAILS,
-    BRANDS,
-    BULLETS,
-    CATEGORIES,
-    FILLER,
-    Category,
-    ProductType,
-)
 from eeflib.errors import DataError
 
-__all__ = ["Item", "Store", "generate_store"]
+__all__ = [
+    "ASIN_HEADS",
+    "ASIN_TAILS",
+    "BRANDS",
+    "BULLETS",
+    "CATEGORIES",
+    "FILLER",
+    "FORMS",
+    "OPENINGS",
+    "OPTION_GROUPS",
+    "OPTION_NAMES",
+    "OPTION_WORDING",
+    "OPTION_WORDS",
+    "Item",
+    "Store",
+    "generate_store",
+    "phrase",
+]
 
+_TEXT = files("eeflib.envs.webshop").joinpath("lexicon.toml").read_text("utf-8")
+_DATA: Mapping[str, Any] = tomllib.loads(_TEXT)
+
+FORMS: dict[str, str] = {}
+"""Attribute -> how a sentence takes it: `is`, `with`, `with a` or `before` (the noun only)."""
+
+FILLER: tuple[str, ...] = tuple(_DATA["filler"])
+BULLETS: tuple[str, ...] = tuple(_DATA["bullets"])
+"""Sentences for an attribute: `{it}`, or `{It}` with a capital."""
+_SYLLABLES = tuple(c + v for c in "bdfgklmnprstvz" for v in "aeiou")
+OPENINGS = (
+    "i need {wish}",
+    "i am looking for {wish}",
+    "find me {wish}",
+    "please help me buy {wish}",
+    "i would like {wish}",
+    "can you get me {wish}",
+    "show me {wish}",
+    "my sister wants {wish}",
+    "i want to order {wish}",
+    "i am shopping for {wish}",
+    "looking for {wish}",
+    "we need {wish}",
+    "we would like {wish}",
+    "i want to buy {wish}",
+    "can you find me {wish}",
+    "please show me {wish}",
+    "help me find {wish}",
+    "my sister is looking for {wish}",
+    "we are out, so get us {wish}",
+    "i must order {wish}",
+)
+_PLURAL = frozenset(["slippers", "sandals", "headphones", "crackers", "blocks", "markers"])
+_MASS = frozenset(
+    ["moisturizer", "sunscreen", "shampoo", "conditioner", "granola", "coffee", "tea"]
+)
+OPTION_WORDING: Mapping[str, tuple[str, ...]] = {
+    "color": ("in {value}", "in the color {value}", "in {value} color"),
+    "size": ("in size {value}", "in the {value} size"),
+    "fit": ("in a {value} fit", "with a {value} fit"),
+    "container": ("in a {value}", "in the {value} container"),
+    "skin type": ("for {value} skin", "for the skin type {value}"),
+    "hair type": ("for {value} hair", "for the hair type {value}"),
+    "scent": ("with {value} scent", "in the {value} scent"),
+    "bundle": ("as a {value}", "in the {value} bundle"),
+    "edition": ("in the {value} edition", "in {value} edition"),
+    "connection": ("with a {value} connection", "with {value} connection"),
+    "duty": ("for {value} duty",),
+    "finish": ("with a {value} finish", "in a {value} finish"),
+    "form": ("in a {value} form", "in the {value} form"),
+    "flavor": ("in the {value} flavor", "with {value} flavor"),
+    "portion": ("in a {value} portion", "in the {value} portion"),
+    "weight": ("in the {value} weight", "with {value} weight"),
+    "age": ("for the {value} age", "for {value} age"),
+    "theme": ("with a {value} theme", "in the {value} theme"),
+    "pattern": ("in a {value} pattern", "with a {value} pattern"),
+    "ruling": ("with {value} ruling", "in the {value} ruling"),
+    "assortment": ("in the {value} assortment", "in a {value} assortment"),
+    "bed size": ("in {value} bed size", "in the bed size {value}"),
+}
+_SPOKEN_AS_CONSONANT = ("uv ", "univers", "utensil", "one ")
+_ANY_OPTION = ("with {name} {value}", "in {name} {value}")
 SIZE = 35
 """Products of a family."""
 TWINS = (8, 3)
@@ -46,6 +125,167 @@ LAYOUTS = ((0, 9), (11, 17), (11, 17), (20, 22))
 
 
 @dataclass(frozen=True)
+class ProductType:
+    """A family of products: what a shopper calls it, and where the store files it."""
+
+    noun: str
+    path: tuple[str, ...]
+    """Department, branch and type, as `product_category` has them."""
+    attributes: tuple[str, ...]
+    """Nine, of this type alone."""
+    options: Mapping[str, tuple[str, ...]]
+    """Two or three groups: name -> values."""
+    prices: tuple[int, int]
+    """Dollars, from and to."""
+
+
+@dataclass(frozen=True)
+class Category:
+    name: str
+    """Official-style category word (`fashion`, `garden`, ...)."""
+    types: tuple[ProductType, ...]
+    shared: tuple[str, ...]
+    """Attributes that any of its types may have."""
+    sentences: tuple[str, ...]
+    """What its descriptions say besides."""
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",")]
+
+
+def _attributes(text: str) -> tuple[str, ...]:
+    """Attributes without the mark that says how a sentence takes them, which goes to `FORMS`."""
+    found = []
+    for marked in _split(text):
+        for mark, form in (
+            ("with an ", "with a"), ("with a ", "with a"), ("with ", "with"), ("^", "before"),
+            ("", "is"),
+        ):  # fmt: skip
+            if marked.startswith(mark):
+                found.append(marked.removeprefix(mark))
+                FORMS[found[-1]] = form
+                break
+    return tuple(found)
+
+
+def _group(text: str) -> tuple[str, tuple[str, ...]]:
+    name, values = text.split(": ")
+    return name, tuple(_split(values))
+
+
+OPTION_GROUPS = {key: _group(text) for key, text in _DATA["options"].items()}
+"""Key in the file -> (name that the shop shows, values)."""
+OPTION_NAMES: frozenset[str] = frozenset(name for name, _ in OPTION_GROUPS.values())
+OPTION_WORDS: frozenset[str] = frozenset(
+    word
+    for name, values in OPTION_GROUPS.values()
+    for text in (name, *values)
+    for word in text.split()
+)
+"""Words of option names and values, which shoppers leave out of a search."""
+
+
+def _type(data: Mapping[str, Any], root: str) -> ProductType:
+    low, high = data["prices"]
+    return ProductType(
+        data["noun"],
+        (root, data["branch"], data["noun"].title()),
+        _attributes(data["attributes"]),
+        dict(OPTION_GROUPS[key] for key in data["options"]),
+        (low, high),
+    )
+
+
+CATEGORIES: tuple[Category, ...] = tuple(
+    Category(
+        c["name"],
+        tuple(_type(t, c["root"]) for t in c["types"]),
+        _attributes(c["shared"]),
+        tuple(c["sentences"]),
+    )
+    for c in _DATA["categories"]
+)
+
+BRANDS: tuple[str, ...] = tuple(_split(_DATA["brands"]))
+
+
+def _codes(n: int, step: int) -> tuple[str, ...]:
+    """n four-letter codes: two syllables each, spread over the alphabet by a fixed stride."""
+    size = len(_SYLLABLES)
+    picked = [(i * step) % (size * size) for i in range(n)]
+    return tuple(_SYLLABLES[p // size] + _SYLLABLES[p % size] for p in picked)
+
+
+ASIN_HEADS: tuple[str, ...] = tuple("b0" + code for code in _codes(256, 191))
+"""First six letters of a product id: few, so that a small vocabulary covers every id."""
+ASIN_TAILS: tuple[str, ...] = _codes(64, 757)
+"""Last four letters of a product id; head x tail gives 16,384 ids of the official length."""
+
+
+def _list(words: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    first = ", ".join(words[:-1])
+    return f"{first} and {words[-1]}" if first else words[-1]
+
+
+def _a(text: str) -> str:
+    """`text` behind its indefinite article."""
+    vowel = text[0] in "aeiou" and not text.startswith(_SPOKEN_AS_CONSONANT)
+    return f"{'an' if vowel else 'a'} {text}"
+
+
+def _option(name: str, value: str, rng: np.random.Generator) -> str:
+    wording = OPTION_WORDING.get(name, _ANY_OPTION)
+    text = wording[rng.integers(len(wording))]
+    return text.replace("a {value}", _a(value)).format(name=name, value=value)
+
+
+def phrase(
+    noun: str,
+    attributes: Sequence[str],
+    options: Mapping[str, str],
+    price_upper: float | None,
+    rng: np.random.Generator,
+) -> str:
+    """One readable instruction; the price limit is worded as the official goals word it.
+
+    Args:
+        noun: the product type, e.g. "slippers".
+        attributes: wanted attributes, in any order (shuffled here); what the lexicon does not know
+            goes behind "with".
+        options: wanted option values by option name.
+        price_upper: dollars, None for no limit.
+    """
+    shuffled = [attributes[i] for i in rng.permutation(len(attributes))]
+    forms = {a: FORMS.get(a, "with") for a in shuffled}
+    before = [a for a in shuffled if forms[a] == "before"]
+    adjectives = [a for a in shuffled if forms[a] == "is"]
+    if adjectives and len(before) < 2 and rng.random() < 0.5:
+        before.insert(0, adjectives.pop(0))
+    things = [_a(a) if forms[a] == "with a" else a for a in shuffled if "with" in forms[a]]
+    wish = " ".join([*before, noun])
+    if noun not in _PLURAL | _MASS:
+        wish = _a(wish)
+    elif rng.random() < 0.3:
+        wish = f"some {wish}"
+    wordings = [_option(name, value, rng) for name, value in options.items()]
+    if wordings and rng.random() < 0.5 and not (things and wordings[0].startswith("with")):
+        wish += f" {wordings.pop(0)}"
+    if adjectives:
+        verb = "are" if noun in _PLURAL else "is"
+        clauses = (f" that {verb} ", " which must be ", f" that {verb} also " if before else ", ")
+        wish += clauses[rng.integers(len(clauses))] + _list(adjectives)
+    if things:
+        wish += f"{',' if adjectives else ''} with {_list(things)}"
+    wish += "".join(f", {w}" for w in wordings)
+    text = OPENINGS[rng.integers(len(OPENINGS))].format(wish=wish)
+    if price_upper is not None:
+        text += f", and price lower than {price_upper:.2f} dollars"
+    return text
+
+
+@dataclass(frozen=True)
 class Item:
     """What the generator knows of a product; the shop shows it only through its pages."""
 
@@ -55,7 +295,7 @@ class Item:
     pair: tuple[str, str]
     """The two attributes in the title."""
     hidden: str
-    """The attribute that only a later bullet (Features page) tells."""
+    """The attribute that only a later bullet (Features page) names."""
     options: dict[str, tuple[str, ...]]
     price: int
     """Dollars."""
@@ -141,8 +381,8 @@ def _row(
     about = [category.sentences[i] for i in rng.permutation(len(category.sentences))]
     text = _stuffing(item.noun, kind.attributes, rng) if item.sponsored else filler[0]
     sentence = BULLETS[rng.integers(len(BULLETS))]
-    told = sentence.format(it=item.hidden, It=item.hidden.capitalize())
-    bullets = [about[1], told, about[2], filler[1]]
+    bullet = sentence.format(it=item.hidden, It=item.hidden.capitalize())
+    bullets = [about[1], bullet, about[2], filler[1]]
     return {
         "asin": item.asin,
         "name": f"{brand} {item.pair[0]} {item.pair[1]} {item.noun}".title(),

@@ -1,28 +1,23 @@
 """Goals: what a shopper is asked for, built and ordered as in the official environment.
 
-Owns goal construction, the random draws behind it, and `task_from_goal`. Knows nothing about
-pages. Officially all draws come from one global generator that nobody seeds; here they come from
-the catalogue's seed: prices first, then two price limits per goal (human) or product (synthetic),
-then a shuffle with seed 233.
+Import `build_goals` and `task_from_goal` from here. The official environment draws from one global
+generator without a seed; here all draws come from the catalogue's seed: prices first, then two
+price limits per goal (human) or product (synthetic), then a shuffle with seed 233.
 """
 
 from __future__ import annotations
 
-import bisect
 import itertools
 import random
-import string
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
-
-import numpy as np
 
 from eeflib.envs.webshop.catalogue import Catalogue, Product
 from eeflib.errors import DataError
 from eeflib.records import Task
 
-__all__ = ["SHUFFLE_SEED", "build_goals", "sample_resets", "task_from_goal"]
+__all__ = ["SHUFFLE_SEED", "build_goals", "task_from_goal"]
 
 SHUFFLE_SEED = 233
 """Official seed of the goal order."""
@@ -113,21 +108,6 @@ def _synthetic(catalogue: Catalogue, rng: random.Random) -> list[dict[str, Any]]
         wanted = goal["attributes"]
         goal["weight"] = sum(1.0 / counts[a] for a in wanted) / len(wanted)
     return goals
-
-
-def sample_resets(goals: Sequence[Mapping[str, Any]], seed: int, n: int) -> list[tuple[str, int]]:
-    """The (session id, goal index) of n official resets without a session after seeding.
-
-    Goals are drawn by weight; the draw never gives the first goal except by an exact 0 (kept).
-    """
-    rng = random.Random(seed)
-    total = [0, *np.cumsum([goal["weight"] for goal in goals]).tolist()]
-    out = []
-    for _ in range(n):
-        session = "".join(rng.choices(string.ascii_lowercase, k=10))
-        at = bisect.bisect(total, rng.uniform(0, total[-1]))
-        out.append((session, min(at, len(total) - 2)))
-    return out
 
 
 def task_from_goal(

@@ -1,12 +1,12 @@
-"""The search index of a catalogue on disk, made in a process of its own where that pays.
+"""The search index of a catalogue on disk, written in a process of its own where that pays.
 
-Owns `IndexWriter`, the process behind it and the pipe between the two. Knows nothing about rows or
-ranking. The index is the same file for file, whoever makes it: the process gets the texts in the
-order of the products, and is alone in what it does.
+`disk_build` imports `IndexWriter` from here. The index is the same file for file, whether the
+process writes it or the caller: the process gets the texts in the order of the products and works
+alone.
 
-Making the index costs about twice as much as everything else about a product, so the two overlap.
-The process ends with its parent: it reads the pipe to the end, and an end that was not announced
-is that of the parent.
+Writing the index costs about twice as much as everything else about a product, so the two overlap.
+The process ends with its parent: it reads the pipe to the end, and a pipe that ends without the
+closing mark means that the parent is gone.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from typing import IO, NamedTuple
 import msgspec
 import numpy as np
 
-from eeflib.envs.webshop.disk_files import load_array, new_array, text_key, write_texts
+from eeflib.envs.webshop.disk_catalogue import load_array, new_array, text_key, write_texts
 from eeflib.envs.webshop.postings import PostingsBuilder
 from eeflib.errors import DataError
 
-__all__ = ["IndexFacts", "IndexWriter", "write_index"]
+__all__ = ["IndexFacts", "IndexWriter"]
 
 _WORTH = 20_000_000
 """Characters; below, starting a process (about a second) is not worth it."""
@@ -157,10 +157,10 @@ class IndexWriter:
         """What the process says at its end; the pipe to it stays open until then."""
         assert self._child is not None
         assert self._child.stdout is not None
-        said = self._child.stdout.read()
+        reply = self._child.stdout.read()
         code = self._child.wait()
         try:
-            answer = json.loads(said)
+            answer = json.loads(reply)
         except ValueError:
             raise DataError(
                 f"{self._folder}: the process that writes the search index ended with code {code}, "
@@ -214,7 +214,7 @@ def _receive(pipe: IO[bytes], texts: queue.Queue[list[bytes] | None]) -> None:
 
 
 def main() -> None:
-    """Read texts from standard input, write the index, say what it is on standard output."""
+    """Read texts from standard input, write the index, describe it on standard output."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends this one
     folder, texts = Path(sys.argv[1]), queue.Queue[list[bytes] | None](_FRAMES)
     pipe = open(0, "rb", closefd=False)  # noqa: SIM115

@@ -2,19 +2,22 @@
 
     python -m eeflib.envs.webshop.official FOLDER [--set small|full] [--seed N] ...
 
-Owns what is loaded together, and the one call that makes everything ready: fetch what is missing,
-build what is not built, open. Knows nothing about transfers (`download`), the form of the files
-(`official_sources`) or splits. Rules: `load_products` and `get_goals` of princeton-nlp/WebShop,
-commit 64fa2a5.
+One call fetches what is missing, builds what is not built, and opens the catalogue. Rules:
+`load_products` and `get_goals` of princeton-nlp/WebShop, commit 64fa2a5.
 
 The small set is held in memory, the full one on disk: built once, in minutes, opened in seconds.
 Goals exist only for products that are loaded, so the small set has the few hundred human goals of
 its own products, in an order of their own (see `splits`).
+
+A catalogue on disk counts as stale when a file it was made from has another content; a file that
+was only copied or touched is compared by its SHA-256. A source file that is gone does not make it
+stale: source files may be deleted once the catalogue is built.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import itertools
 import logging
 import sys
@@ -23,23 +26,186 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
+
 from eeflib.envs.webshop.catalogue import Catalogue, Product, SkippedRow
-from eeflib.envs.webshop.disk_catalogue import DiskCatalogue
-from eeflib.envs.webshop.download import download
+from eeflib.envs.webshop.disk_build import build_catalogue
+from eeflib.envs.webshop.disk_catalogue import MANIFEST, DiskCatalogue, open_catalogue
+from eeflib.envs.webshop.download import Size, download, file_of
 from eeflib.envs.webshop.env import WebShopEnv
 from eeflib.envs.webshop.goals import build_goals
-from eeflib.envs.webshop.nouns import Nouns, best_nouns, nouns_name, word_nouns
-from eeflib.envs.webshop.official_disk import What, make_catalogue, open_made
-from eeflib.envs.webshop.official_files import Size, file_of
-from eeflib.envs.webshop.official_sources import LeftOut, Sources, open_sources, source_names
-from eeflib.envs.webshop.official_stream import OnError
+from eeflib.envs.webshop.official_sources import (
+    LeftOut,
+    OnError,
+    Sources,
+    open_sources,
+    source_names,
+)
+from eeflib.envs.webshop.reward import Nouns, best_nouns, nouns_name, word_nouns
 from eeflib.errors import DataError, EefError
+from eeflib.files import write_atomic
 
-__all__ = ["LeftOut", "Official", "Sources", "load_official", "main", "open_sources"]
+__all__ = ["LeftOut", "Official", "Sources", "What", "load_official", "main", "open_sources"]
 
 log = logging.getLogger(__name__)
 
+MADE_FROM = "made_from.json"
+"""In the folder of the catalogue; outside of what its manifest compares, as times may change."""
+
 _BATCH = 2_000
+
+
+class What(msgspec.Struct, frozen=True):
+    """What a catalogue is made of; another one is another catalogue."""
+
+    size: Size
+    human: bool
+    seed: int
+    limit: int | None
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        kind = "human" if self.human else "synthetic"
+        first = f"-first{self.limit}" if self.limit is not None else ""
+        return f"catalogue-{self.size}-{kind}-seed{self.seed}{first}"
+
+
+class _File(msgspec.Struct, frozen=True):
+    bytes: int
+    mtime_ns: int
+    sha256: str
+
+
+class _MadeFrom(msgspec.Struct, frozen=True):
+    what: What
+    files: dict[str, _File]
+    left_out: list[tuple[str, str, str]] = []
+    cut: str = ""
+    """Where a file was damaged, if the build was to go on."""
+
+
+def open_made(
+    place: Path, folder: str | Path, what: What, on_error: OnError
+) -> tuple[DiskCatalogue, list[LeftOut]] | None:
+    """The catalogue at `place` and what was left out of it; None if it has to be built.
+
+    The log says why it has to be built again.
+
+    Args:
+        folder: holds the files that it was made from.
+
+    Raises:
+        DataError: it was made from a damaged file and `on_error` is `raise`, or not here at all.
+    """
+    if not (place / MANIFEST).exists():
+        return None
+    if not (place / MADE_FROM).exists():
+        raise DataError(
+            f"{place}: a catalogue that was not made from official files by load_official is left "
+            "alone; choose another folder, or pass catalogue=open_catalogue(...)"
+        )
+    try:
+        catalogue = open_catalogue(place)
+        made = msgspec.json.decode((place / MADE_FROM).read_bytes(), type=_MadeFrom)
+    except (DataError, OSError, msgspec.DecodeError) as exc:
+        log.warning("%s: it is built again: %s", place, exc)
+        return None
+    if made.what != what:
+        log.warning("%s: it is built again: it has %s, wanted is %s", place, made.what, what)
+        return None
+    found: dict[str, _File] = {}
+    for name, known in made.files.items():
+        path = Path(folder) / name
+        found[name] = known
+        if not path.is_file():
+            continue  # deleted after the build
+        size, time = _stat(path)
+        if (size, time) == (known.bytes, known.mtime_ns):
+            continue
+        if size != known.bytes or _sha256(path) != known.sha256:
+            log.warning("%s: it is built again: %s has changed", place, path)
+            return None
+        found[name] = msgspec.structs.replace(known, mtime_ns=time)
+    if made.cut and on_error == "raise":
+        raise DataError(made.cut)
+    if found != made.files:
+        _remember(place, msgspec.structs.replace(made, files=found))
+    return catalogue, [LeftOut(*item) for item in made.left_out]
+
+
+def make_catalogue(
+    place: Path, folder: str | Path, what: What, *, on_error: OnError, progress: bool
+) -> tuple[DiskCatalogue, list[LeftOut]]:
+    """Build the catalogue of the files in `folder` at `place`, in the place of any that is there.
+
+    Raises:
+        PrerequisiteError: a file is missing.
+        DataError: a file is damaged or changes meanwhile, or see `build_catalogue`.
+    """
+    folder = Path(folder)
+    names = source_names(what.size, what.human)
+    before = {name: _stat(folder / name) for name in names if (folder / name).is_file()}
+    sources = open_sources(
+        folder,
+        size=what.size,
+        human=what.human,
+        on_error=on_error,
+        limit=what.limit,
+        progress=progress,
+    )
+
+    def note(work: Path) -> None:
+        files = {n: _File(*before[n], _sha256(folder / n)) for n in names}
+        changed = [n for n in names if _stat(folder / n) != before[n]]
+        if changed:
+            raise DataError(
+                f"{folder / changed[0]}: has changed while it was read; build again when nothing "
+                "writes to it"
+            )
+        cut = next((str(i) for i in sources.left_out if i.place.startswith("from byte")), "")
+        cut = cut and f"{folder}: {cut}; the catalogue at {place} was built from what comes before"
+        left_out = [(i.file, _plain(i.place), _plain(i.reason)) for i in sources.left_out]
+        _write(work, _MadeFrom(what, files, left_out, cut))
+
+    build_catalogue(
+        sources.rows,
+        place,
+        attributes=sources.attributes,
+        human_instructions=sources.instructions,
+        seed=what.seed,
+        replace=True,
+        progress="index" if progress else False,
+        last=note,
+    )
+    return open_catalogue(place), sources.left_out
+
+
+def _plain(text: str) -> str:
+    """Half surrogate pairs written out: no file can hold them."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _stat(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write(place: Path, made: _MadeFrom) -> None:
+    write_atomic(place / MADE_FROM, msgspec.json.encode(made).decode())
+
+
+def _remember(place: Path, made: _MadeFrom) -> None:
+    """Note new times of the same content, where that is possible."""
+    try:
+        _write(place, made)
+    except (DataError, OSError) as exc:  # a folder that may only be read
+        log.info("%s: %s; the files are compared again next time", place, exc)
 
 
 @dataclass(frozen=True)
@@ -112,14 +278,14 @@ def load_official(
         size: `small` or `full`.
         human: goals with human instructions; else synthetic ones.
         strict: environments of `Official.env` keep the official quirks.
-        seed: draws prices and price limits, which officially nobody seeds.
+        seed: draws prices and price limits, which have no seed officially.
         on_error: `raise` at damaged JSON, or `report` it and use what comes before it. Single
             unusable rows and entries are always left out and listed in `Official.left_out`.
         limit: only so many rows of the products file (officially 100, 1,000 or 100,000).
         catalogue: one that was built from the same files and seed; then nothing is read.
         disk: whether the catalogue lies on disk, or the folder for it; True: a folder in `folder`,
             `What.name`; None: the full set does, the small one is held in memory. It is
-            made anew when it is damaged or a file has changed, and needs the files no longer.
+            built again when it is damaged or a file has changed, and needs the files no longer.
         fetch: download what is missing.
         base_url: where from, see `download`.
         progress: show bars where it takes long: downloading, building.

@@ -1,36 +1,49 @@
 """One large file over HTTP, resumed where it broke off.
 
-Owns requests, retries and resuming. Knows nothing about which files there are, nor what becomes of
-a finished one. The unfinished file is `official_part`'s, Google Drive's pages `official_pages`'.
+Import `fetch` and `Patience` from here; `download` knows which files there are.
 
-A resumed request asks again for the last bytes that are there and compares them, so that a part is
-never continued with another file, whatever the server promises.
+The unfinished file is `NAME.part`; the note `NAME.part.json` beside it says what it is a part of
+(address, ETag, Last-Modified, length). A resumed request asks again for the last bytes that are
+there and compares them, so that a part is never continued with another file, whatever the server
+promises.
+
+Google Drive may send a web page in place of a file: the "cannot be scanned for viruses" page of a
+large file leads on to the file, a quota page does not. The pages are not documented; `next_address`
+looks for the form `download-form` with hidden inputs, and for the link with `confirm=` that was
+used before 2024.
 """
 
 from __future__ import annotations
 
 import email.utils
 import http.client
+import json
 import logging
+import os
 import re
+import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode, urljoin, urlsplit
 
 from tqdm.auto import tqdm
 
-from eeflib.envs.webshop.official_pages import next_address
-from eeflib.envs.webshop.official_part import Part
 from eeflib.errors import DataError, PrerequisiteError
+from eeflib.files import write_atomic
 
 __all__ = ["Patience", "fetch"]
 
 log = logging.getLogger(__name__)
+
+_QUOTA = ("quota exceeded", "too many users have viewed or downloaded", "download quota")
+_TRUSTED = (".google.com", ".googleusercontent.com")
 
 _CHUNK = 1 << 18
 _OVERLAP = 1 << 12
@@ -39,6 +52,166 @@ _PASSING = {408, 425, 429, 500, 502, 503, 504}
 _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 _LONGEST_WAIT = 120.0
 _BLANK = b"\xef\xbb\xbf \t\r\n"
+
+
+class _Page(HTMLParser):
+    """Title, text, the download form and the old confirmation link of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.title = ""
+        self.action = ""
+        self.inputs: dict[str, str] = {}
+        self.link = ""
+        self._in_form = self._in_title = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        at = {name: value or "" for name, value in attrs}
+        if tag == "form" and at.get("id") == "download-form":
+            self.action, self._in_form = at.get("action", ""), True
+        elif tag == "input" and self._in_form and at.get("type") == "hidden" and at.get("name"):
+            self.inputs[at["name"]] = at.get("value", "")
+        elif tag == "a" and "confirm=" in at.get("href", "") and not self.link:
+            self.link = at["href"]
+        elif tag == "title":
+            self._in_title = True
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "form":
+            self._in_form = False
+        elif tag == "title":
+            self._in_title = False
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+        if self._in_title:
+            self.title += data
+
+
+def next_address(html: str, address: str) -> str:
+    """Where the download button of a page leads.
+
+    Args:
+        html: the page.
+        address: where it came from.
+
+    Raises:
+        PrerequisiteError: a quota page, a page without such a button, or a button that leads to a
+            stranger.
+    """
+    page = _Page()
+    page.feed(html)
+    page.close()
+    text = " ".join(" ".join(page.words).split())
+    if any(sign in text.lower() for sign in _QUOTA):
+        raise PrerequisiteError(
+            f"{address}: the download quota of this file is used up for now (Google Drive limits "
+            "how often a file is fetched; it usually takes up to 24 hours)"
+        )
+    if page.action:
+        query = urlencode(page.inputs)
+        action = urljoin(address, page.action)
+        found = f"{action}{'&' if urlsplit(action).query else '?'}{query}" if query else action
+    elif page.link:
+        found = urljoin(address, page.link)
+    else:
+        title = (page.title.strip() or text)[:100]
+        raise PrerequisiteError(f"{address}: a web page in place of the file: {title!r}")
+    here, there = urlsplit(address), urlsplit(found)
+    same = here.netloc == there.netloc
+    if there.scheme not in ("http", "https") or not (
+        same or (there.hostname or "").endswith(_TRUSTED)
+    ):
+        raise PrerequisiteError(f"{address}: its download button leads to {found!r}; not followed")
+    return found
+
+
+class Part:
+    """What has arrived of the file at `url`; appended to, or thrown away."""
+
+    def __init__(self, path: Path, url: str) -> None:
+        self.path, self.url = path, url
+
+    @property
+    def note(self) -> Path:
+        return self.path.with_name(self.path.name + ".json")
+
+    def size(self) -> int:
+        """Bytes that are there."""
+        return self.path.stat().st_size if self.path.is_file() else 0
+
+    def known(self) -> dict[str, Any] | None:
+        """What this is a part of: etag, modified, length; None if that is unknown."""
+        if not self.size():
+            return None
+        try:
+            known = json.loads(self.note.read_bytes())
+        except (OSError, ValueError):
+            return None
+        return known if isinstance(known, dict) and known.get("url") == self.url else None
+
+    def tail(self, n: int) -> bytes:
+        """The last n bytes."""
+        if not n:
+            return b""
+        with open(self.path, "rb") as file:
+            file.seek(-n, os.SEEK_END)
+            return file.read()
+
+    def start(self, *, etag: str | None, modified: str | None, length: int | None) -> None:
+        """Empty it and say what is coming, before the first byte of it is written."""
+        self.forget()
+        known = {"url": self.url, "etag": etag, "modified": modified, "length": length}
+        write_atomic(self.note, json.dumps(known))
+
+    def forget(self) -> None:
+        """Throw it away."""
+        self.path.unlink(missing_ok=True)
+        self.note.unlink(missing_ok=True)
+
+    def check_room(self, missing: int) -> None:
+        """Raise DataError if the disk cannot take `missing` more bytes."""
+        free = shutil.disk_usage(self.path.parent).free
+        if missing > free:
+            raise DataError(
+                f"{self.path.parent}: the disk is too full: {missing:,} bytes are still to come "
+                f"and {free:,} are free; what has arrived is kept. Make room, then run the same "
+                "again: it continues"
+            )
+
+    def __enter__(self) -> Part:
+        """Open for appending; every byte that `write` took survives a kill of the process."""
+        try:
+            self._file = open(self.path, "ab", buffering=0)
+        except OSError as exc:
+            raise self._fault(exc) from exc
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._file.close()
+
+    def write(self, data: bytes) -> None:
+        """Append; raises DataError when the disk is full, with what fitted kept."""
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[self._file.write(view) or 0 :]
+        except OSError as exc:
+            raise self._fault(exc) from exc
+
+    def sync(self) -> None:
+        """Wait until all of it is on the disk."""
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as exc:
+            raise self._fault(exc) from exc
+
+    def _fault(self, exc: OSError) -> DataError:
+        return DataError(
+            f"{self.path}: cannot be written ({exc.strerror or exc}); what has arrived is kept. "
+            "Make room, or choose another folder, then run the same again: it continues"
+        )
 
 
 @dataclass(frozen=True)
@@ -67,7 +240,7 @@ def fetch(
     """Bring what `url` holds to `path`, continuing what is there already.
 
     Args:
-        path: the unfinished file; a note beside it, `PATH.json`, tells what it is a part of.
+        path: the unfinished file; a note beside it, `PATH.json`, says what it is a part of.
         opening: the first byte that the content must have, blanks aside.
 
     Raises:

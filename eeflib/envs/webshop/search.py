@@ -1,7 +1,7 @@
 """BM25 ranking, number for number the one of the official WebShop index (Lucene 8, k1 0.9, b 0.4).
 
-Owns the ranking. Knows nothing about pages, nor where the index comes from (`postings`, in memory
-or on disk); a document is an id and a text.
+Import `Index` from here. It ranks documents (an id and a text) over an inverted index from
+`postings`, in memory or on disk.
 
 Score of a document = sum over the query's terms of
 `idf * tf / (tf + k1 * (1 - b + b * length / average length))`, `idf = ln(1 + (N - df + .5) /
@@ -12,8 +12,8 @@ document id.
 Over many documents most of them cannot be among the best 50: frequent terms add little. Terms are
 added up from the rarest on, until few documents can still reach the score of the 50th best with
 all that is left; after that, only those are looked up (`_Contest`). The result is exactly that of
-adding up everything: whoever is left at the end is scored anew, term by term in the order of the
-query.
+adding up everything: the documents left at the end are scored again, term by term in the order of
+the query.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ import numpy as np
 from eeflib.envs.webshop.postings import (
     Postings,
     PostingsBuilder,
+    analyze,
     decode_length,
     encode_length,
     id_ranks,
 )
-from eeflib.envs.webshop.tokens import analyze
 
 __all__ = ["TOP_K", "Index", "decode_length", "encode_length"]
 
@@ -48,7 +48,7 @@ _SLACK = 1e-5
 _HOPE = 0.6
 """Of the best score there could be: what the 50th best document is hoped to have."""
 _AGAIN = 0.5
-"""The floor is looked for anew when what is left has shrunk to so much of what it was."""
+"""The floor is determined again when what is left has shrunk to so much of what it was."""
 _COSTLY = 10
 """Looking for the floor costs as much as adding up one posting for so many documents."""
 _LOOK_UP = 20

@@ -1,8 +1,8 @@
 """Train, validation and test goals as the literature has them.
 
-Owns the published index lists and how a goal is found in them. Knows nothing about files of
-products. Sources: baseline_models/env.py of princeton-nlp/WebShop (commit 64fa2a5) and
-eval_agent/data/webshop of Yifan-Song793/ETO (commit a2fc5da).
+Import `split_tasks`, `find_split` and `leaks` from here. The published index lists are in
+`official_splits.json`. Sources: baseline_models/env.py of princeton-nlp/WebShop (commit 64fa2a5)
+and eval_agent/data/webshop of Yifan-Song793/ETO (commit a2fc5da).
 
 The lists number the 12,087 human goals of the full set in official order. That number means
 something else as soon as one product is missing, so goals are joined by what is asked for: a key
@@ -40,9 +40,16 @@ from eeflib.errors import DataError
 from eeflib.records import Task, content_hash
 
 __all__ = [
-    "N_GOALS", "SCHEMES", "Leaks", "Split", "assign_splits", "find_split", "goal_hash", "leaks",
-    "scheme_indices", "split_tasks", "text_key",
-]  # fmt: skip
+    "N_GOALS",
+    "Split",
+    "assign_splits",
+    "find_split",
+    "goal_hash",
+    "leaks",
+    "scheme_indices",
+    "split_tasks",
+    "text_key",
+]
 
 N_GOALS = 12_087
 """Human goals of the full set."""
@@ -132,7 +139,7 @@ class Split:
     unknown: tuple[int, ...] = ()
     """Positions of goals that are not among the official ones."""
     ambiguous: tuple[int, ...] = ()
-    """Positions of goals whose text stands in several splits, which they cannot be told from."""
+    """Positions of goals whose text stands in several splits, so that the split is ambiguous."""
     complete: bool = False
     """The list is the complete official one."""
     leaked: tuple[int, ...] = ()
@@ -198,7 +205,7 @@ def assign_splits(
             stay in both.
 
     Raises:
-        DataError: see `find_split`, which also tells what could not be assigned.
+        DataError: see `find_split`, which also reports what could not be assigned.
     """
     found = find_split(goals, scheme)
     return {

@@ -1,15 +1,18 @@
-"""Graded tasks over the embedded catalogue: which wish, how worded, how hard.
+"""Graded tasks over the embedded catalogue: which wish, in which words, how hard.
 
-Owns the levels and the splits. A level is measured, not intended: a task is put where the store's
-own search shows its product, for every query that a reasonable shopper types. What the levels ask
-for and how many products each has is in `LEVELS`, `SKILLS`, `count_products` and docs/webshop.md.
+Import `embedded_shop` (a store, its tasks, environments over it, in one call) or `make_tasks` from
+here; `eeflib.world` adds a teacher. A level is measured, not intended: it follows from where the
+store's own search shows the product, for every query that a reasonable shopper types. What the
+levels ask for and how many products each has is in `LEVELS`, `SKILLS`, `count_products` and
+docs/webshop.md. For `twins`, `back` and `price` the first one or two listings whose title shows all
+that a title can show must be wrong, in the store's own ranking.
 
 | level | what it takes |
 |---|---|
 | easy | the product on page 1, at most one option |
 | options | page 1, two options |
 | options3 | page 1, three options |
-| subpage | page 1 with a twin of the same title: only the Features page tells them apart |
+| subpage | page 1 with a twin of the same title: only the Features page shows which is which |
 | page2 | Next > once, at most one option |
 | page3 | Next > twice, at most one option |
 | twins | subpage, and the wrong twin is ranked first: read its Features, go back, take the other |
@@ -21,22 +24,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from eeflib.envs.webshop.catalogue import Catalogue, Product
-from eeflib.envs.webshop.generator import Item, Store
-from eeflib.envs.webshop.phrasing import phrase
-from eeflib.envs.webshop.wishes import (
-    DETOUR_LEVELS,
-    PAGE,
-    Wish,
-    WishFinder,
-    limits,
-    ranked,
-    same_titles,
-)
+from eeflib.envs.webshop.env import WebShopEnv
+from eeflib.envs.webshop.generator import Item, Store, generate_store, phrase
+from eeflib.envs.webshop.reward import is_close, normalize_color
+from eeflib.envs.webshop.search import TOP_K
 from eeflib.errors import DataError
 from eeflib.records import Task, episode_rng, split_order
 
@@ -45,11 +43,22 @@ __all__ = [
     "LEVELS",
     "MIX",
     "MIXES",
+    "PAGE",
     "SKILLS",
+    "Wish",
     "count_products",
+    "embedded_shop",
+    "limits",
     "make_tasks",
+    "ranked",
     "reference_queries",
 ]
+
+PAGE = 10
+"""Results on a page."""
+DETOURS = 2
+"""Wrong listings at most that look right and are ranked above the product, in these levels."""
+DETOUR_LEVELS = ("twins", "back", "price")
 
 FIRST_LEVELS = ("easy", "options", "subpage", "page2", "page3")
 """Levels of the default mix."""
@@ -66,7 +75,6 @@ MIXES: Mapping[str, Mapping[str, float]] = {
     },
 }  # fmt: skip
 """Shares by name; a level's own name stands for that level only."""
-
 SKILLS = {
     "easy": (),
     "options": ("two options",),
@@ -78,16 +86,140 @@ SKILLS = {
     "back": ("go back and choose again",),
     "price": ("price limit",),
 }
-
-
 _ASKED = {"options": 2, "options3": 3, "subpage": 0}
 """Options that a task of a level asks for; none or one on the others."""
-
-
 _POOLS = {"easy": "page1", "options": "page1"}
 """What a level's products are kept under, where that is not its name."""
 _PLACES = {"train": 0.0, "validation": 0.5, "test": 1.0}
 """Where in the shuffled list of products a split begins to take; other splits: at random."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a task asks for, so that it is as hard as its level says."""
+
+    item: Item
+    attributes: tuple[str, ...]
+    options: Mapping[str, str]
+    limits: tuple[int, ...]
+    """Price limits that may be asked for, in dollars."""
+
+    @property
+    def asin(self) -> str:
+        return self.item.asin
+
+
+def ranked(catalogue: Catalogue, query: str) -> list[str]:
+    """Product ids of the results of `query`, best first."""
+    return [catalogue.products[i].asin for i in catalogue.index.search(query)]
+
+
+def same_titles(store: Store) -> dict[str, list[Item]]:
+    """Product id -> the other products with the same title, brand and word order aside."""
+    groups: dict[tuple[str, frozenset[str]], list[Item]] = defaultdict(list)
+    for item in store.items:
+        groups[item.noun, frozenset(item.pair)].append(item)
+    return {x.asin: [y for y in group if y is not x] for group in groups.values() for x in group}
+
+
+class WishFinder:
+    """Finds the wishes of `DETOUR_LEVELS`. `rng` draws which options are asked."""
+
+    def __init__(self, store: Store, catalogue: Catalogue, rng: np.random.Generator) -> None:
+        self.catalogue, self.rng = catalogue, rng
+        self.items = {item.asin: item for item in store.items}
+        self.twins = same_titles(store)
+
+    def wishes(self, level: str) -> list[Wish]:
+        """One wish per product that `level` can use, in a random order."""
+        make = {"twins": self._twin, "back": self._back, "price": self._price}[level]
+        found = [w for item in self.items.values() if (w := next(make(item), None)) is not None]
+        return [found[i] for i in self.rng.permutation(len(found))]
+
+    def _fitting(
+        self, query: str, noun: str, attributes: Sequence[str], shown: int = PAGE
+    ) -> list[Item]:
+        """Those of the first `shown` results whose title says all of it, best first."""
+        found = (self.items[a] for a in ranked(self.catalogue, query)[:shown])
+        return [x for x in found if x.noun == noun and set(attributes) <= set(x.pair)]
+
+    def _above(self, item: Item, attribute: str) -> list[Item]:
+        """Fitting listings above `item` for a wish of one attribute; empty if not 1 or 2."""
+        fitting = self._fitting(f"{attribute} {item.noun}", item.noun, [attribute])
+        above = fitting[: fitting.index(item)] if item in fitting else []
+        return above if len(above) <= DETOURS else []
+
+    def _twin(self, item: Item) -> Iterator[Wish]:
+        full = " ".join([*item.pair, item.noun])
+        fitting = self._fitting(full, item.noun, item.pair)
+        if item not in fitting or item is fitting[0]:
+            return
+        # naming the third attribute in the search must not spare the way back
+        found = self._fitting(f"{full} {item.hidden}", item.noun, item.pair, TOP_K)
+        if found[:1] != [item]:
+            dearest = max(x.price for x in (item, *self.twins[item.asin]))
+            yield Wish(item, (*item.pair, item.hidden), {}, limits(dearest))
+
+    def _back(self, item: Item) -> Iterator[Wish]:
+        asked = [(name, v) for name, group in item.options.items() for v in group]
+        for attribute in item.pair:
+            above = self._above(item, attribute)
+            if not above:
+                continue
+            for i in self.rng.permutation(len(asked)):
+                options = dict([asked[i]])
+                if any(_offers(x, options) for x in above):
+                    continue
+                # nor must naming the option in the search spare the way back
+                query = " ".join([attribute, item.noun, *options.values()])
+                found = self._fitting(query, item.noun, [attribute], TOP_K)
+                if found and not _offers(found[0], options):
+                    dearest = max(x.price for x in (item, *above))
+                    yield Wish(item, (attribute,), options, limits(dearest))
+
+    def _price(self, item: Item) -> Iterator[Wish]:
+        if item.twin:
+            return
+        for attribute in item.pair:
+            above = self._above(item, attribute)
+            least = min((x.price for x in above), default=0)
+            below = tuple(x for x in limits(item.price, (0, 1, 2)) if x < least)
+            if not below:
+                continue
+            # an option that the dear ones have as well, even for who searches it, or none
+            found = {
+                v: self._fitting(f"{attribute} {item.noun} {v}", item.noun, [attribute], TOP_K)
+                for group in item.options.values()
+                for v in group
+            }
+            shared = [
+                {name: v}
+                for name, group in item.options.items()
+                for v in group
+                if all(_offers(x, {name: v}) for x in above)
+                and all(x in above for x in found[v][:1])
+            ]
+            choices: list[dict[str, str]] = [{}, *shared]
+            options = choices[self.rng.integers(len(choices))]
+            yield Wish(item, (attribute,), options, below)
+
+
+def _offers(item: Item, options: Mapping[str, str]) -> bool:
+    """Whether choosing among the item's options can meet the wish, as the reward counts it."""
+    return all(
+        any(_passes(v, wanted) for v in item.options[name]) for name, wanted in options.items()
+    )
+
+
+@cache
+def _passes(value: str, wanted: str) -> bool:
+    """Whether a chosen value counts as the wanted one: `pack of 1` does for `pack of 2`."""
+    return is_close(normalize_color(value), normalize_color(wanted))
+
+
+def limits(dearest: int, tens: Sequence[int] = (1, 2, 3)) -> tuple[int, ...]:
+    """Round price limits above a price of `dearest` dollars: the next ten and `tens` more tens."""
+    return tuple((dearest // 10 + 1 + more) * 10 for more in tens)
 
 
 def reference_queries(item: Item, *, hidden: bool = False) -> list[str]:
@@ -190,7 +322,7 @@ def _wish(item: Item, twins: Sequence[Item], level: str, rng: np.random.Generato
     asked = [names[i] for i in sorted(rng.permutation(len(names))[:n_options])]
     options = {n: item.options[n][rng.integers(len(item.options[n]))] for n in asked}
     wanted = (*item.pair, item.hidden) if level == "subpage" else item.pair
-    # a limit that fits the twins as well: the price on the result page tells nothing
+    # a limit that fits the twins as well: the price on the result page excludes none
     return Wish(item, wanted, options, limits(max(x.price for x in (item, *twins))))
 
 
@@ -283,3 +415,35 @@ def count_products(store: Store, catalogue: Catalogue) -> dict[str, int]:
     finder = WishFinder(store, catalogue, np.random.default_rng(0))
     found |= {level: finder.wishes(level) for level in DETOUR_LEVELS}
     return {level: len(found[_POOLS.get(level, level)]) for level in LEVELS}
+
+
+@dataclass(frozen=True)
+class EmbeddedShop:
+    """A store and what can be bought in it."""
+
+    catalogue: Catalogue
+    """1,680 products, shared by all environments."""
+    tasks: tuple[Task, ...]
+    """Of all splits; `task.split` and `task.extra["level"]` distinguish them."""
+
+    def make_env(self, **options: Any) -> WebShopEnv:
+        """An environment for any of the tasks, in microseconds; `options` are `WebShopEnv`'s."""
+        return WebShopEnv(self.catalogue, **options)
+
+
+def embedded_shop(
+    seed: int, counts: Mapping[str, int], *, mix: Mapping[str, float] | str = MIX
+) -> EmbeddedShop:
+    """The embedded WebShop of `seed`, the same everywhere; takes a few seconds.
+
+    Args:
+        seed: of the products and the tasks.
+        counts: tasks per split, such as {"train": 120, "test": 150}.
+        mix: share of each level, see `make_tasks`.
+
+    Raises:
+        DataError: the store has too few products for so many tasks.
+    """
+    store = generate_store(seed)
+    catalogue = Catalogue.from_rows(store.rows, store.attributes, seed=seed)
+    return EmbeddedShop(catalogue, tuple(make_tasks(store, catalogue, seed, counts, mix=mix)))

@@ -1,20 +1,23 @@
-"""What others built around WebShop: needed to read their data and to reproduce their numbers.
+"""What others built around WebShop, for the comparison with recordings of it (`tests.parity`).
 
-Owns the history text of the official environment, the scoring of ETO's wrapper and AgentGym's reply
-parser, each with its quirks. Knows nothing about our own prompts (`eeflib.prompts`). Sources:
-Yifan-Song793/ETO commit a2fc5da, WooooDyy/AgentGym commit 3ef9235.
+The history text and the session-less resets of the official environment, the scoring of ETO's
+wrapper and AgentGym's reply parser, each with its quirks. Sources: princeton-nlp/WebShop commit
+64fa2a5, Yifan-Song793/ETO commit a2fc5da, WooooDyy/AgentGym commit 3ef9235.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import bisect
+import random
+import string
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
 
 from eeflib.envs.webshop.env import WebShopEnv
 from eeflib.records import Task
-
-__all__ = ["EtoEpisode", "EtoState", "joined_history", "parse_agentgym", "parse_eto"]
 
 _NO_ACTION = "Observation: Invalid format. The input must contains 'Action: '"
 
@@ -22,7 +25,7 @@ _NO_ACTION = "Observation: Invalid format. The input must contains 'Action: '"
 def joined_history(
     observations: Sequence[str], actions: Sequence[str], keep_obs: int, keep_actions: int
 ) -> str:
-    """The text that the official environment returns when told to repeat its past.
+    """The text that the official environment returns when asked to repeat its past.
 
     Args:
         observations: all so far, the current one last.
@@ -55,6 +58,21 @@ def parse_agentgym(reply: str) -> tuple[str, str]:
         thought, action = reply, ""
     parts = thought.split("Thought:")
     return (parts[1].strip() if len(parts) > 1 else parts[0]), action.strip()
+
+
+def sample_resets(goals: Sequence[Mapping[str, Any]], seed: int, n: int) -> list[tuple[str, int]]:
+    """The (session id, goal index) of n official resets without a session after seeding.
+
+    Goals are drawn by weight; the draw never gives the first goal except by an exact 0 (kept).
+    """
+    rng = random.Random(seed)
+    total = [0, *np.cumsum([goal["weight"] for goal in goals]).tolist()]
+    out = []
+    for _ in range(n):
+        session = "".join(rng.choices(string.ascii_lowercase, k=10))
+        at = bisect.bisect(total, rng.uniform(0, total[-1]))
+        out.append((session, min(at, len(total) - 2)))
+    return out
 
 
 @dataclass(frozen=True)
