@@ -114,9 +114,8 @@ def test_json_is_the_only_thing_on_stdout(whole):
     assert shown == json.loads((path / "summary.json").read_text())
     assert [m["method"] for m in shown["methods"]] == ["teacher", *METHODS]
     assert shown["seeds"] == [seed_whose_teacher_solves(True)]
-    assert {"win_rate", "interval", "reward", "simulations", "seconds"} <= shown["methods"][
-        0
-    ].keys()
+    row = shown["methods"][0]
+    assert {"win_rate", "interval", "reward", "simulations", "seconds"} <= row.keys()
     assert "EEF - RFTx2" in shown["paired"]
     # people read the same on stderr
     assert "95 % interval" in err
