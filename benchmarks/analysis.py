@@ -224,12 +224,10 @@ def labelled(name: str) -> dict[str, Any]:
     pairs = [(set(d.kinds), set(r["labels"])) for d, r in zip(found, rows, strict=True) if d]
     right = sum(len(a & b) for a, b in pairs)
     covered = coverage(failures(cases))
-    alike = [
-        d is not None and d.primary == r["labels"][0] for d, r in zip(found, rows, strict=True)
-    ]
+    same = [d is not None and d.primary == r["labels"][0] for d, r in zip(found, rows, strict=True)]
     return {
         f"labels_{name}_n": len(rows),
-        f"labels_{name}_primary": sum(alike) / len(rows),
+        f"labels_{name}_primary": sum(same) / len(rows),
         f"labels_{name}_precision": right / sum(len(a) for a, _ in pairs),
         f"labels_{name}_recall": right / sum(len(b) for _, b in pairs),
         f"labels_{name}_coverage": (covered.cause + covered.end) / covered.n,

@@ -330,13 +330,13 @@ def train(
             progress=progress is True,
         )
 
-    if call:
-        call(step, 0, 1)
     if here is None or run is None:
         result = go()
     else:
         with run.folder:
             before = here.verify("train")
+            if call and not before:
+                call(step, 0, 1)
             with timed(here, "train"):
                 result = go()
             if not (before and result.reused):
@@ -347,7 +347,7 @@ def train(
                     {"steps": result.steps, "last_loss": result.losses[-1]},
                     files=[f"model/{p.name}" for p in target.glob("*.safetensors")],
                 )
-    if call:
+    if call and not result.reused:
         call(step, 1, 1)
     tuned = student.tuned(target, data.origin, keep)
     tuned.result = result

@@ -58,7 +58,7 @@ class Demo:
     def running(self) -> bool:
         return self.process.poll() is None
 
-    def said(self) -> str:
+    def output(self) -> str:
         return self.log.read_text("utf-8", "replace")
 
     def kill(self) -> None:
@@ -68,7 +68,7 @@ class Demo:
 
     def finish(self) -> None:
         if self.process.wait():
-            sys.exit(f"the command failed in {self.folder}:\n{self.said()[-2000:]}")
+            sys.exit(f"the command failed in {self.folder}:\n{self.output()[-2000:]}")
 
 
 class Whole:
@@ -76,7 +76,7 @@ class Whole:
 
     def __init__(self, demo: Demo) -> None:
         self.seconds = time.monotonic() - demo.started
-        self.words = {phase: word for phase, word in WORDS.items() if word in demo.said()}
+        self.words = {phase: word for phase, word in WORDS.items() if word in demo.output()}
         self.records = records_of(demo.folder)
         # a unit is the folder of one method and iteration
         self.units = sorted({str(Path(n).parent) for n in self.records if "/samples" in n})
@@ -99,8 +99,8 @@ class Whole:
             cloned = cloned and explores
         if cloned and waiting and len(busy) < WORKERS:  # a free worker explores what is left
             busy.append("exploring")
-        said = demo.said()
-        return {p for p in busy if self.words.get(p, "") in said} or {"starting"}
+        output = demo.output()
+        return {p for p in busy if self.words.get(p, "") in output} or {"starting"}
 
     def differences(self, folder: Path) -> list[str]:
         """How the finished run in `folder` differs, a line for every file and kind of fault."""

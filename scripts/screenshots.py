@@ -194,10 +194,10 @@ def main() -> None:
         else:
             shutil.copytree(args.run, folder / "run")
         item = telling(folder / "run")
-        said = Annotations(folder / "run", "ann")
+        notes = Annotations(folder / "run", "ann")
         turn = wrong_turn(item)
-        said.add_label(item.key, "took what looked right")
-        said.add_note(item.key, "This is where it goes wrong.", (turn, turn + 1))
+        notes.add_label(item.key, "took what looked right")
+        notes.add_note(item.key, "This is where it goes wrong.", (turn, turn + 1))
         found = next(filter(None, map(shutil.which, NAMES)), None)
         browser = driver.chromium.launch(executable_path=found, args=ARGS)
         for dark in (False, True):

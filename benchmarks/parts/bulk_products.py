@@ -170,8 +170,8 @@ def _block(number: int, seed: int) -> Iterator[dict[str, Any]]:
     text = _Text(rng, topics, lengths)
     small = random.Random(int(rng.integers(2**63)))
     for i in range(_BLOCK):
-        kind, shelf = divmod(int(topics[i]), len(_DEPARTMENTS))
-        category = _DEPARTMENTS[shelf]
+        kind, department = divmod(int(topics[i]), len(_DEPARTMENTS))
+        category = _DEPARTMENTS[department]
         noun = category.nouns[kind % len(category.nouns)]
         words = _tables().topics[topics[i]]
         query = f"{_words()[words[0]]} {_words()[words[1]]} {noun}"

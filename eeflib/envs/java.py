@@ -198,7 +198,7 @@ class JavaSimulator:
                 stock.__init__(**arguments)
                 ready = True
             except (OSError, ValueError, Py4JError) as exc:
-                answer = f"it did not answer with its port ({exc})"
+                answer = f"it answered something else than its port ({exc})"
                 why = self._end_of(_launched(exc)) or (
                     answer if isinstance(exc, ValueError) else exc
                 )

@@ -123,12 +123,12 @@ def make_document(rng: np.random.Generator, max_items: int = 10) -> Document:
     options = {g: groups[g][rng.integers(len(groups[g]))] for g in asked}
     hidden = _pick(rng, shared, 2)
     with_hidden = rng.random() < 0.15
-    said = [*wanted, hidden[0]] if with_hidden else wanted
+    named = [*wanted, hidden[0]] if with_hidden else wanted
     price = float(rng.integers(1, 40) * 10) if rng.random() < 0.7 else None
-    sentence = phrase(noun, said, options, price, rng)
+    sentence = phrase(noun, named, options, price, rng)
     turns: list[tuple[str, str, list[str]]] = []
     if rng.random() < 0.6:
-        order = sorted([noun, *said], key=sentence.index)
+        order = sorted([noun, *named], key=sentence.index)
         turns.append(
             ("WebShop [SEP] Search" if rng.random() < 0.5 else "words", " ".join(order), [])
         )
@@ -182,7 +182,7 @@ def encode(doc: Document, tokenizer) -> tuple[list[int], list[int], list[int], l
     instruction = set(t(doc.turns[0][0].split("\n")[0], add_special_tokens=False)["input_ids"])
     for text, answer, marks in doc.turns:
         body = t(text, add_special_tokens=False)["input_ids"]
-        said = t(f"answer[{answer}]", add_special_tokens=False)["input_ids"]
+        reply = t(f"answer[{answer}]", add_special_tokens=False)["input_ids"]
         hint = [-100] * len(body)
         id_hint = [-100] * len(body)
         if marks:
@@ -197,8 +197,8 @@ def encode(doc: Document, tokenizer) -> tuple[list[int], list[int], list[int], l
                     id_hint[i] = head
                 elif body[i] not in heads and body[i] not in tails and body[i] != sep:
                     hint[i] = said_word if body[i] in instruction else other_word
-        ids += [user, *body, end, assistant, *said, end]
-        labels += [-100] * (len(body) + 2) + [*said, end, -100]
-        hints += [-100, *hint] + [-100] * (len(said) + 3)
-        id_hints += [-100, *id_hint] + [-100] * (len(said) + 3)
+        ids += [user, *body, end, assistant, *reply, end]
+        labels += [-100] * (len(body) + 2) + [*reply, end, -100]
+        hints += [-100, *hint] + [-100] * (len(reply) + 3)
+        id_hints += [-100, *id_hint] + [-100] * (len(reply) + 3)
     return ids, labels, hints, id_hints

@@ -1,6 +1,6 @@
 """The tiny student's tokenizer: whole words of the embedded tasks, single characters for the rest.
 
-Owns the vocabulary and the text normalisation. A WordPiece model, so any ASCII text can be read;
+The vocabulary and the text normalisation of a WordPiece model, so any ASCII text can be read;
 buttons and product ids of the embedded WebShop cost one or two tokens.
 """
 

@@ -1,7 +1,6 @@
 """A catalogue with everything in it that a page, a price or a parser may stumble over.
 
-Owns what is put in and where; every choice comes from one generator. Knows nothing about WebShop's
-code.
+Every choice of what is put in, and where, comes from one generator.
 """
 
 from __future__ import annotations

@@ -54,11 +54,11 @@ def jupyter_lab(folder: Path, *, theme: str = "JupyterLab Light") -> Iterator[st
         f"--LabApp.workspaces_dir={home / 'workspaces'}",
     ]
     log = folder / "jupyter.log"
-    with open(log, "wb") as said:
+    with open(log, "wb") as log_file:
         process = subprocess.Popen(
             [sys.executable, "-m", "jupyterlab", *options],
             env={**os.environ, **{k: str(v) for k, v in folders.items()}},
-            stdout=said,
+            stdout=log_file,
             stderr=subprocess.STDOUT,
         )
     try:

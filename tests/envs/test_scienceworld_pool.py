@@ -199,8 +199,8 @@ class Killing(Unasking):
     kills = 0
 
     def act(self, conversations, *, rng):  # type: ignore[no-untyped-def]
-        said = sum(m.role == "assistant" for m in conversations[0].messages)
-        if self.kills and said == 2:
+        replies = sum(m.role == "assistant" for m in conversations[0].messages)
+        if self.kills and replies == 2:
             self.kills -= 1
             env = self.pool.get(0)
             assert isinstance(env, ScienceWorldEnv)

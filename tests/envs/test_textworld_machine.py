@@ -76,8 +76,8 @@ class Killing(NoisyGoldTeacher):
     kills = 0
 
     def act(self, conversations, *, rng):  # type: ignore[no-untyped-def]
-        said = sum(m.role == "assistant" for m in conversations[0].messages)
-        if self.kills and said == 2:
+        replies = sum(m.role == "assistant" for m in conversations[0].messages)
+        if self.kills and replies == 2:
             self.kills -= 1
             assert self.machine.simulator is not None
             os.kill(self.machine.simulator.process.pid, signal.SIGKILL)

@@ -251,7 +251,7 @@ def test_the_virus_scan_page_is_stepped_over(shop: Shop, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("status", "page", "said"),
+    ("status", "page", "message"),
     [
         (200, QUOTA, "quota of this file is used up"),
         (403, QUOTA, "quota of this file is used up"),
@@ -263,10 +263,10 @@ def test_the_virus_scan_page_is_stepped_over(shop: Shop, tmp_path: Path) -> None
     ],
 )
 def test_a_page_in_place_of_the_file(
-    shop: Shop, tmp_path: Path, status: int, page: str, said: str
+    shop: Shop, tmp_path: Path, status: int, page: str, message: str
 ) -> None:
     shop.pages[PRODUCTS] = (status, page)
-    with pytest.raises(PrerequisiteError, match=said):
+    with pytest.raises(PrerequisiteError, match=message):
         get(shop, tmp_path)
     assert not (tmp_path / PRODUCTS).exists()
     assert not (tmp_path / f"{PRODUCTS}.part").exists()
@@ -336,11 +336,11 @@ def test_offline_says_what_to_do_by_hand(tmp_path: Path) -> None:
             tmp_path, ("small", "human"), f"http://127.0.0.1:{port}",
             patience=Patience(retries=2, wait=0.01), progress=False,
         )  # fmt: skip
-    said = str(caught.value)
-    assert "no connection" in said
-    assert str(tmp_path) in said
+    message = str(caught.value)
+    assert "no connection" in message
+    assert str(tmp_path) in message
     for name in (PRODUCTS, ATTRIBUTES, HUMAN):
-        assert re.search(rf"{name}  https://drive\.google\.com/uc\?\S*id=\w+", said)
+        assert re.search(rf"{name}  https://drive\.google\.com/uc\?\S*id=\w+", message)
 
 
 def test_a_full_disk_keeps_what_has_arrived(shop: Shop, tmp_path: Path) -> None:

@@ -103,8 +103,8 @@ def buy(
     in_title = min(2, len(wish.attributes))  # titles of this store tell two at most
 
     def fits(title: str) -> bool:
-        told = sum(a in title for a in wish.attributes)
-        return "titles" not in skills or (told >= in_title and says(title, wish.noun))
+        named = sum(a in title for a in wish.attributes)
+        return "titles" not in skills or (named >= in_title and says(title, wish.noun))
 
     def purchase(asin: str, last: bool) -> float | None:
         shown = env.step(f"click[{asin}]").text.lower().split(" [sep] ")
@@ -146,8 +146,8 @@ def buy(
 def title_query(task: Task, s: Shop) -> str:
     """A search for what titles tell of the wish."""
     item = s.items[task.goal["asin"]]
-    told = [a for a in item.pair if a in task.goal["attributes"]]
-    return f"{' '.join(told)} {item.noun}"
+    named = [a for a in item.pair if a in task.goal["attributes"]]
+    return f"{' '.join(named)} {item.noun}"
 
 
 WITHOUT = {
@@ -265,7 +265,7 @@ def test_the_default_mix_has_the_first_levels_only():
 
 
 @pytest.mark.parametrize(
-    ("mix", "said"),
+    ("mix", "message"),
     [
         ("hard", "no mix or level is called 'hard'; choose one of default, all, easy"),
         ({"easy": 0.5, "pages": 0.5}, "add up to 1 to some of the levels easy, options"),
@@ -274,9 +274,9 @@ def test_the_default_mix_has_the_first_levels_only():
         ({}, "add up to 1"),
     ],
 )
-def test_a_mix_that_is_none_is_refused(mix, said):
+def test_a_mix_that_is_none_is_refused(mix, message):
     s = shop(0)
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         make_tasks(s.store, s.catalogue, 0, {"train": 8}, mix=mix)
 
 
@@ -326,9 +326,9 @@ def test_the_documented_summary_follows_from_the_counts():
 
 def test_the_documented_shares_of_solved_tasks_are_measured():
     for level, *_, with_skill, without in table("### The levels"):
-        for said, able in ((with_skill, True), (without, False)):
+        for measured, able in ((with_skill, True), (without, False)):
             outcomes = [x for seed in SEEDS for x in solved(level, seed, able)]
-            assert said == f"{sum(outcomes)} of {len(outcomes)}", level
+            assert measured == f"{sum(outcomes)} of {len(outcomes)}", level
 
 
 def test_the_documented_example_runs(tmp_path):

@@ -92,8 +92,8 @@ def test_it_plays(tmp_path: Path, rows: dict[str, Any]) -> None:
     relaxed = load_official(tmp_path, seed=3, strict=False)
     assert not relaxed.env().strict
     assert relaxed.env().nouns is relaxed.nouns
-    for said in ("small set", "300 products", "seed 3", "title nouns word_nouns"):
-        assert said in relaxed.summary()
+    for part in ("small set", "300 products", "seed 3", "title nouns word_nouns"):
+        assert part in relaxed.summary()
 
 
 def test_the_first_rows_only(tmp_path: Path, rows: dict[str, Any]) -> None:

@@ -313,11 +313,11 @@ def test_the_command_makes_everything_ready(
     assert main([str(new), *options, "--no-fetch"]) == 2
     assert f"{PRODUCTS}" in capsys.readouterr().err
     assert main([str(new), *options, "--from", server]) == 0
-    said = capsys.readouterr().out
-    assert "full set): 300 products" in said
-    assert str(new / "catalogue-full-human-seed3") in said
+    printed = capsys.readouterr().out
+    assert "full set): 300 products" in printed
+    assert str(new / "catalogue-full-human-seed3") in printed
     shutil.rmtree(folder)  # the server has nothing any more
     assert main([str(new), *options]) == 0
-    assert capsys.readouterr().out == said
+    assert capsys.readouterr().out == printed
     assert main([str(new), *options, "--synthetic", "--limit", "60"]) == 0
     assert "first 60 rows): 58 products" in capsys.readouterr().out

@@ -61,7 +61,7 @@ def test_the_examples_in_the_help_are_commands_that_parse(eef, command):
 
 
 @pytest.mark.parametrize(
-    ("args", "code", "told"),
+    ("args", "code", "report"),
     [
         ("demo --env mars", 1, "unknown environment 'mars'; choose one of webshop"),
         ("demo --preset huge", 1, "unknown preset 'huge'; choose one of tiny"),
@@ -79,12 +79,12 @@ def test_the_examples_in_the_help_are_commands_that_parse(eef, command):
         ("report nowhere", 1, "no run folder at nowhere"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(eef, tmp_path, args, code, told):
+def test_a_mistake_is_told_in_one_line(eef, tmp_path, args, code, report):
     got, _, err = eef(*args.split())
     assert got == code
     assert len(err.splitlines()) == 1, err
     assert err.startswith("eef: ")
-    assert told in err
+    assert report in err
     assert "Traceback" not in err
     if code == 2:
         assert "--help" in err  # where to look it up

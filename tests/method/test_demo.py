@@ -119,13 +119,14 @@ def seed_folder(path: Path) -> Path:
 def test_json_is_the_only_thing_on_stdout(whole):
     path, out, err = whole
     (line,) = out.splitlines()
-    told = json.loads(line)
-    assert told == json.loads((path / "summary.json").read_text())
-    assert [m["method"] for m in told["methods"]] == ["teacher", *METHODS]
-    assert told["seeds"] == [seed_whose_teacher_solves(True)]
-    assert {"win_rate", "interval", "reward", "simulations", "seconds"} <= told["methods"][0].keys()
-    assert "EEF - RFTx2" in told["paired"]
-    # people are told the same on stderr
+    shown = json.loads(line)
+    assert shown == json.loads((path / "summary.json").read_text())
+    assert [m["method"] for m in shown["methods"]] == ["teacher", *METHODS]
+    assert shown["seeds"] == [seed_whose_teacher_solves(True)]
+    row = shown["methods"][0]
+    assert {"win_rate", "interval", "reward", "simulations", "seconds"} <= row.keys()
+    assert "EEF - RFTx2" in shown["paired"]
+    # people read the same on stderr
     assert "95 % interval" in err
     assert "Next:" in err
     assert "Traceback" not in err
@@ -180,7 +181,7 @@ def test_the_table_follows_from_the_files(whole):
 
 def test_the_extra_cases_follow_from_the_files(whole):
     path, out, err = whole
-    told = json.loads(out)
+    shown = json.loads(out)
     home = seed_folder(path)
 
     def rate(file: Path) -> float:
@@ -189,11 +190,11 @@ def test_the_extra_cases_follow_from_the_files(whole):
 
     names = ["EEF", "EEF-no-mask"]
     expected = [rate(home / name / "evaluations.jsonl") for name in names]
-    assert told["masking"]["win_rates"] == pytest.approx(expected, abs=1e-4)
+    assert shown["masking"]["win_rates"] == pytest.approx(expected, abs=1e-4)
     assert (home / "EEF/iter-1/branches.jsonl").read_bytes() == (
         home / "EEF-no-mask/iter-1/branches.jsonl"
     ).read_bytes()
-    better = told["better_teacher"]
+    better = shown["better_teacher"]
     away = path / "better-teacher" / home.name
     assert [m["method"] for m in better["methods"]] == ["teacher", "SFT", "RFTx2", "EEF"]
     for row in better["methods"]:
@@ -201,7 +202,7 @@ def test_the_extra_cases_follow_from_the_files(whole):
         assert row["win_rate"] == pytest.approx(rate(file), abs=1e-4)
     solved = [t["reward"] >= 1 for t in rows(away / "trajectories.jsonl")]
     assert better["teacher_on_training_tasks"]["solved"] == sum(solved)
-    assert sum(solved) > told["teacher_on_training_tasks"]["solved"]
+    assert sum(solved) > shown["teacher_on_training_tasks"]["solved"]
     assert (away / "tasks.jsonl").read_bytes() == (home / "tasks.jsonl").read_bytes()
     assert "Does masking matter?" in err
     assert "When does RFT catch up?" in err
@@ -310,10 +311,10 @@ def test_however_often_it_is_ended_it_ends_with_the_same_files(whole, battered):
 @pytest.mark.slow
 def test_the_table_of_an_interrupted_run_is_the_same_but_for_seconds(whole, battered):
     def table(path: Path) -> Any:
-        told = json.loads((path / "summary.json").read_text())
-        for row in (*told["methods"], *told["better_teacher"]["methods"]):
+        shown = json.loads((path / "summary.json").read_text())
+        for row in (*shown["methods"], *shown["better_teacher"]["methods"]):
             assert row.pop("seconds") >= 0
-        return told
+        return shown
 
     assert table(battered) == table(whole[0])
 
@@ -432,7 +433,7 @@ def test_scienceworld_from_the_simulator_to_a_trained_student(tmp_path):
     sizes = {"train": 4, "test": 1, "iterations": 1, "M": 1, "k": 2, "steps": 1}
     methods = ("SFT", "EEF")
     config = make_config("tiny", "scienceworld", **sizes, methods=methods, seeds=(seed,))
-    told = run_demo(config, tmp_path, processes=1, progress=False)
+    shown = run_demo(config, tmp_path, processes=1, progress=False)
     home = tmp_path / f"seed-{seed}"
     tasks = list(RunFolder(home).read("tasks", Task))
     assert len({t.extra["task_type"] for t in tasks if t.split == "train"}) >= 4
@@ -449,5 +450,5 @@ def test_scienceworld_from_the_simulator_to_a_trained_student(tmp_path):
     log = json.loads((home / "EEF/iter-1/model/training_log.json").read_text())
     assert len(log["losses"]) == 1
     assert log["trained_tokens"] > 0
-    assert {m["method"]: m["n"] for m in told["methods"]} == {"teacher": 1, "SFT": 1, "EEF": 1}
-    assert told["methods"][-1]["simulations"] == len(branches)
+    assert {m["method"]: m["n"] for m in shown["methods"]} == {"teacher": 1, "SFT": 1, "EEF": 1}
+    assert shown["methods"][-1]["simulations"] == len(branches)

@@ -48,10 +48,10 @@ def test_from_the_simulator_to_a_table_on_two_games(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    counts = {m["method"]: m["n"] for m in told["methods"]}
+    report = json.loads(done.stdout)
+    counts = {m["method"]: m["n"] for m in report["methods"]}
     assert counts == {"teacher": 2, "SFT": 2, "EEF": 2}
-    assert 0 < told["teacher_on_training_tasks"]["solved"] < 8
+    assert 0 < report["teacher_on_training_tasks"]["solved"] < 8
 
     home = tmp_path / "run" / f"seed-{SEED}"
     tasks = {t.id: t for t in RunFolder(home).read("tasks", Task)}
@@ -62,7 +62,7 @@ def test_from_the_simulator_to_a_table_on_two_games(tmp_path: Path) -> None:
     states = [b for b in branches if b.k > 0]
     assert {tasks[b.task_id].goal["game"] for b in states} == {"twc", "cookingworld"}
     assert [b.restore_mismatch for b in states if not b.restored] == []
-    assert told["methods"][-1]["simulations"] == len(branches)
+    assert report["methods"][-1]["simulations"] == len(branches)
     assert list(RunFolder(home / "EEF/iter-1").read("samples", Sample))
     assert (home / "EEF/iter-1/model/model.safetensors").exists()
     assert (tmp_path / "run" / "report.html").stat().st_size > 10_000

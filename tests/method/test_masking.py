@@ -85,9 +85,9 @@ def test_exactly_the_replies_of_trained_steps_are_trained(template, style, train
                 encode_sample(sample, fmt, tok, train_end=train_end)
             continue
         encoded = encode_sample(sample, fmt, tok, train_end=train_end)
-        told = describe_tokens(encoded, tok)
+        parts = describe_tokens(encoded, tok)
         found, due = (
-            "".join(t for t, _, on in told if on),
+            "".join(t for t, _, on in parts if on),
             expected_text(sample, fmt, name, train_end),
         )
         if name in ("inst", "plain"):  # a blank before the reply may be part of its first token
@@ -127,10 +127,10 @@ def test_reasons_tell_origin_apart_from_training():
         "a", "t", "webshop", "buy", "recovery", steps, (False,) * 3 + (True,) * 2, labels
     )
     encoded = encode_sample(sample, fmt, tok)
-    told = describe_tokens(encoded, tok)
+    parts = describe_tokens(encoded, tok)
 
     def text(reason: Reason) -> str:
-        return "".join(t for t, r, _ in told if r == reason)
+        return "".join(t for t, r, _ in parts if r == reason)
 
     assert text(Reason.SYSTEM) == fmt.system_text
     assert text(Reason.OBSERVATION) == "Instruction: buy\n" + "".join(f"page {n}" for n in labels)
@@ -140,7 +140,7 @@ def test_reasons_tell_origin_apart_from_training():
     assert text(Reason.TRAINED_ACTION) == "Action: click[beneficial]Action: click[student]"
     assert text(Reason.END_OF_ACTION) == "<|im_end|>" * 2
     for t in range(5):
-        of_step = "".join(x for (x, _, _), s in zip(told, encoded.steps, strict=True) if s == t)
+        of_step = "".join(x for (x, _, _), s in zip(parts, encoded.steps, strict=True) if s == t)
         assert f"page {labels[t]}" in of_step
         assert f"click[{labels[t]}]" in of_step
     assert sum(encoded.counts.values()) == encoded.length
@@ -168,8 +168,8 @@ def test_harmful_actions_are_refused_unless_the_ablation_asks_for_them():
         with pytest.raises(DataError, match="trains step 0, whose action is labelled harmful"):
             encode(sample, fmt, tok)
     encoded = encode_sample(sample, fmt, tok, allow_harmful=True)
-    told = describe_tokens(encoded, tok)
-    assert "".join(t for t, r, on in told if on and r == Reason.HARMFUL_ACTION) == "click[bad]"
+    parts = describe_tokens(encoded, tok)
+    assert "".join(t for t, r, on in parts if on and r == Reason.HARMFUL_ACTION) == "click[bad]"
 
 
 def test_too_long_samples_are_dropped_and_counted_never_cut():
@@ -188,8 +188,8 @@ def test_too_long_samples_are_dropped_and_counted_never_cut():
     assert done.counts["dropped: too long"] == len(done.dropped)
     by_id = {s.id: s for s in samples}
     for encoded in done:  # what is kept is whole
-        told = describe_tokens(encoded, tok)
-        text = "".join(t for t, _, on in told if on)
+        parts = describe_tokens(encoded, tok)
+        text = "".join(t for t, _, on in parts if on)
         assert text == expected_text(by_id[encoded.sample_id], fmt, "chatml")
 
 
@@ -206,8 +206,8 @@ def test_a_blank_reply_is_never_trained():
     fmt = get_format("act", "webshop")
     steps = (Step("page", "", "student", valid=False), Step("page", "click[b]", "student"))
     sample = Sample("a", "t", "webshop", "buy", "s0", steps, (True, True), ("student",) * 2)
-    told = describe_tokens(encode_sample(sample, fmt, tok), tok)
-    assert "".join(t for t, _, on in told if on) == "click[b]<|im_end|>"
+    parts = describe_tokens(encode_sample(sample, fmt, tok), tok)
+    assert "".join(t for t, _, on in parts if on) == "click[b]<|im_end|>"
     done = encode_samples([replace(sample, steps=steps[:1] * 2)], fmt, tok)
     assert len(done) == 0
     assert done.counts["dropped: nothing trained"] == 1

@@ -551,7 +551,7 @@ def test_a_step_with_other_arguments_never_finds_the_old_records(tmp_path):
         first.append("branches", [task(0)])
         first.mark_done("explore")
         second = run.step_folder("EEF/iter-1", {**five, "M": 3})
-        assert re.fullmatch(r"iter-1~[0-9a-f]{6}", second.path.name)
+        assert re.fullmatch(r"EEF~[0-9a-f]{6}/iter-1", str(second.path.relative_to(tmp_path)))
         assert not second.exists("branches")
         assert not second.phase_done("explore")
         second.append("branches", [task(1)])

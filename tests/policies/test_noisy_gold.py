@@ -22,9 +22,9 @@ CLEAN: Mapping[str, float] = {"drop": 0.0, "insert": 0.0, "stop_early": 0.0}
 
 
 def ask(
-    teacher: NoisyGoldTeacher, task_id: str, key: str, said: Sequence[str], fmt: str = "act"
+    teacher: NoisyGoldTeacher, task_id: str, key: str, played: Sequence[str], fmt: str = "act"
 ) -> Conversation:
-    steps = [Step("seen", action, "teacher") for action in said]
+    steps = [Step("seen", action, "teacher") for action in played]
     return get_format(fmt, "toy").conversation(
         "win", steps, "seen", key=key, admissible=ADMISSIBLE, task_id=task_id
     )
@@ -36,12 +36,12 @@ def answer(teacher: NoisyGoldTeacher, asked: Sequence[Conversation]) -> list[Rep
 
 def episode(teacher: NoisyGoldTeacher, task_id: str, key: str = "") -> list[str]:
     """All actions up to the one after which the teacher stops."""
-    said: list[str] = []
+    played: list[str] = []
     while True:
-        reply = answer(teacher, [ask(teacher, task_id, key, said)])[0]
-        said.append(reply.text)
+        reply = answer(teacher, [ask(teacher, task_id, key, played)])[0]
+        played.append(reply.text)
         if reply.stop:
-            return said
+            return played
 
 
 def test_without_noise_it_plays_the_gold_path_then_gives_up() -> None:
