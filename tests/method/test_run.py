@@ -287,8 +287,9 @@ run = open_folder(sys.argv[1], {"preset": "tiny", "student": {"lr": 0.01, "layer
 print("ready", flush=True)
 done = run.done_ids("tasks")
 todo = [i for i in range(int(sys.argv[2])) if f"task-{i:04d}" not in done]
+text = "x" * int((sys.argv[3:] or [30_000])[0])
 for b in range(0, len(todo), 4):
-    run.append("tasks", [Task(f"task-{i:04d}", "webshop", "x" * 30_000) for i in todo[b : b + 4]])
+    run.append("tasks", [Task(f"task-{i:04d}", "webshop", text) for i in todo[b : b + 4]])
 """
 
 
@@ -310,9 +311,9 @@ def test_killed_at_any_moment_it_keeps_whole_lines_and_gives_the_lock_back(tmp_p
     torn = parts = 0
     for attempt in range(40):
         path = tmp_path / str(attempt)
-        process = start(WRITER, path, 10_000)
+        process = start(WRITER, path, 10_000, 2_000_000)  # long lines: most time goes into writing
         wait_for(path / "tasks.jsonl")
-        time.sleep(rng.uniform(0.0, 0.01))
+        time.sleep(rng.uniform(0.0, 0.05))
         process.send_signal(signal.SIGKILL)
         process.wait()
         with open_folder(path, CONFIG) as run:  # a stale lock would stop this
