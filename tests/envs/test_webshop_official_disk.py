@@ -1,4 +1,4 @@
-"""Official files to a catalogue on disk in one call: once, whole, and anew when it has to be."""
+"""Official files to a catalogue on disk in one call: once, whole, and again when it has to be."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_each_choice_has_a_catalogue_of_its_own(folder: Path) -> None:
     assert isinstance(load_official(folder, size="full", disk=False).catalogue.products, tuple)
 
 
-def test_a_file_that_has_changed_makes_it_anew(
+def test_a_file_that_has_changed_is_built_again(
     folder: Path, rows: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     before, made = full(folder), born(folder)
@@ -122,7 +122,7 @@ def test_a_file_that_has_changed_makes_it_anew(
         os.utime(folder / name, (1, 1))
     assert full(folder).catalogue.id == before.catalogue.id
     assert born(folder) == made
-    assert not [r for r in caplog.records if "anew" in r.getMessage()]
+    assert not [r for r in caplog.records if "built again" in r.getMessage()]
     note = (folder / PLACE / "made_from.json").stat().st_mtime_ns
     full(folder)  # the new times are remembered: nothing is compared a second time
     assert (folder / PLACE / "made_from.json").stat().st_mtime_ns == note
@@ -138,7 +138,7 @@ def test_a_file_that_has_changed_makes_it_anew(
     assert len(full(folder).goals) < len(before.goals)
 
 
-def test_a_damaged_catalogue_is_made_anew(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_catalogue_is_built_again(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     whole = full(folder)
     for name, damage in (
         ("docs.npy", lambda raw: raw[:-9]),
@@ -150,7 +150,7 @@ def test_a_damaged_catalogue_is_made_anew(folder: Path, caplog: pytest.LogCaptur
         path.write_bytes(damage(path.read_bytes()))
         caplog.clear()
         assert full(folder).goals == whole.goals
-        assert "made anew" in caplog.text
+        assert "built again" in caplog.text
         assert name in caplog.text or name == "made_from.json"
     assert open_catalogue(folder / PLACE, verify=True).id == whole.catalogue.id
 
