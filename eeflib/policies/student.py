@@ -7,7 +7,7 @@ replies are sampled in `eeflib.policies.huggingface`.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -148,10 +148,11 @@ class Student:
             settings["max_steps"] = settings.pop("steps")
         elif "epochs" in settings:
             settings.setdefault("max_steps", None)
-        try:
-            return replace(self.training, **settings)
-        except TypeError:
-            return self.config.change(**settings).training  # names the unknown setting
+        unknown = sorted(set(settings) - {f.name for f in fields(TrainConfig)})
+        if unknown:
+            names = ", ".join(f.name for f in fields(TrainConfig))
+            raise DataError(f"unknown setting {', '.join(unknown)} of a training; it has {names}")
+        return replace(self.training, **settings)
 
 
 def weights_hash(folder: Path) -> str:
