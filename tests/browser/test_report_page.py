@@ -15,6 +15,7 @@ from eeflib.analysis.annotations import Annotations
 from eeflib.analysis.collection import Collection
 from eeflib.analysis.report import write_report
 from eeflib.records import Branch, Step, Trajectory
+from eeflib.run import open_folder
 
 NASTY = (
     "</script><script>window.ran=1</script><img src=x onerror='window.ran=1'>"
@@ -270,8 +271,9 @@ def test_a_compressed_report_opens_as_well(new_page, run, tmp_path):
 
 
 def test_an_empty_run_and_a_phone(new_page, tmp_path):
+    open_folder(tmp_path, {}).close()
     page = enter(new_page(viewport={"width": 380, "height": 740}), write_report(tmp_path).as_uri())
-    expect(page.get_by_text("An empty run folder")).to_be_visible()
+    expect(page.get_by_text("No student has been evaluated in this run yet.")).to_be_visible()
     for key in "234":
         page.keyboard.press(key)
         expect(page.locator("#app")).to_be_visible()

@@ -23,8 +23,8 @@ function transcript(data, shown, look) {
     && a != null && t >= a && t < (b == null ? a + 1 : b));
 
   function noteRow([kind, words, , , who, day]) {
-    const shown = kind === "note" ? text(words) : h("strong", null, text(words));
-    return [h("dt", null, kind), h("dd", { class: "note", dir: "auto" }, shown, " ",
+    const content = kind === "note" ? text(words) : h("strong", null, text(words));
+    return [h("dt", null, kind), h("dd", { class: "note", dir: "auto" }, content, " ",
       h("small", null, `${text(who)}, ${text(day)}`))];
   }
 
@@ -62,8 +62,8 @@ function transcript(data, shown, look) {
     const chips = [];
     if (!step.valid) chips.push(chip("\u2717 invalid", "bad"));
     chips.push(...(flags.get(t) || []));
-    const shown = notes(t).length;
-    if (shown) chips.push(chip(`\u270e ${shown}`, "won"));
+    const count = notes(t).length;
+    if (count) chips.push(chip(`\u270e ${count}`, "won"));
     const hit = matches(step);
     if (hit) chips.push(chip("match", "accent"));
     const line = h("summary", { class: "sum" },
