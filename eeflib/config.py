@@ -215,10 +215,10 @@ class Config:
         unknown = sorted(set(settings) - own - set(training))
         if unknown:
             raise DataError(_unknown(unknown, own | inner | {"steps"}))
-        mine = {k: v for k, v in settings.items() if k in own}
-        base = mine.get("training", self.training)
-        new = replace(self, **{**mine, "training": replace(base, **training)})
-        return Config.from_dict(new.to_dict())  # so that wrong types are refused here as well
+        data = {**self.to_dict(), **{k: v for k, v in settings.items() if k in own}}
+        base = data["training"]
+        inner_data = base.to_dict() if isinstance(base, TrainConfig) else base
+        return Config.from_dict({**data, "training": {**inner_data, **training}})
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
