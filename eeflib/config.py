@@ -119,8 +119,9 @@ class TrainConfig:
         object.__setattr__(self, "target_modules", tuple(self.target_modules))
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {**dataclasses.asdict(self), "target_modules": list(self.target_modules)}
+        """JSON-ready; equal settings give equal JSON, whole numbers in float fields too."""
+        out: dict[str, Any] = plain(self)
+        return out
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -222,8 +223,8 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        out: dict[str, Any] = plain({f.name: getattr(self, f.name) for f in _fields(self)})
-        return {**out, "training": self.training.to_dict()}
+        out: dict[str, Any] = plain(self)
+        return out
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -244,10 +245,6 @@ _SETTINGS: dict[str, tuple[str, ...]] = {
     "mode": ("admissible", "generate"),
     "backend": BACKENDS,
 }
-
-
-def _fields(value: Any) -> list[Any]:
-    return [f for f in dataclasses.fields(value) if f.name != "training"]
 
 
 def _read(cls: Any, data: Mapping[str, Any]) -> Any:
