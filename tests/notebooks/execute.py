@@ -5,11 +5,13 @@
 Refreshing runs them in the tiny preset in one new folder, each starting from the files of the one
 before. What differs from run to run without meaning anything is taken out before saving: execution
 counts stay, times of execution, widget state and machine details go. A saved widget shows as an
-error: of a view its static twin is kept, of a progress bar its last line of text.
+error: of a viewer its static summary is kept, of a progress bar its last line of text. A plotly
+figure also gets a picture, for readers that run no scripts (GitHub, an untrusted notebook).
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import re
@@ -22,12 +24,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+import kaleido
 import nbformat
 import psutil
 from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 WIDGET = "application/vnd.jupyter.widget-view+json"
+FIGURE = "application/vnd.plotly.v1+json"
+WIDTH = 900
+"""Pixels of a saved picture."""
 
 
 def names() -> list[str]:
@@ -113,6 +119,20 @@ def _bar(model_id: str, models: dict[str, Any]) -> str:
     return " ".join(text.split()) + "\n" if text.strip() else ""
 
 
+def draw(notebook: nbformat.NotebookNode) -> None:
+    """Put a PNG beside each plotly figure; needs `kaleido.start_sync_server` and a Chromium."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            figure = output.get("data", {}).get(FIGURE)
+            if figure is None:
+                continue
+            figure.pop("config", None)
+            size = {"width": WIDTH, "height": figure.layout.get("height") or 420, "scale": 1}
+            picture = kaleido.calc_fig_sync(figure, opts={"format": "png", **size})
+            output.data["image/png"] = base64.b64encode(picture).decode()
+            output.data.setdefault("text/plain", figure.layout.get("title", {}).get("text", ""))
+
+
 class _Memory:
     """Peak of the summed resident memory of this process's children, twice a second."""
 
@@ -141,10 +161,15 @@ class _Memory:
 def refresh(wanted: list[str]) -> None:
     """Execute and save; prints what it took."""
     folder = Path(tempfile.mkdtemp(prefix="eef-notebooks-"))
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+    if chromium:  # else kaleido looks for one itself
+        os.environ.setdefault("BROWSER_PATH", chromium)
+    kaleido.start_sync_server(silence_warnings=True)
     for name in wanted:
         before, cpu = time.perf_counter(), os.times()
         with _Memory() as memory:
             notebook = clean(run(name, folder))
+        draw(notebook)
         nbformat.write(notebook, FOLDER / name)
         wall, after = time.perf_counter() - before, os.times()
         used = after.children_user + after.children_system - cpu.children_user - cpu.children_system
@@ -152,6 +177,7 @@ def refresh(wanted: list[str]) -> None:
         took = f"{wall:.0f} s, {used:.0f} s of CPU, {memory.peak / 1e9:.1f} GB"
         sys.stdout.write(f"{name}: {took}, {size:.0f} kB\n")
         sys.stdout.flush()
+    kaleido.stop_sync_server()
     shutil.rmtree(folder)
 
 
