@@ -1,7 +1,7 @@
 """The viewer: trajectories, transcripts, the recovery map, training data, loss masks, annotations.
 
-Import `Viewer` for a notebook. A report takes `viewer_data`, `script` and `sheet`: both show the
-same ES module, `assets/viewer.js`. `transcript_html` is a transcript without any script.
+Import `viewer_data`, `script` and `sheet` for a page; `eeflib.analysis.widget.Viewer` shows the
+same ES module, `assets/viewer.js`, in a notebook. `transcript_html` needs no script.
 
 What a reader can browse is one JSON object:
 
@@ -12,7 +12,7 @@ What a reader can browse is one JSON object:
 | `items` | trajectories, by position in the collection; null where one was left out |
 | `tries` | the student's rollouts from states of them, by item, then by k |
 | `samples` | training sequences, each with a label and a trained flag per step |
-| `masks` | encoded training sequences: totals and alarms; tokens are sent when asked for |
+| `masks` | in a notebook: encoded training sequences; tokens are sent when asked for |
 | `notices` | what was left out or cut to keep the data small, in words |
 
 All other keys name texts by number.
@@ -23,10 +23,10 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from eeflib.analysis import style
 from eeflib.analysis.annotations import Annotation, Annotations, Key, corrected
@@ -40,8 +40,6 @@ from eeflib.errors import DataError
 from eeflib.records import Branch, Sample, Step, Trajectory
 from eeflib.states import StateOutcome
 
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["BUDGET", "inert_json", "script", "sheet", "transcript_html", "viewer_data"]
 
@@ -56,7 +54,7 @@ _SAMPLES = 600
 
 # What is given up in turn until the data fits: (students' episodes no tag names, characters of a
 # text, rollouts).
-_MEASURES = (
+_MEASURES: tuple[tuple[bool, int, bool], ...] = (
     (True, LIMIT, True),
     (False, LIMIT, True),
     (False, 1500, True),
@@ -145,18 +143,36 @@ def viewer_data(
             the first to be left out.
         budget: bytes.
     """
+
+    def data(*measure: Any) -> dict[str, Any]:
+        return browsable(collection, focus, tags or {}, *measure)
+
+    return fitting(data, budget, {}, pack=True)
+
+
+def fitting(
+    data: Callable[..., dict[str, Any]], budget: int, more: Mapping[str, Any], *, pack: bool = False
+) -> str:
+    """The JSON text of `data` and `more`, with as much given up as the budget asks for.
+
+    Args:
+        data: of (whether all students' episodes, characters of a text, whether rollouts).
+        budget: bytes.
+        pack: compress what is too large, before anything else is given up.
+    """
     text = ""
     for measure in _MEASURES:
-        text = inert_json(_data(collection, focus, tags or {}, *measure))
+        text = inert_json({**data(*measure), **more})
         if len(text.encode()) <= budget:
             break
-        text = inert_json(packed(text))
-        if len(text) <= budget:
-            break
+        if pack:
+            text = inert_json(packed(text))
+            if len(text) <= budget:
+                break
     return text
 
 
-def _data(
+def browsable(
     collection: Collection,
     focus: str,
     tags: Mapping[Key, Sequence[str]],
@@ -164,14 +180,15 @@ def _data(
     limit: int,
     rollouts: bool,
 ) -> dict[str, Any]:
+    """What can be browsed; see `viewer_data` and `fitting` for the arguments."""
     texts, notices = Texts(limit), []
     kept = [
         x if everybody or x.key.method == TEACHER or tags.get(x.key) else None for x in collection
     ]
     if None in kept:
         notices.append(
-            f"{kept.count(None):,} episodes of students are left out to keep this small: those that "
-            "nothing on the page points at."
+            f"{kept.count(None):,} episodes of students are left out to keep this small: those "
+            "that nothing on the page points at."
         )
     if limit < LIMIT:
         notices.append(f"Texts are cut after {limit:,} characters to keep this small.")
@@ -246,7 +263,7 @@ def _item(
         "last": texts(t.final_observation),
         "states": states,
         "why": [[f.kind, f.t, texts(f.text), texts(f.rule)] for f in found],
-        **_said(item, notes, texts),
+        **people_said(item, notes, texts),
     }
     if tags:
         out["tags"] = [texts(x) for x in tags]
@@ -260,8 +277,14 @@ def _item(
     return out
 
 
-def _said(item: Item, notes: Sequence[Annotation], texts: Any) -> dict[str, Any]:
-    """What people wrote about an item, and its segments with their corrections."""
+def people_said(
+    item: Item, notes: Sequence[Annotation], texts: Callable[[str], Any]
+) -> dict[str, Any]:
+    """What people wrote about an item, and its segments with their corrections.
+
+    Args:
+        texts: what becomes of each text: its number, or the text itself made harmless.
+    """
     parts = corrected(item.segments, notes, item.trajectory.length)
     rows = [
         [a.kind, texts(a.text), a.start, a.stop, texts(a.author), texts(a.day), a.id] for a in notes
@@ -448,7 +471,7 @@ def _step_html(step: Step, at: int, env: str, limit: int) -> str:
     )
     action = escape(step.action, 300) or "<i>no action</i>"
     return (
-        f'<details style="margin:.15em 0"><summary>{at + 1}. <code dir="auto">{action}</code>{flag} '
-        f'<span style="{_SOFT}">{escape(step.actor, 20)} &middot; {escape(kind, 30)}</span>'
+        f'<details style="margin:.15em 0"><summary>{at + 1}. <code dir="auto">{action}</code>'
+        f'{flag} <span style="{_SOFT}">{escape(step.actor, 20)} &middot; {escape(kind, 30)}</span>'
         f"</summary>{body}</details>"
     )

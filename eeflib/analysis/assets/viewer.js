@@ -222,11 +222,10 @@ function tryShown(data, item, k, n) {
 }
 
 // shown: {name, goal, facts, steps, last, verdict, segments, states, why, notes}; the evidence of a
-// segment is a text's number, or words of ours. look: {raw, here, query, open, visit, form, retract}.
+// segment is a text's number, or words of ours. look: {raw, here, query, opened, form, retract}.
 function transcript(data, shown, look) {
   const { text } = data;
-  if (!look.open.has(shown.name)) look.open.set(shown.name, new Set());
-  const open = look.open.get(shown.name);
+  const open = look.opened(shown.name);
   const pattern = marker(look.query);
   const find = (t) => marked(t, pattern);
   const flags = new Map();
@@ -423,7 +422,7 @@ function columnsOf(data) {
     ["reward", "reward", (x) => x.reward, (x) => x.reward.toFixed(2), true],
     ["length", "steps", (x) => x.steps.length, (x) => number(x.steps.length), true],
     has((x) => x.invalid) && ["invalid", "invalid", (x) => x.invalid, (x) => x.invalid || "", true],
-    has((x) => x.tokens) && ["tokens", "tokens", (x) => x.tokens || 0, (x) => number(x.tokens || 0), true],
+    has((x) => x.tokens) && ["tokens", "tokens", (x) => x.tokens || 0, (x) => (x.tokens ? number(x.tokens) : ""), true],
     has((x) => x.cost) && ["cost", "$", (x) => x.cost ?? -1, (x) => x.cost ?? "\u2013", true],
     has((x) => x.seconds) && ["seconds", "s", (x) => x.seconds || 0, (x) => (x.seconds || 0).toFixed(1), true],
     differ((x) => x.seed) && ["seed", "seed", (x) => x.seed, (x) => x.seed, true],
@@ -987,7 +986,12 @@ export function mount(root, data, host) {
   root.replaceChildren(...(tabs ? [tabs] : []), ...data.notices.map(missing),
     h("div", { class: "panes" }, left, h("div", { class: "side" }, tools, right)));
   const forms = new Map();
-  const look = { raw: false, here: null, open: new Map() };
+  const unfolded = new Map(); // name of a transcript -> set of its steps
+  const opened = (name) => {
+    if (!unfolded.has(name)) unfolded.set(name, new Set());
+    return unfolded.get(name);
+  };
+  const look = { raw: false, here: null, opened };
   let view = "";
   let item = null;
   let compared = null; // names of the two episodes, while they are compared
@@ -1026,14 +1030,17 @@ export function mount(root, data, host) {
     go(place);
   }
 
-  function showItem(picked) {
+  function showItem(picked, at = null) { // at: a step, from 0
     const top = item === picked ? right.scrollTop : 0;
     item = picked;
+    if (item && at != null) opened(`t${item.number}`).add(at);
     grid.choose(item);
     right.replaceChildren(!item ? missing(data.listed.length ? "Nothing to show." : "No trajectory is recorded.")
       : compared ? beside(data, item, compared, visit)
-        : transcript(data, itemShown(data, item), { ...look, here: null, query: grid.query(), form: host.live && formOf(item), retract: host.live && retract }));
+        : transcript(data, itemShown(data, item), { ...look, here: at, query: grid.query(), form: host.live && formOf(item), retract: host.live && retract }));
     right.scrollTop = top;
+    const here = right.querySelector(".here");
+    if (here) here.scrollIntoView({ block: "nearest" });
     if (item && host.live && !compared) write({ kind: "notes", item: item.number });
   }
 
@@ -1117,7 +1124,7 @@ export function mount(root, data, host) {
       if (search != null) {
         item = null;
         grid.filter(Object.fromEntries(new URLSearchParams(search)));
-      } else if (rest.length && data.items[n]) showItem(data.items[n]);
+      } else if (rest.length && data.items[n]) showItem(data.items[n], /^\d+$/.test(rest[1]) ? Number(rest[1]) - 1 : null);
       else grid.refresh();
     } else if (name === "map") {
       const row = data.items[n];
@@ -1223,7 +1230,7 @@ function render({ model, el }) {
     } else if (message.kind === "data" && !viewer) {
       try {
         const data = await readData(JSON.parse(new TextDecoder().decode(buffers[0])));
-        viewer = mount(root, data, { keys: root, ask, live: message.live, changed() {} });
+        viewer = mount(root, data, { keys: root, ask, live: message.live, changed: (address) => model.send({ kind: "at", address }) });
         if (!viewer.go(message.address)) viewer.go(`#!${viewer.views[0]}`);
         root.dataset.ready = "true";
       } catch (error) {
