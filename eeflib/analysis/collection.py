@@ -161,12 +161,17 @@ class Collection(Sequence[Item]):
         return self.items[at]
 
     @cached_property
-    def _by_key(self) -> Mapping[Key, Item]:
-        return {item.key: item for item in self.items}
+    def _positions(self) -> Mapping[Key, int]:
+        return {item.key: i for i, item in enumerate(self.items)}
+
+    def position(self, key: Key) -> int | None:
+        """Where an item is; None if it is not there."""
+        return self._positions.get(Key(*key))
 
     def get(self, key: Key | None) -> Item | None:
         """The item of that key; None if there is none."""
-        return None if key is None else self._by_key.get(Key(*key))
+        at = None if key is None else self.position(key)
+        return None if at is None else self.items[at]
 
     def find(self, name: Key | str | int) -> Item:
         """An item by key, by id (the first of that id) or by position.
