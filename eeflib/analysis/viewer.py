@@ -40,7 +40,6 @@ from eeflib.errors import DataError
 from eeflib.records import Branch, Sample, Step, Trajectory
 from eeflib.states import StateOutcome
 
-
 __all__ = ["BUDGET", "inert_json", "script", "sheet", "transcript_html", "viewer_data"]
 
 BUDGET = 4_300_000

@@ -399,7 +399,7 @@ function facetsOf({ text }) {
   const one = (value) => (value ? [value] : []);
   return {
     outcome: (x) => [x.outcome], failure: (x) => one(x.failure), method: (x) => one(text(x.method)),
-    iteration: (x) => (x.iteration ? [String(x.iteration)] : []), model: (x) => one(text(x.policy)),
+    iteration: (x) => (text(x.method) === "teacher" ? [] : [String(x.iteration)]), model: (x) => one(text(x.policy)),
     split: (x) => one(text(x.split)), level: (x) => one(text(x.level)), tag: (x) => (x.tags || []).map(text),
     seed: (x) => [String(x.seed)], task: (x) => one(text(x.task)),
   };
