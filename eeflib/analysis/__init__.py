@@ -1,6 +1,6 @@
 """The analyst's room: a run as frames, figures and views. Reads a run, changes nothing.
 
-`eef.analysis.Explorer`, `eef.analysis.taxonomy` and the other names of `__all__` are loaded when
+`eef.analysis.Findings`, `eef.analysis.taxonomy` and the other names of `__all__` are loaded when
 they are first used.
 """
 
@@ -12,11 +12,8 @@ from typing import Any
 __all__ = [
     "Annotations",
     "Collection",
-    "Compare",
-    "Explorer",
     "Findings",
     "Key",
-    "RecoveryMap",
     "labels",
     "tables",
     "taxonomy",
@@ -25,11 +22,8 @@ __all__ = [
 _HOME = {
     "Annotations": "annotations",
     "Collection": "collection",
-    "Compare": "widgets",
-    "Explorer": "widgets",
     "Findings": "findings",
     "Key": "annotations",
-    "RecoveryMap": "widgets",
 }
 
 
