@@ -14,6 +14,7 @@ import gzip
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -146,7 +147,7 @@ WORDS = {
     "never": "by neither", "only_deeper": "\u25b2 only from a later state", "p_won": "share",
     "rate": "share", "restored": "states restored", "s0": "from s\u2080",
     "seconds": "seconds a seed", "skipped": "restores skipped", "solved": "\u25b2 solved",
-    "starts": "rollouts from s\u2080", "state": "\u25b2 only from a later state",
+    "starts": "rollouts from s\u2080",
     "steps": "simulated steps", "steps_per_found": "steps a task",
     "steps_per_gained": "steps a task gained", "student": "student actions", "t": "after actions",
     "task_id": "task", "teacher": "teacher actions", "total": "of", "usd_per_found":
@@ -292,7 +293,11 @@ class Links:
         """Where a cell leads."""
         if callable(lead):
             return lead(row, name)
-        return self(**{key: value.format_map(row) for key, value in lead.items()})
+
+        def filled(value: str) -> str:  # not str.format: a method may be called anything
+            return re.sub(r"\{(\w+)\}", lambda m: str(row.get(m[1], m[0])), value)
+
+        return self(**{key: filled(value) for key, value in lead.items()})
 
     def task(self, row: Row, name: str = "") -> str:
         """The teacher's trajectories on a row's task."""
@@ -530,7 +535,7 @@ def _page(links: Links, data: str = "", **content: Any) -> str:
     scripts = [x for x in (drawing, browsing, plotly) if x]
     hashes = [f"'sha256-{_base64(hashlib.sha256(x.encode()).digest())}'" for x in scripts]
     sheet = style.themed(":root") + (viewer.sheet() if data else "") + style.asset("report.css")
-    return _template().render(
+    text = _template().render(
         **content,
         link=links,
         nowhere=Links(Collection([]), {}),
@@ -546,6 +551,7 @@ def _page(links: Links, data: str = "", **content: Any) -> str:
         look=inert(json.dumps({"twins": style.twins(), "config": figures.CONFIG})),
         data=Markup(data),
     )
+    return f"{text.strip()}\n"
 
 
 @cache
