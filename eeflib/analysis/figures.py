@@ -364,7 +364,10 @@ def _stacks(
     traces: list[Json] = []
     for kind, (name, look, hatched) in kinds.items():
         n = [row.get(kind, 0) for row in counts]
-        of = [f"{label}: {x} of {sum(r.values())} {name}" for label, x, r in zip(labels, n, counts, strict=False)]
+        of = [
+            f"{label}: {x} of {sum(r.values())} {name}"
+            for label, x, r in zip(labels, n, counts, strict=False)
+        ]
         more = [(hovers or {}).get((i, kind), "") for i in range(len(n))]
         traces.append(
             {
@@ -590,7 +593,8 @@ def _histogram(
             "y": [r[column] for r in rows],
             "marker": _fill(look, hatched),
             "hovertext": [
-                f"{w}: {r['solved']} solved, {r['failed']} failed" for w, r in zip(words, rows, strict=False)
+                f"{w}: {r['solved']} solved, {r['failed']} failed"
+                for w, r in zip(words, rows, strict=False)
             ],
             "hoverinfo": "text",
         }
@@ -723,7 +727,10 @@ def failure_agreement(found: Agreement, first: str = "rules", second: str = "mod
     counts = table.to_numpy().tolist()
     z = [[n / found.n if n else 0 for n in row] for row in counts]
     hovers = [
-        [f"{first}: {a}<br>{second}: {b}<br>{n} of {found.n}" for b, n in zip(across, row, strict=False)]
+        [
+            f"{first}: {a}<br>{second}: {b}<br>{n} of {found.n}"
+            for b, n in zip(across, row, strict=False)
+        ]
         for a, row in zip(down, counts, strict=False)
     ]
     texts = [[str(n) if n else "·" for n in row] for row in counts]
@@ -1625,7 +1632,10 @@ def shares(rows: pd.DataFrame, x: str, y: str, x_label: str, y_label: str) -> go
     if rows.empty:
         return _nothing(title, "There are no rows.")
     at, values = rows[x].tolist(), rows[y].tolist()
-    hovers = [_hover(f"{x_label} {i}", f"{y_label} {_percent(v)}") for i, v in zip(at, values, strict=False)]
+    hovers = [
+        _hover(f"{x_label} {i}", f"{y_label} {_percent(v)}")
+        for i, v in zip(at, values, strict=False)
+    ]
     return _figure(
         title,
         "",
