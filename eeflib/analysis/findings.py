@@ -175,6 +175,16 @@ class Findings:
         return next((m for m in self.outcomes if m != self.focus), "")
 
     @property
+    def main(self) -> PairedDifference | None:
+        """The focus against the baseline, else against the first method it can be compared with."""
+        return self.paired.get(self.baseline) or next(iter(self.paired.values()), None)
+
+    @cached_property
+    def seeds(self) -> list[int]:
+        """Seeds that methods are evaluated on."""
+        return sorted({o.seed for group in self.outcomes.values() for o in group})
+
+    @property
     def paired(self) -> dict[str, PairedDifference]:
         """The focus against each other method."""
         return self._comparisons[0]
@@ -361,8 +371,11 @@ class Findings:
         return table.rename_axis("method").reset_index()
 
     @cached_property
-    def noted(self) -> dict[tuple[str, str], float]:
-        """Numbers that only the pipeline knows, such as samples dropped: (method, what) -> sum."""
+    def noted(self) -> pd.DataFrame:
+        """Numbers that only the pipeline knows, such as samples dropped.
+
+        Columns: method, count (what was counted), value (the sum over seeds and iterations).
+        """
         totals: dict[tuple[str, str], float] = {}
         for place, noted in self.run.phases("select"):
             for key, value in noted.items():
@@ -373,7 +386,8 @@ class Findings:
             for key, value in row.items():
                 if key not in known and not math.isnan(tables.number(value)):
                     totals[method, key] = value
-        return totals
+        rows = [(*names, value) for names, value in totals.items()]
+        return pd.DataFrame(rows, columns=["method", "count", "value"])
 
     @cached_property
     def agreement(self) -> dict[str, labels.Agreement]:
