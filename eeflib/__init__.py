@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from eeflib.analysis import figures, frames
     from eeflib.analysis.compare import compare_runs
     from eeflib.analysis.report import write_report
+    from eeflib.analysis.widget import Viewer
     from eeflib.config import PRESETS, Config
     from eeflib.demo import run_demo
     from eeflib.envs.base import TextEnv
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from eeflib.exploration import Exploration
     from eeflib.masking import EncodedSet
     from eeflib.methods import METHODS, Method
+    from eeflib.notebook import play
     from eeflib.openrun import Run, open_run
     from eeflib.pipeline import collect, encode, evaluate, explore, run_method, select, train
     from eeflib.policies.base import Policy
@@ -57,6 +59,7 @@ __all__ = [
     "Task",
     "TextEnv",
     "Trajectory",
+    "Viewer",
     "World",
     "__version__",
     "analysis",
@@ -72,6 +75,7 @@ __all__ = [
     "notebook",
     "open_run",
     "paired_difference",
+    "play",
     "run_demo",
     "run_method",
     "scienceworld",
@@ -94,6 +98,7 @@ _MODULES = {
 _HOMES = {
     "analysis.compare": ("compare_runs",),
     "analysis.report": ("write_report",),
+    "analysis.widget": ("Viewer",),
     "config": ("PRESETS", "Config"),
     "demo": ("run_demo",),
     "envs.base": ("TextEnv",),
@@ -106,6 +111,7 @@ _HOMES = {
     "policies.openai_compatible": ("ChatModel",),
     "policies.student": ("Student",),
     "records": ("Branch", "Evaluation", "Sample", "Step", "Task", "Trajectory"),
+    "notebook": ("play",),
     "openrun": ("Run", "open_run"),
     "selection": ("Selection",),
     "stats": ("gained_lost", "paired_difference", "win_rate"),

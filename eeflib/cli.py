@@ -276,11 +276,12 @@ def compare(
         eef compare runs/demo-webshop --method-a RFTx6 --method-b EEF --out changed.html
     """
     from eeflib.analysis.compare import compare_runs
-    from eeflib.analysis.page import write_comparison
 
     found = compare_runs(a, a if b is None else b, method_a=method_a, method_b=method_b)
     _say(str(found), as_json)
     if out is not None:
+        from eeflib.analysis.report import write_comparison
+
         _say(f"\nPage: {write_comparison(found, out)}", as_json)
     if as_json:
         typer.echo(json.dumps(found.as_json()))

@@ -14,26 +14,35 @@ import os
 import platform
 import re
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import pandas as pd
 
 from eeflib import data
 from eeflib.analysis import style as palette
-from eeflib.analysis import svg, transcripts
+from eeflib.analysis import svg
 from eeflib.analysis.collection import Collection, Item
 from eeflib.analysis.figure import Figure, colour
 from eeflib.analysis.markup import clean, escape
 from eeflib.analysis.segments import Segment
 from eeflib.analysis.svg import Share, share_chart
 from eeflib.analysis.taxonomy import Case
+from eeflib.analysis.viewer import transcript_html
 from eeflib.config import DEVELOPMENT_SEED, make_config
+from eeflib.envs.base import FREE_TEXT
+from eeflib.errors import DataError, EefError, PrerequisiteError
+from eeflib.files import ReadReport, append_lines, read_records
 from eeflib.masking import Reason
+from eeflib.policies.base import Reply
 from eeflib.policies.keys import ApiKey, resolve_key
-from eeflib.records import Task, Trajectory
+from eeflib.prompts import PromptFormat
+from eeflib.records import Task, Trajectory, canonical_json
+from eeflib.rollout import Episode, RunningEpisode
 from eeflib.states import StateOutcome
+from eeflib.world import World
 
 __all__ = [
     "DemoEndpoint",
@@ -43,6 +52,8 @@ __all__ = [
     "dated_result",
     "hand_labelled",
     "losses",
+    "play",
+    "played",
     "rates",
     "seeds",
     "shares",
@@ -94,14 +105,6 @@ def api_key() -> ApiKey | None:
     return resolve_key(interactive=True)
 
 
-# A transcript follows the notebook's theme, not the operating system's.
-_THEME = """
-.eef-nb .eef-t{--ink:currentColor;--soft:color-mix(in srgb,currentColor 68%,transparent);
- --rule:color-mix(in srgb,currentColor 20%,transparent);
- --wash:color-mix(in srgb,currentColor 5%,transparent)}
-"""
-_LABELLED = re.compile(r"--c:var\(--l-(\w+)\)")
-_PART = "padding-left:.7em;margin-bottom:.4em"
 _CELL = "padding:.25em .8em .25em 0;border-bottom:1px solid rgba(128,128,128,.3);"
 
 
@@ -228,19 +231,12 @@ def transcript(
     segments: Sequence[Segment] | None = None,
     states: Sequence[StateOutcome] = (),
 ) -> Html:
-    """A trajectory with collapsible steps; see `eeflib.analysis.transcripts`."""
-    body = transcripts.render_trajectory(trajectory, segments=segments, states=states)
-    # What a notebook keeps that is not trusted yet: no style sheet, only these.
-    body = _LABELLED.sub(lambda m: f"{m[0]};border-left:4px solid {_label(m[1])};{_PART}", body)
-    body = body.replace('<div class="ribbon"', '<div style="display:flex;gap:4px" class="ribbon"')
-    lines = [f"Task: {trajectory.instruction}"]
-    lines += [f"{t + 1:>3}  {s.action}" for t, s in enumerate(trajectory.steps)]
+    """A trajectory with collapsible steps; see `eeflib.analysis.viewer.transcript_html`."""
+    body = transcript_html(trajectory, segments=segments or (), states=states)
+    lines = [f"Task: {clean(trajectory.instruction)}"]
+    lines += [f"{t + 1:>3}  {clean(s.action)}" for t, s in enumerate(trajectory.steps)]
     lines.append(f"     reward {trajectory.reward:.2f}, solved: {trajectory.solved}")
-    return Html(f'<div class="eef-nb"><style>{_THEME}</style>{body}</div>', "\n".join(lines))
-
-
-def _label(name: str) -> str:
-    return palette.LABELS[name].light
+    return Html(body, "\n".join(lines))
 
 
 _TOKENS = {
@@ -409,3 +405,174 @@ def unread(items: Iterable[Item], source: Collection) -> Collection:
     """Some items of `source`, shown without their diagnosis; notes go to the same run."""
     blind = (_Unread(x.key, x.trajectory, x.task, x.states) for x in items)
     return Collection(blind, run=source.run)
+
+
+_BUTTONS = 40
+"""Actions that have a button each; more of them are a list to search."""
+_PLAYED = "human.jsonl"
+
+
+def play(
+    world: World, task: Task | str | int | None = None, run: str | os.PathLike[str] | None = None
+) -> Game:
+    """Play a task yourself: the observation, the admissible actions as buttons, free text.
+
+    Args:
+        world: where to play, such as `eef.webshop()`.
+        task: the task, its id, or its number among the world's; None: the first.
+        run: a run or folder in which the finished episode is kept, in a file of its own; see
+            `played`.
+
+    Raises:
+        DataError: the world has no such task.
+        PrerequisiteError: ipywidgets is not installed.
+    """
+    if isinstance(task, str):
+        found = next((t for t in world.tasks if t.id == task), None)
+    elif isinstance(task, Task):
+        found = task
+    else:
+        found = next(iter(world.tasks[task or 0 :][:1]), None)
+    if found is None:
+        raise DataError(
+            f"this world has no task {task!r}; it has {len(world.tasks)}, see world.tasks"
+        )
+    return Game(world, found, None if run is None else Path(os.fspath(run)) / _PLAYED)
+
+
+def played(run: str | os.PathLike[str]) -> list[Trajectory]:
+    """The episodes that people played in a run, in the order played."""
+    path = Path(os.fspath(run)) / _PLAYED
+    return list(read_records(path, Trajectory, ReadReport())) if path.exists() else []
+
+
+class Game:
+    """One episode played by a person; `trajectory` is its record so far, at any time.
+
+    Only core widgets, which also work on Colab. An environment's fault ends the episode, as that of
+    a policy.
+    """
+
+    def __init__(self, world: World, task: Task, path: Path | None) -> None:
+        """See `play`."""
+        try:
+            import ipywidgets as ipw
+        except ImportError as exc:
+            raise PrerequisiteError(
+                "playing needs ipywidgets: pip install 'eeflib[notebooks]'"
+            ) from exc
+        self._ipw, self._path, self.task = ipw, path, task
+        number = len(played(path.parent)) if path else 0
+        fmt = PromptFormat("act", task.env, thoughts=False, system=False)
+        self._episode = RunningEpisode(
+            Episode(task, "human", number), "human", fmt, "human", world.seed, None
+        )
+        self._env = world.make_env()
+        self._seen, self._end = ipw.HTML(), ipw.HTML()
+        self._buttons = ipw.HBox(layout=ipw.Layout(flex_flow="row wrap"))
+        self._text = ipw.Combobox(
+            placeholder="an action", ensure_option=False, layout=ipw.Layout(width="28em")
+        )
+        do = ipw.Button(description="do it", layout=ipw.Layout(width="auto"))
+        do.on_click(lambda _: self.act(self._typed()))
+        self._line = ipw.HBox([self._text, do])
+        goal = ipw.HTML(f'<p dir="auto"><b>Your task</b> {escape(task.instruction)}</p>')
+        self.widget = ipw.VBox([goal, self._seen, self._buttons, self._line, self._end])
+        self._try(lambda: self._episode.start(self._env))
+        self._show()
+
+    @property
+    def trajectory(self) -> Trajectory:
+        """The episode so far; its actions are a `human`'s."""
+        return self._episode.trajectory()
+
+    @property
+    def over(self) -> bool:
+        return self._episode.over
+
+    @property
+    def actions(self) -> tuple[str, ...]:
+        """Actions that the environment names as admissible now; empty if it names none."""
+        return () if self.over else self._episode.admissible or ()
+
+    def act(self, action: str) -> None:
+        """Do something, as its button does; nothing once the episode is over."""
+        if self.over or not action.strip():
+            return
+        self._try(lambda: self._episode.advance(Reply(action)))
+        if self.over:
+            if self._path is not None:
+                append_lines(self._path, [canonical_json(self.trajectory.to_dict())])
+            close = getattr(self._env, "close", None)
+            if close:
+                close()
+        self._show()
+
+    def _typed(self) -> str:
+        """What is in the field; where the environment asks for any text, that text is enough."""
+        text = self._text.value.strip()
+        form = next((a for a in self.actions if FREE_TEXT in a), "")
+        return form.replace(FREE_TEXT, text) if form and text and "[" not in text else text
+
+    def _try(self, move: Callable[[], None]) -> None:
+        try:
+            move()
+            if not self.over:
+                self._episode.look_around()
+        except EefError as exc:
+            self._episode.fail(exc)
+
+    def _show(self) -> None:
+        ipw, episode = self._ipw, self._episode
+        shown = escape(episode.observation.replace(" [SEP] ", "\n"))
+        style = "white-space:pre-wrap;overflow-wrap:anywhere;max-height:24em;overflow:auto;"
+        self._seen.value = (
+            f'<pre dir="auto" style="{style}line-height:1.45;border:1px solid rgba(128,128,128,.4);'
+            f'border-radius:6px;padding:.6em .8em">{shown}</pre>'
+        )
+        named = self.actions if len(self.actions) <= _BUTTONS else ()
+        buttons = []
+        for action in named:
+            if FREE_TEXT in action:
+                continue
+            button = ipw.Button(
+                description=clean(action, 60), tooltip=clean(action, 300), layout={"width": "auto"}
+            )
+            button.on_click(lambda _, action=action: self.act(action))
+            buttons.append(button)
+        self._buttons.children = tuple(buttons)
+        asked = next((a for a in self.actions if FREE_TEXT in a), "")
+        self._text.placeholder = clean(asked, 60) or "an action"
+        self._text.options = tuple(clean(a, 300) for a in self.actions if a != asked)
+        self._text.value = ""
+        t = self.trajectory
+        self._line.layout.display = "none" if self.over else ""
+        last = t.steps[-1] if t.steps else None
+        note = ""
+        if last is not None and not last.valid:
+            note = f"<p>Not understood: {escape(last.reason, 300)}. The step counts.</p>"
+        if self.over:
+            verdict = "a fault ended it" if t.error else "solved" if t.solved else "not solved"
+            why = f" {escape(t.error, 300)}" if t.error else ""
+            note += (
+                f"<p><b>{verdict}</b>, reward {t.reward:.2f} after {t.length} "
+                f"action{'' if t.length == 1 else 's'}, {t.threshold:.2f} needed.{why}</p>"
+            )
+        else:
+            note += f"<p>{t.length} done, {episode.left} left.</p>"
+        self._end.value = note
+
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        """The widget; a saved notebook shows the task and how far the episode came."""
+        bundle = self.widget._repr_mimebundle_(**options)
+        content = bundle[0] if isinstance(bundle, tuple) else bundle
+        content["text/html"] = transcript(self.trajectory).html
+        content["text/plain"] = repr(self)
+        return bundle
+
+    def __repr__(self) -> str:
+        t = self.trajectory
+        state = (
+            f"over, reward {t.reward:.2f}" if self.over else f"{self._episode.left} actions left"
+        )
+        return f"<Game {self.task.id}: {t.length} actions, {state}>"

@@ -19,7 +19,6 @@ from eeflib.analysis import frames, tables
 from eeflib.analysis.annotations import Key
 from eeflib.analysis.run import TEACHER, Run
 from eeflib.analysis.segments import Segment, segments, states_by_trajectory
-from eeflib.analysis.textsearch import TextIndex
 from eeflib.errors import DataError
 from eeflib.records import Branch, Task, Trajectory, Usage
 from eeflib.states import StateOutcome
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from eeflib.analysis.taxonomy import Diagnosis
-__all__ = ["OUTCOMES", "BranchIndex", "Collection", "Item", "whole"]
+__all__ = ["OUTCOMES", "BranchIndex", "Collection", "Item"]
 
 OUTCOMES = ("solved", "failed", "fault")
 """How a trajectory ended; `fault`: of the environment or the provider."""
@@ -195,41 +194,12 @@ class Collection(Sequence[Item]):
         )
 
     @cached_property
-    def by_task(self) -> dict[tuple[int, str], list[Item]]:
-        """Items by seed and task."""
-        out: dict[tuple[int, str], list[Item]] = {}
-        for item in self.items:
-            out.setdefault((item.key.seed, item.trajectory.task_id), []).append(item)
-        return out
-
-    @cached_property
     def branches(self) -> BranchIndex:
         """The student's rollouts from the states that the items show."""
         if self.states is None or self.states.empty:
             return BranchIndex(self.run, "", 0)
         first = self.states.iloc[0]
         return BranchIndex(self.run, str(first["method"]), int(first["iteration"]))
-
-    @cached_property
-    def text(self) -> TextIndex:
-        """Searches all of them."""
-        return TextIndex([item.trajectory for item in self.items])
-
-    @cached_property
-    def failures(self) -> dict[str, int]:
-        """Kinds of failure with their number, the most frequent first."""
-        counts: dict[str, int] = {}
-        for item in self.items:
-            if item.failure:
-                counts[item.failure] = counts.get(item.failure, 0) + 1
-        return dict(sorted(counts.items(), key=lambda x: (-x[1], x[0])))
-
-    @cached_property
-    def levels(self) -> list[str]:
-        """Difficulty levels that occur."""
-        from eeflib.analysis.style import level_order
-
-        return level_order({item.level for item in self.items} - {""})
 
 
 class State(NamedTuple):
@@ -280,10 +250,6 @@ class BranchIndex:
                 out.setdefault(state, []).append(_Spot(head.attempt, path, start, size))
         return {state: sorted(group) for state, group in out.items()}
 
-    def states(self) -> Iterator[State]:
-        """Every state that has a branch."""
-        yield from self._spots
-
     def at(self, item: Item, k: int) -> list[Branch]:
         """The branches from state `k` of a trajectory (from s0 if k is 0), by attempt."""
         teacher = item.trajectory.id if k else None
@@ -313,27 +279,3 @@ def _heads(path: Path) -> Iterator[tuple[_Head, int, int]]:
                 yield decode(line), start, len(line)
             except (msgspec.MsgspecError, ValueError):
                 continue
-
-
-def whole(item: Item, branch: Branch) -> Trajectory | None:
-    """Teacher prefix and student suffix as one trajectory; None if it was not restored."""
-    rollout = branch.rollout
-    if rollout is None:
-        return None
-    prefix = item.trajectory.steps[: branch.t] if branch.k else ()
-    return Trajectory(
-        branch.id,
-        rollout.task_id,
-        rollout.env,
-        rollout.instruction,
-        rollout.policy,
-        (*prefix, *rollout.steps),
-        rollout.final_observation,
-        rollout.reward,
-        rollout.terminated,
-        rollout.truncated,
-        rollout.threshold,
-        rollout.seed,
-        rollout.prompt_hash,
-        rollout.error,
-    )

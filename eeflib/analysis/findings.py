@@ -1,33 +1,45 @@
 """Everything the report says, computed once from a run folder.
 
 Import `Findings`. It chooses what is compared with what: the focus method, its baselines, and the
-trajectories that are shown.
+trajectories that are shown. `Findings.tags` says of single episodes what is counted of them, so
+that every count can lead to its episodes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import pandas as pd
 
-from eeflib.analysis import frames, style, tables
+from eeflib.analysis import frames, labels, style, tables
+from eeflib.analysis.annotations import Key
 from eeflib.analysis.run import TEACHER, Run
 from eeflib.analysis.segments import Segment, segments, states_by_trajectory
 from eeflib.errors import DataError
 from eeflib.records import Evaluation, Trajectory
 from eeflib.states import StateOutcome
-from eeflib.stats import (
-    GainedLost,
-    PairedDifference,
-    gained_lost,
-    last_iteration,
-    paired_difference,
-)
+from eeflib.stats import PairedDifference, last_iteration, paired_difference
 
-__all__ = ["Annotated", "Findings"]
+__all__ = ["LAST", "Annotated", "Findings", "change_tag"]
+
+LAST = "reported"
+"""Tag of the students' episodes that the reported win rates count: those of the last iteration."""
+
+_CHANGED = {
+    "gained": "gained against",
+    "lost": "lost against",
+    "both": "solved, as by",
+    "never": "not solved, as by",
+}
+
+
+def change_tag(change: str, other: str) -> str:
+    """The tag of test episodes that stand so against another method's; see `tables.CHANGES`."""
+    return f"{_CHANGED[change]} {other}"
 
 
 @dataclass(frozen=True)
@@ -163,6 +175,16 @@ class Findings:
         return next((m for m in self.outcomes if m != self.focus), "")
 
     @property
+    def main(self) -> PairedDifference | None:
+        """The focus against the baseline, else against the first method it can be compared with."""
+        return self.paired.get(self.baseline) or next(iter(self.paired.values()), None)
+
+    @cached_property
+    def seeds(self) -> list[int]:
+        """Seeds that methods are evaluated on."""
+        return sorted({o.seed for group in self.outcomes.values() for o in group})
+
+    @property
     def paired(self) -> dict[str, PairedDifference]:
         """The focus against each other method."""
         return self._comparisons[0]
@@ -179,31 +201,34 @@ class Findings:
             if method == self.focus:
                 continue
             try:
-                out[method] = paired_difference(*self.matched(method))
+                out[method] = paired_difference(*self.matched(self.focus, method))
             except DataError as exc:
                 faults.append(f"{self.focus} against {method}: {exc}")
         return out, faults
 
     @cached_property
-    def gained(self) -> dict[str, GainedLost]:
-        """What the focus gained and lost against cloning and against the baseline."""
+    def gained(self) -> dict[str, pd.DataFrame]:
+        """What the focus gained and lost against cloning and against the baseline.
+
+        Other method -> the focus's rows of `tables.newly_solved`.
+        """
         sft = next((m for m in self.outcomes if style.family(m) == "sft"), "")
         out = {}
-        for method in dict.fromkeys(m for m in (sft, self.baseline) if m and m != self.focus):
+        for method in dict.fromkeys((sft, self.baseline)):
             if method in self.paired:  # else the tasks differ, and `faults` says so
-                own, other = self.matched(method)
-                out[method] = gained_lost(other, own)
+                rows = tables.newly_solved(self.evaluations, method)
+                out[method] = rows[rows["method"] == self.focus]
         return out
 
-    def matched(self, method: str) -> tuple[list[Evaluation], list[Evaluation]]:
-        """Outcomes of the focus and of `method` after the same number of iterations, per seed.
+    def matched(self, a: str, b: str) -> tuple[list[Evaluation], list[Evaluation]]:
+        """Outcomes of the methods `a` and `b` after the same number of iterations, per seed.
 
-        An ablation may run fewer iterations, a killed run may have finished fewer: then the focus
+        An ablation may run fewer iterations, a killed run may have finished fewer: then the other
         is taken at that iteration. Methods that do not iterate (last iteration 0) are compared as
         they are.
         """
         last: dict[tuple[str, int], int] = {}
-        for group in (self.outcomes[self.focus], self.outcomes[method]):
+        for group in (self.outcomes[a], self.outcomes[b]):
             last.update({(o.method, o.seed): o.iteration for o in group})
 
         def pick(own: str, other: str) -> list[Evaluation]:
@@ -215,11 +240,161 @@ class Findings:
                     out += [o] if o.iteration == (min(limit, final) if limit else final) else []
             return out
 
-        return pick(self.focus, method), pick(method, self.focus)
+        return pick(a, b), pick(b, a)
 
     def iteration(self, method: str) -> int:
         """The highest iteration of `method` that is evaluated."""
         return max((o.iteration for o in self.outcomes.get(method, [])), default=0)
+
+    @cached_property
+    def tags(self) -> dict[Key, list[str]]:
+        """What is counted of an episode in words: `gained against RFTx6`, `won from s3`, ..."""
+        out: dict[Key, list[str]] = {}
+
+        def mark(keys: Iterable[Key], tag: str) -> None:
+            for key in keys:
+                out.setdefault(key, []).append(tag)
+
+        place = ["seed", "method", "iteration", "task_id"]
+        tested: dict[tuple[Any, ...], list[Key]] = {}
+        for *at, name in self.frames.rollouts[[*place, "trajectory_id"]].itertuples(index=False):
+            tested.setdefault(tuple(at), []).append(Key(*at[:3], name))
+        for o in (o for group in self.outcomes.values() for o in group):
+            mark(tested.get((o.seed, o.method, o.iteration, o.task_id), ()), LAST)
+        for rows in [self.changes, *(v for m, v in self.gained.items() if m != self.baseline)]:
+            for (method, base), part in rows.groupby(["method", "baseline"]):
+                at = {o.seed: o.iteration for o in self.matched(method, base)[0]}
+                for seed, task, change in part[["seed", "task_id", "change"]].itertuples(
+                    index=False
+                ):
+                    keys = tested.get((seed, method, at.get(seed), task), ())
+                    mark(keys, change_tag(change, base))
+
+        taught: dict[tuple[int, str], list[Key]] = {}
+        for seed, task, name in self.trajectories[["seed", "task_id", "trajectory_id"]].itertuples(
+            index=False
+        ):
+            taught.setdefault((seed, task), []).append(Key(seed, TEACHER, 0, name))
+        won = self.states[~self.states["teacher_solved"] & (self.states["wins"] > 0)]
+        for seed, name, k in won[["seed", "trajectory_id", "k"]].itertuples(index=False):
+            if k >= 0:
+                mark([Key(seed, TEACHER, 0, name)], f"won from s{k}")
+        for seed, task, where in self.first_won.itertuples(index=False):
+            mark(taught[seed, task], f"first won from {where}")
+        for key in self.no_return[["seed", "trajectory_id"]].itertuples(index=False):
+            mark([Key(key[0], TEACHER, 0, key[1])], "point of no return")
+        every = tables.discoveries(self.branches, self.trajectories)
+        for seed, method, task in every.loc[
+            every["found"].isin(["s0", "state"]), ["seed", "method", "task_id"]
+        ].itertuples(index=False):
+            mark(taught.get((seed, task), ()), f"found by {method}")
+        for seed, task, found in self.discoveries[["seed", "task_id", "found"]].itertuples(
+            index=False
+        ):
+            mark(taught.get((seed, task), ()), f"{self.focus}: {found}")
+        return out
+
+    @cached_property
+    def first_won(self) -> pd.DataFrame:
+        """Tasks that the teacher failed: first won from `s0`, from a `later state`, from `none`.
+
+        Columns: seed, task_id, where; the counts by level are `tables.reachable`'s.
+        """
+        failed = self.states[~self.states["teacher_solved"]]
+        won = failed["wins"] > 0
+        marked = failed.assign(s0=won & (failed["k"] == 0), deep=won & (failed["t"] > 0))
+        rows = marked.groupby(["seed", "task_id"], as_index=False)[["s0", "deep"]].any()
+        where = rows["deep"].map({True: "a later state", False: "none"}).mask(rows["s0"], "s0")
+        return rows[["seed", "task_id"]].assign(where=where)
+
+    @cached_property
+    def no_return(self) -> pd.DataFrame:
+        """Points of no return: where the student could last win a trajectory the teacher failed.
+
+        Columns: seed, trajectory_id, task_id, level, length, k, t (the last state won), until (the
+        teacher's actions by which it was lost: those of the next state tried, else all), action
+        (the teacher's first after it).
+        """
+        tried = self.states[~self.states["teacher_solved"] & (self.states["n"] > 0)]
+        keys = ["seed", "trajectory_id"]
+        last = tried[tried["wins"] > 0].sort_values("t").drop_duplicates(keys, keep="last")
+        later = tried.merge(last[[*keys, "t"]], on=keys, suffixes=("", "_last"))
+        later = later[later["t"] > later["t_last"]].groupby(keys)["t"].min().rename("until")
+        rows = last.merge(later.reset_index(), on=keys, how="left")
+        rows["until"] = rows["until"].fillna(rows["length"]).astype("int64")
+        steps = self.frames.steps[[*keys, "t", "action"]]
+        rows = rows.merge(steps, on=[*keys, "t"], how="left").fillna({"action": ""})
+        names = [*keys, "task_id", "level", "length", "k", "t", "until", "action"]
+        return rows[names].sort_values(["t", *keys], ascending=[False, True, True])
+
+    @cached_property
+    def never(self) -> pd.DataFrame:
+        """Tasks the teacher failed that no rollout of the explored iteration solved.
+
+        Columns: seed, task_id, level, best (the best reward of any rollout of any method).
+        """
+        lost = self.first_won[self.first_won["where"] == "none"]
+        level = self.states[["seed", "task_id", "level"]].drop_duplicates(["seed", "task_id"])
+        best = self.branches.groupby(["seed", "task_id"])["reward"].max().rename("best")
+        rows = lost.merge(level, on=["seed", "task_id"]).merge(
+            best.reset_index(), on=["seed", "task_id"], how="left"
+        )
+        return rows[["seed", "task_id", "level", "best"]].fillna({"best": 0.0})
+
+    @cached_property
+    def counted(self) -> pd.DataFrame:
+        """What was run, restored, skipped and trained on, over all seeds and iterations.
+
+        Columns: method, starts (rollouts from s0), restored, skipped (expert states), faults, won
+        (rollouts), samples, empty (samples that train nothing), teacher, student (actions that
+        carry loss).
+        """
+        b, s = self.branches, self.samples
+        deep, restored = b["k"] > 0, b["restored"].astype(bool)
+        counts = {
+            "starts": (b, restored & ~deep),
+            "restored": (b, restored & deep),
+            "skipped": (b, ~restored & deep),
+            "faults": (b, b["fault"] != ""),
+            "won": (b, b["won"]),
+            "samples": (s, s["trained"] >= 0),
+            "empty": (s, s["trained"] == 0),
+            "teacher": (s, s["trained_teacher"]),
+            "student": (s, s["trained"] - s["trained_teacher"]),
+        }
+        sums = {
+            name: values.astype("int64").groupby(rows["method"]).sum()
+            for name, (rows, values) in counts.items()
+        }
+        table = pd.DataFrame(sums).fillna(0).astype("int64")
+        table = table.reindex(style.order(table.index))
+        return table.rename_axis("method").reset_index()
+
+    @cached_property
+    def noted(self) -> pd.DataFrame:
+        """Numbers that only the pipeline knows, such as samples dropped.
+
+        Columns: method, count (what was counted), value (the sum over seeds and iterations).
+        """
+        totals: dict[tuple[str, str], float] = {}
+        for place, noted in self.run.phases("select"):
+            for key, value in noted.items():
+                if isinstance(value, int):
+                    totals[place.method, key] = totals.get((place.method, key), 0) + value
+        known = {"method", "win_rate", "reward", "simulations", "seconds", "n", "sd_over_seeds"}
+        for method, row in self.reported.items():
+            for key, value in row.items():
+                if key not in known and not math.isnan(tables.number(value)):
+                    totals[method, key] = value
+        rows = [(*names, value) for names, value in totals.items()]
+        return pd.DataFrame(rows, columns=["method", "count", "value"])
+
+    @cached_property
+    def agreement(self) -> dict[str, labels.Agreement]:
+        """Language model that was asked -> how far it and the rules name the same failures."""
+        answered = labels.recorded(self.run.path / "failure_labels.jsonl")
+        own = answered.drop_duplicates(["model", *labels.EPISODE], keep="last")
+        return {m: labels.agreement(self.failures, part) for m, part in own.groupby("model")}
 
     @cached_property
     def annotated(self) -> list[Annotated]:

@@ -30,7 +30,7 @@ from eeflib.files import ReadReport, RunLock, append_lines, read_objects
 from eeflib.records import Task, Trajectory, canonical_json, content_hash
 from eeflib.stats import wilson
 
-__all__ = ["Agreement", "agreement", "label_failures", "question"]
+__all__ = ["Agreement", "agreement", "label_failures", "question", "recorded"]
 
 LABEL_COLUMNS = {
     "seed": "int64",
@@ -173,7 +173,8 @@ def label_failures(
                     errors[keys[i]] = reply.error
                 else:
                     known[keys[i]] = reply.text
-                    rows.append({"key": keys[i], "model": labeller.name, "reply": reply.text})
+                    answer = {"key": keys[i], "model": labeller.name, "reply": reply.text}
+                    rows.append(answer | dict(zip(EPISODE, _names(cases[i]), strict=True)))
             _append(path, rows)
             bar.update(len(batch))
     return _table(cases, [known.get(k) for k in keys], [errors.get(k, "") for k in keys])
@@ -207,9 +208,32 @@ def _table(
         kind, reason = parse(reply or "")
         if not error and not kind:
             error = "the answer names no kind of the list"
-        e = case.trajectory
-        rows.append([case.seed, e.id, e.task_id, case.method, case.iteration, kind, reason, error])
+        rows.append([*_names(case), kind, reason, error])
     return pd.DataFrame(rows, columns=list(LABEL_COLUMNS)).astype(LABEL_COLUMNS)
+
+
+EPISODE = list(LABEL_COLUMNS)[:5]
+"""The columns that name an episode."""
+
+
+def _names(case: Case) -> list[Any]:
+    e = case.trajectory
+    return [case.seed, e.id, e.task_id, case.method, case.iteration]
+
+
+def recorded(cache: str | Path) -> pd.DataFrame:
+    """The answers in a cache of `label_failures`, with the model's name in a column `model`.
+
+    Answers that do not say which episode they are of (older caches) are left out.
+    """
+    rows = []
+    for _, row in read_objects(Path(cache), ReadReport()) if Path(cache).is_file() else ():
+        names = [row.get(name) for name in EPISODE]
+        fits = [isinstance(x, t) for x, t in zip(names, (int, str, str, str, int), strict=True)]
+        if all(fits) and isinstance(row.get("reply"), str) and max(names[0], names[4]) < 2**63:
+            rows.append([*names, *parse(row["reply"]), "", str(row.get("model", ""))])
+    table = pd.DataFrame(rows, columns=[*LABEL_COLUMNS, "model"])
+    return table.astype({**LABEL_COLUMNS, "model": "str"})
 
 
 def parse(reply: str) -> tuple[str, str]:

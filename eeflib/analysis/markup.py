@@ -1,16 +1,17 @@
 """Untrusted text as HTML: escaped, inert, visible.
 
-Import `escape`: all text of an environment, a model or a file enters a page through it. `table` and
-`code` build small pieces of HTML.
+Import `escape`: all text of an environment, a model or a file enters a page through it, and a figure
+through `plain`. `table` and `code` build small pieces of HTML.
 """
 
 from __future__ import annotations
 
 import html
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 
-__all__ = ["LIMIT", "cell", "clean", "code", "escape", "table"]
+__all__ = ["LIMIT", "cell", "clean", "code", "escape", "plain", "table"]
 
 LIMIT = 6000
 """Characters of one text shown at most: a page stays readable whatever a simulator prints."""
@@ -42,6 +43,21 @@ def clean(text: object, limit: int = LIMIT) -> str:
 def escape(text: object, limit: int = LIMIT) -> str:
     """`clean` text, safe as HTML content and inside a quoted attribute."""
     return html.escape(clean(text, limit), quote=True)
+
+
+def plain(text: object, limit: int = 400, width: int = 0) -> str:
+    """`clean` text for a plotly figure, which shows it as written.
+
+    Plotly reads some tags (`<b>`, `<a href>`), a few entities, `%{...}` and, where MathJax is
+    loaded, `$...$`.
+
+    Args:
+        width: characters of a line; longer text is wrapped. 0: one line.
+    """
+    shown = clean(text, limit)
+    lines = textwrap.wrap(shown, width) if width else [" ".join(shown.split())]
+    out = "<br>".join(html.escape(line, quote=False) for line in lines)
+    return out.replace("%{", "&#37;{").replace("$", "&#36;")
 
 
 def code(text: object, limit: int = 400) -> str:

@@ -1,291 +1,63 @@
 """A run as one HTML file that opens from disk or an e-mail attachment, without a network.
 
-Import `write_report`. It reads the run folder only: nothing is simulated or trained. The page also
-holds what a reader can browse, as JSON for the scripts in `assets/report/`:
-
-| key | holds |
-|---|---|
-| `texts` | every text once: a string, or a separator and the numbers of its lines |
-| `kinds` | kind of failure -> [title, meaning] |
-| `items` | the teacher's trajectories |
-| `tries` | the student's rollouts from states of them, by item, then by k |
-| `samples` | training sequences, each with a label and a trained flag per step |
-| `notices` | what was left out or cut to keep the file small, in words |
-
-All other keys name texts by number.
+Import `write_report`, or `write_comparison` for two runs. Both read run folders only: nothing is
+simulated or trained. What the page says, and which figure and table stand where, is in
+`assets/report.html`, a jinja2 template; here is what it is filled with. Plotly draws a figure when
+it is scrolled to, and below each is the table behind it, so that a browser without scripts shows
+the findings too. Counts lead to their episodes in the viewer (`eeflib.analysis.viewer`).
 """
 
 from __future__ import annotations
 
 import base64
 import gzip
+import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import urlencode
 
-from eeflib.analysis import report_sections as sections
-from eeflib.analysis import style
-from eeflib.analysis.annotations import Annotation, Annotations, corrected
-from eeflib.analysis.collection import BranchIndex, Collection, Item
-from eeflib.analysis.findings import Findings
-from eeflib.analysis.markup import LIMIT, clean, code, escape, table
-from eeflib.analysis.page import Section, document, missing
+import jinja2
+import pandas as pd
+import plotly.graph_objects as go
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from eeflib.analysis import figures, style, tables, taxonomy, viewer
+from eeflib.analysis.annotations import Key
+from eeflib.analysis.collection import Collection
+from eeflib.analysis.compare import Comparison
+from eeflib.analysis.findings import LAST, Annotated, Findings, change_tag
+from eeflib.analysis.markup import clean
 from eeflib.analysis.run import TEACHER, Run
-from eeflib.analysis.taxonomy import KINDS
-from eeflib.analysis.taxonomy_rules import action_kind
-from eeflib.analysis.views.recovery import RecoveryData
+from eeflib.analysis.tables import number
+from eeflib.analysis.taxonomy_rules import KINDS
 from eeflib.files import write_atomic
-from eeflib.records import Branch, Sample, Step, Trajectory
-from eeflib.stats import win_rate
+from eeflib.stats import mean_reward, pooled, win_rate
 
-__all__ = ["browsable", "write_report"]
+__all__ = ["comparison_page", "render_report", "write_comparison", "write_report"]
 
-_SEPARATORS = (" [SEP] ", "\n")
-_LONG = 160
-"""Characters from which on a text is cut into its lines."""
-
-
-class Texts:
-    """Text -> number; 0 is the empty text."""
-
-    def __init__(self, limit: int = LIMIT) -> None:
-        """Args:
-        limit: characters of a text at most; longer ones are cut, and say so.
-        """
-        self.limit = limit
-        self._raw: dict[str, int] = {"": 0}
-        self._numbers: dict[str, int] = {"": 0}
-        self.rows: list[Any] = [""]
-        """Per number a string, or [separator, numbers of its parts]."""
-
-    def __call__(self, text: str) -> int:
-        """The number of a text, made readable and harmless as everywhere (`markup.clean`)."""
-        number = self._raw.get(text)
-        if number is None:
-            number = self._raw[text] = self._whole(clean(text, self.limit))
-        return number
-
-    def _whole(self, text: str) -> int:
-        if text in self._numbers:
-            return self._numbers[text]
-        for number, separator in enumerate(_SEPARATORS):
-            if len(text) >= _LONG and separator in text:
-                parts = [self._piece(part) for part in text.split(separator)]
-                return self._add(text, [number, *parts])
-        return self._add(text, text)
-
-    def _piece(self, text: str) -> int:
-        return self._numbers[text] if text in self._numbers else self._add(text, text)
-
-    def _add(self, text: str, row: Any) -> int:
-        self._numbers[text] = len(self.rows)
-        self.rows.append(row)
-        return self._numbers[text]
-
-
-def inert_json(value: Any) -> str:
-    """JSON that no HTML parser takes for markup, for a script tag of type application/json."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    for char in "<>&\u2028\u2029":
-        text = text.replace(char, f"\\u{ord(char):04x}")
-    return text
-
-
-def packed(text: str) -> dict[str, str]:
-    """JSON text as an object of compressed text, which browsers can unpack by themselves."""
-    return {"gzip": base64.b64encode(gzip.compress(text.encode(), 6, mtime=0)).decode()}
-
-
-BUDGET = 4_300_000
-"""Bytes of the data at most; with figures and scripts the file stays below 5 MB."""
-
-_SAMPLES = 600
-"""Training sequences that can be browsed at most."""
-
-# What is given up in turn until the data fits: (characters of a text, with rollouts).
-_MEASURES = ((LIMIT, True), (1500, True), (1500, False), (400, False), (80, False))
-
-
-def browsable(collection: Collection, focus: str = "", budget: int = BUDGET) -> str:
-    """The data as JSON text for a script tag, as complete as the budget allows.
-
-    Args:
-        collection: the teacher's trajectories of a run.
-        focus: method whose training sequences are shown.
-        budget: bytes.
-    """
-    text = ""
-    for limit, rollouts in _MEASURES:
-        text = inert_json(_data(collection, focus, limit, rollouts))
-        if len(text.encode()) <= budget:
-            break
-        text = inert_json(packed(text))
-        if len(text) <= budget:
-            break
-    return text
-
-
-def _data(collection: Collection, focus: str, limit: int, rollouts: bool) -> dict[str, Any]:
-    texts, notices = Texts(limit), []
-    if limit < LIMIT:
-        notices.append(f"Texts are cut after {limit:,} characters to keep this file small.")
-    run = collection.run
-    notes = Annotations(run.path).by_key() if run else {}
-    shown = RecoveryData(collection)
-    items = [_item(item, texts, notes.get(item.key, ())) for item in collection]
-    tries: list[dict[str, list[Any]]] = []
-    if rollouts:
-        tries = [_tries(item, shown.branches, texts) for item in collection]
-    elif shown.cells:
-        notices.append("The student's rollouts are left out: this run is too large for one file.")
-    samples = _samples(collection, focus, texts) if rollouts else []
-    if len(samples) == _SAMPLES:
-        notices.append(f"Of the training sequences the first {_SAMPLES} are here.")
-    used = {f.kind for x in collection if x.diagnosis for f in x.diagnosis.findings}
-    return {
-        "texts": texts.rows,
-        "kinds": {k: [v.title, v.meaning] for k, v in KINDS.items() if k in used},
-        "explored": {"method": texts(shown.method), "iteration": shown.iteration},
-        "items": items,
-        "tries": tries,
-        "samples": samples,
-        "focus": texts(focus),
-        "notices": notices,
-    }
-
-
-def _item(item: Item, texts: Texts, notes: Sequence[Annotation]) -> dict[str, Any]:
-    t = item.trajectory
-    parts = corrected(item.segments, notes, t.length)
-    found = item.diagnosis.findings if item.diagnosis else ()
-    out: dict[str, Any] = {
-        "id": texts(t.id),
-        "task": texts(t.task_id),
-        "goal": texts(t.instruction),
-        "env": texts(t.env),
-        "policy": texts(t.policy),
-        "seed": item.key.seed,
-        "level": texts(item.level),
-        "outcome": item.outcome,
-        "failure": item.failure,
-        "reward": round(t.reward, 4),
-        "needed": round(t.threshold, 4),
-        "limit": t.truncated,
-        "error": texts(t.error),
-        "steps": _steps(t.steps, t.env, texts),
-        "last": texts(t.final_observation),
-        "segments": [[p.start, p.stop, p.label, texts(p.evidence)] for p in parts],
-        "states": [[s.k, s.t, s.n, s.wins] for s in item.states if s.k >= 0],
-        "why": [[f.kind, f.t, texts(f.text), texts(f.rule)] for f in found],
-    }
-    usage = item.usage
-    if item.tokens:
-        out["tokens"] = item.tokens
-    if usage.cost_usd is not None:
-        out["cost"] = round(usage.cost_usd, 6)
-    if usage.seconds >= 0.05:
-        out["seconds"] = round(usage.seconds, 2)
-    if notes:
-        out["notes"] = [
-            [a.kind, texts(a.text), a.start, a.stop, texts(a.author), texts(a.day)] for a in notes
-        ]
-    return out
-
-
-def _steps(steps: Iterable[Step], env: str, texts: Texts) -> list[list[Any]]:
-    """Per step [saw, action, actor, kind, thought, reply, reason if not valid, score].
-
-    What is usual at the end of a row is left out.
-    """
-    out = []
-    for s in steps:
-        usual = f"Thought: {s.thought}\nAction: {s.action}"
-        plain = not s.reply or s.reply.split() in (s.action.split(), usual.split())
-        row: list[Any] = [
-            texts(s.observation),
-            texts(s.action),
-            texts(s.actor),
-            texts(action_kind(s.action, env, s.valid)),
-            texts(s.thought),
-            0 if plain else texts(s.reply),
-            None if s.valid else texts(s.reason or "no reason recorded"),
-            None if s.score is None else round(s.score, 4),
-        ]
-        while row and row[-1] in (None, 0):
-            row.pop()
-        out.append(row)
-    return out
-
-
-def _tries(item: Item, branches: BranchIndex, texts: Texts) -> dict[str, list[Any]]:
-    """State k -> its rollouts."""
-    out = {}
-    for k in dict.fromkeys(s.k for s in item.states):
-        if found := branches.at(item, k):
-            out[str(k)] = [_try(b, texts) for b in found]
-    return out
-
-
-def _try(b: Branch, texts: Texts) -> dict[str, Any]:
-    r: Trajectory | None = b.rollout
-    if r is None:
-        return {"t": b.t, "why": texts(b.restore_mismatch or "no reason recorded")}
-    return {
-        "t": b.t if b.k else 0,
-        "won": b.won,
-        "reward": round(r.reward, 4),
-        "policy": texts(r.policy),
-        "error": texts(r.error),
-        "steps": _steps(r.steps, r.env, texts),
-        "last": texts(r.final_observation),
-    }
-
-
-def _samples(collection: Collection, focus: str, texts: Texts) -> list[dict[str, Any]]:
-    """Sequences of the focus method's last iteration, the first ones in order."""
-    run = collection.run
-    if run is None or not focus:
-        return []
-    iterations = [p.iteration for _, p in run.files("samples.jsonl") if p.method == focus]
-    last = max(iterations, default=-1)
-    chosen = (
-        (place.seed, s)
-        for place, s in run.samples()
-        if place.method == focus and place.iteration == last
-    )
-    at = {(x.key.seed, x.trajectory.id): i for i, x in enumerate(collection)}
-    return [_sample(seed, s, at, texts) for seed, s in islice(chosen, _SAMPLES)]
-
-
-def _sample(seed: int, s: Sample, at: dict[tuple[int, str], int], texts: Texts) -> dict[str, Any]:
-    return {
-        "id": texts(s.id),
-        "task": texts(s.task_id),
-        "goal": texts(s.instruction),
-        "seed": seed,
-        "kind": clean(s.kind, 20),
-        "start": s.start,
-        "source": texts(s.source),
-        "item": at.get((seed, s.source), -1),
-        "labels": list(s.labels),
-        "trained": [int(x) for x in s.trained],
-        "steps": _steps(s.steps, s.env, texts),
-    }
+Row = Mapping[str, Any]
+Lead = Mapping[str, str] | Callable[[Row, str], str]
+"""Where a cell leads: values of the viewer's filters, `{column}` being the row's; or a function of
+row and column."""
 
 
 def write_report(
-    run_dir: str | Path, out: str | Path | None = None, *, budget: int = BUDGET
+    run_dir: str | Path, out: str | Path | None = None, *, budget: int = viewer.BUDGET
 ) -> Path:
     """Write the report of the run in `run_dir`; return the file's path.
 
     An unfinished, partial or empty run gives a report that says what is missing.
 
     Args:
-        run_dir: the run folder.
+        run_dir: the run folder, which may be read-only if `out` is elsewhere.
         out: the file; `report.html` in the run folder by default.
-        budget: bytes that what can be browsed may take; see `report_data.browsable`.
+        budget: bytes that what can be browsed may take; see `viewer.viewer_data`.
 
     Raises:
         DataError: there is no such folder, or the file cannot be written.
@@ -296,261 +68,492 @@ def write_report(
     return path
 
 
-def render_report(run: Run, budget: int = BUDGET) -> str:
+def write_comparison(comparison: Comparison, path: str | Path) -> Path:
+    """Write two runs against each other as one HTML file; return its path.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    write_atomic(Path(path), comparison_page(comparison))
+    return Path(path)
+
+
+def render_report(run: Run, budget: int = viewer.BUDGET) -> str:
     """The report's HTML; see `write_report`."""
     found = Findings(run)
-    collection = Collection.of(run)
+    collection = Collection.of(run, who="all")
+    links = Links(collection, found.tags)
     cases = {name: Findings(inner) for name, inner in run.cases().items()}
     looks = style.method_looks(m for f in (found, *cases.values()) for m in f.methods)
-    parts = [
-        sections.headline(found, looks),
-        sections.paired(found, looks),
-        sections.iterations(found, looks),
-        sections.teacher(found),
-        sections.failures(found),
-        sections.recovery(found),
-        sections.recovery_map(found),
-        sections.failure(found),
-        sections.gained(found),
-        sections.newly_solved(found),
-        sections.simplicity(found),
-        sections.budget(found),
-        *(case(name, inner, looks) for name, inner in cases.items()),
-        counted(found),
-        reproduce(run),
-        notes(found),
-    ]
-    return document(
-        "Exploring Expert Failures",
-        _about(run),
-        sections.summary(found),
-        parts,
-        "Made by eeflib. The method is that of \u201cExploring Expert Failures Improves LLM Agent "
-        "Tuning\u201d, arXiv 2504.13145. This page holds all its data and loads nothing.",
-        browsable(collection, found.focus, budget),
+    skipped = found.branches["mismatch"]
+    return _page(
+        links,
+        viewer.viewer_data(collection, focus=found.focus, tags=found.tags, budget=budget),
+        title="Exploring Expert Failures",
+        about=_about(run),
+        found=found,
+        cases=cases,
+        looks=looks,
+        by=_grouping(found.trajectories),
+        failed_by=_grouping(found.failures),
+        cards=[_card(item, found, links) for item in found.annotated[:3]],
+        bias=_bias(found),
+        skipped=list(skipped[skipped != ""].value_counts().head(5).items()),
+        reproduce=_reproduce(run),
+        played_by_person=_played_by_person(run),
     )
 
 
-def _about(run: Run) -> str:
+def comparison_page(comparison: Comparison) -> str:
+    """Two runs: what it comes to in words, then measures, tasks, actions, failures."""
+    a, b = comparison.names
+    return _page(
+        Links(Collection([]), {}),
+        title="Two runs compared",
+        about=[f"{b} against {a}"],
+        comparison=comparison,
+    )
+
+
+# -- tables, figures, links -----------------------------------------------------------------------
+
+
+class Cell(NamedTuple):
+    """What stands in a table's cell."""
+
+    text: str
+    href: str
+    """Where it leads; empty: nowhere."""
+    number: bool
+
+
+@dataclass(frozen=True)
+class Table:
+    """The numbers behind a figure."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    total: int
+    """Rows there are; `rows` may hold fewer."""
+
+
+WORDS = {
+    "a_reward": "reward before", "any": "found in", "attempts": "rollouts a state",
+    "b_reward": "reward after", "best": "best reward", "both": "solved by both", "change": "",
+    "cost_usd": "dollars", "empty": "of them empty", "failed": "\u25bc failed",
+    "from_s0": "from s\u2080", "gained": "\u25b2 gained", "k": "state k",
+    "low": "95\u202f% interval", "lost": "\u25bc lost", "meaning": "", "n": "of", "name": "",
+    "never": "by neither", "only_deeper": "\u25b2 only from a later state", "p_won": "share",
+    "rate": "share", "restored": "states restored", "s0": "from s\u2080",
+    "seconds": "seconds a seed", "skipped": "restores skipped", "solved": "\u25b2 solved",
+    "starts": "rollouts from s\u2080", "state": "\u25b2 only from a later state",
+    "steps": "simulated steps", "steps_per_found": "steps a task",
+    "steps_per_gained": "steps a task gained", "student": "student actions", "t": "after actions",
+    "task_id": "task", "teacher": "teacher actions", "total": "of", "usd_per_found":
+    "dollars a task", "wins": "won",
+}  # fmt: skip
+"""Headings of columns that are not called what they hold."""
+
+
+def table(
+    links: Links,
+    rows: pd.DataFrame,
+    columns: str | Sequence[str],
+    leads: Mapping[str, Lead] | None = None,
+    limit: int = 60,
+    **words: str,
+) -> Table:
+    """Columns of a frame as text.
+
+    Args:
+        columns: names; `low` stands for the interval from `low` to `high`.
+        leads: column -> where its cells lead.
+        limit: rows at most.
+        words: column -> heading, where it is neither of `WORDS` nor its name.
+    """
+    names = columns.split() if isinstance(columns, str) else list(columns)
+    out = []
+    for row in rows.head(limit).to_dict("records"):
+        cells = []
+        for name in names:
+            value = span(row["low"], row["high"]) if name == "low" else shown(name, row[name])
+            lead = (leads or {}).get(name)
+            href = "" if lead is None else links.cell(lead, row, name)
+            cells.append(Cell(value, href, name == "low" or not isinstance(row[name], str)))
+        out.append(cells)
+    head = [words.get(name, WORDS.get(name, name.replace("_", " "))) for name in names]
+    return Table(head, out, len(rows))
+
+
+def shown(name: str, value: Any) -> str:
+    """A value as a reader expects it in a column of that name; a dash for nan."""
+    if isinstance(value, str):
+        return value
+    if value is None or value != value:
+        return "\u2013"
+    if name in ("share", "rate", "p_won"):
+        return percent(value)
+    if name.removeprefix("a_").removeprefix("b_") in ("reward", "best"):
+        return f"{value:.2f}"
+    if name in ("a", "b", "difference", "p", "q"):
+        return f"{value:.3f}".replace("-", "\u2212")
+    if "usd" in name:
+        return f"{value:,.2f}" if value >= 0.01 or not value else f"{value:.4f}"
+    return f"{value:,.1f}".removesuffix(".0").replace("-", "\u2212")
+
+
+def percent(share: float) -> str:
+    """`64.4 %`; a dash for nan."""
+    return "\u2013" if math.isnan(share) else f"{share * 100:.1f}\u202f%"
+
+
+def points(difference: float) -> str:
+    """`+8.2`, percentage points."""
+    return f"{difference * 100:+.1f}".replace("-", "\u2212")
+
+
+def span(low: float, high: float) -> str:
+    """`50.0 - 70.0`, per cent; empty for nan."""
+    text = f"{low * 100:.1f} \u2013 {high * 100:.1f}".replace("-", "\u2212")
+    return "" if math.isnan(low + high) else text
+
+
+def p_text(p: float) -> str:
+    """`p = 0.04`."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def kind_title(name: str) -> str:
+    """The title of a kind of failure; what is none stays as it is."""
+    return KINDS[name].title if name in KINDS else name
+
+
+def wide(
+    rows: pd.DataFrame, index: str, columns: str, order: Sequence[str], values: str = ""
+) -> pd.DataFrame:
+    """Counts (or sums of `values`) of `columns` side by side, a row per value of `index`."""
+    sizes = rows[values] if values else pd.Series(1, rows.index, dtype="int64")
+    sums = sizes.groupby([rows[index], rows[columns]]).sum().unstack(fill_value=0)
+    names = list(dict.fromkeys(rows[index]))
+    sums = sums.reindex(index=names, columns=list(order), fill_value=0)
+    return sums.rename_axis(index=index, columns=None).reset_index()
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure for the page, whose title and note are text of the page."""
+
+    title: str
+    note: str
+    nothing: str
+    """Why there is nothing to draw; else empty."""
+    json: Markup
+    height: float
+    numbers: Table | None
+
+
+def chart(links: Links, figure: go.Figure, *args: Any, **words: str) -> Chart:
+    """A figure with the table behind it, whose arguments are those of `table`."""
+    meta = figure.layout.meta or {}
+    bare = figures.bare(figure)
+    title, note, why = (str(meta.get(name) or "") for name in ("title", "note", "nothing"))
+    numbers = table(links, *args, **words) if args else None
+    return Chart(title, note, why, inert(bare.to_json()), bare.layout.height or 380, numbers)
+
+
+def inert(text: str) -> Markup:
+    """JSON text that no HTML parser takes for markup, for a script tag of type application/json."""
+    return Markup(text.translate({ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}))
+
+
+class Links:
+    """Addresses of lists of episodes in the viewer; empty where a list would be."""
+
+    def __init__(self, collection: Collection, tags: Mapping[Key, Sequence[str]]) -> None:
+        self.collection = collection
+        self._at: dict[tuple[str, str], set[int]] = {}
+        for i, x in enumerate(collection):
+            facts = [("method", x.key.method), ("seed", str(x.key.seed)), ("outcome", x.outcome)]
+            facts += [("failure", x.failure), ("level", x.level), ("task", x.trajectory.task_id)]
+            facts += [("iteration", str(x.key.iteration))] if x.key.iteration else []
+            for fact in [*facts, *(("tag", t) for t in tags.get(x.key, ()))]:
+                self._at.setdefault(fact, set()).add(i)
+
+    def __call__(self, **wanted: Any) -> str:
+        """The list of episodes with these values of method, seed, outcome, tag and so on."""
+        found = [self._at.get((name, str(value)), set()) for name, value in wanted.items()]
+        if max(len(str(value)) for value in wanted.values()) > 200:  # such texts are cut there
+            return ""
+        if not set.intersection(*found):
+            return ""
+        return f"#!t?{urlencode({name: clean(value) for name, value in wanted.items()})}"
+
+    def cell(self, lead: Lead, row: Row, name: str) -> str:
+        """Where a cell leads."""
+        if callable(lead):
+            return lead(row, name)
+        return self(**{key: value.format_map(row) for key, value in lead.items()})
+
+    def task(self, row: Row, name: str = "") -> str:
+        """The teacher's trajectories on a row's task."""
+        return self(method=TEACHER, task=row["task_id"], seed=row["seed"])
+
+    def state(self, row: Row, name: str) -> str:
+        """The rollouts from the state `s3` (a column of that name), else from the row's k."""
+        k = row["k"] if "k" in row else name[1:]
+        at = self.collection.position(Key(row["seed"], TEACHER, 0, row["trajectory_id"]))
+        return f"#!map/{at}/{k}" if at is not None and row.get(name, "") != "" else ""
+
+
+# -- what the template cannot compute -------------------------------------------------------------
+
+
+def method_rows(found: Findings) -> list[Row]:
+    """Every method with its results, from the records, else from `summary.json`."""
+    return [_method(found, method) for method in found.methods]
+
+
+def _method(found: Findings, method: str) -> Row:
+    reported = found.reported.get(method, {})
+    own = method == TEACHER and method not in found.outcomes
+    outcomes = found.run.teacher_outcomes if own else found.outcomes.get(method)
+    if outcomes:
+        got = pooled(outcomes)
+        rate, low, high, sd = got.rate.rate, got.rate.low, got.rate.high, got.sd
+        reward = mean_reward(outcomes).value
+    else:
+        rate, reward = number(reported.get("win_rate")), number(reported.get("reward"))
+        bounds = reported.get("interval")
+        pair = bounds if isinstance(bounds, list) and len(bounds) == 2 else [None, None]
+        low, high, sd = number(pair[0]), number(pair[1]), math.nan
+    spent = {name: number(reported.get(name)) for name in ("simulations", "seconds")}
+    row = {"name": method, "own": own, "rate": rate, "low": low, "high": high, "sd": sd}
+    return row | {"reward": reward, "after": _early(found, method), **spent}
+
+
+def _early(found: Findings, method: str) -> int:
+    """Iterations after which the focus and `method` are compared; 0: both after all of theirs."""
+    last = found.iteration(method)
+    return last if 0 < last < found.iteration(found.focus) else 0
+
+
+def paired_rows(found: Findings) -> pd.DataFrame:
+    """The focus against each other method."""
+    rows = []
+    for method, p in found.paired.items():
+        after = _early(found, method)
+        name = f"{p.a} \u2212 {p.b}" + (f" ({after} it.)" if after else "")
+        gained, lost = (sum(getattr(w, side) for w in p.within) for side in ("gained", "lost"))
+        gap = f"{points(p.mean)} points"
+        rows.append([name, p.a, p.b, gap, p.low, p.high, p.p, p.n, gained, lost])
+    names = "name method other difference low high p seeds gained lost"
+    return pd.DataFrame(rows, columns=names.split())
+
+
+def _grouping(rows: pd.DataFrame) -> str:
+    """The column that tells groups of tasks apart: the level, or the type where levels do not."""
+    return "level" if rows["level"].nunique() > 1 or not rows["task_type"].any() else "task_type"
+
+
+def _card(item: Annotated, found: Findings, links: Links) -> Row:
+    """A failure for close reading: its ribbon, its recovery curve, its transcript."""
+    t = item.trajectory
+    at = links.collection.position(Key(item.seed, TEACHER, 0, t.id))
+    why = None if at is None else links.collection[at].diagnosis
+    text = viewer.transcript_html(
+        t, segments=item.segments, states=item.states, diagnosis=why, limit=1500
+    )
+    curve = tables.trajectory_curve(found.states, t.id, item.seed).rename(columns={"p": "p_won"})
+    return {
+        "item": item,
+        "at": at,
+        "ribbon": figures.segment_ribbon(t, item.segments, item.states, why),
+        "figure": figures.trajectory_curve(found.states, t.id, item.seed),
+        "curve": curve.assign(seed=item.seed, trajectory_id=t.id),
+        "text": Markup(text),
+    }
+
+
+def _bias(found: Findings) -> Row | None:
+    """The kind of action most over-represented in the teacher's failures, with its shares."""
+    shares = found.actions.pivot(index="kind", columns="source", values="share")
+    if not {"teacher successes", "teacher failures"} <= set(shares.columns):
+        return None
+    gap = shares["teacher failures"] - shares["teacher successes"]
+    gap = gap.drop(["invalid", "other kinds"], errors="ignore")
+    if gap.empty:
+        return None
+    kind = gap.idxmax()
+    return {"kind": kind, "gap": gap[kind], "shares": dict(shares.loc[kind])}
+
+
+def course_lead(found: Findings, links: Links) -> Lead:
+    """Where a win rate of an iteration leads: to its episodes, or those of them that solved."""
+
+    def lead(row: Row, name: str) -> str:
+        last = row["iteration"] == found.iteration(row["method"])
+        which = {"tag": LAST} if last else {"iteration": row["iteration"]}
+        solved = {"outcome": "solved"} if name == "wins" else {}
+        return links(method=row["method"], **which, **solved)
+
+    return lead
+
+
+def recovered(links: Links) -> Lead:
+    """Where rollouts won from a state lead: to the failures that were won from it."""
+
+    def lead(row: Row, name: str) -> str:
+        level = {} if row["group"] == "all" else {"level": row["group"]}
+        return links(tag=f"won from s{row['k']}", **level) if row["wins"] else ""
+
+    return lead
+
+
+def shares_lead(found: Findings, links: Links) -> Lead:
+    """Where a share of actions leads: to the episodes, or the training data, of its source."""
+    gained, both = (
+        {"method": found.focus, "tag": change_tag(c, found.baseline)} for c in ("gained", "both")
+    )
+    fixed = {
+        "teacher successes": {"method": TEACHER, "outcome": "solved"},
+        "teacher failures": {"method": TEACHER, "outcome": "failed"},
+        f"{found.focus}, tasks gained": gained,
+        f"{found.focus}, tasks {found.baseline} solves too": both,
+    }
+
+    def lead(row: Row, name: str) -> str:
+        if row["source"] in fixed:
+            return links(**fixed[row["source"]])
+        return "#!s" if row["source"] == found.focus else ""
+
+    return lead
+
+
+def differences(rows: pd.DataFrame) -> pd.DataFrame:
+    """A table of a comparison, its interval as text in the unit of the difference."""
+    bounds = zip(rows["low"], rows["high"], strict=True)
+    text = [" \u2013 ".join(shown("difference", x) for x in pair) for pair in bounds]
+    return rows.assign(interval=text)
+
+
+def changed_tasks(comparison: Comparison) -> pd.DataFrame:
+    """Tasks gained, then lost, with the kind of failure of the side that did not solve them."""
+    rows = comparison.tasks[comparison.tasks["change"].isin(["gained", "lost"])]
+    failure = rows["a_kind"].where(rows["change"] == "gained", rows["b_kind"]).map(kind_title)
+    return rows.assign(failure=failure).sort_values("change", kind="stable")
+
+
+def _about(run: Run) -> list[str]:
     config = run.manifest.get("config")
     config = config if isinstance(config, dict) else {}
     envs = sorted({t.env for group in run.trajectories.values() for t in group})
     env = run.summary.get("env") or config.get("env") or ", ".join(envs)
-    out = [escape(env, 80)] if isinstance(env, str) and env else []
+    out = [clean(env, 80)] if isinstance(env, str) and env else []
     for key in ("preset", "student"):
         if isinstance(config.get(key), str):
-            out.append(f"{key} {escape(config[key], 80)}")
+            out.append(f"{key} {clean(config[key], 80)}")
     if run.seeds:
         named = ", ".join(map(str, run.seeds[:12])) + (" \u2026" if len(run.seeds) > 12 else "")
         out.append(f"{len(run.seeds)} seed{'s' if len(run.seeds) > 1 else ''} ({named})")
     created = run.manifest.get("created")
-    if isinstance(created, str):
-        out.append(escape(created[:10]))
-    return " &middot; ".join(out) or "An empty run folder"
+    return [*out, created[:10]] if isinstance(created, str) else out
 
 
-def case(name: str, found: Findings, looks: Mapping[str, style.Look]) -> Section:
-    """The methods of another case inside the run, such as a better teacher, in short."""
-    run = found.run
-    note = run.summary.get("note")
-    title = f"Another case: {clean(name, 40).replace('-', ' ')}"
-    body = f"<p>{escape(note, 400)}.</p>" if isinstance(note, str) and note else ""
-    if run.teacher_outcomes:
-        rate = win_rate(run.teacher_outcomes)
-        body += (
-            f"<p>The teacher solved {sections.percent(rate.rate)} of its {rate.n} training tasks "
-            "in this case.</p>"
-        )
-    body += sections.headline(found, looks).body + sections.paired(found, looks).body
-    anchor = "case-" + "".join(c for c in name if c.isascii() and c.isalnum())
-    return Section(anchor, title, clean(name, 24).replace("-", " "), body)
-
-
-def counted(found: Findings) -> Section:
-    """What was run, restored, skipped and trained on, counted from the records."""
-    name = "What was counted"
-    branches, samples = found.branches, found.samples
-    methods = style.order([*branches["method"], *samples["method"]])
-    rows = []
-    for method in methods:
-        b, s = branches[branches["method"] == method], samples[samples["method"] == method]
-        deep = b[b["k"] > 0]
-        teacher = int(s["trained_teacher"].sum())
-        counts = [
-            int((b["restored"] & (b["k"] == 0)).sum()),
-            int(deep["restored"].sum()),
-            int((~deep["restored"]).sum()),
-            int((b["fault"] != "").sum()),
-            int(b["won"].sum()),
-            len(s),
-            int((s["trained"] == 0).sum()),
-            teacher,
-            int(s["trained"].sum()) - teacher,
-        ]
-        rows.append([escape(method or "(run)", 60), *(f"{n:,}" for n in counts)])
-    head = (
-        "Method",
-        "rollouts from s\u2080",
-        "states restored",
-        "restores skipped",
-        "faults",
-        "rollouts won",
-        "samples",
-        "of them empty",
-        "teacher actions",
-        "student actions",
-    )
-    caption = (
-        "Over all seeds and iterations. A state whose replayed observations differ from the "
-        "recorded ones is skipped, never explored. An empty sample trains nothing. Actions: those "
-        "that carry loss. Rollouts that two methods share are counted in both rows."
-    )
-    body = (
-        table(head, rows, numbers=range(1, 10), caption=caption)
-        if rows
-        else missing("Neither exploration nor training samples are recorded yet.")
-    )
-    reasons = branches.loc[branches["mismatch"] != "", "mismatch"].value_counts()
-    if len(reasons):
-        items = "".join(f"<li>{n} &times; {code(why)}</li>" for why, n in reasons.head(5).items())
-        body += f"<h3>Why restores were skipped</h3><ul>{items}</ul>"
-    body += _noted(found) + _never(found)
-    problems = found.run.problems
-    if problems:
-        items = "".join(f"<li>{code(p)}</li>" for p in problems[:20])
-        more = f"<li>and {len(problems) - 20} more</li>" if len(problems) > 20 else ""
-        body += f"<h3>Unreadable: {len(problems)} lines left out</h3><ul>{items}{more}</ul>"
-    elif found.methods:
-        body += '<p class="note">Every line of every file could be read.</p>'
-    return Section("counted", name, "Counts", body)
-
-
-def _noted(found: Findings) -> str:
-    """Numbers that only the pipeline knows: tokens trained, samples dropped as too long, ..."""
-    totals: dict[tuple[str, str], float] = {}
-    for place, noted in found.run.phases("select"):
-        for key, value in noted.items():
-            if isinstance(value, int):
-                totals[place.method, key] = totals.get((place.method, key), 0) + value
-    known = {"method", "win_rate", "reward", "simulations", "seconds", "n", "sd_over_seeds"}
-    for method, row in found.reported.items():
-        for key, value in row.items():
-            if key not in known and isinstance(value, (int, float)) and not isinstance(value, bool):
-                totals[method, key] = value
-    if not totals:
-        return ""
-    dropped = {k: int(n) for k, n in totals.items() if "dropped" in k[1] and n}
-    lost = "; ".join(f"{escape(m, 60)}: {n:,} {escape(key, 60)}" for (m, key), n in dropped.items())
-    rows = [[escape(m, 60), escape(key, 60), f"{value:,}"] for (m, key), value in totals.items()]
-    return (
-        f"<p>Samples dropped before training: {lost or 'none'}.</p>"
-        '<details class="more"><summary>Tokens, solutions and further counts</summary>'
-        f"{table(('Method', 'count', 'value'), rows, numbers=(2,))}</details>"
-    )
-
-
-def _never(found: Findings) -> str:
-    """Training tasks no rollout of the explored iteration solved, with how far they got."""
-    states = found.states[~found.states["teacher_solved"]]
-    if states.empty:
-        return ""
-    won = states.groupby(["seed", "task_id", "level"])["wins"].sum()
-    never = won[won == 0].index
-    if not len(never):
-        return "<p>Every task the teacher failed was solved from at least one state.</p>"
-    best = found.branches.groupby(["seed", "task_id"])["reward"].max()
-    rows = [
-        [escape(task, 80), str(seed), escape(level, 40), f"{best.get((seed, task), 0.0):.2f}"]
-        for seed, task, level in never[:60]
-    ]
-    more = f"The first 60 of {len(never)}." if len(never) > 60 else ""
-    head = ("task", "seed", "level", "best reward of any rollout, all methods")
-    return (
-        f'<details class="more"><summary>{len(never)} tasks the teacher failed were won from no '
-        f"state</summary>{table(head, rows, numbers=(1, 3), caption=more)}</details>"
-    )
-
-
-def reproduce(run: Run) -> Section:
-    """Configuration, seeds, versions, state of the code."""
-    name = "How to reproduce this"
+def _reproduce(run: Run) -> tuple[dict[str, str], str] | None:
+    """Facts, and the configuration as JSON; None: no manifest can be read."""
     manifest = run.manifest
     if not manifest:
-        text = "There is no readable <code>manifest.json</code>: what made this run is not known."
-        return Section("reproduce", name, "Reproduce", missing(text))
-    git = manifest.get("git")
-    played = [t for group in run.trajectories.values() for t in group]
-    facts: dict[str, Any] = {
+        return None
+    git, versions, config = (manifest.get(name) for name in ("git", "versions", "config"))
+    nouns = {str(t.extra.get("nouns") or "") for group in run.trajectories.values() for t in group}
+    facts = {
         "command": manifest.get("command"),
         "seeds": run.seeds,
         "config hash": manifest.get("config_hash"),
-        "code": _code_state(git) if isinstance(git, dict) else None,
         "python": manifest.get("python"),
         "platform": manifest.get("platform"),
         "CPUs": manifest.get("cpus"),
-        "title nouns": ", ".join(sorted({str(t.extra.get("nouns") or "") for t in played} - {""})),
+        "title nouns": ", ".join(sorted(nouns - {""})),
     }
-    rows = [[key, code(value, 400)] for key, value in facts.items() if value not in (None, "", [])]
-    versions = manifest.get("versions")
+    if isinstance(git, Mapping):
+        changed = " with local changes" if git.get("changed") else ""
+        facts["code"] = f"{git.get('commit', 'unknown')}{changed}"
     if isinstance(versions, Mapping):
-        listed = ", ".join(f"{k} {v}" for k, v in versions.items())
-        rows.append(["versions", code(listed, 2000)])
-    body = table(("What", "Value"), rows)
-    config = manifest.get("config")
-    if config:
-        text = json.dumps(config, indent=2, ensure_ascii=False, default=str)
-        body += f"<h3>Configuration</h3><pre>{escape(text, 20000)}</pre>"
-    body += (
-        '<p class="note">The same configuration, seeds and versions give the same tasks, rollouts '
-        "and samples; measured seconds differ.</p>"
+        facts["versions"] = ", ".join(f"{k} {v}" for k, v in versions.items())
+    known = {k: clean(v, 2000) for k, v in facts.items() if v not in (None, "", [])}
+    text = json.dumps(config, indent=2, ensure_ascii=False, default=str) if config else ""
+    return known, text
+
+
+def _played_by_person(run: Run) -> bool:
+    played = [t.steps for group in run.trajectories.values() for t in group if t.steps]
+    return bool(played) and all(step.actor == "human" for steps in played for step in steps)
+
+
+# -- the page -------------------------------------------------------------------------------------
+
+
+def _finalize(value: Any) -> Any:
+    """All that a template shows: readable and, by jinja2, escaped; markup of ours as it is."""
+    return value if isinstance(value, (Markup, int)) else clean(value, 20_000)
+
+
+@cache
+def _template() -> jinja2.Template:
+    env = jinja2.Environment(
+        autoescape=True,
+        finalize=_finalize,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    return Section("reproduce", name, "Reproduce", body)
+    env.filters |= {"percent": percent, "points": points, "p_text": p_text, "cut": clean}
+    names = (figures, tables, taxonomy, style, method_rows, paired_rows, course_lead, recovered, shares_lead, differences, changed_tasks, win_rate,
+             pooled, change_tag, kind_title, wide, span, shown)  # fmt: skip
+    env.globals |= {f.__name__.rpartition(".")[2]: f for f in names}
+    env.globals |= {"LAST": LAST, "TEACHER": TEACHER, "CHANGES": tables.CHANGES}
+    return env.from_string(style.asset("report.html"))
 
 
-def _code_state(git: Mapping[str, Any]) -> str:
-    return f"{git.get('commit', 'unknown')}{' with local changes' if git.get('changed') else ''}"
+def _page(links: Links, data: str = "", **content: Any) -> str:
+    """The whole document.
 
+    Its policy lets only its own scripts run, known by their hashes, whatever text it holds, and
+    lets it load nothing from anywhere.
 
-def notes(found: Findings) -> Section:
-    """What the numbers do not show."""
-    out = []
-    seeds = {o.seed for group in found.outcomes.values() for o in group}
-    if len(seeds) == 1:
-        out.append(
-            "<strong>One seed.</strong> Training is random: another seed may order the methods "
-            "differently. Run several before concluding anything."
-        )
-    elif 1 < len(seeds) < 5:
-        out.append(
-            f"<strong>{len(seeds)} seeds</strong> are few for a test over seeds: its interval is "
-            "wide, and its p-value depends on every single seed."
-        )
-    out.append(
-        "Intervals of win rates treat evaluations as independent. Tasks of one seed share one "
-        "trained student, so look at the seed sd and at the paired difference before believing a "
-        "gap."
+    Args:
+        data: what can be browsed, from `viewer.viewer_data`; empty: nothing can.
+        content: what the template names.
+    """
+    drawing, (plotly, packed) = style.asset("report.js"), _plotly()
+    browsing = f"{viewer.script()}\nstartReport();" if data else ""
+    scripts = [x for x in (drawing, browsing, plotly) if x]
+    hashes = [f"'sha256-{_base64(hashlib.sha256(x.encode()).digest())}'" for x in scripts]
+    sheet = style.themed(":root") + (viewer.sheet() if data else "") + style.asset("report.css")
+    return _template().render(
+        **content,
+        link=links,
+        nowhere=Links(Collection([]), {}),
+        table=partial(table, links),
+        chart=partial(chart, links),
+        policy=f"default-src 'none'; script-src {' '.join(hashes)}; "
+        "style-src 'unsafe-inline'; img-src data: blob:; font-src data:; base-uri 'none'; "
+        "form-action 'none'",
+        sheet=Markup(sheet),
+        drawing=Markup(drawing),
+        browsing=Markup(browsing),
+        plotly=Markup(packed),
+        look=inert(json.dumps({"twins": style.twins(), "config": figures.CONFIG})),
+        data=Markup(data),
     )
-    if len(found.paired) > 1:
-        out.append("The p-values are not corrected for comparing with several methods at once.")
-    if TEACHER in found.methods and TEACHER not in found.outcomes:
-        out.append("The teacher is scored on training tasks: it is context, not a competitor.")
-    tried = found.states[found.states["n"] > 0]
-    if len(tried) and int(tried["n"].median()) == 1:
-        out.append(
-            "Most states were tried once. One lost rollout is weak evidence that the actions "
-            "before it were harmful, one won rollout that they helped."
-        )
-    if len(tried):
-        out.append(
-            "An expert state is not easier than the start: many lie after the teacher's mistake. "
-            "What counts is the union, the tasks solved from at least one of their states."
-        )
-    played = [t for group in found.run.trajectories.values() for t in group if t.steps]
-    if played and all(step.actor == "human" for t in played for step in t.steps):
-        out.append(
-            "A person played these episodes: what this page calls the teacher is the player."
-        )
-    if not found.outcomes:
-        out.append("No student has been evaluated in this run yet.")
-    body = f"<ul>{''.join(f'<li>{x}</li>' for x in out)}</ul>"
-    return Section("notes", "What these numbers do not show", "Limits", body)
+
+
+@cache
+def _plotly() -> tuple[str, str]:
+    """plotly.js as it runs, and as a page holds it: compressed, unpacked for the first figure."""
+    code = get_plotlyjs()
+    return code, _base64(gzip.compress(code.encode(), 6, mtime=0))
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()

@@ -1,7 +1,7 @@
-"""Colours, dashes, markers and glyphs, and the CSS that themes pages and notebooks with them.
+"""Colours, dashes, markers and glyphs: CSS for pages and notebooks, a template for plotly.
 
 Import `method_looks` and `group_looks` for how a series is drawn, `order` for the reading order of
-methods, `themed` and `asset` for style sheets. Colours are Okabe and Ito's, which people with the
+methods, `themed` and `asset` for style sheets, `template` and `dark` for figures. Colours are Okabe and Ito's, which people with the
 common colour-vision deficiencies can distinguish, with a lighter twin for dark pages. Every line
 also has a dash and a marker of its own, every label a glyph.
 """
@@ -13,16 +13,24 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from typing import Any
+
+import plotly.graph_objects as go
 
 __all__ = [
+    "FONT",
     "GROUPS",
+    "INKS",
     "LABELS",
     "Look",
     "asset",
+    "dark",
     "group_looks",
     "method_looks",
     "order",
+    "template",
     "themed",
+    "twins",
     "variables",
 ]
 
@@ -133,7 +141,7 @@ def level_order(levels: Iterable[str]) -> list[str]:
     return [x for x in LEVELS if x in names] + sorted(names.difference(LEVELS))
 
 
-_INKS = {  # name -> on white, on dark
+INKS: Mapping[str, tuple[str, str]] = {
     "paper": ("#ffffff", "#14171b"),
     "ink": ("#1c2024", "#e6e9ed"),
     "soft": ("#5d656f", "#9aa4b0"),
@@ -145,6 +153,7 @@ _INKS = {  # name -> on white, on dark
     "won": ("#00609c", "#4b9fe0"),
     "mark": ("#ffe27a", "#7a5c00"),
 }
+"""Colours of text, paper and rules by name: on a white page, on a dark one."""
 
 # Who says that the page is dark: JupyterLab, Colab, VS Code.
 _DARK = ('body[data-jp-theme-light="false"]', 'html[theme="dark"]', "body.vscode-dark")
@@ -153,7 +162,7 @@ _LIGHT = ('body[data-jp-theme-light="true"]', 'html[theme="light"]', "body.vscod
 
 def variables(dark: bool) -> str:
     """CSS variables: `--paper`, `--ink`, ..., `--l-LABEL` and `--g-NUMBER`."""
-    out = [f"--{name}:{pair[dark]}" for name, pair in _INKS.items()]
+    out = [f"--{name}:{pair[dark]}" for name, pair in INKS.items()]
     out += [f"--l-{name}:{x.dark if dark else x.light}" for name, x in LABELS.items()]
     out += [f"--g-{i}:{x.dark if dark else x.light}" for i, x in enumerate(GROUPS)]
     return ";".join(out)
@@ -176,3 +185,77 @@ def themed(scope: str) -> str:
 def asset(name: str) -> str:
     """The text of the file `name` in `assets/`."""
     return resources.files("eeflib.analysis").joinpath("assets", name).read_text("utf-8")
+
+
+FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
+
+
+def twins() -> dict[str, str]:
+    """Every colour of a light figure -> the one that stands for it on a dark page."""
+    looks = [*_METHODS.values(), *_SPARE, *LABELS.values(), *GROUPS]
+    return {look.light: look.dark for look in looks} | dict(INKS.values())
+
+
+@cache
+def template() -> go.layout.Template:
+    """How a figure looks on a white page; registered with plotly as `eef`."""
+    paper, ink, soft, rule, grid = (INKS[x][0] for x in ("paper", "ink", "soft", "rule", "grid"))
+    axis = {
+        "gridcolor": grid,
+        "linecolor": rule,
+        "zeroline": False,
+        "tickfont": {"color": soft, "size": 12},
+        "title": {"font": {"color": soft, "size": 12}, "standoff": 8},
+    }
+    layout = {
+        "font": {"family": FONT, "size": 12.5, "color": ink},
+        "title": {
+            "font": {"size": 16, "weight": 650},
+            "x": 0,
+            "xanchor": "left",
+            "y": 1,
+            "yref": "container",
+            "yanchor": "top",
+            "pad": {"l": 12, "t": 12},
+        },
+        "paper_bgcolor": paper,
+        "plot_bgcolor": paper,
+        "colorway": [look.light for look in GROUPS],
+        "xaxis": axis,
+        "yaxis": axis,
+        "legend": {
+            "orientation": "h",
+            "traceorder": "normal",
+            "x": 0,
+            "y": 1,
+            "yanchor": "bottom",
+            "bgcolor": f"{paper}00",
+        },
+        "hoverlabel": {
+            "bgcolor": paper,
+            "bordercolor": soft,
+            "font": {"color": ink},
+            "align": "left",
+        },
+        "hovermode": "closest",
+        "dragmode": False,  # a finger on a figure scrolls the page
+        "bargap": 0.3,
+        "modebar": {"bgcolor": f"{paper}00", "color": rule, "activecolor": soft},
+    }
+    return go.layout.Template(layout=layout)
+
+
+def dark(figure: go.Figure) -> go.Figure:
+    """A copy for a dark page: every colour of the palette replaced by its twin."""
+    known = twins()
+
+    def swap(value: Any, colour: bool) -> Any:
+        if isinstance(value, dict):
+            return {k: swap(v, "color" in k) for k, v in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [swap(v, colour) for v in value]
+        if colour and isinstance(value, str):  # opacity may follow: #rrggbbaa
+            return known.get(value[:7], value[:7]) + value[7:]
+        return value
+
+    return go.Figure(swap(figure.to_plotly_json(), False))
