@@ -13,9 +13,9 @@ import errno
 import glob
 import json
 import logging
-import math
 import os
 import platform
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -24,16 +24,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
+import msgspec
 from filelock import FileLock, Timeout
 
 from eeflib.errors import DataError
-from eeflib.records import SCHEMA_VERSION, Record
+from eeflib.records import SCHEMA_VERSION, Record, fault
 
 __all__ = [
     "ReadReport",
     "RunLock",
     "SkippedLine",
     "append_lines",
+    "encodable",
     "parse_object",
     "read_objects",
     "read_records",
@@ -44,8 +46,9 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 R = TypeVar("R", bound=Record)
+T = TypeVar("T")
 
-_DEPTH = 100
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _WRITING = threading.RLock()
 """Threads of this process take turns; of processes only one may write, see `RunLock`."""
 _WORKERS_SECONDS = 20.0
@@ -120,13 +123,19 @@ def read_objects(path: Path, report: ReadReport) -> Iterator[tuple[int, dict[str
     Raises:
         DataError: the file cannot be read at all.
     """
+    return _each_line(path, report, parse_object)
+
+
+def _each_line(
+    path: Path, report: ReadReport, parse: Callable[[bytes], T]
+) -> Iterator[tuple[int, T]]:
     try:
         with open(path, "rb") as file:
             for number, raw in enumerate(file, 1):
                 if not raw.strip():
                     continue
                 try:
-                    value = parse_object(raw)
+                    value = parse(raw)
                 except DataError as exc:
                     report.skip(path, number, str(exc))
                 else:
@@ -139,8 +148,31 @@ def parse_object(raw: bytes) -> dict[str, Any]:
     """The JSON object on one line.
 
     Raises:
-        DataError: it is none, or holds what no record can: numbers that are not finite, integers
-            over 64 bits, more than 100 levels.
+        DataError: it is none, or holds what no record can, see `records.fault`.
+    """
+    value = _parse(raw)
+    if found := fault(value):
+        raise DataError(f"${found}")
+    return value
+
+
+def _parse(raw: bytes, surrogates: bool = True) -> dict[str, Any]:
+    """As `parse_object`, but numbers may be larger than a record holds."""
+    try:
+        value = msgspec.json.decode(raw)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        value = _parse_slowly(raw)
+        value = value if surrogates else encodable(value)
+    if not isinstance(value, dict):
+        raise DataError(f"a JSON {type(value).__name__}, not an object")
+    return value
+
+
+def _parse_slowly(raw: bytes) -> Any:
+    """Takes what msgspec refuses (a byte order mark, half a surrogate pair), or says what is wrong.
+
+    Raises:
+        DataError: it is no JSON, or holds what no record can.
     """
     try:
         value = json.loads(raw.decode("utf-8-sig"), parse_constant=_refuse_constant)
@@ -150,64 +182,54 @@ def parse_object(raw: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as exc:
         torn = "" if raw.endswith(b"\n") else "cut off: "
         raise DataError(f"{torn}not JSON: {exc}") from None
-    if not isinstance(value, dict):
-        raise DataError(f"a JSON {type(value).__name__}, not an object")
-    if found := _fault(value, _DEPTH):
+    if found := fault(value):
         raise DataError(f"${found}")
     return value
+
+
+def encodable(value: Any) -> Any:
+    """A JSON value with every half of a surrogate pair replaced by U+FFFD.
+
+    Such a half is legal in JSON text, but no data frame, no page and no request can hold it.
+    """
+    if isinstance(value, str):
+        return value if value.isascii() else _LONE_SURROGATE.sub("\ufffd", value)
+    if isinstance(value, dict):
+        return {encodable(k): encodable(v) for k, v in value.items()}
+    return [encodable(v) for v in value] if isinstance(value, list) else value
 
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
 
 
-def _fault(value: Any, depth: int) -> str:
-    """Where in a JSON value is something that later code cannot hold, and what; empty if nowhere.
-    Checked before anything recurses over the value or puts it into an array."""
-    if isinstance(value, (dict, list)):
-        if not depth:
-            return f" is nested more than {_DEPTH} levels deep"
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        for key, item in items:
-            if not isinstance(item, str) and (found := _fault(item, depth - 1)):
-                return f".{key}{found}" if isinstance(value, dict) else f"[{key}]{found}"
-    elif isinstance(value, float) and not math.isfinite(value):
-        return " is not a finite number"
-    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
-        return " is an integer of more than 64 bits"
-    return ""
-
-
 def read_records(
-    path: Path,
-    kind: type[R],
-    report: ReadReport,
-    prepare: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+    path: Path, kind: type[R], report: ReadReport, *, surrogates: bool = True
 ) -> Iterator[R]:
     """The records of `path`, in order; of records with the same id the first.
 
     A line that is no such record goes to `report`.
 
     Args:
-        prepare: called with the JSON object before it becomes a record.
+        surrogates: False replaces halves of surrogate pairs, see `encodable`.
 
     Raises:
         DataError: the file cannot be read at all.
     """
+
+    def parse(raw: bytes) -> tuple[R, object]:
+        row = _parse(raw, surrogates)
+        return kind.from_dict(row), row.get("schema")
+
     met: set[str] = set()
-    for number, row in read_objects(path, report):
-        try:
-            record = kind.from_dict(prepare(row))
-        except DataError as exc:
-            report.skip(path, number, str(exc))
-            continue
+    for number, (record, schema) in _each_line(path, report, parse):
         name = getattr(record, "id", None)
         if name in met:
             report.repeated(path, number, str(name))
             continue
         if name is not None:
             met.add(name)
-        report.of_schema(path, row.get("schema"))
+        report.of_schema(path, schema)
         report.records += 1
         yield record
 

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Annotated, Any, Literal, NamedTuple, Self, get_args, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, Self, get_args, get_origin, get_type_hints
 
 import msgspec
 import numpy as np
@@ -44,6 +44,7 @@ __all__ = [
     "canonical_json",
     "content_hash",
     "episode_rng",
+    "fault",
     "plain",
     "solved",
     "split_order",
@@ -195,8 +196,11 @@ def _is_secret(name: str, value: Any) -> bool:
 
 class _Shape(NamedTuple):
     names: tuple[str, ...]
+    known: frozenset[str]
     floats: frozenset[str]
     timings: frozenset[str]
+    free: tuple[str, ...]
+    """Fields that take any JSON object."""
     nested: dict[str, type[Record]]
 
 
@@ -207,8 +211,10 @@ def _shape(cls: type) -> _Shape:
     options = {f.name: (hints[f.name], *get_args(hints[f.name])) for f in fields}
     return _Shape(
         tuple(options),
+        frozenset(options),
         frozenset(name for name, types in options.items() if float in types),
         frozenset(f.name for f in fields if "timing" in f.metadata),
+        tuple(name for name, types in options.items() if get_origin(types[0]) is dict),
         {
             name: t
             for name, types in options.items()
@@ -219,22 +225,54 @@ def _shape(cls: type) -> _Shape:
 
 
 def _sort_keys(cls: type, data: Any) -> Any:
-    """Move keys that `cls` has no field for into `extra`, at every level of nested records."""
-    if not isinstance(data, Mapping):
+    """Move keys that `cls` has no field for into `extra`, at every level of nested records.
+
+    Raises:
+        DataError: a field that takes any JSON holds what no record can, see `fault`.
+    """
+    if not isinstance(data, (dict, Mapping)):  # a dict is known at once, a Mapping by asking
         return data  # msgspec reports it, with its path
     shape = _shape(cls)
-    out = {k: v for k, v in data.items() if k in shape.names}
-    rest = {k: v for k, v in data.items() if k not in shape.names}
-    extra = out.get("extra", {})
-    if "extra" in shape.names and rest and isinstance(extra, Mapping):
-        out["extra"] = {**rest, **extra}
+    out: Any = data
+    if not shape.known.issuperset(data):
+        out = {k: v for k, v in data.items() if k in shape.known}
+        rest = {k: v for k, v in data.items() if k not in shape.known}
+        extra = out.get("extra", {})
+        if "extra" in shape.known and isinstance(extra, Mapping):
+            out["extra"] = {**rest, **extra}
+    for name in shape.free:
+        if name in out and (found := fault(out[name])):
+            where = "" if name == "extra" else f".{name}"
+            raise DataError(f"not a {cls.__name__} record: ${where}{found}")
     for name, nested in shape.nested.items():
         value = out.get(name)
-        if isinstance(value, (list, tuple)):
-            out[name] = [_sort_keys(nested, item) for item in value]
-        elif isinstance(value, Mapping):
-            out[name] = _sort_keys(nested, value)
+        if value is None:
+            continue
+        several = isinstance(value, (list, tuple))
+        tidy = [_sort_keys(nested, v) for v in value] if several else _sort_keys(nested, value)
+        if tidy is not value:
+            out = {**out, name: tidy}
     return out
+
+
+def fault(value: Any, depth: int = 100) -> str:
+    """Where in a JSON value is something that later code cannot hold, and what; empty if nowhere.
+
+    That is a number that is not finite, an integer over 64 bits, or more than `depth` levels.
+    Checked before anything recurses over the value or puts it into an array.
+    """
+    if isinstance(value, (dict, list)):
+        if not depth:
+            return " is nested more than 100 levels deep"
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, item in items:
+            if not isinstance(item, str) and (found := fault(item, depth - 1)):
+                return f".{key}{found}" if isinstance(value, dict) else f"[{key}]{found}"
+    elif isinstance(value, float) and not math.isfinite(value):
+        return " is not a finite number"
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return " is an integer of more than 64 bits"
+    return ""
 
 
 class Record:

@@ -26,7 +26,7 @@ import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from eeflib.errors import DataError
 from eeflib.records import Branch, Label, Trajectory
@@ -79,19 +79,19 @@ class StateOutcome:
         return wilson(self.wins, self.n)
 
 
-def state_names(trajectory: Any, known: dict[tuple[str, ...], str]) -> list[str]:
+def state_names(trajectory: Trajectory, known: dict[tuple[str, int], str]) -> list[str]:
     """A name for each of s_0 .. s_{T-1}; the same name for the same state of another trajectory.
 
     Names are `ID@t`, the ID being that of the first trajectory that came by, or the task's for s0.
 
     Args:
-        trajectory: a `Trajectory`, or whatever has `id`, `task_id` and `steps` as one.
         known: states named so far, empty at first; filled here.
     """
     names = [f"{trajectory.task_id}@0"]
     for t, (last, step) in enumerate(itertools.pairwise(trajectory.steps), 1):
-        key = (names[-1], last.observation, last.action, step.observation)
-        names.append(known.setdefault(key, f"{trajectory.id}@{t}"))
+        # A hash does not keep long texts alive. It tells apart only what may follow one state.
+        seen = hash((last.observation, last.action, step.observation))
+        names.append(known.setdefault((names[-1], seen), f"{trajectory.id}@{t}"))
     return names
 
 
@@ -114,7 +114,7 @@ def state_outcomes(
     teachers, branches = list(teachers), list(branches)
     if iteration is None:
         iteration = max((b.iteration for b in branches), default=0)
-    known: dict[tuple[str, ...], str] = {}
+    known: dict[tuple[str, int], str] = {}
     names = {x.id: state_names(x, known) for x in teachers}
     tries: dict[str, list[Branch]] = defaultdict(list)
     own: dict[tuple[str, int], int] = {}

@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from eeflib.analysis import frames, taxonomy
+from eeflib.analysis import taxonomy
 from eeflib.analysis.findings import Findings
-from eeflib.analysis.run import TEACHER, Run
+from eeflib.analysis.run import TEACHER, Run, Who
 from eeflib.analysis.taxonomy_rules import KINDS, WEBSHOP_KINDS, action_kind
 from eeflib.errors import DataError
 from eeflib.records import Evaluation
@@ -152,8 +152,8 @@ def read_side(run: Run | str | Path, method: str | None = None) -> Side:
     rows, mixes, wrong, notes = [], {}, {}, []
     seen: set[tuple[int, str]] = set()
     double = 0
-    who: frames.Who = "teacher" if method == TEACHER else "students"
-    for place, e in frames.episodes(run, who):
+    who: Who = "teacher" if method == TEACHER else "students"
+    for place, e in run.episodes(who):
         o = keys.get((place.seed, e.task_id))
         if o is None or place.method != method or place.iteration != o.iteration:
             continue

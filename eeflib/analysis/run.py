@@ -11,17 +11,20 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from eeflib.errors import DataError
-from eeflib.files import ReadReport, read_records
+from eeflib.files import ReadReport, encodable, read_records
 from eeflib.records import Branch, Evaluation, Record, Sample, Task, Trajectory
 from eeflib.stats import evaluations_from
 
-__all__ = ["TEACHER", "Place", "Run"]
+__all__ = ["TEACHER", "Place", "Run", "Who"]
 
 TEACHER = "teacher"
 """Method name of the teacher's own outcomes."""
+
+Who = Literal["teacher", "students", "all"]
+"""Whose episodes: the teacher's recorded trajectories, the students' test episodes, or both."""
 
 _EXPECTED = {
     "tasks.jsonl": "tasks: levels, goals and splits are unknown",
@@ -33,8 +36,6 @@ _EXPECTED = {
 }
 
 R = TypeVar("R", bound=Record)
-
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Place(NamedTuple):
@@ -103,12 +104,12 @@ class Run:
     @cached_property
     def tasks(self) -> dict[int, list[Task]]:
         """Tasks by seed."""
-        return self._by_seed("tasks.jsonl", Task)
+        return _by_seed(self._shared("tasks.jsonl", Task))
 
     @cached_property
     def trajectories(self) -> dict[int, list[Trajectory]]:
         """The teacher's trajectories by seed."""
-        return self._by_seed("trajectories.jsonl", Trajectory)
+        return _by_seed(self._shared("trajectories.jsonl", Trajectory))
 
     @cached_property
     def seeds(self) -> list[int]:
@@ -120,11 +121,7 @@ class Run:
     @cached_property
     def outcomes(self) -> list[Evaluation]:
         """Every evaluation of every method, seed and iteration."""
-        return [
-            o
-            for path, _ in self.files("evaluations.jsonl")
-            for o in self._records(path, Evaluation)
-        ]
+        return [outcome for _, outcome in self._stream("evaluations.jsonl", Evaluation)]
 
     @cached_property
     def teacher_outcomes(self) -> list[Evaluation]:
@@ -147,28 +144,28 @@ class Run:
         """The task `task_id` of a seed; None if it is not recorded."""
         return self._by_id.get((seed, task_id))
 
+    def episodes(self, who: Who = "all") -> Iterator[tuple[Place, Trajectory]]:
+        """The teacher's trajectories and the test episodes, streamed."""
+        if who != "students" and "trajectories" in vars(self):  # read already
+            for seed, group in self.trajectories.items():
+                yield from ((Place(seed, TEACHER, 0), t) for t in group)
+        elif who != "students":
+            for place, t in self._shared("trajectories.jsonl", Trajectory):
+                yield Place(place.seed, TEACHER, 0), t
+        if who != "teacher":
+            yield from self._stream("test_rollouts.jsonl", Trajectory)
+
     def rollouts(self) -> Iterator[tuple[Place, Trajectory]]:
         """Every test episode of every student, streamed."""
-        for path, place in self.files("test_rollouts.jsonl"):
-            if place.method == TEACHER:
-                continue
-            for rollout in self._records(path, Trajectory):
-                yield place._replace(iteration=max(place.iteration, 0)), rollout
+        return ((p, t) for p, t in self.episodes("students") if p.method != TEACHER)
 
     def branches(self) -> Iterator[tuple[Place, Branch]]:
         """Every exploration rollout, streamed."""
-        for path, place in self.files("branches.jsonl"):
-            for branch in self._records(path, Branch):
-                if place.iteration < 0:
-                    yield place._replace(iteration=branch.iteration), branch
-                else:
-                    yield place, branch
+        return self._stream("branches.jsonl", Branch)
 
     def samples(self) -> Iterator[tuple[Place, Sample]]:
         """Every training sequence, streamed."""
-        for path, place in self.files("samples.jsonl"):
-            for sample in self._records(path, Sample):
-                yield place._replace(iteration=max(place.iteration, 0)), sample
+        return self._stream("samples.jsonl", Sample)
 
     def cases(self) -> dict[str, Run]:
         """Runs inside this one, `RUN/CASE/seed-S/...`, such as the same with another teacher."""
@@ -215,20 +212,22 @@ class Run:
             out.append((path, place))
         return sorted(out, key=lambda item: (item[1], item[0]))
 
-    def _by_seed(self, name: str, cls: type[R]) -> dict[int, list[R]]:
-        out: dict[int, list[R]] = {}
+    def _shared(self, name: str, cls: type[R]) -> Iterator[tuple[Place, R]]:
+        """What is recorded once per seed; a method's folder may hold files of that name too."""
         for path, place in self.files(name, resolve=False):
-            if not place.method:  # a method's folder may hold rollouts of its own
-                out.setdefault(place.seed, []).extend(self._records(path, cls))
-        return out
+            if not place.method:
+                yield from ((place, record) for record in self._records(path, cls))
+
+    def _stream(self, name: str, cls: type[R]) -> Iterator[tuple[Place, R]]:
+        """What each method recorded; where the path names no iteration, the record's own."""
+        for path, place in self.files(name):
+            for record in self._records(path, cls):
+                own = place.iteration if place.iteration >= 0 else getattr(record, "iteration", 0)
+                yield place._replace(iteration=own), record
 
     def _records(self, path: Path, cls: type[R]) -> Iterator[R]:
         report = ReadReport()
-        yield from read_records(path, cls, report, prepare=encodable)
-        self.note_report(path, report)
-
-    def note_report(self, path: Path, report: ReadReport) -> None:
-        """Add what reading `path` met to `problems`."""
+        yield from read_records(path, cls, report, surrogates=False)
         where = path.relative_to(self.path)
         for skipped in report.skipped:
             self.note(f"{where}:{skipped.line}: skipped, {skipped.reason[:200]}")
@@ -255,6 +254,13 @@ class Run:
         return data
 
 
+def _by_seed(records: Iterator[tuple[Place, R]]) -> dict[int, list[R]]:
+    out: dict[int, list[R]] = {}
+    for place, record in records:
+        out.setdefault(place.seed, []).append(record)
+    return out
+
+
 def _place(folders: Sequence[str]) -> Place | None:
     """The place of `[seed-S/][METHOD/][iter-I]`, -1 for what is not given; None for other paths."""
     rest = list(folders)
@@ -268,15 +274,6 @@ def _place(folders: Sequence[str]) -> Place | None:
     if len(rest) > 1:
         return None
     return Place(seed, rest[0] if rest else "", iteration)
-
-
-def encodable(value: Any) -> Any:
-    """Half a surrogate pair is legal in JSON text, but no data frame and no page can hold it."""
-    if isinstance(value, str):
-        return value if value.isascii() else _LONE_SURROGATE.sub("\ufffd", value)
-    if isinstance(value, dict):
-        return {encodable(k): encodable(v) for k, v in value.items()}
-    return [encodable(v) for v in value] if isinstance(value, list) else value
 
 
 def _list(value: Any) -> list[Any]:

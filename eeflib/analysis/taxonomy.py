@@ -18,7 +18,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from eeflib.analysis import taxonomy_rules as rules
-from eeflib.analysis.frames_read import COLUMNS
+from eeflib.analysis.frames import COLUMNS
 from eeflib.analysis.taxonomy_rules import KINDS, Case, Finding, Rule
 from eeflib.records import Task, Trajectory, solved
 from eeflib.stats import wilson
