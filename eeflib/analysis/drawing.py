@@ -77,7 +77,7 @@ def page(
         left, right, above, below: pixels around it, for ticks and titles of the axes.
         legend: there is one; it gets the room that it needs on a phone.
     """
-    heading, foot = plain(title, 200, 42), plain(note, 1200, 64)
+    heading, foot = plain(title, 200, 38), plain(note, 1200, 58)
     head_room = 20 + 21 * (heading.count("<br>") + 1)
     foot_room = 12 + 15.5 * (foot.count("<br>") + 1) if foot else 0
     named = dict.fromkeys(t["name"] for t in traces if legend and t.get("showlegend", "name" in t))
@@ -91,7 +91,7 @@ def page(
         list(traces),
         {
             "template": "eef",
-            "title_text": heading,
+            "title": {"text": heading, "pad_t": 12 + 10 * heading.count("<br>")},
             "meta": {
                 "title": clean(title), "note": clean(note), "head": head_room, "foot": foot_room,
             },
@@ -117,7 +117,7 @@ def bare(figure: go.Figure) -> go.Figure:
 
 def nothing(title: str, why: str) -> go.Figure:
     """A figure that says in a sentence what is missing: also in `meta["nothing"]`."""
-    text, hidden = plain(why, 600, 58), {"visible": False}
+    text, hidden = plain(why, 600, 54), {"visible": False}
     told = {"name": "nothing", "text": text, "align": "left"}
     told |= at("paper", 0, "paper", 1, "left", "top")
     height = 17 * (text.count("<br>") + 1)
@@ -360,7 +360,8 @@ def stacks(
             f"{name}: {k} of {total} {title}" + (f"<br>{more}" if more else "")
             for name, k, total, more in zip(names, n, totals, about, strict=True)
         ]
-        x, y = (names, n) if upright else (n, names)
+        drawn = [k or None for k in n]  # a bar of 0 would leave its edge
+        x, y = (names, drawn) if upright else (drawn, names)
         trace = mark("bar", x, y, hover, name=title, marker=tint(look, hatched))
         if not upright:
             text = [str(k) if k else "" for k in n]
@@ -454,6 +455,7 @@ def heat(
     scale = [[0, INKS["wash"][0]], [1e-6, f"{blue}30"], [1, f"{blue}a0"]]
     shade, texts, hover = (np.asarray(v).tolist() for v in (shade, texts, hover))
     peak = max((v for row in shade for v in row if v > 0), default=1)
+    shade = [[None if math.isnan(v) else v for v in row] for row in shade]
     cells = {"type": "heatmap", "x": x, "y": y, "z": shade, "zmin": 0, "zmax": peak}
     cells |= {"xgap": 2, "ygap": 2}
     cells |= {"colorscale": scale, "showscale": False, "hovertext": hover, "hoverinfo": "text"}

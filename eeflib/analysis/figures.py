@@ -134,7 +134,7 @@ def _histogram(title: str, note: str, x: str, bins: pd.DataFrame, names: list[st
 
 def lengths(trajectories: draw.Data) -> go.Figure:
     """How many actions solved and failed trajectories took."""
-    title = "How many actions does a trajectory take?"
+    title = "How long are the trajectories?"
     data = draw.table(trajectories, "trajectories")
     if data.empty:
         return draw.nothing(title, _NO_EPISODES)
@@ -266,7 +266,7 @@ def recovery_map(states: draw.Data, rows: int = 40) -> go.Figure:
             `tables.pick_iteration` names is drawn.
         rows: trajectories shown at most.
     """
-    title = "From which states can the student still win?"
+    title = "Where can the student still win?"
     data = tables.pick_iteration(draw.table(states, "states"))
     order = tables.recovery_map(data, None)
     width = sum(c[0] == "s" and c[1:].isdecimal() for c in order.columns)
@@ -306,7 +306,7 @@ def recovery_map(states: draw.Data, rows: int = 40) -> go.Figure:
 
 def recovery_curve(states: draw.Data) -> go.Figure:
     """Share of rollouts won from s0 and each expert state of failed trajectories, by level."""
-    title = "How far into a failure can the student still win?"
+    title = "How late can the student still win?"
     data = tables.pick_iteration(draw.table(states, "states"))
     curve = tables.recovery_curve(data)
     if curve.empty or curve["k"].max() < 1:
@@ -344,7 +344,7 @@ def trajectory_curve(states: draw.Data, trajectory_id: str, seed: int) -> go.Fig
         until, bad = int(later.min()) if len(later) else length, INKS["bad"][0]
         upright = {"type": "line", "yref": "paper", "x0": last, "x1": last, "y0": 0, "y1": 1}
         marks["shapes"] = [upright | {"line": {"color": bad, "width": 1.6, "dash": "dash"}}]
-        side, shift = ("right", -6) if last > length / 2 else ("left", 6)
+        side, shift = ("right", -6) if last > length / 3 else ("left", 6)
         told = {"text": f"no return after action {last}", "font": {"color": bad, "weight": 600}}
         marks["annotations"] = [told | draw.at("x", last, "paper", 1, side, "top", shift)]
         verdict = (
@@ -380,13 +380,10 @@ def segment_ribbon(
             for s in own
         ]
         band = draw.mark("bar", [s.length for s in own], [0] * len(own), told, orientation="h")
-        inside = {"text": [look.glyph] * len(own), "textposition": "inside", "textangle": 0}
+        inside = {"text": [look.glyph] * len(own), "insidetextfont_color": INKS["ink"][0]}
+        inside |= {"textposition": "inside", "textangle": 0, "insidetextanchor": "middle"}
         band |= {"base": [s.start for s in own], "name": f"{look.glyph} {label}", "width": 0.7}
-        traces.append(
-            band
-            | inside
-            | {"insidetextanchor": "middle", "marker": draw.tint(look, label == "harmful")}
-        )
+        traces.append(band | inside | {"marker": draw.tint(look, label == "harmful")})
     tried = pd.DataFrame(
         [(s.t, s.name, s.wins, s.n) for s in states if s.tried], columns=["t", "name", "wins", "n"]
     )
@@ -424,7 +421,7 @@ def segment_ribbon(
 
 def first_solved(states: draw.Data) -> go.Figure:
     """Training tasks that the teacher failed: first won from s0, only from a later state, never."""
-    title = "From where were failed tasks first solved?"
+    title = "From where was a task first solved?"
     reach = tables.reachable(tables.pick_iteration(draw.table(states, "states")))
     if reach.empty:
         return draw.nothing(title, _UNEXPLORED)

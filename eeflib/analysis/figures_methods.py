@@ -127,7 +127,7 @@ def paired(rows: Mapping[str, PairedDifference]) -> go.Figure:
 
 def newly_solved(changes: draw.Data) -> go.Figure:
     """Test tasks gained, lost, solved by both or by neither; `tables.newly_solved`."""
-    title = "How many tasks were gained, how many lost?"
+    title = "How many tasks were gained and lost?"
     data = draw.table(changes, "changes")
     if data.empty:
         return draw.nothing(title, "Two methods evaluated on the same tasks are needed.")
@@ -191,8 +191,7 @@ def discovered(found: draw.Data, rows: int = 20) -> go.Figure:
     if len(new) > len(listed):
         note += f" {len(listed)} of {len(new)} are listed."
     deepest = int(data["k"].max())
-    text = "first solved from expert state k (0: the start)"
-    axis = draw.whole_axis(text, deepest, range=[-0.3, deepest + 0.7])
+    axis = draw.whole_axis("first solved from state k", deepest, range=[-0.3, deepest + 0.7])
     traces, tasks = draw.stacks(names, counts, draw.FOUND), listed["task"].tolist()
     return _above_tasks(title, note, "training tasks explored", names, traces, tasks, below, axis)
 
@@ -203,7 +202,7 @@ def simplicity_bias(shares: draw.Data, focus: str = "EEF") -> go.Figure:
     What successes lack and failures hold is what a student cloned from successes never sees. Put
     `tables.learned_actions` below the others to see what newly solved tasks needed.
     """
-    title = "Which actions does the training data teach?"
+    title = "Which actions does training teach?"
     data = draw.table(shares, "actions")
     if data.empty:
         return draw.nothing(title, "Neither trajectories nor training samples are recorded yet.")
@@ -231,10 +230,10 @@ def simplicity_bias(shares: draw.Data, focus: str = "EEF") -> go.Figure:
 
 
 _SPENT = {
-    "steps": "simulated steps", "found": "tasks found", "steps_per_found": "steps a task found",
-    "gained": "▲ test tasks gained", "steps_per_gained": "steps a task gained",
-    "lost": "▼ test tasks lost", "rollouts": "rollouts", "tokens": "tokens",
-    "seconds": "seconds a seed", "cost_usd": "dollars", "usd_per_found": "dollars a task found",
+    "steps": "simulated steps", "found": "tasks found", "steps_per_found": "steps per found",
+    "gained": "▲ tests gained", "steps_per_gained": "steps per gained", "lost": "▼ tests lost",
+    "rollouts": "rollouts", "tokens": "tokens", "seconds": "seconds a seed",
+    "cost_usd": "dollars", "usd_per_found": "dollars per found",
 }  # fmt: skip
 
 
@@ -280,7 +279,7 @@ def budget(costs: draw.Data, baseline: str = "") -> go.Figure:
 
 def other_m(whatif: draw.Data) -> go.Figure:
     """What fewer states or rollouts would have cost and found; `tables.other_m`."""
-    title = "What would another M have cost and found?"
+    title = "What would another M have found?"
     data = draw.table(whatif, "other_m")
     if data.empty or data["M"].max() < 1:
         return draw.nothing(
@@ -309,7 +308,7 @@ def other_m(whatif: draw.Data) -> go.Figure:
     layout = draw.panels([200, 130], 26)
     most = int(data["M"].max())
     layout["xaxis"] |= draw.whole_axis("", most, showticklabels=False, matches="x2")
-    layout["xaxis2"] |= draw.whole_axis("M, expert states per trajectory (0: the start only)", most)
+    layout["xaxis2"] |= draw.whole_axis("M, expert states per trajectory", most)
     layout["yaxis"] |= draw.share_axis("failed tasks solved", max(0.1, 1.12 * data["share"].max()))
     layout["yaxis2"] |= {"title_text": "simulated steps", "rangemode": "tozero"}
     note = (
@@ -371,7 +370,7 @@ def gained_lost(comparison: Comparison, rows: int = 20) -> go.Figure:
         rows: tasks listed at most, of gained and of lost ones.
     """
     a, b = (clean(n, 60) for n in comparison.names)
-    title = "Which tasks were gained, and which lost?"
+    title = "Which tasks were gained or lost?"
     if not comparison.paired:
         return draw.nothing(title, " ".join(comparison.notes))
     data = comparison.tasks

@@ -204,6 +204,7 @@ def template() -> go.layout.Template:
         "gridcolor": grid,
         "linecolor": rule,
         "zeroline": False,
+        "ticks": "",
         "tickfont": {"color": soft, "size": 12},
         "title": {"font": {"color": soft, "size": 12}, "standoff": 8},
     }

@@ -1,31 +1,33 @@
-"""Figures: the tables they draw, what they say when there is nothing, and that they are inert."""
+"""Figures: what they show and say, what they do with nothing and with hostile records."""
 
 from __future__ import annotations
 
+import json
 import math
+import re
 import shutil
+import subprocess
+import sys
 
 import pandas as pd
+import plotly.graph_objects as go
 import pytest
 from labelled import labelled
-from pages import Page, assert_inert
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
+from plotly.offline import get_plotlyjs
 from sample_run import write_jsonl, write_run
 
-from eeflib.analysis import (
-    figures,
-    frames,
-    labels,
-    segments,
-    tables,
-    taxonomy,
-)
+from eeflib.analysis import figures, frames, labels, segments, style, tables, taxonomy
 from eeflib.analysis.compare import compare_runs
 from eeflib.analysis.findings import Findings
+from eeflib.analysis.markup import plain
 from eeflib.analysis.run import Run
 from eeflib.records import Branch, Evaluation, Step, Task, Trajectory
 from eeflib.states import StateOutcome
-from eeflib.stats import wilson
+from eeflib.stats import wilson, win_rate
+
+NAMED = "<b>share</b>"
+NO_FIGURES = {"CONFIG", "bare", "dark"}
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,12 @@ def found(tmp_path_factory):
     return Findings(Run(write_run(tmp_path_factory.mktemp("run"), seeds=(1, 2), tasks=20)))
 
 
-def drawn(found: Findings) -> dict[str, figures.Figure]:
+@pytest.fixture(scope="module")
+def every(found):
+    return drawn(found)
+
+
+def drawn(found: Findings) -> dict[str, go.Figure]:
     """Every figure of a run."""
     f = found.frames
     best = found.annotated[0] if found.annotated else None
@@ -53,6 +60,19 @@ def drawn(found: Findings) -> dict[str, figures.Figure]:
         "steps_to_failure": figures.steps_to_failure(f.failures),
         "win_rates": figures.win_rates(f.evaluations),
         "failure_kinds": figures.failure_kinds(f.failures),
+        "paired": figures.paired(found.paired),
+        "rates": figures.rates(
+            [
+                {"method": m, "win_rate": w.rate, "interval": [w.low, w.high]}
+                for m, w in ((m, win_rate(o)) for m, o in found.outcomes.items())
+            ]
+        ),
+        "losses": figures.losses({m: [2.0, 1.5, 1.1] for m in found.outcomes}),
+        "shares": figures.shares(
+            pd.DataFrame({"x": [0, 1], "y": [0.1, 0.9]}), "x", "y", NAMED, NAMED
+        )
+        if found.outcomes
+        else figures.shares(pd.DataFrame(), "x", "y", NAMED, NAMED),
         "failure_agreement": figures.failure_agreement(labels.agreement(f.failures, f.failures)),
     }
     if best:
@@ -72,52 +92,98 @@ def drawn(found: Findings) -> dict[str, figures.Figure]:
     return out
 
 
-def test_every_figure_is_listed_drawn_and_self_contained(found):
-    every = drawn(found)
-    functions = set(figures.__all__) - {"STYLE", "Anchor", "Figure"}
-    assert set(every) == functions
+def strings(value) -> list[str]:
+    """Every text in a figure but its plain title and note."""
+    if isinstance(value, dict):
+        return [s for k, v in value.items() if k not in ("meta", "template") for s in strings(v)]
+    if isinstance(value, list):
+        return [s for v in value for s in strings(v)]
+    return [value] if isinstance(value, str) else []
+
+
+def words(figure: go.Figure) -> str:
+    return "\n".join(strings(json.loads(figure.to_json())))
+
+
+def test_every_figure_is_listed_titled_and_explained(every):
+    assert set(every) == set(figures.__all__) - NO_FIGURES
     for name, figure in every.items():
-        page = Page(figure.html)
-        assert_inert(page)
-        assert page.text, name
-        assert "http" not in figure.html.replace("http://www.w3.org", ""), name
-        assert len(figure.html) < 60_000, name
-        assert "nan" not in page.text.split(), name
-        for t, n, v in page.attributes:
-            assert "nan" not in v.split(" "), (name, t, n, v)
-        assert figure.page().startswith("<!doctype html>")
-        assert figure.title in str(figure)
-    assert all(len(f.table) for n, f in every.items() if n not in ("action_mix", "error_kinds"))
+        assert isinstance(figure, go.Figure)
+        meta = figure.layout.meta
+        assert meta["title"].endswith("?"), name
+        assert len(figure.to_json()) < 60_000, name
+        assert "http" not in figure.to_json(), name
+        assert not re.search(r"\b[Nn]a[Nn]\b", words(figure)), name
+        if name in ("action_mix", "error_kinds"):  # the sample has no episodes of students
+            assert "only results are on record" in meta["nothing"]
+            continue
+        assert len(figure.data), name
+        note = next((a.text for a in figure.layout.annotations if a.name == "note"), "")
+        assert note.replace("<br>", " ").split()[:5] == plain(meta["note"]).split()[:5], name
+    known = [n for n, f in every.items() if "95 % interval" in words(f)]
+    assert {"recovery_map", "recovery_curve", "win_rates", "outcome_by_type"} <= set(known)
+
+
+def test_a_page_may_print_title_and_note_itself(every):
+    for figure in every.values():
+        bare = figures.bare(figure)
+        assert bare.layout.height < figure.layout.height
+        assert not bare.layout.title.text
+        assert "note" not in [a.name for a in bare.layout.annotations]
+        room = lambda f: f.layout.height - f.layout.margin.t - f.layout.margin.b  # noqa: E731
+        assert room(bare) == pytest.approx(room(figure))
+        assert figure.layout.title.text, "the figure itself is left as it was"
 
 
 def test_figures_of_nothing_say_what_is_missing(tmp_path):
     (tmp_path / "manifest.json").write_text("{}")
     for name, figure in drawn(Findings(Run(tmp_path))).items():
-        assert 'class="none"' in figure.body, name
-        assert len(Page(figure.body).text) > 20
+        assert len(figure.layout.meta["nothing"]) > 12, name
+        assert not figure.data, name
+        assert plain(figure.layout.meta["nothing"], 600, 54) in words(figure)
 
 
+def test_a_run_or_its_folder_will_do_for_its_tables(found, every):
+    for name in ("recovery_map", "win_rates", "lengths", "budget", "newly_solved", "other_m"):
+        if name == "budget":
+            drawn = [figures.budget(x, found.baseline) for x in (found, str(found.run.path))]
+        else:
+            drawn = [getattr(figures, name)(x) for x in (found.run, str(found.run.path))]
+        assert drawn == [every[name]] * 2, name
+
+
+def test_in_a_notebook_every_renderer_goes_without_the_logo():
+    code = (
+        "import IPython, eeflib.analysis.figures, plotly.io as pio; "
+        "assert pio.renderers['plotly_mimetype'].config['displaylogo'] is False; "
+        "assert pio.renderers['notebook'].config['displaylogo'] is False"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+# -- hostile records ------------------------------------------------------------------------------
+
+LINK = '<a href="javascript:alert(1)">x</a>'
 HOSTILE = (
+    LINK,
     "<script>alert(1)</script>",
     '"><img src=x onerror=alert(1)>',
-    "' onmouseover='alert(1)",
-    "</style><svg onload=alert(1)>",
+    "<b>bold</b><br>%{meta.title}$x^2$&amp;",
     "\u202e\x1b[31mrtl\x00 \U0001fad6 " + "w" * 5000,
 )
+TAG = re.compile(r"</?(?:b|sub|br)>")
 
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_names_are_inert_in_every_figure(tmp_path, text):
-    write_hostile(tmp_path / "bad", text)
-    write_hostile(tmp_path / "good", "plain")
-    bad, good = (drawn(Findings(Run(tmp_path / x))) for x in ("bad", "good"))
-    assert bad.keys() == good.keys()
-    for name, figure in bad.items():
-        page = Page(figure.html)
-        assert_inert(page)
-        assert page.tags == Page(good[name].html).tags, name
-        assert len(figure.html) < 100_000
-        assert "\u202e" not in figure.html
+    write_hostile(tmp_path, text)
+    for name, figure in drawn(Findings(Run(tmp_path))).items():
+        assert len(figure.to_json()) < 100_000
+        for shown in strings(json.loads(figure.to_json())):
+            assert "<" not in TAG.sub("", shown), (name, shown)
+            assert "\u202e" not in shown, name
+            assert "%{" not in shown, name
+            assert "$" not in shown, name
 
 
 def write_hostile(root, text: str) -> None:
@@ -149,7 +215,121 @@ def write_hostile(root, text: str) -> None:
         write_jsonl(here / folder / "iter-1" / "test_rollouts.jsonl", [rollout])
 
 
-# -- the tables ---------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def browser():
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"),
+            args=[*flags, "--disable-background-networking"],
+        )
+        yield chromium
+        chromium.close()
+
+
+def show(browser: Browser, shown: dict[str, go.Figure], width: int = 1000) -> Page:
+    """A page with the figures, drawn; `page.said` is what its console said."""
+    page = browser.new_page(viewport={"width": width, "height": 800})
+    page.said = []
+    page.on("console", lambda m: page.said.append(m.text))
+    page.on("dialog", lambda d: (page.said.append(d.message), d.dismiss()))
+    page.set_content('<body style="margin:0">')
+    page.add_script_tag(content=get_plotlyjs())
+    for name, figure in shown.items():
+        data = {**json.loads(figure.to_json()), "config": figures.CONFIG, "name": name}
+        page.evaluate(
+            "d => { const e = document.createElement('div'); e.id = d.name;"
+            " document.body.append(e); return Plotly.newPlot(e, d.data, d.layout, d.config); }",
+            data,
+        )
+    return page
+
+
+HOVER = """([name, curve, point]) => {
+  const gd = document.getElementById(name);
+  Plotly.Fx.hover(gd, [{curveNumber: curve, pointNumber: point}]);
+  return gd.querySelector('.hoverlayer').textContent; }"""
+
+
+def test_record_text_shows_as_written_in_a_browser(browser, tmp_path):
+    text = "<b>bold</b> $5, &lt; " + LINK
+    write_hostile(tmp_path, text)
+    found = Findings(Run(tmp_path))
+    every = drawn(found)
+    page = show(browser, every)
+    active = "document.querySelectorAll('svg a, img, iframe, foreignObject').length"
+    assert page.evaluate(active) == 0
+    assert not page.said
+    shown = page.evaluate("document.body.textContent")
+    for as_written in ("<b>bold</b> $5, &lt;", "<b>share</b>"):
+        assert as_written in shown
+    bold = "[...document.querySelectorAll('tspan[style*=bold]')].map(e => e.textContent)"
+    assert not [b for b in page.evaluate(bold) if b.strip() in ("share", "bold")]
+    for name in ("recovery_map", "newly_solved", "outcome_by_type", "win_rates", "gained_lost"):
+        last = len(every[name].data) - 1
+        curve = next(i for i in range(last + 1) if every[name].data[i].hovertext is not None)
+        point = [0, 0] if every[name].data[curve].type == "heatmap" else 0
+        told = page.evaluate(HOVER, [name, curve, point])
+        assert "<b>bold</b> $5, &lt;" in told, (name, told)
+    assert page.evaluate(active) == 0
+    assert not page.said
+    page.close()
+
+
+# -- as people see them ---------------------------------------------------------------------------
+
+
+def contrast(a: list[float], b: list[float]) -> float:
+    """WCAG 2 contrast ratio of two sRGB colours."""
+
+    def light(rgb: list[float]) -> float:
+        c = [x / 255 for x in rgb[:3]]
+        c = [x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in c]
+        return 0.2126 * c[0] + 0.7152 * c[1] + 0.0722 * c[2]
+
+    high, low = sorted((light(a), light(b)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+RENDER = """() => [...document.querySelectorAll('svg text')]
+ .filter(e => e.textContent.trim()).map(e => {
+  const box = e.getBoundingClientRect(), s = getComputedStyle(e);
+  const svg = e.closest('.js-plotly-plot').getBoundingClientRect();
+  return {text: e.textContent, ink: s.fill.match(/[0-9.]+/g).map(Number), right: box.right,
+          left: box.left, top: box.top - svg.top,
+          paper: getComputedStyle(e.closest('.js-plotly-plot').querySelector('.main-svg'))
+            .backgroundColor.match(/[0-9.]+/g).map(Number)}; })"""
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1000), ("light", 390), ("dark", 390)])
+def test_figures_are_legible_in_light_and_dark_and_on_a_phone(browser, every, scheme, width):
+    shown = {k: figures.dark(v) if scheme == "dark" else v for k, v in every.items()}
+    page = show(browser, shown, width)
+    texts = page.evaluate(RENDER)
+    assert len(texts) > 400
+    assert (sum(texts[0]["paper"][:3]) < 200) == (scheme == "dark")
+    dim = [t for t in texts if contrast(t["ink"], t["paper"]) < 4.3]
+    assert not dim, dim[:5]
+    cut = [t for t in texts if t["right"] > width + 1 or t["left"] < -1 or t["top"] < 0]
+    assert not cut, cut[:5]
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert not page.said
+    page.close()
+
+
+def test_the_dark_twin_has_no_colour_of_the_light_one_and_changes_no_text(every):
+    light = set(style.twins()) - set(style.twins().values())
+    for name, figure in every.items():
+        dark = figures.dark(figure)
+        drawn = [c[:7] for c in re.findall(r"#[0-9a-f]{6,8}\b", dark.to_json())]
+        assert not light.intersection(drawn), name
+        assert dark.layout.meta == figure.layout.meta
+        assert dark.layout.title.text == figure.layout.title.text
+    named = figures.rates([{"method": "#d55e00", "win_rate": 0.5, "interval": [0.4, 0.6]}])
+    assert "#d55e00" in words(figures.dark(named)), "a name that looks like a colour"
+
+
+# -- what single figures say ------------------------------------------------------------------------
 
 
 def state_rows(*rows) -> pd.DataFrame:
@@ -173,25 +353,38 @@ def test_the_point_of_no_return_is_after_the_last_state_that_was_won():
         ("c", 0, 0, 4, 1), ("c", 1, 3, 0, 0),
     )  # fmt: skip
     figure = figures.trajectory_curve(table, "a", 1)
-    assert "no return after action 6" in Page(figure.html).text
-    assert "from there to action 8 lost it" in Page(figure.html).text
-    assert list(figure.table["t"]) == [0, 3, 6, 8]
-    assert "No state of this failure was won" in figures.trajectory_curve(table, "b", 1).note
-    assert "was tried" in figures.trajectory_curve(table, "zzz", 1).content
+    assert "no return after action 6" in words(figure)
+    assert figure.layout.shapes[0].x0 == 6
+    assert "from there to action 8 lost it" in figure.layout.meta["note"]
+    assert figure.data[-1].x == (0, 3, 6, 8)
+    lost = figures.trajectory_curve(table, "b", 1)
+    assert "No state of this failure was won" in lost.layout.meta["note"]
+    assert "was tried" in figures.trajectory_curve(table, "zzz", 1).layout.meta["nothing"]
 
 
-def test_the_map_shows_counts_interval_and_order(found):
-    figure = figures.recovery_map(found.states, rows=5)
-    page = Page(figure.body)
-    assert len([r for r in page.rows if len(r) > 4]) == 1 + 5
-    last = figure.table["last"].to_list()
-    assert last == sorted(last, reverse=True)
-    first = figure.table.iloc[0]
-    cells = [c.replace("\u25b2", "").strip() for c in page.rows[1][4:]]
-    glyphs = {"unrestorable": "!", "faulted": "!", "untried": "\u2013"}
-    assert cells == [glyphs.get(first[f"s{k}"], first[f"s{k}"]) for k in range(len(cells))]
-    notes = [v for t, n, v in page.attributes if n == "title" and "95 % interval" in v]
-    assert any("won 1 of 1, 95 % interval 21" in v for v in notes)
+def test_the_map_shows_counts_interval_and_order():
+    table = state_rows(
+        ("a", 0, 0, 8, 8), ("a", 1, 3, 8, 0), ("a", 2, 6, 0, 0),
+        ("b", 0, 0, 8, 0), ("b", 1, 3, 8, 3), ("b", 2, 5, 8, 0),
+        ("c", 0, 0, 8, 0), ("c", 1, 3, 8, 0),
+    )  # fmt: skip
+    table.loc[(table["trajectory_id"] == "a") & (table["k"] == 1), "status"] = "untried"
+    table.loc[(table["trajectory_id"] == "a") & (table["k"] == 1), "n"] = 0
+    cells, texts = figures.recovery_map(table).data
+    assert cells.y == ("u-b", "u-a", "u-c"), "the deepest state that was won comes first"
+    assert texts.text == ("0/8", "3/8", "0/8", "8/8", "–", "!", "0/8", "0/8", "")
+    assert list(cells.z[0]) == [0, 3 / 8, 0]
+    assert "won 3 of 8 (38 %, 95 % interval 14 % to 69 %)" in cells.hovertext[0][1]
+    assert "task u-b" in cells.hovertext[0][1]
+    assert "the teacher failed after 10 actions" in cells.hovertext[0][1]
+    assert "unrestorable" in cells.hovertext[1][2]
+    assert "1 of 3 were won from no state" in figures.recovery_map(table).layout.meta["note"]
+    first = figures.recovery_map(table, rows=1)
+    assert first.data[0].y == ("u-b",)
+    assert "The first 1 of 3 are shown" in first.layout.meta["note"]
+
+
+# -- the tables ---------------------------------------------------------------------------------
 
 
 def branch(k: int, t: int, attempt: int, won: bool, length: int = 2, task: str = "u") -> Branch:
@@ -251,8 +444,11 @@ def test_newly_solved_pairs_by_content_at_the_last_common_iteration():
     assert eef == {"t0": "never", "t1": "gained", "t2": "both", "t3": "lost"}  # iteration 1
     sft = got[got["method"] == "SFT"]["change"].to_list()
     assert sft == ["lost", "lost"]  # SFT does not iterate: RFT's last counts
-    text = Page(figures.newly_solved(got).body)
-    assert [c.strip() for c in text.row("EEF")[1:6]] == ["1", "1", "1", "1", "+0"]
+    figure = figures.newly_solved(got)
+    at = {trace.name: trace.x[trace.y.index("EEF")] for trace in figure.data if trace.type == "bar"}
+    assert at == {"solved by both": 1, "▲ gained": 1, "▼ lost": 1, "solved by neither": 1}
+    assert "net +0" in words(figure)
+    assert "EEF: 1 of 4 ▲ gained" in words(figure)
 
 
 def test_budget_counts_rollouts_steps_and_what_they_found(found):
@@ -321,13 +517,16 @@ def test_steps_to_failure_reach_all_failures(found):
 
 def test_failure_kinds_show_share_coverage_and_groups():
     table = taxonomy.failures(r.case for r in labelled("held_out"))
-    page = Page(figures.failure_kinds(table, by="env").body)
-    n = int(((table["kind"] == "stopped_early") & table["primary"]).sum())
-    row = page.row("Stopped early")
-    assert row[1] == str(n)
-    assert page.rows[0][5:] == ["scienceworld", "textworld", "webshop"]
-    assert sum(int(c) for c in row[5:] if c != "\u00b7") == n
-    assert "79 failed episodes" in page.text
+    figure = figures.failure_kinds(table, by="env")
+    early = table[(table["kind"] == "stopped_early") & table["primary"]]
+    bars = {trace.name: trace for trace in figure.data if trace.type == "bar"}
+    assert list(bars) == ["scienceworld", "textworld", "webshop"]
+    row = next(y for y in bars["webshop"].y if "Stopped early" in y)
+    assert {env: b.x[b.y.index(row)] or 0 for env, b in bars.items()} == {
+        env: (early["env"] == env).sum() for env in bars
+    }
+    assert "79 failed episodes" in figure.layout.meta["note"]
+    assert f"main kind of {len(early)} of 79 (" in words(figure)
 
 
 def test_ribbon_holds_segments_states_and_what_it_failed_by():
@@ -338,88 +537,28 @@ def test_ribbon_holds_segments_states_and_what_it_failed_by():
     figure = figures.segment_ribbon(
         trajectory, parts, outcomes, taxonomy.diagnose(trajectory, row.case.task)
     )
-    text = Page(figure.body).text
-    assert "harmful (2)" in text
-    assert "s1 0/2" in text
-    assert "Wrong option" in text
-    assert "not explored" in Page(figures.segment_ribbon(trajectory, []).body).text
+    shown = words(figure)
+    assert "harmful, actions 1 to 2" in shown
+    assert "s1, after 2 actions" in shown
+    assert "0/2" in shown
+    assert "Wrong option" in shown
+    (band,) = [b for b in figure.data if b.name == "▼ harmful"]
+    assert (band.base, band.x) == ((0,), (2,))
+    assert "Not explored" in figures.segment_ribbon(trajectory, []).layout.meta["note"]
 
 
-def test_level_names_of_any_kind_have_different_looks(found):
-    curve = figures.win_rates(found.evaluations)
-    assert set(curve.table["method"]) == set(tables.win_rates(found.evaluations)["method"])
-    dashes = Page(curve.html).attributes
-    assert len({v for t, n, v in dashes if n == "stroke-dasharray"}) >= 4
+def test_lines_differ_in_more_than_their_colour(found):
+    lines = [t for t in figures.win_rates(found.evaluations).data if "markers" in t.mode]
+    assert {t.name for t in lines} == set(tables.win_rates(found.evaluations)["method"])
+    assert len({(t.line.dash, t.marker.symbol) for t in lines}) == len(lines) >= 4
 
 
-# -- as people see it ---------------------------------------------------------------------------
-
-
-def contrast(a: list[float], b: list[float]) -> float:
-    """WCAG 2 contrast ratio of two sRGB colours."""
-
-    def light(rgb: list[float]) -> float:
-        c = [x / 255 for x in rgb[:3]]
-        c = [x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in c]
-        return 0.2126 * c[0] + 0.7152 * c[1] + 0.0722 * c[2]
-
-    high, low = sorted((light(a), light(b)), reverse=True)
-    return (high + 0.05) / (low + 0.05)
-
-
-RENDER = """() => {
-  const x = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
-  const known = new Map();
-  const solid = c => { if (!known.has(c)) { x.clearRect(0, 0, 1, 1); x.fillStyle = c;
-    x.fillRect(0, 0, 1, 1); known.set(c, [...x.getImageData(0, 0, 1, 1).data]); }
-    return known.get(c); };
-  const ground = e => { for (; e; e = e.parentElement) {
-    const c = getComputedStyle(e).backgroundColor; const d = solid(c);
-    if (d[3] === 255) return d; } return [255, 255, 255, 255]; };
-  const out = [];
-  for (const e of document.querySelectorAll('.eef-fig *')) {
-    const own = [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim());
-    if (!own || e.closest('title') || e.tagName === 'STYLE') continue;
-    const s = getComputedStyle(e);
-    out.push({text: e.textContent.slice(0, 40), ink: solid(e.ownerSVGElement ? s.fill : s.color),
-              ground: ground(e.ownerSVGElement ? e.ownerSVGElement : e)});
-  }
-  return {texts: out, wide: document.documentElement.scrollWidth,
-          marks: [...document.querySelectorAll('.dot,.bar-part,.line')].map(e => {
-            const s = getComputedStyle(e);
-            return {ink: solid(e.classList.contains('line') ? s.stroke : s.fill),
-                    ground: ground(e.ownerSVGElement)}; })};
-}"""
-
-
-def test_figures_are_legible_in_light_and_dark(found, tmp_path):
-    body = "".join(f.body for f in drawn(found).values())
-    page_file = tmp_path / "all.html"
-    page_file.write_text(
-        f'<!doctype html><meta charset="utf-8"><style>{figures.STYLE}</style>{body}', "utf-8"
-    )
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-    with sync_playwright() as p:
-        browser = p.chromium.launch(
-            executable_path=shutil.which("chromium"),
-            args=[*flags, "--disable-background-networking"],
-        )
-        for scheme in ("light", "dark"):
-            page = browser.new_page(viewport={"width": 1000, "height": 800}, color_scheme=scheme)
-            page.goto(page_file.as_uri())
-            seen = page.evaluate(RENDER)
-            assert len(seen["texts"]) > 300
-            dim = [t for t in seen["texts"] if contrast(t["ink"], t["ground"]) < 4.3]
-            assert not dim, (scheme, dim[:5])
-            faint = [m for m in seen["marks"] if contrast(m["ink"], m["ground"]) < 2.4]
-            assert not faint, (scheme, faint[:5])
-            dark = sum(seen["texts"][0]["ground"][:3]) < 200
-            assert dark == (scheme == "dark")
-            assert seen["wide"] <= 1000
-        page = browser.new_page(viewport={"width": 1000, "height": 800}, color_scheme="dark")
-        page.goto(page_file.as_uri())
-        page.evaluate(
-            "document.body.dataset.jpThemeLight = 'true'"
-        )  # a light notebook, dark system
-        assert sum(page.evaluate(RENDER)["texts"][0]["ground"][:3]) == 765
-        browser.close()
+def test_groups_that_look_like_numbers_or_dates_stay_names_and_equal_ones_apart():
+    rows = pd.DataFrame({
+        "level": ["1", "2020-01-01", f"{'x' * 50}1", f"{'x' * 50}2"], "solved": True,
+        "reward": 1.0, "length": 3, "invalid": 0, "error": "",
+    })  # fmt: skip
+    figure = figures.outcome_by_type(rows)
+    assert figure.layout.yaxis.type == "category"
+    assert figure.data[0].y[:2] == ("1", "2020-01-01")
+    assert len(set(figure.data[0].y)) == 4
