@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import plotly.io as pio
@@ -27,9 +28,9 @@ from eeflib.stats import wilson
 
 __all__ = [
     "FOUND", "PALE", "Data", "Part", "Trace", "actions", "amount", "at", "bare", "curves",
-    "differences", "heat", "hovers", "kind_name", "labels", "lines", "mark", "nothing", "page", "panels",
-    "percent", "rate_bars", "rows_axis", "share_axis", "stacked", "stacks", "table", "tally",
-    "task_labels", "tick_room", "tint", "whiskers", "whole_axis", "won",
+    "differences", "heat", "hovers", "kind_name", "labels", "lines", "mark", "nothing", "page",
+    "panels", "percent", "rate_bars", "rows_axis", "share_axis", "stacked", "stacks", "table",
+    "tally", "task_labels", "tick_room", "tint", "whiskers", "whole_axis", "won",
 ]  # fmt: skip
 
 Trace = dict[str, Any]
@@ -120,7 +121,7 @@ def nothing(title: str, why: str) -> go.Figure:
     told = {"name": "nothing", "text": text, "align": "left"}
     told |= at("paper", 0, "paper", 1, "left", "top")
     height = 17 * (text.count("<br>") + 1)
-    space = {"left": 12, "below": 14, "xaxis": hidden, "yaxis": hidden}
+    space: Trace = {"left": 12, "below": 14, "xaxis": hidden, "yaxis": hidden}
     out = page(title, "", [], body=height, annotations=[told], **space)
     out.layout.meta = {**out.layout.meta, "nothing": clean(why)}
     return out
@@ -323,7 +324,7 @@ def lines(
             drawn["error_y"] = whiskers(look.light, part[y], part["low"], part["high"])
         elif group in bands:
             around = ([*part[x], *part[x][::-1]], [*part["high"], *part["low"][::-1]])
-            area = {"fill": "toself", "fillcolor": f"{look.light}21", "line_width": 0}
+            area: Trace = {"fill": "toself", "fillcolor": f"{look.light}21", "line_width": 0}
             band = mark("scatter", *around, mode="lines", showlegend=False, **area)
             traces.append(more | band)
         traces.append(drawn)
@@ -375,7 +376,7 @@ def stacked(
     x: str,
     names: Sequence[str],
     traces: Sequence[Trace],
-    ends: tuple[Sequence[float], Sequence[str]] = ((), ()),
+    ends: tuple[Iterable[float], Sequence[str]] = ((), ()),
 ) -> go.Figure:
     """A figure of `stacks`; `ends` are the words beyond each bar and where they begin."""
     where, texts = ends

@@ -403,11 +403,11 @@ def segment_ribbon(
         finding = diagnosis.findings[0]
         note += f"{draw.kind_name(finding.kind)}: {finding.text}"
         side = "right" if finding.t > total / 2 else "left"
-        told = {
+        words = {
             "text": f"▼ {plain(draw.kind_name(finding.kind), 40)}",
             "font_color": INKS["bad"][0],
         }
-        marks = [told | draw.at("x", min(finding.t, total), "y", 0.4, side, "bottom")]
+        marks = [words | draw.at("x", min(finding.t, total), "y", 0.4, side, "bottom")]
     return draw.page(
         "Which actions helped, and which hurt?",
         note,

@@ -154,8 +154,8 @@ def _above_tasks(
     second = {"xaxis": "x2", "yaxis": "y2", "showlegend": False}
     traces = [*traces, *(trace | second for trace in below)]
     height = sum(heights) + 74 * (len(heights) - 1)
-    room = {"body": height, "left": draw.tick_room([*names, *tasks])}
-    return draw.page(title, note, traces, legend=True, barmode="stack", **room, **layout)
+    layout |= {"body": height, "left": draw.tick_room([*names, *tasks]), "barmode": "stack"}
+    return draw.page(title, note, traces, legend=True, **layout)
 
 
 def discovered(found: draw.Data, rows: int = 20) -> go.Figure:
@@ -215,7 +215,9 @@ def simplicity_bias(shares: draw.Data, focus: str = "EEF") -> go.Figure:
         share=per / 100,
     )
     cells = data.drop_duplicates(["source", "kind"]).set_index(["source", "kind"])
-    wide = (cells[c].unstack().reindex(sources)[kinds] for c in ("share", "text", "hover"))
+    share, text, hover = (
+        cells[c].unstack().reindex(sources)[kinds] for c in ("share", "text", "hover")
+    )
     across, down = draw.labels(kinds, 0, 20), draw.labels(sources, 22, 60)
     ticks = [f"<b>{d}</b>" if s == focus else d for d, s in zip(down, sources, strict=True)]
     note = (
@@ -223,7 +225,8 @@ def simplicity_bias(shares: draw.Data, focus: str = "EEF") -> go.Figure:
         "carry loss in its last iteration's samples; “tasks gained”: what its student did on them. "
         f"Actions counted: {data['total'].min():,} to {data['total'].max():,} a source."
     )
-    figure = draw.heat(title, note, across, down, *wide, above=16 + 6 * max(map(len, across)))
+    above = 16 + 6 * max(map(len, across))
+    figure = draw.heat(title, note, across, down, share, text, hover, above)
     return figure.update_yaxes(tickvals=down, ticktext=ticks)
 
 
