@@ -105,7 +105,7 @@ class Viewer(anywidget.AnyWidget):
         at = int(rest[0]) if kind in ("t", "map") and rest and rest[0].isdecimal() else -1
         return self.collection[at] if 0 <= at < len(self.collection) else None
 
-    def open(self, name: Key | str | int, step: int | None = None) -> Self:
+    def show(self, name: Key | str | int, step: int | None = None) -> Self:
         """Show a trajectory, by key, id, task or position; `step` (from 1) unfolds that step.
 
         Raises:

@@ -472,13 +472,13 @@ function makeGrid(data, pick) {
     const counts = new Map();
     for (const x of listed) for (const v of values(x)) counts.set(v, (counts.get(v) || 0) + 1);
     const all = [...counts].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1));
-    if (!all.length || all.length > 60 || (all.length < 2 && all[0][1] === listed.length)) return "";
+    if (!all.length || all.length > 60 || (all.length < 2 && all[0][1] === listed.length)) return null;
     const menu = select(name, [["", `any ${name}`], ...all.map(([v, n]) => [v,
       `${name === "failure" ? titleOf(data, v) : name === "iteration" || name === "seed" ? `${name} ${v}` : v} (${n})`])], "",
     (v) => set({ picked: { ...state.picked, [name]: v } }));
     syncs.push(() => { menu.value = state.picked[name] || ""; });
-    return menu;
-  });
+    return [name, menu];
+  }).filter(Boolean);
   const span = (name, key, most, step) => {
     const parse = (field, none) => (field.value === "" || Number.isNaN(Number(field.value)) ? none : Number(field.value));
     const field = (words, placeholder) => h("input", { type: "number", min: 0, max: most, step, placeholder, "aria-label": `${name} ${words}`,
@@ -489,11 +489,15 @@ function makeGrid(data, pick) {
   };
   const most = listed.reduce((a, x) => Math.max(a, x.steps.length), 1);
   const dearest = listed.reduce((a, x) => Math.max(a, x.cost || 0), 0);
-  const controls = h("div", { class: "controls" },
-    h("div", null, search, regex, fields),
-    h("div", null, menus, toggle("annotated", () => state.marked, (on) => set({ marked: on })),
-      span("reward", "reward", 1, 0.01), span("steps", "steps", most, 1),
-      dearest ? span("$", "cost", dearest, "any") : "", pill("reset", "no filter, no search", () => filter({}))),
+  const shown = (usual) => menus.filter(([name]) => ["outcome", "failure", "method", "level"].includes(name) === usual).map((x) => x[1]);
+  const rare = h("div", { hidden: true }, shown(false), toggle("annotated", () => state.marked, (on) => set({ marked: on })),
+    span("reward", "reward", 1, 0.01), span("steps", "steps", most, 1), dearest ? span("$", "cost", dearest, "any") : "");
+  const more = pill("more filters", null, () => {
+    rare.hidden = !rare.hidden;
+    more.setAttribute("aria-pressed", String(!rare.hidden));
+  }, false);
+  const controls = h("div", { class: "controls" }, h("div", null, search, regex, fields),
+    h("div", null, shown(true), more, pill("reset", "no filter, no search", () => filter({}))), rare,
     h("div", null, count, asked, message));
 
   // Exactly these filters: names of facets, `text`, `regex`.
