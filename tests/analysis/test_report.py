@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
-from pages import Page, assert_own_script_only
+from pages import HOSTILE, Page, assert_own_scripts_only
 from sample_run import M, write_jsonl, write_run
-from test_transcripts import HOSTILE
 
+from eeflib.analysis import frames
+from eeflib.analysis.collection import Collection
+from eeflib.analysis.labels import label_failures
 from eeflib.analysis.report import write_report
+from eeflib.analysis.taxonomy import Case
 from eeflib.errors import DataError
 from eeflib.records import Branch, Evaluation, Step, Task, Trajectory
 from eeflib.stats import last_iteration, paired_difference, win_rate
@@ -49,10 +54,10 @@ def test_every_section_is_there_in_one_small_inert_file(whole):
     page = Page(html)
     for title in SECTIONS:
         assert title in page.text
-    assert len(html.encode()) < 1_500_000
-    assert_own_script_only(page)
-    assert "http://" not in html
-    assert "https://" not in html
+    assert len(html.encode()) < 4_000_000
+    assert_own_scripts_only(page)
+    elsewhere = [line for line in html.splitlines() if "http://" in line or "https://" in line]
+    assert not any("src=" in line or "url(" in line for line in elsewhere)
     assert not {"missing"} & {v for t, n, v in page.attributes if n == "class"}
 
 
@@ -84,15 +89,14 @@ def test_the_failure_shown_has_beneficial_and_harmful_segments(whole):
     shown = text[at : text.index("What was gained")]
     assert "▲ beneficial lost" in shown
     assert "▼ harmful won" in shown
+    assert "Last won after" in shown, "the point of no return"
     assert "not solved: reward" in shown
 
 
 def test_map_counts_and_reproduction(whole):
     path, html = whole
     page = Page(html)
-    assert page.rows[[r[:2] for r in page.rows].index(["task", "seed"])][4:] == [
-        f"s{k}" for k in range(M + 1)
-    ]
+    assert ["task", "seed", "level", "actions", *(f"s{k}" for k in range(M + 1))] in page.rows
     restored = skipped = 0
     for file in path.glob("seed-*/EEF/iter-*/branches.jsonl"):
         for line in file.read_text("utf-8").splitlines():
@@ -119,6 +123,8 @@ def test_the_report_changes_nothing_else_and_is_reproducible(tmp_path):
 def test_a_run_that_was_only_begun_gives_a_report_that_says_so(tmp_path):
     (tmp_path / "manifest.json").write_text("{")
     page = Page(write_report(tmp_path).read_text("utf-8"))
+    assert_own_scripts_only(page)
+    assert page.figures() == []
     for piece in (
         "An empty run folder",
         "This run holds no results yet",
@@ -200,13 +206,14 @@ def test_summary_fills_in_for_missing_records_and_says_so(tmp_path):
     assert page.row("RFT")[1] == "–"
     assert "No evaluation records for RFT, EEF" in page.text
     assert ["EEF", "dropped", "3"] in page.rows
+    assert page.row("EEF")[3] == "", "an interval is drawn, not told twice"
 
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_text_anywhere_in_a_run_is_inert(tmp_path, text):
     write_everywhere(tmp_path, text)
     page = Page(write_report(tmp_path).read_text("utf-8"))
-    assert_own_script_only(page)
+    assert_own_scripts_only(page)
     harmless = tmp_path / "harmless"
     write_everywhere(harmless, "plain")
     assert Page(write_report(harmless).read_text("utf-8")).tags == page.tags
@@ -216,7 +223,7 @@ def test_hostile_text_anywhere_in_a_run_is_inert(tmp_path, text):
 def test_odd_characters_and_megabytes_do_not_break_the_file(tmp_path):
     write_everywhere(tmp_path, "\x1b[31m\u202e\x00 🫖 \ud800 " + "w" * 1_000_000)
     path = write_report(tmp_path)
-    assert path.stat().st_size < 1_000_000
+    assert path.stat().st_size < 4_000_000
     html = path.read_text("utf-8")
     assert "\u202e" not in html
     assert "\x1b" not in html
@@ -286,12 +293,10 @@ def test_methods_that_start_from_the_clone_are_compared_after_equally_many_itera
     page = Page(write_report(tmp_path).read_text("utf-8"))
     assert page.row("EEF")[1] == "70.0\u202f%"
     assert page.row("EEF-no-mask after 1 of 3 iterations")[1] == "50.0\u202f%"
-    assert "EEF − EEF-no-mask (1 it.)" in page.text
-    assert "-5.0 points" in page.text.replace("−", "-")  # 9 - 10 of 20, not 14 - 10
+    assert page.row("EEF − EEF-no-mask (1 it.)")[1] == "−5.0 points"  # 9 - 10 of 20, not 14 - 10
     assert "EEF solves 40.0 percentage points more than SFT" in page.text
     assert "The teacher it learned from solves 20.0 % of the same tasks" in page.text
-    notes = page.text.split("EEF, iteration ")
-    assert notes[1].startswith("0: 30 % (6 of 20)")  # the clone is where EEF's line begins
+    assert ["EEF", "0", "6", "20"] in [r[:4] for r in page.rows]  # the clone begins EEF's line
 
 
 def test_a_case_inside_the_run_is_reported_apart(tmp_path):
@@ -316,3 +321,53 @@ def test_what_the_pipeline_dropped_is_said(tmp_path):
     page = Page(write_report(tmp_path).read_text("utf-8"))
     assert "Samples dropped before training: EEF: 5 dropped: too long." in page.text
     assert ["EEF", "samples", "20"] in page.rows
+
+
+def test_a_read_only_run_can_be_reported_elsewhere(tmp_path):
+    run = write_run(tmp_path / "run", seeds=(1,), tasks=6)
+    folders = [run, *(p for p in run.rglob("*") if p.is_dir())]
+    for folder in folders:
+        folder.chmod(0o555)
+    (run / "report.html").mkdir() if os.access(run, os.W_OK) else None  # root may write anyway
+    try:
+        with pytest.raises(DataError, match=r"report\.html"):
+            write_report(run)
+        assert Page(write_report(run, tmp_path / "out.html").read_text("utf-8")).row("EEF")
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
+
+
+class Answers:
+    """A labeller that gives the same kind to every failure."""
+
+    name = "oracle <b>"
+
+    def act(self, conversations, *, rng):
+        return [SimpleNamespace(text="Kind: never_bought\nWhy: it stopped", error="")] * len(rng)
+
+
+def test_a_models_labels_are_held_against_the_rules(tmp_path):
+    run = write_run(tmp_path, seeds=(1,), tasks=12)
+    failed = [x for x in Collection.of(run) if x.outcome == "failed"]
+    cases = [Case(x.key.seed, "teacher", 0, x.trajectory, x.task) for x in failed]
+    label_failures(cases, Answers(), cache=run / "failure_labels.jsonl")
+    page = Page(write_report(run).read_text("utf-8"))
+    same = sum(x.failure == "never_bought" for x in failed)
+    assert "A language model, oracle <b>, was asked" in page.text
+    assert f"{same} of {len(failed)} with the same kind" in page.text
+    assert "kappa" in page.text
+    assert_own_scripts_only(page)
+
+
+def test_the_points_of_no_return_are_listed(whole):
+    path, html = whole
+    states = frames.load(path).states
+    states = states[(states["method"] == "EEF") & ~states["teacher_solved"] & (states["wins"] > 0)]
+    last = states[states["iteration"] == 1].groupby(["seed", "trajectory_id"])["t"].max()
+    page = Page(html)
+    assert f"{len(last)} failures of the teacher could still be won" in page.text
+    (head,) = (i for i, r in enumerate(page.rows) if "the teacher's next action" in r)
+    row = page.rows[head + 1]
+    assert int(row[3]) == last.max(), "the deepest first"
+    assert int(row[3]) < int(row[4]) <= int(row[5])
