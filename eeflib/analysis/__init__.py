@@ -1,4 +1,4 @@
-"""The analyst's room: a run as frames, figures and views. Reads a run, changes nothing.
+"""The analyst's room: a run as frames, figures and a viewer. Reads a run, changes nothing.
 
 `eef.analysis.Findings`, `eef.analysis.taxonomy` and the other names of `__all__` are loaded when
 they are first used.

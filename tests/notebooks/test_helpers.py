@@ -1,6 +1,5 @@
 """What the notebooks lean on: views that are safe and complete, folders, the pretend provider."""
 
-import html
 import json
 import re
 import subprocess
@@ -12,13 +11,15 @@ import pytest
 
 import eeflib as eef
 from eeflib.analysis.collection import Collection
-from eeflib.analysis.views import explorer
+from eeflib.analysis.viewer import viewer_data
 from eeflib.errors import DataError, PrerequisiteError
 from eeflib.masking import Reason
 from eeflib.notebook import (
     DemoEndpoint,
     dated_result,
     hand_labelled,
+    play,
+    played,
     seeds,
     table,
     tokens,
@@ -31,7 +32,6 @@ from eeflib.records import Step, Trajectory
 
 ROOT = Path(__file__).parents[2]
 NASTY = "<script>alert(1)</script>\u202e"
-ROWS = [{"method": NASTY, "win_rate": 0.5, "interval": [0.2, 0.8]}]
 STEP = Step(NASTY, f"click[{NASTY}]", "teacher", thought=NASTY)
 VIEWS = {
     "table": lambda: table([{NASTY: NASTY, "n": 1.5}], NASTY),
@@ -112,16 +112,39 @@ def test_reading_blind_shows_the_steps_and_not_the_diagnosis(tmp_path):
     known = Collection.of(run)
     failed = [item for item in known if item.failure]
     blind = unread(failed[:3], known)
-    said = explorer.render(blind)
-    told = explorer.render(Collection(failed[:3], run=known.run))
-    assert 'class="why"' in told
-    assert "\u2691" in told
-    assert 'class="why"' not in said
-    assert "\u2691" not in said
-    assert not any(item.diagnosis.findings[0].text in said for item in failed[:3])
+    said = json.loads(viewer_data(blind))
+    told = json.loads(viewer_data(Collection(failed[:3], run=known.run)))
+    assert all(item["why"] and item["failure"] for item in told["items"])
+    assert not any(item["why"] or item["failure"] for item in said["items"])
+    assert not any(item.diagnosis.findings[0].text in said["texts"] for item in failed[:3])
     for step in failed[0].trajectory.steps:
-        assert html.escape(step.action) in said
+        assert step.action in said["texts"]
     assert blind.run is known.run, "notes go to the same run"
+
+
+def test_a_person_plays_and_the_episode_is_kept_apart_from_the_teachers(tmp_path):
+    run = eef.open_run(tmp_path / "shop", preset="tiny")
+    world = run.world()
+    game = play(world, world.tasks[1].id, run=run)
+    assert game.actions == ("search[<text>]",)
+    game.act(f"search[{game.task.instruction}]")
+    game.act("dance")
+    game.act(next(a for a in game.actions if a.startswith("click[b0")))
+    assert played(run) == [], "not over yet"
+    game.act("click[buy now]")
+    assert game.over
+    (kept,) = played(run)
+    assert kept == game.trajectory
+    assert {s.actor for s in kept.steps} == {"human"}
+    assert [s.valid for s in kept.steps] == [True, False, True, True]
+    assert kept.terminated
+    game.act("click[buy now]")
+    assert len(played(run)) == 1, "over is over"
+    teacher = eef.collect(world, run=run)
+    assert run.trajectories() == teacher
+    assert game.task.instruction in game._repr_mimebundle_()["text/html"]
+    with pytest.raises(DataError, match="no task 'none'"):
+        play(world, "none")
 
 
 def test_the_shipped_failures_are_read_and_an_unknown_part_is_named():
