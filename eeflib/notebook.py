@@ -1,8 +1,7 @@
 """What the notebooks share: views that survive saving, shipped data, a pretend model provider.
 
 Nothing here is needed to use eeflib from a script. Views are HTML without scripts, each with a
-plain-text form; text from environments, models and files is escaped. Charts are kept as
-`eeflib.analysis.figure` keeps them: they also show in a notebook which JupyterLab does not trust.
+plain-text form; text from environments, models and files is escaped. Charts are `eeflib.figures`.
 """
 
 from __future__ import annotations
@@ -22,13 +21,9 @@ from typing import Any, NamedTuple, Self
 import pandas as pd
 
 from eeflib import data
-from eeflib.analysis import style as palette
-from eeflib.analysis import svg
 from eeflib.analysis.collection import Collection, Item
-from eeflib.analysis.figure import Figure, colour
 from eeflib.analysis.markup import clean, escape
 from eeflib.analysis.segments import Segment
-from eeflib.analysis.svg import Share, share_chart
 from eeflib.analysis.taxonomy import Case
 from eeflib.analysis.viewer import transcript_html
 from eeflib.config import DEVELOPMENT_SEED, make_config
@@ -51,12 +46,9 @@ __all__ = [
     "api_key",
     "dated_result",
     "hand_labelled",
-    "losses",
     "play",
     "played",
-    "rates",
     "seeds",
-    "shares",
     "table",
     "three_rules",
     "tokens",
@@ -156,73 +148,6 @@ def _th(text: Any, right: bool) -> str:
 def _td(text: str, right: bool) -> str:
     side = "right" if right else "left"
     return f'<td style="{_CELL}text-align:{side}">{escape(text, 600)}</td>'
-
-
-def _chart(drawing: str, text: str) -> Html:
-    """A drawing of `eeflib.analysis.svg`, kept as a figure is."""
-    return Html(Figure("", drawing)._repr_html_(), text)
-
-
-def shares(rows: pd.DataFrame, x: str, y: str, x_label: str, y_label: str) -> Html:
-    """A share (0 to 1) over whole numbers, one line."""
-    (look,) = palette.group_looks([y_label]).values()
-    points = (
-        svg.Point(at, share, share, share) for at, share in zip(rows[x], rows[y], strict=True)
-    )
-    line = svg.Series(y_label, tuple(points), colour(look), look.dash, look.marker, False)
-    label = f"{y_label} over {x_label}"
-    drawing = svg.line_chart([line], x_label=x_label, y_label="", label=label)
-    return _chart(drawing, f"{label}\n{rows[[x, y]].to_string(index=False)}")
-
-
-def rates(rows: Sequence[Mapping[str, Any]], label: str = "Win rate by method") -> Html:
-    """Win rates with their intervals, one line per method; from `eeflib.demo.method_row`."""
-    looks = palette.method_looks(r["method"] for r in rows)
-    lines = []
-    for r in rows:
-        (low, high), ink = r["interval"], colour(looks[r["method"]])
-        value = f"{100 * r['win_rate']:.1f} %"
-        lines.append(Share(clean(r["method"], 40), r["win_rate"], low, high, ink, value))
-    text = "\n".join(f"{r['method']}: {r['win_rate']:.3f} {r['interval']}" for r in rows)
-    drawing = share_chart(lines, x_label=label, label=label)
-    return _chart(drawing, f"{clean(label)}\n{clean(text)}")
-
-
-def losses(series: Mapping[str, Sequence[float]]) -> Html:
-    """Training losses per optimiser step, one line per training."""
-    looks = palette.group_looks(series)
-    width, height, left, top, bottom = 872, 300, 56, 30, 44
-    peak = max((max(v) for v in series.values() if v), default=1.0) * 1.05
-    most = max((len(v) for v in series.values()), default=2)
-
-    def at(i: int, value: float) -> tuple[float, float]:
-        x = left + i / max(1, most - 1) * (width - left - 200)
-        return x, top + (1 - value / peak) * (height - top - bottom)
-
-    parts = []
-    for i in range(5):
-        y = top + i / 4 * (height - top - bottom)
-        parts.append(
-            f'<line x1="{left}" x2="{width - 200}" y1="{y}" y2="{y}" class="grid"/>'
-            f'<text x="{left - 8}" y="{y + 4}" text-anchor="end">{peak * (1 - i / 4):.2f}</text>'
-        )
-    for n, (name, values) in enumerate(series.items()):
-        look, y = looks[name], top + 14 + 20 * n
-        path = [at(i, v) for i, v in enumerate(values)]
-        points = " ".join(f"{px:.1f},{py:.1f}" for px, py in path)
-        marks = [*path[-1:], (width - 184, y - 4)]
-        marked = "".join(svg.marker(look.marker, px, py, 5) for px, py in marks)
-        parts.append(
-            f'<g style="--c:{colour(look)}"><polyline points="{points}" class="line"/>'
-            f'{marked}<text x="{width - 172}" y="{y}" class="end">{escape(name, 22)}</text></g>'
-        )
-    parts.append(f'<text x="{left}" y="16">loss, nats per trained token</text>')
-    parts.append(
-        f'<text x="{(width - 144) / 2}" y="{height - 8}" text-anchor="middle">optimiser step'
-        f" (1 to {most})</text>"
-    )
-    text = "\n".join(f"{k}: {v[0]:.3f} -> {v[-1]:.3f}" for k, v in series.items() if v)
-    return _chart(svg.drawing(parts, width, height, "Training loss per step"), text)
 
 
 def transcript(
