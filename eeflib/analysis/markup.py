@@ -1,7 +1,7 @@
 """Untrusted text as HTML: escaped, inert, visible.
 
-Import `escape`: all text of an environment, a model or a file enters a page through it, and a figure
-through `plain`. `table` and `code` build small pieces of HTML.
+Import `escape`: all text of an environment, a model or a file enters a page through it, and enters
+a figure through `plain`. `table` and `code` build small pieces of HTML.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Colours, dashes, markers and glyphs: CSS for pages and notebooks, a template for plotly.
 
 Import `method_looks` and `group_looks` for how a series is drawn, `order` for the reading order of
-methods, `themed` and `asset` for style sheets, `template` and `dark` for figures. Colours are Okabe and Ito's, which people with the
-common colour-vision deficiencies can distinguish, with a lighter twin for dark pages. Every line
-also has a dash and a marker of its own, every label a glyph.
+methods, `themed` and `asset` for style sheets, `template` and `dark` for figures. Colours are Okabe
+and Ito's, which people with the common colour-vision deficiencies can distinguish, with a lighter
+twin for dark pages. Every line also has a dash and a marker of its own, every label a glyph.
 """
 
 from __future__ import annotations
