@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import json
 from html.parser import HTMLParser
 from typing import Any
 
 ACTIVE = {"script", "img", "iframe", "object", "embed", "link", "form", "base", "video", "audio"}
+
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "</style><style>*{background:url(//x)}</style>",
+    "'--><svg onload=alert(1)>",
+    "</dd></details><h1>fake</h1>",
+    "javascript:alert(1)",
+]
+"""Texts that would like to run, or to break out of where they stand."""
 
 
 class Page(HTMLParser):
@@ -21,7 +33,9 @@ class Page(HTMLParser):
         self.rows: list[list[str]] = []
         self.open: list[str] = []
         self.scripts: list[tuple[str, str]] = []
-        """Type and content of each."""
+        """Type and content of each; of data with its id or class, as `application/json#data`."""
+        self.links: list[tuple[str, str]] = []
+        """Address and text of each."""
         self.pieces: list[str] = []
         self.feed(html)
         self.close()
@@ -34,7 +48,11 @@ class Page(HTMLParser):
         if tag == "tr":
             self.rows.append([])
         if tag == "script":
-            self.scripts.append((dict(attrs).get("type") or "", ""))
+            given = dict(attrs)
+            name = given.get("id") or given.get("class") or ""
+            self.scripts.append(((given.get("type") or "") + (f"#{name}" if name else ""), ""))
+        if tag == "a":
+            self.links.append((dict(attrs).get("href") or "", ""))
         if tag in ("td", "th") and self.rows:
             self.rows[-1].append("")
         if tag in ("td", "th", "p", "li", "div", "h2", "h3", "summary", "dd", "text"):
@@ -53,6 +71,8 @@ class Page(HTMLParser):
         if "style" in self.open:
             return
         self.pieces.append(data)
+        if "a" in self.open:
+            self.links[-1] = (self.links[-1][0], self.links[-1][1] + data)
         if self.rows and self.rows[-1] and {"td", "th"} & set(self.open):
             self.rows[-1][-1] += data
 
@@ -60,23 +80,35 @@ class Page(HTMLParser):
         """The first table row whose first cell ends with `name`."""
         return next(r for r in self.rows if r and r[0].strip().endswith(name))
 
+    def script(self, name: str) -> list[str]:
+        """The contents of all scripts of that type, id or class."""
+        return [text for kind, text in self.scripts if name in kind.split("#")]
+
     def data(self) -> dict[str, Any]:
         """What a report lets a reader browse."""
-        (text,) = [text for kind, text in self.scripts if kind == "application/json"]
+        (text,) = self.script("data")
         return json.loads(text)
 
+    def figures(self) -> list[dict[str, Any]]:
+        """The plotly figures, in order."""
+        return [json.loads(text) for text in self.script("figure")]
 
-def assert_own_script_only(page: Page) -> None:
-    """A report: its policy lets run one script, known by its hash, which it brings itself."""
+
+def assert_own_scripts_only(page: Page, runs: int = 2) -> None:
+    """A page's policy lets run its own scripts, known by their hashes, and plotly's; no others."""
     (policy,) = [v for t, n, v in page.attributes if n == "content" and "default-src" in v]
-    ((_, code),) = [script for script in page.scripts if script[0] != "application/json"]
-    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+    (plotly,) = page.script("plotly")
+    code = [text for kind, text in page.scripts if kind in ("", "module")]
+    assert len(code) == runs
+    code.append(gzip.decompress(base64.b64decode(plotly)).decode())
+    digests = [base64.b64encode(hashlib.sha256(x.encode()).digest()).decode() for x in code]
     rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
     assert rules["default-src"] == "'none'"
-    assert rules["script-src"] == f"'sha256-{digest}'"
-    assert rules["require-trusted-types-for"] == "'script'"
-    assert rules["trusted-types"] == "'none'"
-    assert_inert(page, scripts=2)
+    assert sorted(rules["script-src"].split()) == sorted(f"'sha256-{x}'" for x in digests)
+    assert rules["base-uri"] == rules["form-action"] == "'none'"
+    inert = {"application/json#figure", "application/json#data", "application/json#look"}
+    assert {kind for kind, _ in page.scripts} - {"", "module"} <= inert | {"text/plain#plotly"}
+    assert_inert(page, scripts=len(page.scripts))
 
 
 def assert_inert(page: Page, scripts: int = 0) -> None:
