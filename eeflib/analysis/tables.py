@@ -7,7 +7,8 @@ recovery, actions, costs, outcomes. A figure and a page that use the same table 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from math import comb
 from typing import Any
 
@@ -41,6 +42,19 @@ __all__ = [
 ]
 
 
+def _rates(counts: pd.DataFrame, share: str = "rate") -> pd.DataFrame:
+    """`counts` with the columns `share` (wins / n), low and high (Wilson)."""
+    bounds = [wilson(*pair) for pair in zip(counts["wins"], counts["n"], strict=True)]
+    low, high = zip(*bounds, strict=True) if bounds else ((), ())
+    return counts.assign(**{share: counts["wins"] / counts["n"]}, low=low, high=high)
+
+
+def _test(evaluations: pd.DataFrame) -> pd.DataFrame:
+    """Of test tasks, or all if there are none of these."""
+    test = evaluations[evaluations["split"] == "test"]
+    return evaluations if test.empty else test
+
+
 def win_rates(evaluations: pd.DataFrame) -> pd.DataFrame:
     """Win rate per method and iteration on test tasks (on whatever split there is, without any).
 
@@ -48,21 +62,14 @@ def win_rates(evaluations: pd.DataFrame) -> pd.DataFrame:
     sd (sample standard deviation of the per-seed rates; nan with one seed), reward (mean).
     """
     names = ["method", "iteration", "seeds", "n", "wins", "rate", "low", "high", "sd", "reward"]
-    rows = []
-    test = evaluations[evaluations["split"] == "test"]
-    for (method, iteration), group in (evaluations if test.empty else test).groupby(
-        ["method", "iteration"]
-    ):
-        rates = group.groupby("seed")["solved"].mean()
-        wins, n = int(group["solved"].sum()), len(group)
-        counts = [method, iteration, len(rates), n, wins, wins / n, *wilson(wins, n)]
-        rows.append([*counts, float(rates.std(ddof=1)), float(group["reward"].mean())])
-    frame = pd.DataFrame(rows, columns=names)
-    position = {m: i for i, m in enumerate(style.order(frame["method"]))}
-    return frame.sort_values(
-        ["method", "iteration"],
-        key=lambda c: c.map(position) if c.name == "method" else c,
-        ignore_index=True,
+    keys = names[:2]
+    groups = _test(evaluations).groupby(keys)
+    counts = groups.agg(n=("solved", "size"), wins=("solved", "sum"), reward=("reward", "mean"))
+    by_seed = _test(evaluations).groupby([*keys, "seed"])["solved"].mean().groupby(level=keys)
+    table = counts.join(by_seed.agg(seeds="size", sd="std")).reset_index()
+    position = {m: i for i, m in enumerate(style.order(table["method"]))}
+    return _rates(table)[names].sort_values(
+        keys, key=lambda c: c.map(position) if c.name == "method" else c, ignore_index=True
     )
 
 
@@ -99,17 +106,16 @@ def recovery_curve(states: pd.DataFrame) -> pd.DataFrame:
 
     Columns: group (`all` or a level), k, states, n, wins, p, low, high (Wilson over rollouts).
     """
-    rows = []
-    tried = states[(states["n"] > 0) & ~states["teacher_solved"]]
     # Several trajectories pass through a state (all of a task's through s0): it counts once.
-    tried = tried[tried["k"] >= 0].drop_duplicates(["seed", "state"])
+    tried = states[(states["n"] > 0) & ~states["teacher_solved"] & (states["k"] >= 0)]
+    tried = tried.drop_duplicates(["seed", "state"])
     levels = style.level_order(set(tried["level"]) - {""})
-    for group in ["all", *levels] if len(levels) > 1 else ["all"]:
-        part = tried if group == "all" else tried[tried["level"] == group]
-        for k, at in part.groupby("k"):
-            n, wins = int(at["n"].sum()), int(at["wins"].sum())
-            rows.append([group, k, len(at), n, wins, wins / n, *wilson(wins, n)])
-    return pd.DataFrame(rows, columns=["group", "k", "states", "n", "wins", "p", "low", "high"])
+    groups = {name: tried[tried["level"] == name] for name in levels if len(levels) > 1}
+    counts = {
+        name: part.groupby("k").agg(states=("n", "size"), n=("n", "sum"), wins=("wins", "sum"))
+        for name, part in {"all": tried, **groups}.items()
+    }
+    return _rates(pd.concat(counts, names=["group"]).reset_index(), "p")
 
 
 def reachable(states: pd.DataFrame) -> pd.DataFrame:
@@ -120,19 +126,12 @@ def reachable(states: pd.DataFrame) -> pd.DataFrame:
     failed = states[~states["teacher_solved"]]
     won = failed["wins"] > 0
     table = failed.assign(s0=won & (failed["k"] == 0), deep=won & (failed["t"] > 0))
-    task = table.groupby(["level", "seed", "task_id"], as_index=False)[["s0", "deep"]].any()
-    rows = [
-        [
-            level,
-            len(group),
-            int(group["s0"].sum()),
-            int((group["deep"] & ~group["s0"]).sum()),
-            int((~group["deep"] & ~group["s0"]).sum()),
-        ]
-        for level in style.level_order(task["level"])
-        for group in [task[task["level"] == level]]
-    ]
-    return pd.DataFrame(rows, columns=["level", "tasks", "from_s0", "only_deeper", "never"])
+    task = table.groupby(["level", "seed", "task_id"])[["s0", "deep"]].any()
+    only_deeper, never = task["deep"] & ~task["s0"], ~task["deep"] & ~task["s0"]
+    task = task.assign(tasks=1, from_s0=task["s0"], only_deeper=only_deeper, never=never)
+    names = ["tasks", "from_s0", "only_deeper", "never"]
+    found = task.groupby("level")[names].sum()
+    return found.loc[style.level_order(found.index)].reset_index()
 
 
 def recovery_map(states: pd.DataFrame, rows: int | None = 40) -> pd.DataFrame:
@@ -146,22 +145,20 @@ def recovery_map(states: pd.DataFrame, rows: int | None = 40) -> pd.DataFrame:
     """
     keys = ["seed", "trajectory_id", "task_id", "level", "length"]
     failed = states[~states["teacher_solved"] & (states["k"] >= 0)]
-    width = int(failed["k"].max()) + 1 if len(failed) else 0
-    names = [f"s{k}" for k in range(width)]
-    found: dict[tuple[Any, ...], dict[str, Any]] = {}
-    columns = (failed[c] for c in (*keys, "k", "n", "wins", "status"))
-    for *key, k, n, wins, status in zip(*columns, strict=True):
-        row = found.get(tuple(key))
-        if row is None:
-            row = {**dict(zip(keys, key, strict=True)), "last": -1, **dict.fromkeys(names, "")}
-            found[tuple(key)] = row
-        row[f"s{k}"] = f"{wins}/{n}" if n else status
-        if wins:
-            row["last"] = max(row["last"], k)
-    frame = pd.DataFrame(list(found.values()), columns=[*keys, "last", *names])
+    counts = failed["wins"].astype("str") + "/" + failed["n"].astype("str")
+    cells = failed.assign(
+        cell=counts.where(failed["n"] > 0, failed["status"]),
+        won=failed["k"].where(failed["wins"] > 0, -1),
+    )
+    last = cells.groupby(keys)["won"].max().rename("last")
+    wide = (
+        cells.drop_duplicates([*keys, "k"], keep="last").set_index([*keys, "k"])["cell"].unstack()
+    )
+    wide = wide.reindex(columns=range(int(failed["k"].max()) + 1 if len(failed) else 0))
+    frame = last.to_frame().join(wide.fillna("").rename(columns="s{}".format)).reset_index()
     order = ["last", "seed", "task_id", "trajectory_id"]
-    frame = frame.sort_values(order, ascending=[False, True, True, True])
-    return frame.head(rows).reset_index(drop=True) if rows else frame.reset_index(drop=True)
+    frame = frame.sort_values(order, ascending=[False, True, True, True], ignore_index=True)
+    return frame.head(rows) if rows else frame
 
 
 def training_actions(
@@ -202,21 +199,15 @@ def action_shares(actions: pd.DataFrame, kinds: int = 10) -> pd.DataFrame:
     listed = [*known, *(k for k in frequent.index if k not in known)]
     keep = [k for k in listed if k in set(known) | set(frequent.index[:kinds])]
     listed = [*keep, "other kinds"] if len(keep) < len(frequent) else keep
-    counts: dict[str, dict[str, int]] = {}
-    for source, kind, count in zip(
-        actions["source"], actions["kind"], actions["count"], strict=True
-    ):
-        row = counts.setdefault(source, dict.fromkeys(listed, 0))
-        row[kind if kind in row else "other kinds"] += int(count)
     fixed = ["teacher successes", "teacher failures"]
-    sources = [s for s in fixed if s in counts]
-    sources += style.order(s for s in counts if s not in fixed)
-    rows = []
-    for source in sources:
-        total = sum(counts[source].values())
-        for kind, count in counts[source].items():
-            rows.append([source, kind, count, total, count / total if total else math.nan])
-    return pd.DataFrame(rows, columns=names)
+    sources = list(dict.fromkeys(actions["source"]))
+    order = [s for s in fixed if s in sources] + style.order(s for s in sources if s not in fixed)
+    kind = actions["kind"].where(actions["kind"].isin(keep), "other kinds")
+    counts = actions["count"].groupby([actions["source"], kind]).sum()
+    full = pd.MultiIndex.from_product([order, listed], names=names[:2])
+    table = counts.reindex(full, fill_value=0).reset_index()
+    total = table.groupby("source")["count"].transform("sum")
+    return table.assign(total=total, share=table["count"] / total)
 
 
 def by_group(trajectories: pd.DataFrame, by: str = "level") -> pd.DataFrame:
@@ -225,30 +216,35 @@ def by_group(trajectories: pd.DataFrame, by: str = "level") -> pd.DataFrame:
     Columns: group, n, wins, rate, low, high (Wilson), reward, length, invalid (means), errors.
     """
     names = ["group", "n", "wins", "rate", "low", "high", "reward", "length", "invalid", "errors"]
-    rows = []
-    for name in style.level_order(set(trajectories[by])):
-        part = trajectories[trajectories[by] == name]
-        n, wins = len(part), int(part["solved"].sum())
-        means = [float(part[c].mean()) for c in ("reward", "length", "invalid")]
-        errors = int((part["error"] != "").sum())
-        rows.append([name, n, wins, wins / n, *wilson(wins, n), *means, errors])
-    return pd.DataFrame(rows, columns=names)
+    means: dict[str, Any] = {c: (c, "mean") for c in ("reward", "length", "invalid")}
+    counts = (
+        trajectories.assign(fault=trajectories["error"] != "")
+        .groupby(by)
+        .agg(n=("solved", "size"), wins=("solved", "sum"), errors=("fault", "sum"), **means)
+    )
+    counts = counts.loc[style.level_order(counts.index)].rename_axis("group").reset_index()
+    return _rates(counts)[names]
 
 
 def length_bins(trajectories: pd.DataFrame, bins: int = 20) -> pd.DataFrame:
     """Episodes by number of actions. Columns: low, high (both included), solved, failed."""
-    names = ["low", "high", "solved", "failed"]
     if trajectories.empty:
-        return pd.DataFrame(columns=names)
+        return pd.DataFrame(columns=["low", "high", "solved", "failed"])
     first, last = int(trajectories["length"].min()), int(trajectories["length"].max())
     width = max(1, math.ceil((last - first + 1) / bins))
-    at = (trajectories["length"] - first) // width
-    rows = []
-    for i in range((last - first) // width + 1):
-        part = trajectories.loc[at == i, "solved"]
-        low = first + i * width
-        rows.append([low, min(low + width - 1, last), int(part.sum()), int((~part).sum())])
-    return pd.DataFrame(rows, columns=names)
+    low = range(first, last + 1, width)
+    high = [min(at + width - 1, last) for at in low]
+    return _bins(trajectories, (trajectories["length"] - first) // width, low, high)
+
+
+def _bins(
+    trajectories: pd.DataFrame, at: pd.Series[int], low: Sequence[float], high: Sequence[float]
+) -> pd.DataFrame:
+    """Solved and failed episodes of each bin; `at` is the bin of each episode."""
+    table = pd.DataFrame({"low": low, "high": high})
+    for name, some in (("solved", trajectories["solved"]), ("failed", ~trajectories["solved"])):
+        table[name] = at[some].value_counts().reindex(table.index, fill_value=0)
+    return table
 
 
 def reward_bins(trajectories: pd.DataFrame) -> pd.DataFrame:
@@ -256,18 +252,13 @@ def reward_bins(trajectories: pd.DataFrame) -> pd.DataFrame:
 
     Columns: low, high, solved, failed. Rewards outside [0, 1] count at the nearer end.
     """
-    names = ["low", "high", "solved", "failed"]
     if trajectories.empty:
-        return pd.DataFrame(columns=names)
+        return pd.DataFrame(columns=["low", "high", "solved", "failed"])
     reward = trajectories["reward"].clip(0, 1)
     at = (reward * 10 + 1e-9).astype("int64") + 1
     at = at.where(reward > 0, 0).where(reward < 1, 11)
-    rows = []
-    for i in range(12):
-        part = trajectories.loc[at == i, "solved"]
-        low, high = (0.0, 0.0) if i == 0 else (1.0, 1.0) if i == 11 else ((i - 1) / 10, i / 10)
-        rows.append([low, high, int(part.sum()), int((~part).sum())])
-    return pd.DataFrame(rows, columns=names)
+    edges = [i / 10 for i in range(11)]
+    return _bins(trajectories, at, [0.0, *edges], [0.0, *edges[1:], 1.0])
 
 
 def steps_to_failure(failures: pd.DataFrame, kinds: int = 4) -> pd.DataFrame:
@@ -278,19 +269,15 @@ def steps_to_failure(failures: pd.DataFrame, kinds: int = 4) -> pd.DataFrame:
     """
     names = ["kind", "t", "n", "total", "share", "low", "high"]
     main = failures[failures["primary"]]
-    common = list(main["kind"].value_counts(sort=True).index[:kinds])
-    rows = []
+    common = set(main["kind"].value_counts().index[:kinds])
     last = int(main["t"].max()) if len(main) else -1
-    times = range(0, last + 1, max(1, (last + 1) // 40))
-    for kind in ["all", *(k for k in KINDS if k in common)] if len(main) else []:
-        part = main if kind == "all" else main[main["kind"] == kind]
-        for t in times:
-            n, total = int((part["t"] <= t).sum()), len(part)
+    rows = []
+    for kind in ["all", *(k for k in KINDS if k in common)]:
+        times = main["t"] if kind == "all" else main.loc[main["kind"] == kind, "t"]
+        for t in range(0, last + 1, max(1, (last + 1) // 40)):
+            n, total = int((times <= t).sum()), len(times)
             rows.append([kind, t, n, total, n / total, *wilson(n, total)])
     return pd.DataFrame(rows, columns=names)
-
-
-_PLACE = ["seed", "method", "iteration"]
 
 
 def trajectory_curve(states: pd.DataFrame, trajectory_id: str, seed: int) -> pd.DataFrame:
@@ -314,24 +301,22 @@ def discoveries(branches: pd.DataFrame, trajectories: pd.DataFrame) -> pd.DataFr
     """
     names = ["seed", "method", "task_id"]
     rows = ["iteration", "k", "t", "attempt", "branch_id", "trajectory_id"]
-    explored = branches[[*names]].drop_duplicates()
+    explored = branches[names].drop_duplicates()
     won = branches[branches["won"]].sort_values(rows[:4]).drop_duplicates(names)
     known = trajectories.groupby(["seed", "task_id"], as_index=False).agg(
         level=("level", "first"), taught=("solved", "any")
     )
     table = explored.merge(won[[*names, *rows]], on=names, how="left")
     table = table.merge(known, on=["seed", "task_id"], how="left")
-    table["taught"] = table["taught"].eq(True)
-    table["found"] = [
-        "teacher" if taught else "never" if pd.isna(k) else "s0" if k == 0 else "state"
-        for taught, k in zip(table["taught"], table["k"], strict=True)
-    ]
-    numbers = {c: table[c].fillna(-1).astype("int64") for c in ("iteration", "k", "t")}
-    texts = {c: table[c].fillna("") for c in ("level", "branch_id", "trajectory_id")}
-    table = table.assign(**numbers, **texts)
-    return table[
-        [*names, "level", "found", "iteration", "k", "t", "branch_id", "trajectory_id"]
-    ].sort_values(names, ignore_index=True)
+    found = table["k"].map(lambda k: "never" if pd.isna(k) else "state" if k else "s0")
+    table["found"] = found.mask(table["taught"].eq(True), "teacher")
+    for c in ("iteration", "k", "t"):
+        table[c] = table[c].fillna(-1).astype("int64")
+    for c in ("level", "branch_id", "trajectory_id"):
+        table[c] = table[c].fillna("")
+    return table[[*names, "level", "found", *rows[:3], *rows[4:]]].sort_values(
+        names, ignore_index=True
+    )
 
 
 def other_m(branches: pd.DataFrame, trajectories: pd.DataFrame) -> pd.DataFrame:
@@ -352,73 +337,66 @@ def other_m(branches: pd.DataFrame, trajectories: pd.DataFrame) -> pd.DataFrame:
     """
     failed = trajectories.loc[~trajectories["solved"], ["seed", "task_id"]].drop_duplicates()
     tried = branches[branches["restored"] & (branches["fault"] == "")]
-    keys = ["seed", "task_id", "trajectory_id", "k"]
     counts = (
         tried.assign(trajectory_id=tried["trajectory_id"].fillna(""))
-        .groupby([*keys, "t"], as_index=False)
+        .groupby(["seed", "task_id", "trajectory_id", "k", "t"], as_index=False)
         .agg(
-            n=("won", "size"),
-            wins=("won", "sum"),
-            steps=("length", "sum"),
-            usd=("cost_usd", "sum"),
+            n=("won", "size"), wins=("won", "sum"), steps=("length", "sum"), usd=("cost_usd", "sum")
         )
     )
-    named = zip(trajectories["seed"], trajectories["trajectory_id"], strict=True)
-    lengths = dict(zip(named, trajectories["length"], strict=True))
     priced = bool(tried["cost_usd"].notna().any())
-    most, deepest = int(counts["n"].max()) if len(counts) else 0, _deepest(counts)
+    most, deepest = (int(counts[c].max()) if len(counts) else -1 for c in ("n", "k"))
     rows = []
     for m in range(deepest + 1):
-        kept = _keep(counts, lengths, m)
+        kept = _keep(counts, trajectories, m)
         for attempts in range(1, most + 1):
             part = kept.assign(a=kept["n"].clip(upper=attempts))
-            ratio = part["a"] / part["n"]
-            missed = part.assign(miss=_misses(part)).groupby(["seed", "task_id"])["miss"].prod()
-            reached = failed.merge(missed.rename("miss").reset_index(), on=["seed", "task_id"])
+            share = part["a"] / part["n"]
+            triples = zip(part["n"], part["wins"], part["a"], strict=True)
+            # the chance that `a` of a state's n rollouts, drawn without repeating, hold no win
+            miss = pd.Series([comb(n - w, a) / comb(n, a) for n, w, a in triples], part.index)
+            missed = miss.groupby([part["seed"], part["task_id"]]).prod().rename("miss")
+            reached = failed.merge(missed.reset_index(), on=["seed", "task_id"])
             found = float((1 - reached["miss"]).sum())
+            usd = float((part["usd"] * share).sum()) if priced else math.nan
+            steps = float((part["steps"] * share).sum())
+            of_failed = found / len(failed) if len(failed) else math.nan
             recorded = m == deepest and attempts == most
-            rows.append(
-                [m, attempts, int(part["a"].sum()), float((part["steps"] * ratio).sum()),
-                 float((part["usd"] * ratio).sum()) if priced else float("nan"), found,
-                 found / len(failed) if len(failed) else float("nan"), recorded]
-            )  # fmt: skip
+            plan = [m, attempts, int(part["a"].sum()), steps, usd, found, of_failed, recorded]
+            rows.append(plan)
     names = ["M", "attempts", "rollouts", "steps", "cost_usd", "found", "share", "recorded"]
     return pd.DataFrame(rows, columns=names)
 
 
-def _deepest(counts: pd.DataFrame) -> int:
-    return int(counts["k"].max()) if len(counts) else -1
-
-
-def _keep(counts: pd.DataFrame, lengths: dict[tuple[int, str], int], m: int) -> pd.DataFrame:
+def _keep(counts: pd.DataFrame, trajectories: pd.DataFrame, m: int) -> pd.DataFrame:
     """The rows of s0 and of the m states of each trajectory nearest to equal spacing."""
-    paths: dict[tuple[int, str], dict[int, int]] = {}
-    kept = []
-    columns = (counts[c] for c in ("seed", "trajectory_id", "k", "t"))
-    for row, (seed, trajectory_id, k, t) in enumerate(zip(*columns, strict=True)):
-        if k == 0:
-            kept.append(row)
-        else:
-            paths.setdefault((seed, trajectory_id), {})[t] = row
+    keys = ["seed", "trajectory_id"]
+    lengths = trajectories.set_index(keys)["length"].to_dict()
+    kept = list(counts.index[counts["k"] == 0])
+    paths: dict[Any, dict[Any, Any]] = defaultdict(dict)
+    for row in counts[counts["k"] > 0].itertuples():
+        paths[row.seed, row.trajectory_id][row.t] = row.Index
     for key, left in paths.items():
         length = lengths.get(key, max(left) + 1)
-        for j in range(1, m + 1):
-            if left:
-                near = length * j / (m + 1)
-                kept.append(left.pop(min(left, key=lambda t: (abs(t - near), t))))
-    return counts.iloc[kept]
+        for j in range(1, min(m, len(left)) + 1):
+            near = length * j / (m + 1)
+            kept.append(left.pop(min(left, key=lambda t: (abs(t - near), t))))
+    return counts.loc[kept]
 
 
-def _misses(part: pd.DataFrame) -> list[float]:
-    """Probability that `a` of a state's n rollouts, drawn without repeating, hold no win."""
-    return [
-        comb(n - wins, a) / comb(n, a)
-        for n, wins, a in zip(part["n"], part["wins"], part["a"], strict=True)
-    ]
-
-
-CHANGES = ("gained", "lost", "both", "never")
+_CHANGE = {
+    (False, True): "gained",
+    (True, False): "lost",
+    (True, True): "both",
+    (False, False): "never",
+}
+CHANGES = tuple(_CHANGE.values())
 """A task against another method: solved now, no longer solved, solved by both, by neither."""
+
+
+def changes(old: pd.Series[bool], new: pd.Series[bool]) -> list[str]:
+    """One of `CHANGES` for each task that was solved or not, `old`, and is now, `new`."""
+    return [_CHANGE[bool(a), bool(b)] for a, b in zip(old, new, strict=True)]
 
 
 def newly_solved(evaluations: pd.DataFrame, baseline: str) -> pd.DataFrame:
@@ -431,23 +409,16 @@ def newly_solved(evaluations: pd.DataFrame, baseline: str) -> pd.DataFrame:
     Columns: seed, task_id, task_hash, level, method, baseline, change (see `CHANGES`).
     """
     names = ["seed", "task_id", "task_hash", "level", "method", "baseline", "change"]
-    test = evaluations[evaluations["split"] == "test"]
-    test = evaluations if test.empty else test
+    test = _test(evaluations)
     base = test[test["method"] == baseline]
-    out = []
+    out = [pd.DataFrame(columns=names)]
     for method in style.order(set(test["method"]) - {baseline}):
         own = test[test["method"] == method]
-        a, b = _last(own, base), _last(base, own)
-        pairs = a.merge(b[["seed", "task_hash", "solved"]], on=["seed", "task_hash"])
-        for new, old, *about in zip(
-            pairs["solved_x"],
-            pairs["solved_y"],
-            *(pairs[c] for c in names[:4]),
-            strict=True,
-        ):
-            change = ("both" if new else "lost") if old else "gained" if new else "never"
-            out.append([*about, method, baseline, change])
-    return pd.DataFrame(out, columns=names)
+        old = _last(base, own)[["seed", "task_hash", "solved"]]
+        pairs = _last(own, base).merge(old, on=["seed", "task_hash"])
+        change = changes(pairs["solved_y"], pairs["solved_x"])
+        out.append(pairs.assign(baseline=baseline, change=change)[names])
+    return pd.concat(out[1:] or out, ignore_index=True)
 
 
 def _last(rows: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
@@ -455,14 +426,11 @@ def _last(rows: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
 
     A method that does not iterate (iteration 0 only) sets no limit.
     """
-    limits = other.groupby("seed")["iteration"].max().to_dict()
-    parts = []
-    for seed, group in rows.groupby("seed"):
-        limit = limits.get(seed, 0)
-        allowed = group[group["iteration"] <= limit] if limit else group
-        allowed = group if allowed.empty else allowed
-        parts.append(allowed[allowed["iteration"] == allowed["iteration"].max()])
-    return pd.concat(parts) if parts else rows
+    limit = rows["seed"].map(other.groupby("seed")["iteration"].max()).fillna(0)
+    allowed = (limit == 0) | (rows["iteration"] <= limit)
+    allowed |= ~allowed.groupby(rows["seed"]).transform("any")
+    rows = rows[allowed]
+    return rows[rows["iteration"] == rows.groupby("seed")["iteration"].transform("max")]
 
 
 def learned_actions(
@@ -512,42 +480,32 @@ def budget(
     first = discoveries(branches, trajectories)
     rows = []
     if len(trajectories):
-        tokens = int(trajectories[["prompt_tokens", "completion_tokens"]].to_numpy().sum())
-        usd = trajectories["cost_usd"].sum(min_count=1)
-        steps, found = int(trajectories["length"].sum()), int(trajectories["solved"].sum())
-        seeds = trajectories["seed"].nunique()
-        rows.append([TEACHER, seeds, len(trajectories), steps, tokens, usd, found, -1, -1])
+        spent = _spent(trajectories)
+        rows.append([TEACHER, *spent, int(trajectories["solved"].sum()), -1, -1])
     for method in style.order(branches["method"]):
-        own = branches[(branches["method"] == method) & branches["restored"]]
         mine = first[(first["method"] == method) & first["found"].isin(["s0", "state"])]
         change = changes.loc[changes["method"] == method, "change"].value_counts()
-        known = len(change) > 0
-        tokens = int(own[["prompt_tokens", "completion_tokens"]].to_numpy().sum())
-        usd = own["cost_usd"].sum(min_count=1)
-        counts = [own["seed"].nunique(), len(own), int(own["length"].sum()), tokens, usd, len(mine)]
-        sides = [int(change.get(c, 0)) if known else -1 for c in ("gained", "lost")]
-        rows.append([method, *counts, *sides])
-    names = [
-        "method",
-        "seeds",
-        "rollouts",
-        "steps",
-        "tokens",
-        "cost_usd",
-        "found",
-        "gained",
-        "lost",
-    ]
-    table = pd.DataFrame(rows, columns=names)
+        sides = [int(change.get(c, 0)) if len(change) else -1 for c in ("gained", "lost")]
+        own = branches[(branches["method"] == method) & branches["restored"]]
+        rows.append([method, *_spent(own), len(mine), *sides])
+    names = ["method", "seeds", "rollouts", "steps", "tokens", "cost_usd", "found"]
+    table = pd.DataFrame(rows, columns=[*names, "gained", "lost"])
     seconds = {m: row.get("seconds") for m, row in (reported or {}).items()}
-    table["seconds"] = [number(seconds.get(m)) for m in table["method"]]
     some = table["found"].where(table["found"] > 0)
     more = table["gained"].where(table["gained"] > 0)
     return table.assign(
+        seconds=[number(seconds.get(m)) for m in table["method"]],
         steps_per_found=table["steps"] / some,
         usd_per_found=table["cost_usd"] / some,
         steps_per_gained=table["steps"] / more,
     )
+
+
+def _spent(rows: pd.DataFrame) -> list[Any]:
+    """Seeds, rollouts, steps, tokens and dollars of episodes."""
+    tokens = rows["prompt_tokens"].sum() + rows["completion_tokens"].sum()
+    usd = rows["cost_usd"].sum(min_count=1)
+    return [rows["seed"].nunique(), len(rows), int(rows["length"].sum()), int(tokens), usd]
 
 
 def number(value: Any) -> float:
