@@ -30,7 +30,7 @@ __all__ = [
     "FOUND", "PALE", "Data", "Part", "Trace", "actions", "amount", "at", "bare", "curves",
     "differences", "heat", "hovers", "kind_name", "labels", "lines", "mark", "nothing", "page",
     "panels", "percent", "rate_bars", "rows_axis", "share_axis", "stacked", "stacks", "table",
-    "tally", "task_labels", "tick_room", "tint", "whiskers", "whole_axis", "won",
+    "tally", "task_labels", "tick_room", "tint", "whiskers", "whole_axis", "won", "words",
 ]  # fmt: skip
 
 Trace = dict[str, Any]
@@ -237,11 +237,11 @@ def tick_room(names: Iterable[str]) -> float:
     return 22 + 6.9 * max((len(x) for name in names for x in name.split("<br>")), default=0)
 
 
-def words(names: Sequence[str], x: Iterable[float], texts: Iterable[str]) -> Trace:
+def words(names: Sequence[str], x: Any, texts: Iterable[str], hover: Any = None) -> Trace:
     """Words to the right of each row's mark."""
     shown = [f"  {plain(text, 60)}" for text in texts]
     look = {"textposition": "middle right", "showlegend": False}
-    return mark("scatter", x, names, mode="text", text=shown, **look)
+    return mark("scatter", x, names, hover, mode="text", text=shown, **look)
 
 
 # -- axes -----------------------------------------------------------------------------------------
@@ -372,23 +372,18 @@ def stacks(
 
 
 def stacked(
-    title: str,
-    note: str,
-    x: str,
-    names: Sequence[str],
-    traces: Sequence[Trace],
-    ends: tuple[Iterable[float], Sequence[str]] = ((), ()),
+    title: str, note: str, x: str, names: Sequence[str], traces: Sequence[Trace]
 ) -> go.Figure:
-    """A figure of `stacks`; `ends` are the words beyond each bar and where they begin."""
-    where, texts = ends
+    """A figure of `stacks`, and perhaps of `words` beside them."""
+    texts = [text for t in traces if t.get("mode") == "text" for text in t["text"]]
     return page(
         title,
         note,
-        [*traces, *([words(names, where, texts)] if texts else [])],
+        traces,
         legend=sum("name" in t for t in traces) > 1,
         body=32 * len(names) + 8,
         left=tick_room(names),
-        right=16 + 6.6 * max(map(len, texts), default=1),
+        right=8 + 6.6 * max(map(len, texts), default=2),
         barmode="stack",
         xaxis={"title_text": x, "rangemode": "tozero"},
         yaxis=rows_axis(names),
@@ -403,8 +398,8 @@ def rate_bars(
     marker = {"color": [f"{c}59" for c in colours], "line": {"color": colours, "width": 1.2}}
     bars = mark("bar", rows["rate"], names, rows["hover"], orientation="h", marker=marker)
     spread = whiskers(_SOFT, rows["rate"], rows["low"], rows["high"])
-    figure = stacked(title, note, x, names, [bars | {"error_x": spread}],
-                     (rows[["rate", "high"]].max(axis=1), rows["text"].tolist()))  # fmt: skip
+    ends = words(names, rows[["rate", "high"]].max(axis=1), rows["text"], rows["hover"])
+    figure = stacked(title, note, x, names, [bars | {"error_x": spread}, ends])
     return figure.update_layout(xaxis=share_axis(plain(x, 80), 1, range=[0, 1]))
 
 

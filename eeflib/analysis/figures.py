@@ -202,7 +202,7 @@ def failure_kinds(failures: draw.Data, by: str = "level") -> go.Figure:
     ends = draw.mark(
         "scatter", n, names, mode="markers", marker_opacity=0, error_x=spread, showlegend=False
     )
-    texts = [f"{k} ({draw.percent(k / total)})" for k in n]
+    texts = draw.words(names, high, [f"{k} ({draw.percent(k / total)})" for k in n])
     least, most = map(draw.percent, covered.interval)
     note = (
         f"{total} failed episodes, each counted once under its main kind. Whiskers are 95 % Wilson "
@@ -211,7 +211,7 @@ def failure_kinds(failures: draw.Data, by: str = "level") -> go.Figure:
     )
     if len(sizes) > len(groups):
         note += f" Of {len(sizes)} groups the {len(groups)} with most failures have a colour."
-    figure = draw.stacked(title, note, "failed trajectories", names, [*traces, ends], (high, texts))
+    figure = draw.stacked(title, note, "failed trajectories", names, [*traces, ends, texts])
     return figure.update_layout(showlegend=len(parts) > 1)
 
 
@@ -273,6 +273,7 @@ def recovery_map(states: draw.Data, rows: int = 40) -> go.Figure:
     if order.empty or width < 2:
         return draw.nothing(title, _UNEXPLORED)
     shown = order.head(rows)
+    data = data[data["trajectory_id"].isin(shown["trajectory_id"])]
     tried = data["n"] > 0
     glyphs = data["status"].map({"untried": "–"}).fillna("!")
     counts = data["wins"].astype(str) + "/" + data["n"].astype(str)
@@ -344,9 +345,9 @@ def trajectory_curve(states: draw.Data, trajectory_id: str, seed: int) -> go.Fig
         until, bad = int(later.min()) if len(later) else length, INKS["bad"][0]
         upright = {"type": "line", "yref": "paper", "x0": last, "x1": last, "y0": 0, "y1": 1}
         marks["shapes"] = [upright | {"line": {"color": bad, "width": 1.6, "dash": "dash"}}]
-        side, shift = ("right", -6) if last > length / 3 else ("left", 6)
+        side = "left" if last < 0.35 * length else "right" if last > 0.65 * length else "center"
         told = {"text": f"no return after action {last}", "font": {"color": bad, "weight": 600}}
-        marks["annotations"] = [told | draw.at("x", last, "paper", 1, side, "top", shift)]
+        marks["annotations"] = [told | draw.at("x", last, "paper", 1, side, "bottom")]
         verdict = (
             f"Last won after {draw.actions(last)}: what the teacher did from there to action "
             f"{until} lost it, as far as these rollouts tell."
@@ -361,7 +362,7 @@ def trajectory_curve(states: draw.Data, trajectory_id: str, seed: int) -> go.Fig
     )
     text = f"the teacher's actions before the state (of {length})"
     x = draw.whole_axis(text, length, range=[-0.3, max(length, 1) + 0.3])
-    return draw.curves(title, note, traces, x, y, body=220, **marks)
+    return draw.curves(title, note, traces, x, y, body=220, above=14, **marks)
 
 
 def segment_ribbon(
@@ -381,9 +382,11 @@ def segment_ribbon(
         ]
         band = draw.mark("bar", [s.length for s in own], [0] * len(own), told, orientation="h")
         inside = {"text": [look.glyph] * len(own), "insidetextfont_color": INKS["ink"][0]}
-        inside |= {"textposition": "inside", "textangle": 0, "insidetextanchor": "middle"}
+        inside |= {"textposition": "inside", "insidetextanchor": "middle"}
         band |= {"base": [s.start for s in own], "name": f"{look.glyph} {label}", "width": 0.7}
-        traces.append(band | inside | {"marker": draw.tint(look, label == "harmful")})
+        traces.append(
+            band | inside | {"marker": draw.tint(look, label == "harmful"), "textangle": 0}
+        )
     tried = pd.DataFrame(
         [(s.t, s.name, s.wins, s.n) for s in states if s.tried], columns=["t", "name", "wins", "n"]
     )

@@ -135,8 +135,8 @@ def newly_solved(changes: draw.Data) -> go.Figure:
     counts, names = draw.tally(data, "method", "change", methods, _CHANGES), draw.labels(methods)
     net = [f"net {n:+d}".replace("-", "−") for n in counts["gained"] - counts["lost"]]
     note = f"Against {clean(base, 60)}, over all seeds, the last iteration both have. {_CHANCE}"
-    traces, ends = draw.stacks(names, counts, _CHANGES), (counts.sum(axis=1), net)
-    return draw.stacked(title, note, "test tasks", names, traces, ends)
+    traces = [*draw.stacks(names, counts, _CHANGES), draw.words(names, counts.sum(axis=1), net)]
+    return draw.stacked(title, note, "test tasks", names, traces)
 
 
 def _above_tasks(

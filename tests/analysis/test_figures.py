@@ -245,10 +245,20 @@ def show(browser: Browser, shown: dict[str, go.Figure], width: int = 1000) -> Pa
     return page
 
 
-HOVER = """([name, curve, point]) => {
-  const gd = document.getElementById(name);
-  Plotly.Fx.hover(gd, [{curveNumber: curve, pointNumber: point}]);
-  return gd.querySelector('.hoverlayer').textContent; }"""
+PLACE = """([name, x, y]) => {
+  const gd = document.getElementById(name), {xaxis, yaxis} = gd._fullLayout;
+  gd.scrollIntoView();
+  const {left, top} = gd.getBoundingClientRect();
+  return [left + xaxis._offset + xaxis.d2p(x), top + yaxis._offset + yaxis.d2p(y)]; }"""
+
+
+def hover(page: Page, name: str, x: object, y: object) -> str:
+    """What a figure says when the mouse is at a place given in its first axes."""
+    left, top = page.evaluate(PLACE, [name, x, y])
+    page.mouse.move(left - 3, top)
+    page.mouse.move(left, top)
+    page.wait_for_selector(f"#{name} .hovertext", timeout=5000)
+    return page.evaluate(f"document.querySelector('#{name} .hoverlayer').textContent")
 
 
 def test_record_text_shows_as_written_in_a_browser(browser, tmp_path):
@@ -265,12 +275,15 @@ def test_record_text_shows_as_written_in_a_browser(browser, tmp_path):
         assert as_written in shown
     bold = "[...document.querySelectorAll('tspan[style*=bold]')].map(e => e.textContent)"
     assert not [b for b in page.evaluate(bold) if b.strip() in ("share", "bold")]
-    for name in ("recovery_map", "newly_solved", "outcome_by_type", "win_rates", "gained_lost"):
-        last = len(every[name].data) - 1
-        curve = next(i for i in range(last + 1) if every[name].data[i].hovertext is not None)
-        point = [0, 0] if every[name].data[curve].type == "heatmap" else 0
-        told = page.evaluate(HOVER, [name, curve, point])
-        assert "<b>bold</b> $5, &lt;" in told, (name, told)
+    label = every["outcome_by_type"].data[0].y[0]
+    cell, method = every["recovery_map"].data[0], every["newly_solved"].data[0].y[0]
+    for name, x, y in (
+        ("outcome_by_type", every["outcome_by_type"].data[1].x[0], label),
+        ("recovery_map", cell.x[1], cell.y[0]),
+        ("newly_solved", 0.5, method),
+        ("win_rates", 1, 1),
+    ):
+        assert "<b>bold</b> $5, &lt;" in hover(page, name, x, y), name
     assert page.evaluate(active) == 0
     assert not page.said
     page.close()
@@ -329,7 +342,7 @@ def test_the_dark_twin_has_no_colour_of_the_light_one_and_changes_no_text(every)
     assert "#d55e00" in words(figures.dark(named)), "a name that looks like a colour"
 
 
-# -- what single figures say ------------------------------------------------------------------------
+# -- what single figures say ---------------------------------------------------------------------
 
 
 def state_rows(*rows) -> pd.DataFrame:
