@@ -235,8 +235,8 @@ def wide(
     """Counts (or sums of `values`) of `columns` side by side, a row per value of `index`."""
     sizes = rows[values] if values else pd.Series(1, rows.index, dtype="int64")
     sums = sizes.groupby([rows[index], rows[columns]]).sum().unstack(fill_value=0)
-    names = list(dict.fromkeys(rows[index]))
-    sums = sums.reindex(index=names, columns=list(order), fill_value=0)
+    names = (style.level_order if index == "level" else dict.fromkeys)(rows[index])
+    sums = sums.reindex(index=list(names), columns=list(order), fill_value=0)
     return sums.rename_axis(index=index, columns=None).reset_index()
 
 

@@ -8,11 +8,12 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from pages import Page
+from pages import Page, assert_own_scripts_only
 from sample_run import write_jsonl
 
 from eeflib.analysis import figures
 from eeflib.analysis.compare import adjusted, compare_runs, paired_test, unpaired_test
+from eeflib.analysis.report import comparison_page
 from eeflib.errors import DataError
 from eeflib.records import Evaluation, Step, Task, Trajectory
 from eeflib.stats import last_iteration, mcnemar, paired_difference, t_test
@@ -119,8 +120,11 @@ def test_runs_with_no_task_in_common_are_compared_by_their_means_and_that_is_sai
     assert (solved["difference"], solved["test"]) == (0.5, "permutation")
     assert solved["p"] < 0.01
     assert 0.2 < solved["low"] < 0.5 < solved["high"] < 0.8
-    assert "no task in common" in Page(figures.gained_lost(c).html).text
-    assert len(Page(figures.action_mix(c).html).text) > 50
+    page = Page(comparison_page(c))
+    assert "no task in common" in page.text
+    assert page.row("share of tasks solved")[3] == "0.500"
+    assert "no task in common" in figures.gained_lost(c).layout.meta["nothing"]
+    assert len(page.figures()) >= 2, "means over different tasks are drawn"
 
 
 def test_results_without_episodes_compare_results_only(tmp_path):
@@ -132,7 +136,8 @@ def test_results_without_episodes_compare_results_only(tmp_path):
     assert c.errors.empty
     assert "a: EEF" in c.notes[0] or "EEF" in c.notes[0]
     assert "only results are on record" in str(c)
-    assert "only results are on record" in Page(figures.action_mix(c).html).text
+    assert "only results are on record" in figures.action_mix(c).layout.meta["nothing"]
+    assert "only results are on record" in Page(comparison_page(c)).text
 
 
 def test_tasks_that_only_one_side_has_are_counted_and_left_out(tmp_path):
@@ -203,11 +208,15 @@ def test_the_command_compares_two_runs_in_words_as_a_page_and_as_json(tmp_path, 
     assert (code, err) == (0, "")
     assert "3 tasks gained, 1 lost, 2 solved by both, 0 by neither." in out
     page = Page((tmp_path / "changed.html").read_text())
-    assert page.scripts == []
+    assert_own_scripts_only(page, runs=1)
     assert "b" not in page.tags
     assert "new: EEF against <b>old: RFT" in page.text
-    for head in ("In words", "Gained and lost", "u5"):
+    assert len(page.figures()) >= 3
+    for head in ("In words", "3 tasks gained", "u5"):
         assert head in page.text
+    (row,) = (r for r in page.rows if r[1:2] == ["u4"])
+    assert row == ["lost", "u4", "buy 4", "1.00", "0.00", "Wandered"]
+    assert page.row("share of tasks solved")[3] == "0.333"
     code, out, err = eef("compare", "new", "--method-a", "EEF", "--method-b", "EEF", "--json")
     assert code == 0
     found = json.loads(out)

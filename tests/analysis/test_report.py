@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from pages import HOSTILE, Page, assert_own_scripts_only
 from sample_run import M, write_jsonl, write_run
 
+from eeflib.analysis import frames
+from eeflib.analysis.collection import Collection
+from eeflib.analysis.labels import label_failures
 from eeflib.analysis.report import write_report
+from eeflib.analysis.taxonomy import Case
 from eeflib.errors import DataError
 from eeflib.records import Branch, Evaluation, Step, Task, Trajectory
 from eeflib.stats import last_iteration, paired_difference, win_rate
@@ -315,3 +321,53 @@ def test_what_the_pipeline_dropped_is_said(tmp_path):
     page = Page(write_report(tmp_path).read_text("utf-8"))
     assert "Samples dropped before training: EEF: 5 dropped: too long." in page.text
     assert ["EEF", "samples", "20"] in page.rows
+
+
+def test_a_read_only_run_can_be_reported_elsewhere(tmp_path):
+    run = write_run(tmp_path / "run", seeds=(1,), tasks=6)
+    folders = [run, *(p for p in run.rglob("*") if p.is_dir())]
+    for folder in folders:
+        folder.chmod(0o555)
+    (run / "report.html").mkdir() if os.access(run, os.W_OK) else None  # root may write anyway
+    try:
+        with pytest.raises(DataError, match=r"report\.html"):
+            write_report(run)
+        assert Page(write_report(run, tmp_path / "out.html").read_text("utf-8")).row("EEF")
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
+
+
+class Answers:
+    """A labeller that gives the same kind to every failure."""
+
+    name = "oracle <b>"
+
+    def act(self, conversations, *, rng):
+        return [SimpleNamespace(text="Kind: never_bought\nWhy: it stopped", error="")] * len(rng)
+
+
+def test_a_models_labels_are_held_against_the_rules(tmp_path):
+    run = write_run(tmp_path, seeds=(1,), tasks=12)
+    failed = [x for x in Collection.of(run) if x.outcome == "failed"]
+    cases = [Case(x.key.seed, "teacher", 0, x.trajectory, x.task) for x in failed]
+    label_failures(cases, Answers(), cache=run / "failure_labels.jsonl")
+    page = Page(write_report(run).read_text("utf-8"))
+    same = sum(x.failure == "never_bought" for x in failed)
+    assert "A language model, oracle <b>, was asked" in page.text
+    assert f"{same} of {len(failed)} with the same kind" in page.text
+    assert "kappa" in page.text
+    assert_own_scripts_only(page)
+
+
+def test_the_points_of_no_return_are_listed(whole):
+    path, html = whole
+    states = frames.load(path).states
+    states = states[(states["method"] == "EEF") & ~states["teacher_solved"] & (states["wins"] > 0)]
+    last = states[states["iteration"] == 1].groupby(["seed", "trajectory_id"])["t"].max()
+    page = Page(html)
+    assert f"{len(last)} failures of the teacher could still be won" in page.text
+    (head,) = (i for i, r in enumerate(page.rows) if "the teacher's next action" in r)
+    row = page.rows[head + 1]
+    assert int(row[3]) == last.max(), "the deepest first"
+    assert int(row[3]) < int(row[4]) <= int(row[5])

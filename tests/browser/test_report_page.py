@@ -13,8 +13,10 @@ from sample_run import write_jsonl, write_run
 
 from eeflib.analysis.annotations import Annotations
 from eeflib.analysis.collection import Collection
+from eeflib.analysis.frames import load
 from eeflib.analysis.report import write_report
 from eeflib.records import Branch, Step, Trajectory
+from eeflib.stats import evaluations_from
 from eeflib.run import open_folder
 
 NASTY = (
