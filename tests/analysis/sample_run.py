@@ -168,9 +168,18 @@ def make_samples(branches: Sequence[Branch], teacher: Sequence[Trajectory]) -> l
 
 
 def write_run(
-    path: str | Path, *, seeds: Sequence[int] = (11, 12, 13), tasks: int = 60, seed: int = 7
+    path: str | Path,
+    *,
+    seeds: Sequence[int] = (11, 12, 13),
+    tasks: int = 60,
+    seed: int = 7,
+    episodes: bool = False,
 ) -> Path:
-    """Write a whole run with `tasks` training and 3 * `tasks` test tasks a seed; return `path`."""
+    """Write a whole run with `tasks` training and 3 * `tasks` test tasks a seed; return `path`.
+
+    Args:
+        episodes: keep the students' test episodes too, not only their results.
+    """
     root = Path(path)
     everything: list[Evaluation] = []
     for s in seeds:
@@ -205,6 +214,8 @@ def write_run(
                     for t in test
                 ]
                 outcomes += evaluations_from(results, test, method, s, i)
+                if episodes:
+                    write_jsonl(folder / f"iter-{i}" / "test_rollouts.jsonl", results)
                 if i:
                     branches = explore(rng, train, teacher, method.startswith("EEF"))
                     write_jsonl(folder / f"iter-{i}" / "branches.jsonl", branches)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -13,10 +14,10 @@ from sample_run import write_jsonl, write_run
 
 from eeflib.analysis.annotations import Annotations
 from eeflib.analysis.collection import Collection
-from eeflib.analysis.frames import load
+from eeflib.analysis.findings import Findings
 from eeflib.analysis.report import write_report
+from eeflib.analysis.taxonomy import KINDS
 from eeflib.records import Branch, Step, Trajectory
-from eeflib.stats import evaluations_from
 from eeflib.run import open_folder
 
 NASTY = (
@@ -255,13 +256,105 @@ def test_what_others_try_to_run_is_stopped_by_the_policy(browser, address, run, 
     page.context.close()
 
 
-def test_without_scripts_the_findings_are_all_there(browser, address):
+def test_without_scripts_the_findings_and_numbers_are_there(browser, address):
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(address)
-    expect(page.get_by_role("heading", name="The recovery map")).to_be_visible()
+    expect(page.get_by_role("heading", name="The recovery map", exact=True)).to_be_visible()
     expect(page.locator("nav.tabs")).to_be_hidden()
+    page.locator("#recovery figure").first.get_by_text("The numbers").click()
+    expect(page.locator("#recovery td").first).to_be_visible()
+    expect(page.locator("#methods")).to_contain_text("EEF")
+    expect(page.locator("#failure details").first).to_be_visible()
     context.close()
+
+
+def draw_all(page: Page) -> None:
+    """Scroll to every figure; each is drawn then, and none before."""
+    places = page.locator("main details:not([open]) .plot")
+    hidden = places.count()
+    shown = page.locator(".plot").count() - hidden
+    assert page.locator(".plot[data-drawn]").count() < shown
+    for i in range(page.locator(".plot").count()):
+        place = page.locator(".plot").nth(i)
+        if place.is_visible():
+            place.scroll_into_view_if_needed()
+            expect(place).to_have_attribute("data-drawn", re.compile("light|dark"))
+    assert page.locator(".plot[data-drawn] .main-svg").count() >= shown
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1400, "light"), (390, "dark")])
+def test_figures_are_drawn_when_scrolled_to_and_fit_the_page(new_page, address, width, scheme):
+    said = []
+    page = new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    page.on("console", lambda message: said.append(message.text))
+    enter(page, address)
+    draw_all(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    paper = page.locator("#recovery .plot rect.bg, #recovery .plot .main-svg").first
+    colour = paper.evaluate("e => getComputedStyle(e).backgroundColor")
+    assert (colour == "rgb(20, 23, 27)") == (scheme == "dark"), colour
+    assert page.locator(".plot a:not(.modebar-btn)").count() == 0, "text of records stays text"
+    assert page.evaluate("window.ran") is None
+    page.emulate_media(color_scheme="dark" if scheme == "light" else "light")
+    other = "dark" if scheme == "light" else "light"
+    expect(page.locator("#recovery .plot").first).to_have_attribute("data-drawn", other)
+    assert said == []
+
+
+def test_every_count_leads_to_its_episodes(new_page, tmp_path):
+    run = write_run(tmp_path / "run", seeds=(1, 2), tasks=12, episodes=True)
+    address = write_report(run).as_uri()
+    page = enter(new_page(viewport={"width": 1400, "height": 900}), address)
+    found = Findings(run)
+    links = page.locator("main a[href^='#!']")
+    addresses = dict.fromkeys(links.evaluate_all("es => es.map(e => e.getAttribute('href'))"))
+    assert len(addresses) > 60
+    for href in addresses:
+        page.evaluate("href => { location.hash = href.slice(1); }", href)
+        inside = page.locator(".rows tbody tr[data-item], .right .step")
+        expect(inside.first, href).to_be_attached()
+
+    def counted(href: str, n: int) -> None:
+        page.evaluate("href => { location.hash = href.slice(1); }", href)
+        expect(page.locator(".count")).to_contain_text(re.compile(rf"^{n} of "))
+
+    def leads(place: str, words: str) -> str:
+        return page.locator(f"{place} a", has_text=words).first.get_attribute("href")
+
+    for method in ("SFT", "RFTx6", "EEF"):
+        wins = sum(o.solved for o in found.outcomes[method])
+        row = page.locator("#methods tr", has=page.locator(f"a:text-is('{method}')"))
+        counted(row.locator("td.num a").first.get_attribute("href"), wins)
+    changes = found.changes[found.changes["method"] == "EEF"]["change"].value_counts()
+    counted(leads("#difference p", "gained"), changes["gained"])
+    counted(leads("#difference p", "lost"), changes["lost"])
+    main = found.failures[found.failures["primary"]]["kind"].value_counts()
+    title = KINDS[main.index[0]].title
+    row = page.locator("#kinds tr", has_text=title).first
+    counted(row.locator("a").first.get_attribute("href"), main.iloc[0])
+    first = page.locator(".rows tbody tr[data-item]").first
+    expect(first).to_contain_text(title)
+    deep = found.first_won.merge(found.trajectories, on=["seed", "task_id"])
+    page.evaluate("href => { location.hash = href.slice(1); }", leads("#findings .summary", "%"))
+    counted("#!t?tag=first+won+from+a+later+state", (deep["where"] == "a later state").sum())
+
+
+def test_a_run_of_one_trajectory_or_without_exploration(new_page, tmp_path):
+    one = tmp_path / "one" / "seed-1" / "trajectories.jsonl"
+    write_jsonl(one, [nasty("only", 3)])
+    bare = write_run(tmp_path / "bare", seeds=(1,), tasks=6)
+    for name in ("branches", "samples"):
+        for file in bare.rglob(f"{name}.jsonl"):
+            file.unlink()
+    for folder in (tmp_path / "one", bare):
+        page = enter(new_page(), write_report(folder).as_uri())
+        expect(page.locator("#map .missing")).to_contain_text("No exploration")
+        draw_all(page)
+        for key in "234":
+            page.keyboard.press(key)
+            expect(page.locator("#app")).to_be_visible()
+        assert page.evaluate("window.ran") is None
 
 
 def test_a_compressed_report_opens_as_well(new_page, run, tmp_path):
