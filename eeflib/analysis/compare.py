@@ -338,9 +338,11 @@ def compare_sides(a: Side, b: Side, *, seed: int = 0) -> Comparison:
 
     measures = []
     for name, meaning in _MEASURES.items():
-        sides = [both[f"{name}_a"], both[f"{name}_b"]] if paired else []
-        sides = sides or [s.episodes[name] for s in (a, b)]
-        measures.append([name, meaning, *test(*(x.astype("float64") for x in sides), both)])
+        x, y = (
+            (both[f"{name}_{side}"] if paired else own.episodes[name]).astype("float64")
+            for side, own in (("a", a), ("b", b))
+        )
+        measures.append([name, meaning, *test(x, y, both)])
     recorded = both
     if paired:
         recorded = both[(both["trajectory_id_a"] != "") & (both["trajectory_id_b"] != "")]
