@@ -80,7 +80,7 @@ def figures(folder: Path) -> dict[str, Any]:
     }
     assert all(len(t) for t in tables)
     times = {name: min(clock(w) for _ in range(3))[1] * 1e3 for name, w in work.items()}
-    size = sum(len(w().body) for w in work.values()) / 1000
+    size = sum(len(w().to_json()) for w in work.values()) / 1000
     slowest = max(times, key=lambda n: times[n])
     out = {"figures_slowest_cpu_ms": times[slowest], "figures_slowest": slowest}
     return {**out, "figures_kb": size, **{f"figure_{n}_cpu_ms": t for n, t in times.items()}}

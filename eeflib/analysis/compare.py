@@ -21,7 +21,8 @@ import pandas as pd
 
 from eeflib.analysis import taxonomy
 from eeflib.analysis.findings import Findings
-from eeflib.analysis.run import TEACHER, Run, Who
+from eeflib.analysis.run import TEACHER, Run
+from eeflib.analysis.tables import changes
 from eeflib.analysis.taxonomy_rules import KINDS, WEBSHOP_KINDS, action_kind
 from eeflib.errors import DataError
 from eeflib.records import Evaluation
@@ -149,45 +150,33 @@ def read_side(run: Run | str | Path, method: str | None = None) -> Side:
     method = method or known.focus or TEACHER
     outcomes = _outcomes(run, known, method)
     keys = {(o.seed, o.task_id): o for o in reversed(outcomes)}  # of several attempts the first
-    rows, mixes, wrong, notes = [], {}, {}, []
-    seen: set[tuple[int, str]] = set()
-    double = 0
-    who: Who = "teacher" if method == TEACHER else "students"
-    for place, e in run.episodes(who):
+    rows: dict[tuple[int, str], list[object]] = {}
+    mixes, wrong, notes, double = {}, {}, [], 0
+    for place, e in run.episodes("teacher" if method == TEACHER else "students"):
         o = keys.get((place.seed, e.task_id))
         if o is None or place.method != method or place.iteration != o.iteration:
             continue
         key = (o.seed, o.task_hash)
-        if key in seen:  # several attempts at a task: the first counts
+        if key in rows:  # several attempts at a task: the first counts
             double += 1
             continue
-        seen.add(key)
-        task = run.task(place.seed, e.task_id)
-        diagnosis = taxonomy.diagnose(e, task)
+        diagnosis = taxonomy.diagnose(e, run.task(place.seed, e.task_id))
         kinds = Counter(action_kind(s.action, e.env, s.valid) for s in e.steps)
         mixes[key] = {k: n / len(e.steps) for k, n in kinds.items()}
         wrong[key] = dict.fromkeys(diagnosis.kinds if diagnosis else (), 1.0)
-        rows.append(_row(o, e.id, e.instruction, diagnosis.primary if diagnosis else ""))
+        rows[key] = _row(o, e.id, e.instruction, diagnosis.primary if diagnosis else "")
     if double:
         notes.append(f"{method}: {double} further attempts at the same tasks are left out.")
-    for o in outcomes:
-        if (o.seed, o.task_hash) not in seen:
-            seen.add((o.seed, o.task_hash))
-            rows.append(_row(o, "", "", ""))
     if not mixes:
         file = "trajectories.jsonl" if method == TEACHER else "test_rollouts.jsonl"
         notes.append(
             f"{method}: only results are on record, no episodes ({file}), so its "
             "behaviour is unknown."
         )
-    return Side(
-        method,
-        method,
-        pd.DataFrame(rows, columns=list(EPISODES)),
-        _wide(mixes),
-        _wide(wrong),
-        notes,
-    )
+    for o in outcomes:
+        rows.setdefault((o.seed, o.task_hash), _row(o, "", "", ""))
+    episodes = pd.DataFrame(list(rows.values()), columns=list(EPISODES))
+    return Side(method, method, episodes, _wide(mixes), _wide(wrong), notes)
 
 
 def _outcomes(run: Run, known: Findings, method: str) -> list[Evaluation]:
@@ -330,66 +319,59 @@ def compare_sides(a: Side, b: Side, *, seed: int = 0) -> Comparison:
     """As `compare_runs`, for sides already read."""
     both, paired = pair(a, b)
     notes = [*a.notes, *b.notes]
+    alone = [len(s.episodes) - len(both) for s in (a, b)]
     if not paired:
         notes.append(
             "The two have no task in common (by content): means over different tasks are "
             "compared, and nothing is gained or lost."
         )
-    else:
-        alone = [len(s.episodes) - len(both) for s in (a, b)]
-        if any(alone):
-            notes.append(
-                f"{len(both)} tasks are compared; {alone[0]} only {a.name} has and {alone[1]} only "
-                f"{b.name} has are left out."
-            )
+    elif any(alone):
+        notes.append(
+            f"{len(both)} tasks are compared; {alone[0]} only {a.name} has and {alone[1]} only "
+            f"{b.name} has are left out."
+        )
 
     def test(x: pd.Series[Any], y: pd.Series[Any], rows: pd.DataFrame) -> Difference:
         if paired:
             return paired_test(x, y, rows["seed"], seed=seed)
         return unpaired_test(x, y, seed=seed)
 
-    measures = [
-        [name, meaning, *test(*_columns(a, b, both, paired, name), both)]
-        for name, meaning in _MEASURES.items()
-    ]
+    measures = []
+    for name, meaning in _MEASURES.items():
+        x, y = (
+            (both[f"{name}_{side}"] if paired else own.episodes[name]).astype("float64")
+            for side, own in (("a", a), ("b", b))
+        )
+        measures.append([name, meaning, *test(x, y, both)])
     recorded = both
-    if paired and len(both):
+    if paired:
         recorded = both[(both["trajectory_id_a"] != "") & (both["trajectory_id_b"] != "")]
-    tables = []
-    for which, order in (("actions", WEBSHOP_KINDS), ("failures", tuple(KINDS))):
-        x, y = getattr(a, which), getattr(b, which)
+
+    def kinds(x: pd.DataFrame, y: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
         rows = []
         if a.recorded and b.recorded:
-            x, y = (_aligned(t, recorded, f"_{s}", paired) for t, s in ((x, "a"), (y, "b")))
+            if paired:
+                x, y = _aligned(x, recorded, "seed_a"), _aligned(y, recorded, "seed_b")
             for kind in _ordered({*x.columns, *y.columns}, order):
-                sides = [t[kind] if kind in t else pd.Series(0.0, t.index) for t in (x, y)]
-                rows.append([kind, *test(sides[0], sides[1], recorded)])
+                first, second = (t[kind] if kind in t else pd.Series(0.0, t.index) for t in (x, y))
+                rows.append([kind, *test(first, second, recorded)])
         table = pd.DataFrame(rows, columns=["kind", *_COLUMNS])
-        tables.append(table.assign(q=adjusted(table["p"])))
+        return table.assign(q=adjusted(table["p"]))
+
     return Comparison(
         (a.name, b.name),
         paired,
-        _tasks(both) if paired else _tasks(both.iloc[:0]),
+        _tasks(both if paired else both.iloc[:0]),
         pd.DataFrame(measures, columns=["measure", "meaning", *_COLUMNS]),
-        tables[0],
-        tables[1],
+        kinds(a.actions, b.actions, WEBSHOP_KINDS),
+        kinds(a.failures, b.failures, tuple(KINDS)),
         tuple(notes),
     )
 
 
-def _columns(
-    a: Side, b: Side, both: pd.DataFrame, paired: bool, name: str
-) -> tuple[pd.Series[float], pd.Series[float]]:
-    if paired:
-        return both[f"{name}_a"].astype("float64"), both[f"{name}_b"].astype("float64")
-    return a.episodes[name].astype("float64"), b.episodes[name].astype("float64")
-
-
-def _aligned(table: pd.DataFrame, both: pd.DataFrame, side: str, paired: bool) -> pd.DataFrame:
+def _aligned(table: pd.DataFrame, both: pd.DataFrame, seed: str) -> pd.DataFrame:
     """The rows of `table` in the order of the pairs."""
-    if not paired:
-        return table
-    keys = list(zip(both[f"seed{side}"], both["task_hash"], strict=True))
+    keys = list(zip(both[seed], both["task_hash"], strict=True))
     return table.loc[keys].reset_index(drop=True)
 
 
@@ -403,20 +385,12 @@ def _tasks(both: pd.DataFrame) -> pd.DataFrame:
     names += [f"{s}_{c}" for c in ("solved", "reward", "length", "kind", "id") for s in "ab"]
     if both.empty:
         return pd.DataFrame(columns=[*names, "change"])
-    change = [
-        ("both" if new else "lost") if old else ("gained" if new else "never")
-        for old, new in zip(both["solved_a"], both["solved_b"], strict=True)
-    ]
-    out = both.assign(
-        task_id=both["task_id_a"],
-        level=both["level_a"],
-        instruction=both["instruction_a"].where(both["instruction_a"] != "", both["instruction_b"]),
-        change=change,
-        **{f"{s}_{c}": both[f"{c}_{s}"] for c in ("solved", "reward", "length") for s in "ab"},
-        **{f"{s}_kind": both[f"kind_{s}"] for s in "ab"},
-        **{f"{s}_id": both[f"trajectory_id_{s}"] for s in "ab"},
-    )
-    return out[[*names, "change"]]
+    sides = {f"trajectory_id_{s}": f"{s}_id" for s in "ab"}
+    sides |= {f"{c}_{s}": f"{s}_{c}" for c in ("solved", "reward", "length", "kind") for s in "ab"}
+    text = both["instruction_a"].where(both["instruction_a"] != "", both["instruction_b"])
+    out = both.rename(columns={"task_id_a": "task_id", "level_a": "level", **sides})
+    change = changes(both["solved_a"], both["solved_b"])
+    return out.assign(instruction=text, change=change)[[*names, "change"]]
 
 
 def _sentence(row: dict[Any, Any], who: str) -> str:

@@ -273,7 +273,7 @@ def recovery_map(states: draw.Data, rows: int = 40) -> go.Figure:
     if order.empty or width < 2:
         return draw.nothing(title, _UNEXPLORED)
     shown = order.head(rows)
-    data = data[data["trajectory_id"].isin(shown["trajectory_id"])]
+    data = data.merge(shown[["seed", "trajectory_id"]])  # a hover for each of thousands takes long
     tried = data["n"] > 0
     glyphs = data["status"].map({"untried": "–"}).fillna("!")
     counts = data["wins"].astype(str) + "/" + data["n"].astype(str)
