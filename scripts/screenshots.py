@@ -1,10 +1,10 @@
-"""Pictures of every widget and of the report, light and dark, for the README.
+"""Pictures of the viewer, the report and the game, light and dark, for README and docs.
 
     python scripts/screenshots.py [RUN] [--out docs/images]
 
 RUN is a run folder; without one, a small demo run is made first (a minute). It is copied, since
-an annotated trajectory belongs into the picture. Widgets are those of a real JupyterLab in headless
-Chromium, the report is opened as a file. Needs what the browser tests need (`make setup`).
+an annotated trajectory belongs into the picture. The viewer and the game run in a real JupyterLab
+in headless Chromium, the report is opened as a file. Needs what the browser tests need.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "browser"))
 from conftest import ARGS, NAMES
@@ -33,32 +33,27 @@ COLOURS = 255
 """A palette keeps a picture at some 80 kB."""
 
 CELLS = {
-    "explorer": (
-        "from eeflib.analysis.widgets import *\n"
-        "from eeflib.analysis.views.explorer import ExplorerState, GridState\n"
-        "Explorer('run', author='ann', state=ExplorerState(GridState(per_page=6)))"
-    ),
-    "recovery_map": "RecoveryMap('run')",
-    "compare": "Compare('run')",
-    "annotator": (
-        "from eeflib.analysis.annotations import Annotations\n"
-        "from eeflib.analysis.collection import Collection\n"
-        "Annotator(Annotations('run', 'ann'), Collection.of('run').find({name!r}))"
-    ),
+    "viewer": "import eeflib as eef\neef.Viewer('run', author='ann').show({name!r}, step={step})",
     "loss_mask": (
-        "from eeflib.analysis.run import Run\n"
-        "from eeflib.masking import encode_samples\n"
-        "from eeflib.policies.loading import load_student\n"
-        "from eeflib.prompts import get_format\n"
-        "from eeflib.analysis.views.mask import MaskState\n"
-        "run = Run('run')\n"
-        "samples = [s for place, s in run.samples() if place.method == 'EEF']\n"
-        "tokenizer = load_student(run.manifest['config']['student'])[1]\n"
-        "data = encode_samples(samples, get_format('act', samples[0].env), tokenizer)\n"
-        "telling = max(samples, key=lambda s: (len(set(s.labels)), -len(s.steps)))\n"
-        "LossMask(samples, data, tokenizer, state=MaskState(sample=telling.id))"
+        "run = eef.open_run('run')\n"
+        "samples = run.samples('EEF', 1)\n"
+        "samples.sort(key=lambda s: (-len(set(s.labels)), len(s.steps)))\n"
+        "student = run.student()\n"
+        "eef.Viewer(eef.encode(samples, student), samples=samples, student=student)"
+    ),
+    "play": (
+        "game = eef.play(run.world())\ngame.act(f'search[{game.task.goal[\"query\"]}]')\ngame"
     ),
 }
+"""Picture -> the cell whose output it shows."""
+
+SECTIONS = {
+    "curve": "#recovery",
+    "solved": "#newly-solved",
+    "actions": "#actions",
+    "budget": "#budget",
+}
+"""Picture -> the section of the report that it shows."""
 
 
 def telling(run: Path) -> Item:
@@ -77,71 +72,36 @@ def wrong_turn(item: Item) -> int:
     return next((s.start for s in item.segments if s.label == "harmful"), 0)
 
 
-def height_until(view: Locator, stop: Locator | None) -> int | None:
-    """Pixels of the view above a part of it."""
-    if stop is None:
-        return None
-    whole, part = view.bounding_box(), stop.bounding_box()
-    assert whole is not None
-    assert part is not None
-    return int(part["y"] - whole["y"])
-
-
-def save(picture: bytes, path: Path, height: int | None = None) -> None:
+def save(picture: bytes, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.open(io.BytesIO(picture)).convert("RGB")
-    image = image.crop((0, 0, image.width, height or image.height))
     # the palette that covers the most, not the most frequent ones: a small mark keeps its colour
     few = image.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     few.save(path, optimize=True)
     print(f"{path}: {image.width} x {image.height}, {path.stat().st_size / 1000:.0f} kB")
 
 
-def widgets(browser: Browser, folder: Path, out: Path, dark: bool) -> None:
+def notebook(browser: Browser, folder: Path, out: Path, dark: bool) -> None:
     item = telling(folder / "run")
-    notebook = f"look-{'dark' if dark else 'light'}.ipynb"
-    cells = [code.replace("{name!r}", repr(item.key.id)) for code in CELLS.values()]
-    write_notebook(folder / notebook, cells)
-    number = Collection.of(folder / "run").position(item.key) or 0
+    name = f"look-{'dark' if dark else 'light'}.ipynb"
+    first = CELLS["viewer"].format(name=item.key.id, step=wrong_turn(item) + 1)
+    write_notebook(folder / name, [first, *list(CELLS.values())[1:]])
     with jupyter_lab(folder, theme=f"JupyterLab {'Dark' if dark else 'Light'}") as address:
-        context = browser.new_context(viewport={"width": 1400, "height": 3200})
+        context = browser.new_context(viewport={"width": 1400, "height": 1600})
         context.set_default_timeout(SECONDS)
         page = context.new_page()
         expect.set_options(timeout=SECONDS)
-        open_notebook(page, address, notebook)
-        for i, name in enumerate(CELLS):
-            view = run_cell(page, i).locator(".eef-view").first
+        open_notebook(page, address, name)
+        for i, picture in enumerate(CELLS):
+            output = run_cell(page, i)
+            shown = ".widget-vbox" if picture == "play" else ".eef[data-ready]"
+            view = output.locator(shown).first
             expect(view).to_be_visible()
-            prepare(name, page, view, number, wrong_turn(item))
             page.evaluate("document.activeElement.blur()")
             page.mouse.move(2, 2)
-            page.wait_for_timeout(700)
-            stop = view.locator(".eef-panel") if name == "explorer" else None  # see `annotator`
-            save(
-                view.screenshot(),
-                out / f"{name}_{'dark' if dark else 'light'}.png",
-                height_until(view, stop),
-            )
+            page.wait_for_timeout(1000)
+            save(view.screenshot(), out / f"{picture}_{'dark' if dark else 'light'}.png")
         context.close()
-
-
-def prepare(name: str, page: Page, view: Locator, number: int, turn: int) -> None:
-    """Bring a widget into a state that shows what it is for."""
-    if name == "explorer":
-        view.get_by_label("no.").fill(str(number + 1))
-        page.keyboard.press("Enter")
-        expect(view.locator(".goal")).to_be_visible()
-        view.get_by_role("button", name=f"step {turn + 1}", exact=True).click()
-        expect(view.locator(".step.is-open")).to_have_count(2)
-    elif name == "recovery_map":
-        view.locator(".eef-cell.lost + .eef-cell.won").first.click()
-        expect(view.locator(".goal")).to_be_visible()
-    elif name == "compare":
-        task = view.locator("select").first
-        task.select_option(index=number)
-        expect(view.locator(".diverge")).to_be_visible()
-    elif name == "loss_mask":
-        expect(view.locator(".tokens")).to_be_visible()
 
 
 def pick_sample(page: Page) -> None:
@@ -177,6 +137,14 @@ def report(browser: Browser, folder: Path, out: Path, dark: bool) -> None:
         page.wait_for_timeout(300)
         save(page.screenshot(), out / f"report_{name}_{scheme}.png")
         page.close()
+    page = context.new_page()
+    page.goto(path.as_uri())
+    expect(page.locator("html[data-ready]")).to_be_attached(timeout=SECONDS)
+    for name, place in SECTIONS.items():
+        section = page.locator(place)
+        section.scroll_into_view_if_needed()
+        page.wait_for_timeout(1500)  # its figures are drawn when they come into sight
+        save(section.screenshot(), out / f"report_{name}_{scheme}.png")
     context.close()
 
 
@@ -184,7 +152,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("run", nargs="?", type=Path, help="a run folder with EEF in it")
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
-    parser.add_argument("--only", choices=["widgets", "report"], help="only these pictures")
+    parser.add_argument("--only", choices=["notebook", "report"], help="only these pictures")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="eef-pictures-") as name, sync_playwright() as driver:
         folder = Path(name)
@@ -202,8 +170,8 @@ def main() -> None:
         browser = driver.chromium.launch(executable_path=found, args=ARGS)
         for dark in (False, True):
             if args.only != "report":
-                widgets(browser, folder, args.out, dark)
-            if args.only != "widgets":
+                notebook(browser, folder, args.out, dark)
+            if args.only != "notebook":
                 report(browser, folder, args.out, dark)
         browser.close()
 

@@ -7,7 +7,9 @@ notebook, which shows a small static summary instead. What a person writes there
 
 from __future__ import annotations
 
+import importlib
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from itertools import groupby
@@ -90,6 +92,8 @@ class Viewer(anywidget.AnyWidget):
             self.collection = _collection(what, run)
         self._author = author
         self._address = "#!mask" if self.masks else "#!t"
+        if "google.colab" in sys.modules:  # which shows no widget from elsewhere unless told to
+            importlib.import_module("google.colab.output").enable_custom_widget_manager()
         super().__init__()
         self.on_msg(self._hear)
 
