@@ -371,6 +371,16 @@ def played(run: str | os.PathLike[str]) -> list[Trajectory]:
     return list(read_records(path, Trajectory, ReadReport())) if path.exists() else []
 
 
+def _lines(observation: str) -> str:
+    """A web page's strings as a text of lines: each product of a list begins one."""
+    goal, _, rest = observation.partition("Instruction: [SEP] ")
+    pieces = [piece.strip() for piece in (rest if rest else goal).split("[SEP]")]
+    out = pieces[0]
+    for i, piece in enumerate(pieces[1:]):
+        out += ("\n" if i == 0 or _ASIN.match(piece) else " \u00b7 ") + piece
+    return out
+
+
 class Game:
     """One episode played by a person; `trajectory` is its record so far, at any time.
 
@@ -449,7 +459,7 @@ class Game:
 
     def _show(self) -> None:
         ipw, episode = self._ipw, self._episode
-        shown = escape(episode.observation.replace(" [SEP] ", "\n"))
+        shown = escape(_lines(episode.observation))
         style = "white-space:pre-wrap;overflow-wrap:anywhere;max-height:24em;overflow:auto;"
         self._seen.value = (
             f'<pre dir="auto" style="{style}line-height:1.45;border:1px solid rgba(128,128,128,.4);'

@@ -1,6 +1,6 @@
-"""The analyst's room: a run as frames, figures and views. Reads a run, changes nothing.
+"""The analyst's room: a run as frames, figures and a viewer. Reads a run, changes nothing.
 
-`eef.analysis.Explorer`, `eef.analysis.taxonomy` and the other names of `__all__` are loaded when
+`eef.analysis.Collection`, `eef.analysis.taxonomy` and the other names of `__all__` are loaded when
 they are first used.
 """
 
@@ -12,11 +12,9 @@ from typing import Any
 __all__ = [
     "Annotations",
     "Collection",
-    "Compare",
-    "Explorer",
     "Findings",
     "Key",
-    "RecoveryMap",
+    "Viewer",
     "labels",
     "tables",
     "taxonomy",
@@ -25,11 +23,9 @@ __all__ = [
 _HOME = {
     "Annotations": "annotations",
     "Collection": "collection",
-    "Compare": "widgets",
-    "Explorer": "widgets",
     "Findings": "findings",
     "Key": "annotations",
-    "RecoveryMap": "widgets",
+    "Viewer": "widget",
 }
 
 

@@ -1,12 +1,13 @@
 """The trajectories of a run with what is known about each, and the student's rollouts from them.
 
-Import `Collection` (what the views show) and `BranchIndex`. A run holds many more rollouts than a
+Import `Collection` (what the viewer shows) and `BranchIndex`. A run holds many more rollouts than a
 reader opens, so their texts stay on disk until they are looked at.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -88,11 +89,6 @@ class Item:
     def tokens(self) -> int:
         return self.usage.prompt_tokens + self.usage.completion_tokens
 
-    @cached_property
-    def invalid(self) -> int:
-        """Actions that parser or environment did not understand."""
-        return sum(not s.valid for s in self.trajectory.steps)
-
 
 class Collection(Sequence[Item]):
     """Trajectories in the order recorded."""
@@ -143,7 +139,7 @@ class Collection(Sequence[Item]):
                 items.append(Item(Key(*place, t.id), t, run.task(place.seed, t.task_id)))
         made = cls(items, run=run, states=states)
         for item in items:  # now, so that no view waits for it
-            _ = item.failure, item.usage, item.invalid
+            _ = item.failure, item.usage
         return made
 
     @classmethod
@@ -200,6 +196,11 @@ class Collection(Sequence[Item]):
             return BranchIndex(self.run, "", 0)
         first = self.states.iloc[0]
         return BranchIndex(self.run, str(first["method"]), int(first["iteration"]))
+
+    @cached_property
+    def failures(self) -> dict[str, int]:
+        """Kinds of failure with their number, the most frequent first."""
+        return dict(Counter(x.failure for x in self.items if x.failure).most_common())
 
 
 class State(NamedTuple):

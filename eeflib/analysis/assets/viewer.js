@@ -381,12 +381,58 @@ function makeForm(item, labels, author, save) {
   return { element, about, start: () => { element.open = true; label.focus(); } };
 }
 
+// ---- Lists --------------------------------------------------------------------------------------
+
+const ROW = 34; // height in pixels, as in the style sheet
+
+// A table of any length, of which only the rows in sight are drawn. rowOf(x) gives its cells.
+function makeTable(kind, heads, key, rowOf, open) {
+  const body = h("tbody");
+  const pane = h("div", { class: "rows", tabindex: "-1", on: { scroll: () => draw(false) } },
+    h("table", { class: `grid ${kind}` }, h("thead", null, h("tr", null, heads)), body));
+  let rows = [];
+  let drawn = [0, 0];
+  let chosen = -1;
+  const space = (n) => (n > 0 ? [h("tr", { class: "space" }, h("td", { css: { height: `${n * ROW}px` } }))] : []);
+
+  function draw(anew) {
+    const top = Math.floor(pane.scrollTop / ROW);
+    const end = Math.min(rows.length, top + Math.ceil((pane.clientHeight || 3000) / ROW));
+    if (!anew && top >= drawn[0] && end <= drawn[1]) return;
+    drawn = [Math.max(0, top - 20), Math.min(rows.length, end + 20)];
+    body.replaceChildren(...space(drawn[0]), ...rows.slice(...drawn).map((x) => h("tr", { [key]: x.number,
+      class: x.number === chosen ? "on" : null, on: { click: () => open(x) } }, rowOf(x))), ...space(rows.length - drawn[1]));
+  }
+
+  return {
+    pane,
+    fill(found, none) {
+      rows = found;
+      draw(true);
+      if (!rows.length) body.replaceChildren(h("tr", null, h("td", { colspan: heads.length }, none)));
+    },
+    choose(n) { // and scroll to it, the list and never the page around it
+      chosen = n;
+      const place = rows.findIndex((x) => x.number === n);
+      for (const row of body.children) row.classList.toggle("on", row.getAttribute(key) === String(n));
+      if (place < 0) return;
+      const room = pane.clientHeight - 2 * ROW; // less the head
+      if (place * ROW < pane.scrollTop) pane.scrollTop = place * ROW;
+      else if (place * ROW > pane.scrollTop + room) pane.scrollTop = place * ROW - room;
+      draw(false);
+    },
+    neighbour(by) {
+      const place = rows.findIndex((x) => x.number === chosen);
+      return rows[Math.min(Math.max(0, place + by), rows.length - 1)] || null;
+    },
+  };
+}
+
 // ---- The grid of trajectories -------------------------------------------------------------------
 
 const FIELDS = ["task", "thought", "action", "observation"];
 const SIGNS = { solved: ["ok", "\u2713 solved"], failed: ["no", "\u2717 failed"], fault: ["no", "\u26a0 fault"] };
 const RANK = { failed: 0, fault: 1, solved: 2 };
-const ROWS = 100; // drawn at once
 const HINTS = {
   failure: "the main kind of failure, by rules", reward: "0 to 1; a task is solved at its threshold", length: "actions",
   invalid: "actions that were not understood", tokens: "read and written", cost: "dollars", seconds: "seconds of the policy",
@@ -440,22 +486,18 @@ function makeGrid(data, pick) {
     reward: [0, 1], steps: [0, Infinity], cost: [0, Infinity] });
   const state = { ...fresh(), sort: "", down: false };
   let rows = [];
-  let drawn = 0;
   let listedOnce = false;
   let chosen = -1;
 
   const message = h("span", { class: "no", role: "alert" });
   const count = h("span", { class: "count", role: "status" });
   const asked = h("span", { class: "pills" });
-  const body = h("tbody");
   const heads = columns.map(([name, title, , , right]) => h("th", { scope: "col", title: HINTS[name],
     class: `${right ? "num " : ""}c-${name}`, "aria-sort": "none" },
   h("button", { type: "button", on: { click: () => sortBy(name) } }, title)));
-  const pane = h("div", { class: "rows", tabindex: "-1" }, h("table", { class: "grid" },
-    h("thead", null, h("tr", null, h("th", { class: "num at c-at" }, "#"), heads)), body));
-  pane.addEventListener("scroll", () => {
-    if (pane.scrollTop + pane.clientHeight > pane.scrollHeight - 400) draw(drawn + ROWS);
-  });
+  const table = makeTable("", [h("th", { class: "num at c-at" }, "#"), ...heads], "data-item", (x) => [
+    h("td", { class: "num at" }, x.number + 1, x.notes ? h("span", { class: "noted" }, "\u270e") : ""),
+    columns.map(([name, , , cell, right]) => h("td", { class: `${right ? "num " : ""}c-${name}` }, cell(x)))], (x) => pick(x, true));
 
   const search = h("input", { type: "search", placeholder: "search  ( / )", "aria-label": "search",
     on: { input: later(() => set({ text: search.value })) } });
@@ -561,10 +603,7 @@ function makeGrid(data, pick) {
       pill(`${name}: ${name === "failure" ? titleOf(data, v) : v} \u00d7`, "take this filter away", () => set({ picked: { ...state.picked, [name]: "" } }))));
     count.textContent = rows.length === listed.length ? `${number(rows.length)} ${rows.length === 1 ? "trajectory" : "trajectories"}`
       : `${number(rows.length)} of ${number(listed.length)} trajectories`;
-    drawn = 0;
-    body.replaceChildren();
-    draw(ROWS);
-    if (!rows.length) body.append(h("tr", null, h("td", { colspan: columns.length + 1 }, listed.length ? "None fits." : "No trajectory is recorded.")));
+    table.fill(rows, listed.length ? "None fits." : "No trajectory is recorded.");
   }
 
   function refresh() {
@@ -572,40 +611,13 @@ function makeGrid(data, pick) {
     pick(rows.find((x) => x.number === chosen) || rows[0] || null, false);
   }
 
-  function draw(until) {
-    for (; drawn < Math.min(until, rows.length); drawn += 1) {
-      const x = rows[drawn];
-      body.append(h("tr", { "data-item": x.number, class: x.number === chosen ? "on" : null, on: { click: () => pick(x, true) } },
-        h("td", { class: "num at" }, x.number + 1, x.notes ? h("span", { class: "noted" }, "\u270e") : ""),
-        columns.map(([name, , , cell, right]) => h("td", { class: `${right ? "num " : ""}c-${name}` }, cell(x)))));
-    }
-  }
-
   function choose(item) {
     chosen = item ? item.number : -1;
     if (!listedOnce) list(); // a link leads to an item before anything was listed
-    const place = rows.findIndex((x) => x.number === chosen);
-    if (place >= drawn) draw(place + 20);
-    for (const row of body.querySelectorAll("tr.on")) row.classList.remove("on");
-    const row = place < 0 ? null : body.children[place];
-    if (!row) return;
-    row.classList.add("on");
-    reveal(pane, row);
+    table.choose(chosen);
   }
 
-  function neighbour(by) {
-    const place = rows.findIndex((x) => x.number === chosen);
-    return rows[Math.min(Math.max(0, place + by), rows.length - 1)] || null;
-  }
-
-  return { element: [controls, pane], search, query, filter, refresh, list, choose, neighbour };
-}
-
-// Scrolls a list, and never the page around it, so that a row can be seen.
-function reveal(pane, row) {
-  const [box, at] = [pane.getBoundingClientRect(), row.getBoundingClientRect()];
-  if (at.top < box.top + 36) pane.scrollTop += at.top - box.top - 36;
-  else if (at.bottom > box.bottom) pane.scrollTop += at.bottom - box.bottom + 8;
+  return { element: [controls, table.pane], search, query, filter, refresh, list, choose, neighbour: table.neighbour };
 }
 
 // ---- The recovery map ---------------------------------------------------------------------------
@@ -649,7 +661,10 @@ function makeMap(data, open) {
     choose(place) {
       for (const cell of body.querySelectorAll(".at")) cell.classList.remove("at");
       const cell = cells.get(place);
-      if (cell) { cell.classList.add("at"); reveal(pane, cell); }
+      if (!cell) return;
+      cell.classList.add("at");
+      const [box, at] = [pane.getBoundingClientRect(), cell.getBoundingClientRect()];
+      if (at.top < box.top + ROW || at.bottom > box.bottom) pane.scrollTop += at.top - box.top - box.height / 2;
     },
   };
 }
@@ -810,48 +825,21 @@ const KIND = {
 };
 const meaningOfKind = (kind) => (Object.hasOwn(KIND, kind) ? KIND[kind] : null);
 
-// A list of training sequences: menus, rows that open one, and j/k from one to the next.
+// A list of training sequences, with menus: name -> [options, fits(s, chosen option)].
 function makeList({ all, heads, menus, cells, count, above, open }) {
-  let rows = [];
-  let chosen = -1;
-  let drawn = 0;
   const picked = {};
   const said = h("span", { class: "count", role: "status" });
-  const body = h("tbody");
-  const pane = h("div", { class: "rows", tabindex: "-1" }, h("table", { class: "grid samples" }, h("thead", null, h("tr", null,
-    Object.entries(heads).map(([name, hint]) => h("th", { scope: "col", title: hint }, name)))), body));
-  pane.addEventListener("scroll", () => { if (pane.scrollTop + pane.clientHeight > pane.scrollHeight - 400) grow(); });
+  const table = makeTable("samples", Object.entries(heads).map(([name, hint]) => h("th", { scope: "col", title: hint }, name)),
+    "data-sample", cells, (s) => open(s.number));
   const controls = h("div", { class: "controls" }, h("div", null, Object.entries(menus).map(([name, [options]]) =>
     select(name, options, "", (v) => { picked[name] = v; draw(); }))), h("div", null, said));
-  function grow() {
-    const next = rows.slice(drawn, drawn + ROWS);
-    drawn += next.length;
-    body.append(...next.map((s) => h("tr", { "data-sample": s.number, class: s.number === chosen ? "on" : null,
-      on: { click: () => open(s.number) } }, cells(s))));
-  }
   function draw() {
-    rows = all.filter((s) => Object.entries(menus).every(([name, [, fits]]) => !picked[name] || fits(s, picked[name])));
+    const rows = all.filter((s) => Object.entries(menus).every(([name, [, fits]]) => !picked[name] || fits(s, picked[name])));
     said.textContent = count(rows.length);
-    drawn = 0;
-    body.replaceChildren();
-    grow();
-    if (!rows.length) body.append(h("tr", null, h("td", { colspan: 9 }, "None fits.")));
+    table.fill(rows, "None fits.");
   }
   draw();
-  return {
-    element: [controls, above || "", pane],
-    choose(n) {
-      chosen = n;
-      while (drawn < rows.length && !rows.slice(0, drawn).some((s) => s.number === n)) grow();
-      for (const row of body.children) row.classList.toggle("on", row.dataset.sample === String(n));
-      const row = body.querySelector(".on");
-      if (row) reveal(pane, row);
-    },
-    neighbour(by) {
-      const place = rows.findIndex((s) => s.number === chosen);
-      return rows[Math.min(Math.max(0, place + by), rows.length - 1)] || null;
-    },
-  };
+  return { element: [controls, above || "", table.pane], choose: table.choose, neighbour: table.neighbour };
 }
 
 function fates(sample) {
