@@ -279,7 +279,7 @@ def draw_all(page: Page) -> None:
         place = page.locator(".plot").nth(i)
         if place.is_visible():
             place.scroll_into_view_if_needed()
-            expect(place).to_have_attribute("data-drawn", re.compile("light|dark"))
+            expect(place).to_have_attribute("data-drawn", re.compile("light|dark"), timeout=20_000)
     assert page.locator(".plot[data-drawn] .main-svg").count() >= shown
 
 
@@ -312,7 +312,7 @@ def test_every_count_leads_to_its_episodes(new_page, tmp_path):
     assert len(addresses) > 60
     for href in addresses:
         page.evaluate("href => { location.hash = href.slice(1); }", href)
-        inside = page.locator(".rows tbody tr[data-item], .right .step")
+        inside = page.locator(".rows tr[data-item], .samples tbody tr, .right a")
         expect(inside.first, href).to_be_attached()
 
     def counted(href: str, n: int) -> None:
