@@ -69,10 +69,8 @@ def test_the_goals_are_the_recorded_ones(
 
 
 def test_the_catalogue_is_the_one_of_the_whole_rows(
-    tmp_path: Path, rows: dict[str, Any], seed: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, rows: dict[str, Any], seed: int
 ) -> None:
-    """In batches smaller than the distance between two rows with the same asin."""
-    monkeypatch.setattr("eeflib.envs.webshop.official._BATCH", 7)
     whole = Catalogue.from_rows(
         rows["products"], rows["attributes"], rows["human_instructions"], seed=seed
     )

@@ -22,8 +22,7 @@ from typing import Any
 import pytest
 
 from eeflib.envs.webshop import task_from_goal
-from eeflib.envs.webshop.disk_build import build_catalogue
-from eeflib.envs.webshop.disk_catalogue import DiskCatalogue, open_catalogue
+from eeflib.envs.webshop.disk import DiskCatalogue, build_catalogue, open_catalogue
 from eeflib.envs.webshop.official import Official, load_official, main
 from eeflib.errors import DataError, PrerequisiteError
 
@@ -144,7 +143,7 @@ def test_a_damaged_catalogue_is_built_again(folder: Path, caplog: pytest.LogCapt
         ("docs.npy", lambda raw: raw[:-9]),
         ("manifest.json", lambda raw: raw[:50]),
         ("made_from.json", lambda raw: raw[:-3]),
-        ("terms.bin", lambda raw: b""),
+        ("products.db", lambda raw: b""),
     ):
         path = folder / PLACE / name
         path.write_bytes(damage(path.read_bytes()))
@@ -225,22 +224,22 @@ def test_a_full_disk_leaves_nothing(folder: Path) -> None:
 LOADER = """
 import sys, time
 from pathlib import Path
-from eeflib.envs.webshop import disk_build, official
+from eeflib.envs.webshop import disk, official
 stop, flag = sys.argv[2], Path(sys.argv[3])
-seal, read_row, n = disk_build.seal, disk_build.read_row, 0
+pack, n = disk._pack, 0
 def wait():
     flag.touch()
     time.sleep(60)
-def slow_row(*args):
+def slow_pack(product):
     global n
     n += 1
     if n == 200:
         wait()
-    return read_row(*args)
+    return pack(product)
 if stop == "rows":
-    disk_build.read_row = slow_row
+    disk._pack = slow_pack
 else:
-    disk_build.seal = lambda *args, **facts: wait()
+    disk._seal = lambda *args: wait()
 official.load_official(sys.argv[1], size="full")
 """
 

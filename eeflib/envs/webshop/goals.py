@@ -35,7 +35,8 @@ def build_goals(
     price_upper, goal_options (list for human goals, name -> value for synthetic ones), weight.
     """
     rng = random.Random(catalogue.seed)
-    catalogue.draw_prices(rng)  # the same draws in the same order; only their number matters here
+    for _ in range(catalogue.ranges):
+        rng.random()  # officially the prices are drawn from the same generator before
     goals = _human(catalogue, rng) if kind == "human" else _synthetic(catalogue, rng)
     random.Random(SHUFFLE_SEED).shuffle(goals)
     return goals

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import itertools
 import logging
 import sys
 from collections.abc import Sequence
@@ -28,9 +27,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from eeflib.envs.webshop.catalogue import Catalogue, Product, SkippedRow
-from eeflib.envs.webshop.disk_build import build_catalogue
-from eeflib.envs.webshop.disk_catalogue import MANIFEST, DiskCatalogue, open_catalogue
+from eeflib.envs.webshop.catalogue import Catalogue
+from eeflib.envs.webshop.disk import MANIFEST, DiskCatalogue, build_catalogue, open_catalogue
 from eeflib.envs.webshop.download import Size, download, file_of
 from eeflib.envs.webshop.env import WebShopEnv
 from eeflib.envs.webshop.goals import build_goals
@@ -51,8 +49,6 @@ log = logging.getLogger(__name__)
 
 MADE_FROM = "made_from.json"
 """In the folder of the catalogue; outside of what its manifest compares, as times may change."""
-
-_BATCH = 2_000
 
 
 class What(msgspec.Struct, frozen=True):
@@ -175,7 +171,7 @@ def make_catalogue(
         human_instructions=sources.instructions,
         seed=what.seed,
         replace=True,
-        progress="index" if progress else False,
+        progress=progress,
         last=note,
     )
     return open_catalogue(place), sources.left_out
@@ -311,7 +307,10 @@ def load_official(
             made = make_catalogue(place, folder, what, on_error=on_error, progress=progress)
         else:
             sources = open_sources(folder, size=size, human=human, on_error=on_error, limit=limit)
-            made = _in_memory(sources, seed), sources.left_out
+            in_memory = Catalogue.from_rows(
+                sources.rows, sources.attributes, sources.instructions, seed=seed
+            )
+            made = in_memory, sources.left_out
     catalogue, left_out = made
     left_out += [
         LeftOut(file_of(size, "products").name, f"row {s.row}", f"{s.asin}: {s.reason}")
@@ -330,27 +329,6 @@ def load_official(
     if len(left_out) > 5:
         log.warning("left out: %d more, see Official.left_out", len(left_out) - 5)
     return found
-
-
-def _in_memory(sources: Sources, seed: int) -> Catalogue:
-    """All rows as products; rows that cannot be used are listed, as `Catalogue.from_rows` does."""
-    kept: dict[str, Product] = {}
-    skipped: list[SkippedRow] = []
-    start = 0
-    while batch := list(itertools.islice(sources.rows, _BATCH)):
-        part = Catalogue.from_rows(batch, sources.attributes, sources.instructions, seed=seed)
-        bad = {s.row for s in part.skipped}
-        found = [SkippedRow(start + s.row, s.asin, s.reason) for s in part.skipped]
-        numbers = (i for i in range(len(batch)) if i not in bad)
-        for number, product in zip(numbers, part.products, strict=True):
-            if product.asin in kept:
-                reason = f"field asin: {product.asin!r} was listed before"
-                found.append(SkippedRow(start + number, product.asin, reason))
-            else:
-                kept[product.asin] = product
-        skipped += sorted(found, key=lambda s: s.row)
-        start += len(batch)
-    return Catalogue(kept.values(), seed=seed, skipped=skipped)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,8 +1,7 @@
-"""An episode's state as one small value, what an action says, and a memory of states.
+"""An episode's state as one small value, and what an action says.
 
-Import `WebShopState` (its fingerprint and address), `parse_action` and `StateMemo` from here.
-Copying a state is restoring it. `StateMemo` is a bounded table of states that environments over one
-catalogue have been in: fingerprint -> (state, hash of its observation).
+Import `WebShopState` (its fingerprint and address) and `parse_action` from here.
+Copying a state is restoring it.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ __all__ = [
     "PAGE_NAMES",
     "Page",
     "Session",
-    "StateMemo",
     "WebShopState",
     "parse_action",
 ]
@@ -31,8 +29,6 @@ PAGE_NAMES = {
     "done": "done",
 }
 """Page -> its name in official addresses."""
-
-_LONGEST_QUERY = 1_000
 
 
 class Session(NamedTuple):
@@ -124,27 +120,3 @@ def parse_action(action: str) -> tuple[str, str | None]:
     if start < 0:
         return action, None
     return line[:start], line[start + 1 : close]
-
-
-class StateMemo:
-    """Remembers the newest `size` states; states with very long searches are not kept."""
-
-    def __init__(self, size: int = 100_000) -> None:
-        self._size = size
-        self._table: dict[tuple[str, str], tuple[WebShopState, int]] = {}
-
-    def __len__(self) -> int:
-        return len(self._table)
-
-    def add(self, view: str, key: str, state: WebShopState, text: str) -> None:
-        """Remember `state` under its `key`, seen as `text` in `view` (mode and settings)."""
-        if len(state.query) > _LONGEST_QUERY or (view, key) in self._table:
-            return
-        if len(self._table) >= self._size:
-            self._table.pop(next(iter(self._table)), None)
-        self._table[view, key] = state, hash(text)
-
-    def get(self, view: str, key: str, text: str) -> WebShopState | None:
-        """The state of `key`, if it is known and was seen as `text`."""
-        known = self._table.get((view, key))
-        return known[0] if known is not None and known[1] == hash(text) else None
