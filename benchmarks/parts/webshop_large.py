@@ -21,10 +21,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from eeflib.envs.webshop.download import file_of
 from eeflib.envs.webshop.env import WebShopEnv
 from eeflib.envs.webshop.goals import task_from_goal
 from eeflib.envs.webshop.official import Official, load_official
+from eeflib.envs.webshop.sources import file_of
 
 PER_INSTRUCTION = 98
 """Products for one human instruction; officially 1,181,436 for 12,087."""
