@@ -30,9 +30,8 @@ from eeflib.envs.webshop.catalogue import Catalogue, Product, option_value, pars
 from eeflib.envs.webshop.disk import build_catalogue
 from eeflib.envs.webshop.env import WebShopEnv
 from eeflib.envs.webshop.goals import SHUFFLE_SEED, build_goals, task_from_goal
-from eeflib.envs.webshop.pages import hits
+from eeflib.envs.webshop.pages import WebShopState, hits, parse_action
 from eeflib.envs.webshop.reward import Nouns, best_nouns, fixed_nouns, word_nouns
-from eeflib.envs.webshop.state import WebShopState, parse_action
 from eeflib.errors import DataError, EefError
 from tests.webshop_wrappers import (
     EtoEpisode,

@@ -132,7 +132,7 @@ BUILDER = """
 import sys, time
 from pathlib import Path
 from eeflib.envs.webshop import disk
-from eeflib.envs.webshop.generator import generate_store
+from eeflib.envs.webshop.shop import generate_store
 
 folder, stop, flag = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
 

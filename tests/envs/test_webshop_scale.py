@@ -22,7 +22,7 @@ from disk_shop import QUERIES, ROWS, build, copied, in_memory, same
 from benchmarks.parts.bulk_products import bulk_rows
 from eeflib.envs.webshop import Catalogue, WebShopEnv, build_goals, task_from_goal
 from eeflib.envs.webshop.disk import DiskCatalogue, build_catalogue, open_catalogue
-from eeflib.envs.webshop.generator import generate_store
+from eeflib.envs.webshop.shop import generate_store
 from eeflib.errors import DataError
 from eeflib.records import content_hash
 from tests.parity import check_folder

@@ -14,7 +14,16 @@ from typing import Any, Literal
 from eeflib.envs.base import FREE_TEXT, Observation, Restored, StepResult, replay_restore
 from eeflib.envs.webshop import pages
 from eeflib.envs.webshop.catalogue import Catalogue
-from eeflib.envs.webshop.pages import Move, Ranker, View, click, hits, search
+from eeflib.envs.webshop.pages import (
+    Move,
+    Ranker,
+    View,
+    WebShopState,
+    click,
+    hits,
+    parse_action,
+    search,
+)
 from eeflib.envs.webshop.reward import (
     Nouns,
     Reward,
@@ -23,7 +32,6 @@ from eeflib.envs.webshop.reward import (
     purchase_reward,
     word_nouns,
 )
-from eeflib.envs.webshop.state import WebShopState, parse_action
 from eeflib.errors import DataError, EnvironmentFault
 from eeflib.records import Step, Task, solved
 
