@@ -2,7 +2,7 @@
 
 The names below are what other modules use. Products: `Catalogue.from_rows`. Tasks: `build_goals`,
 `task_from_goal`. Playing: `WebShopEnv`. Official data, fetched, built and opened:
-`official.load_official`; their published splits: `splits.split_tasks`.
+`official.load_official`; their published splits: `goals.split_tasks`.
 Facts about the official environment: princeton-nlp/WebShop, commit 64fa2a5.
 `python -m tests.parity FOLDER` compares with recorded outputs of it.
 
