@@ -113,7 +113,7 @@ def test_an_error_while_building_leaves_nothing(tmp_path: Path) -> None:
     assert names(tmp_path) in ([], [".c.lock"])
     with pytest.raises(DataError, match="must map asin"):
         build_catalogue(ROWS, tmp_path / "c", attributes=[1])  # type: ignore[arg-type]
-    with pytest.raises(DataError, match="must be rows"):
+    with pytest.raises(DataError, match="list of rows"):
         build_catalogue({"asin": "B1"}, tmp_path / "c")
 
     def unplugged() -> Iterator[Any]:

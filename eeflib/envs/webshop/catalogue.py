@@ -134,7 +134,7 @@ def read_rows(
         if not isinstance(value, Mapping):
             raise DataError(f"{name} must map asin -> entry, got {type(value).__name__}")
     if isinstance(rows, (str, bytes, Mapping)) or not isinstance(rows, Iterable):
-        raise DataError(f"products must be rows, in a list or an iterator: {type(rows).__name__}")
+        raise DataError(f"products must be a list of rows, not {type(rows).__name__}")
     seen: set[str] = set()
     for number, row in enumerate(rows):
         asin = row.get("asin") if isinstance(row, Mapping) else None

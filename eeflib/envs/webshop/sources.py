@@ -166,24 +166,21 @@ def download(
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".download.lock", timeout=0):
             for at, file in enumerate(files):
-                target, source = folder / file.name, "found in the folder"
-                if not target.is_file():
+                path, source = folder / file.name, "found in the folder"
+                if not path.is_file():
                     source = f"{base_url.rstrip('/')}/{file.name}" if base_url else file.url
-                    new = folder / f"{file.name}.new"
-                    if not new.is_file():
+                    path = folder / f"{file.name}.new"
+                    if not path.is_file():
                         missing = [f for f in files[at:] if not (folder / f.name).is_file()]
                         _fetch(source, file, folder, missing, progress, retries, timeout)
-                    try:
-                        _check_ends(new, file)
-                    except DataError:
-                        new.unlink()
-                        raise
-                    _compare(folder, new, file, source, expected.get(file.name))
-                    # The sum is on disk before the name: what has its name has been checked.
-                    new.replace(target)
-                else:
-                    _check_ends(target, file)
-                    _compare(folder, target, file, source, expected.get(file.name))
+                try:
+                    _check_ends(path, file)
+                except DataError:
+                    (folder / f"{file.name}.new").unlink(missing_ok=True)
+                    raise
+                _compare(folder, path, file, source, expected.get(file.name))
+                # The sum is on disk before the name: what has its name has been checked.
+                path.replace(folder / file.name)
     except Timeout:
         raise DataError(
             f"{folder}: another process is downloading into it; wait until it is done"
