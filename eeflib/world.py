@@ -71,7 +71,8 @@ def webshop(
         mix: which levels the tasks are of, see `eeflib.envs.webshop.tasks.make_tasks`.
         teacher_middle: `Skill.middle` of the teacher, in words; None for the default.
     """
-    from eeflib.envs.webshop import embedded_shop, generator
+    from eeflib.envs.webshop import embedded_shop
+    from eeflib.envs.webshop.shop import OPTION_NAMES, OPTION_WORDS
     from eeflib.policies.scripted import ScriptedShopper, Skill
 
     shop = embedded_shop(seed, _counts(train, validation, test), mix=mix)
@@ -81,9 +82,7 @@ def webshop(
         seed,
         shop.tasks,
         shop.make_env,
-        ScriptedShopper(
-            skill, option_words=generator.OPTION_WORDS, option_names=generator.OPTION_NAMES
-        ),
+        ScriptedShopper(skill, option_words=OPTION_WORDS, option_names=OPTION_NAMES),
     )
 
 

@@ -27,13 +27,11 @@ from typing import Any, Literal
 from eeflib.envs.base import StepResult
 from eeflib.envs.webshop import reward
 from eeflib.envs.webshop.catalogue import Catalogue, Product, option_value, parse_price
-from eeflib.envs.webshop.disk_build import build_catalogue
-from eeflib.envs.webshop.disk_catalogue import open_catalogue
+from eeflib.envs.webshop.disk import build_catalogue
 from eeflib.envs.webshop.env import WebShopEnv
 from eeflib.envs.webshop.goals import SHUFFLE_SEED, build_goals, task_from_goal
-from eeflib.envs.webshop.pages import hits
+from eeflib.envs.webshop.pages import WebShopState, hits, parse_action
 from eeflib.envs.webshop.reward import Nouns, best_nouns, fixed_nouns, word_nouns
-from eeflib.envs.webshop.state import WebShopState, parse_action
 from eeflib.errors import DataError, EefError
 from tests.webshop_wrappers import (
     EtoEpisode,
@@ -90,10 +88,9 @@ class Vectors:
         rest = (rows["attributes"], rows["human_instructions"])
         if self.disk is None:
             return Catalogue.from_rows(rows["products"], *rest, seed=seed)
-        build_catalogue(
+        return build_catalogue(
             rows["products"], self.disk, attributes=rest[0], human_instructions=rest[1], seed=seed
         )
-        return open_catalogue(self.disk)
 
     @cached_property
     def goals(self) -> dict[str, list[dict[str, Any]]]:

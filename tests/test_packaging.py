@@ -22,7 +22,7 @@ assert Path(eeflib.__file__).is_relative_to(sys.argv[1]), eeflib.__file__
 
 from eeflib.analysis.style import asset
 from eeflib.envs.scienceworld_tasks import subset_choices
-from eeflib.envs.webshop.splits import scheme_indices
+from eeflib.envs.webshop.goals import scheme_indices
 from eeflib.notebook import dated_result, hand_labelled
 from eeflib.policies.loading import tiny_path
 from eeflib.world import webshop

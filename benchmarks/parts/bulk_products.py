@@ -1,7 +1,7 @@
 """Products by the million, to measure with: a stream of rows in bounded memory.
 
 Not for experiments: nobody could shop here sensibly (for that there is
-`eeflib.envs.webshop.generator`), but an index over these rows has the size and the shape of one
+`eeflib.envs.webshop.shop`), but an index over these rows has the size and the shape of one
 over the official products. Those have 262.9 words on average and a vocabulary of 224,041 words that
 occur more than ten times (WebShop, section 3); here words follow Zipf's law with an exponent of
 1.2, a third of them within the topic of the product, and lengths are log-normal.

@@ -21,10 +21,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from eeflib.envs.webshop.download import file_of
 from eeflib.envs.webshop.env import WebShopEnv
 from eeflib.envs.webshop.goals import task_from_goal
 from eeflib.envs.webshop.official import Official, load_official
+from eeflib.envs.webshop.sources import file_of
 
 PER_INSTRUCTION = 98
 """Products for one human instruction; officially 1,181,436 for 12,087."""
@@ -40,9 +40,9 @@ def memory_mb(field: str) -> float:
 
 
 def cpu_s() -> float:
-    """CPU seconds of this process and those it has waited for."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(u.ru_utime + u.ru_stime for u in used)
+    """CPU seconds of this process."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
 
 
 def load(folder: str) -> Official:
@@ -85,16 +85,14 @@ def measure_build(folder: str) -> dict[str, Any]:
     used, start = cpu_s(), time.perf_counter()
     official = load(folder)
     spent = time.perf_counter() - start
-    child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    manifest = official.catalogue.manifest
+    index = official.catalogue.index
     return {
         "s": spent,
         "cpu_s": cpu_s() - used,
-        # of both processes, as if their peaks fell together
-        "peak_mb": memory_mb("VmHWM") + child,
-        "disk_mb": sum(mark.bytes for mark in manifest.files.values()) / 1e6,
-        "terms": manifest.terms,
-        "postings": manifest.postings,
+        "peak_mb": memory_mb("VmHWM"),
+        "disk_mb": sum(size for size, _ in official.catalogue.manifest.files.values()) / 1e6,
+        "terms": len(index.starts) - 1,
+        "postings": len(index.docs),
     }
 
 

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 from tokenizer import MOST_DOLLARS
 
-from eeflib.envs.webshop import generator
-from eeflib.envs.webshop.generator import phrase
+from eeflib.envs.webshop import shop as words
+from eeflib.envs.webshop.shop import phrase
 
-ALL_WORDS = tuple(dict.fromkeys(w for attribute in generator.FORMS for w in attribute.split()))
-ALL_NOUNS = tuple(t.noun for c in generator.CATEGORIES for t in c.types)
+ALL_WORDS = tuple(dict.fromkeys(w for attribute in words.FORMS for w in attribute.split()))
+ALL_NOUNS = tuple(t.noun for c in words.CATEGORIES for t in c.types)
 
 
 @dataclass
@@ -35,18 +35,18 @@ def _pick(rng: np.random.Generator, items, n: int) -> list:
 
 
 def _asins(rng: np.random.Generator, n: int) -> list[str]:
-    heads = rng.integers(len(generator.ASIN_HEADS), size=n)
-    tails = rng.integers(len(generator.ASIN_TAILS), size=n)
+    heads = rng.integers(len(words.ASIN_HEADS), size=n)
+    tails = rng.integers(len(words.ASIN_TAILS), size=n)
     return [
-        (generator.ASIN_HEADS[h] + generator.ASIN_TAILS[t]).upper()
+        (words.ASIN_HEADS[h] + words.ASIN_TAILS[t]).upper()
         for h, t in zip(heads, tails, strict=True)
     ]
 
 
 def _listing(rng, attrs: list[str], noun: str) -> str:
-    brand = generator.BRANDS[rng.integers(len(generator.BRANDS))]
-    words = [attrs[i] for i in rng.permutation(len(attrs))]
-    return " ".join([brand, *words, noun]).title()
+    brand = words.BRANDS[rng.integers(len(words.BRANDS))]
+    title = [attrs[i] for i in rng.permutation(len(attrs))]
+    return " ".join([brand, *title, noun]).title()
 
 
 def _price(rng: np.random.Generator) -> str:
@@ -105,7 +105,7 @@ def _choose_turns(
 
 def make_document(rng: np.random.Generator, max_items: int = 10) -> Document:
     """One document: an instruction, then a few exercises on it."""
-    category = generator.CATEGORIES[rng.integers(len(generator.CATEGORIES))]
+    category = words.CATEGORIES[rng.integers(len(words.CATEGORIES))]
     kind = category.types[rng.integers(len(category.types))]
     noun = kind.noun
     pool, shared = _pick(rng, kind.attributes, 8), list(category.shared)
@@ -146,10 +146,8 @@ def make_document(rng: np.random.Generator, max_items: int = 10) -> Document:
     if with_hidden:
         yes = rng.random() < 0.5
         it = hidden[0 if yes else 1]
-        bullet = generator.BULLETS[rng.integers(len(generator.BULLETS))].format(
-            it=it, It=it.capitalize()
-        )
-        lines = [*_pick(rng, (*category.sentences, *generator.FILLER), 3), bullet]
+        bullet = words.BULLETS[rng.integers(len(words.BULLETS))].format(it=it, It=it.capitalize())
+        lines = [*_pick(rng, (*category.sentences, *words.FILLER), 3), bullet]
         text = " [SEP] ".join(["read", *[lines[i] for i in rng.permutation(4)]])
         turns.append((text, "yes" if yes else "no", []))
     if rng.random() < 0.6:
@@ -177,8 +175,8 @@ def encode(doc: Document, tokenizer) -> tuple[list[int], list[int], list[int], l
     )
     vocab = t.get_vocab()
     dollar = {vocab[f"${n}"] for n in range(1, MOST_DOLLARS + 1)}
-    heads = {vocab[h] for h in generator.ASIN_HEADS}
-    tails = {vocab[f"##{h}"] for h in generator.ASIN_TAILS}
+    heads = {vocab[h] for h in words.ASIN_HEADS}
+    tails = {vocab[f"##{h}"] for h in words.ASIN_TAILS}
     instruction = set(t(doc.turns[0][0].split("\n")[0], add_special_tokens=False)["input_ids"])
     for text, answer, marks in doc.turns:
         body = t(text, add_special_tokens=False)["input_ids"]

@@ -24,7 +24,7 @@ from exercises import encode, make_document
 from tokenizer import build_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from eeflib.envs.webshop import generator
+from eeflib.envs.webshop import shop as words
 
 
 def build_model(vocab_size: int, pad: int, end: int, args) -> LlamaForCausalLM:
@@ -107,7 +107,7 @@ def look_for_match(model, tokenizer, docs=48, sharpness=20.0) -> None:
     """
     rng = np.random.default_rng(99)
     yes, answer = tokenizer.convert_tokens_to_ids(["yes", "answer["])
-    heads = tokenizer.convert_tokens_to_ids(list(generator.ASIN_HEADS))
+    heads = tokenizer.convert_tokens_to_ids(list(words.ASIN_HEADS))
     layer = model.model.layers[-1]
     states: dict[str, list[torch.Tensor]] = {"begin": [], "match": [], "other": []}
     for _ in range(docs):
@@ -207,7 +207,7 @@ def main() -> None:
     print(f"{sum(x.numel() for x in model.parameters()):,} parameters")
     vocab = tokenizer.get_vocab()
     marks = torch.tensor(sorted(vocab[m] for m in ("yes", "half", "no", "and", "or")))
-    heads = torch.tensor(sorted(vocab[h] for h in generator.ASIN_HEADS))
+    heads = torch.tensor(sorted(vocab[h] for h in words.ASIN_HEADS))
     decay = [q for q in model.parameters() if q.ndim > 1]
     rest = [q for q in model.parameters() if q.ndim <= 1]
     opt = torch.optim.AdamW(

@@ -12,7 +12,7 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from eeflib.envs.webshop import generator
+from eeflib.envs.webshop import shop as words
 
 SPECIAL = ("<|pad|>", "<|unk|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
 ATOMS = (
@@ -41,10 +41,10 @@ MOST_DOLLARS = 900
 
 
 def _words() -> list[str]:
-    text = [EXTRA, *generator.BRANDS, *generator.FILLER, *generator.BULLETS, *generator.OPENINGS]
-    text += [w for wordings in generator.OPTION_WORDING.values() for w in wordings]
-    text += [t for name, values in generator.OPTION_GROUPS.values() for t in (name, *values)]
-    for category in generator.CATEGORIES:
+    text = [EXTRA, *words.BRANDS, *words.FILLER, *words.BULLETS, *words.OPENINGS]
+    text += [w for wordings in words.OPTION_WORDING.values() for w in wordings]
+    text += [t for name, values in words.OPTION_GROUPS.values() for t in (name, *values)]
+    for category in words.CATEGORIES:
         text += [category.name, *category.shared, *category.sentences]
         for kind in category.types:
             text += [kind.noun, *kind.path, *kind.attributes]
@@ -60,8 +60,8 @@ def vocabulary() -> dict[str, int]:
         *ATOMS,
         *(str(n) for n in (*range(201), *range(210, MOST_DOLLARS + 101, 10))),  # and price limits
         *(f"${n}" for n in range(1, MOST_DOLLARS + 1)),
-        *generator.ASIN_HEADS,
-        *(f"##{tail}" for tail in generator.ASIN_TAILS),
+        *words.ASIN_HEADS,
+        *(f"##{tail}" for tail in words.ASIN_TAILS),
         *_words(),
         *chars,
         *(f"##{c}" for c in chars),

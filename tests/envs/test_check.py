@@ -18,7 +18,7 @@ from eeflib.envs.check import Check, CheckReport, check_environment
 from eeflib.envs.scienceworld import ScienceWorldEnv, scienceworld_tasks
 from eeflib.envs.textworld import TextWorldEnv, textworld_tasks
 from eeflib.envs.webshop import Catalogue, WebShopEnv
-from eeflib.envs.webshop.generator import generate_store
+from eeflib.envs.webshop.shop import generate_store
 from eeflib.envs.webshop.tasks import make_tasks
 from eeflib.errors import DataError
 from eeflib.records import Task

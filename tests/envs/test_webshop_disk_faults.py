@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from disk_shop import QUERIES, ROWS, build, copied, in_memory, same
 
-from eeflib.envs.webshop.disk_build import build_catalogue
-from eeflib.envs.webshop.disk_catalogue import open_catalogue
+from eeflib.envs.webshop.disk import build_catalogue, open_catalogue
 from eeflib.errors import DataError
 
 
@@ -36,33 +37,35 @@ def test_a_truncated_damaged_or_missing_file_is_named(folder: Path, tmp_path: Pa
     for name in names(folder):
         path = copy / name
         whole = path.read_bytes()
-        if not whole:
-            continue
-        flipped = whole[:-20] + bytes([whole[-20] ^ 1]) + whole[-19:] if len(whole) > 20 else b"?"
+        flipped = whole[:-20] + bytes([whole[-20] ^ 1]) + whole[-19:]
         for damaged in (whole[:-1], whole + b"x", flipped, None):
             if damaged is None:
                 path.unlink()
             else:
                 path.write_bytes(damaged)
-            with pytest.raises(DataError, match="build") as caught:
-                open_catalogue(copy)
-            assert name in str(caught.value)
+            if name != "manifest.json" or damaged in (whole[:-1], whole + b"x", None):
+                with pytest.raises(DataError, match="build") as caught:
+                    open_catalogue(copy, verify=damaged is flipped)
+                assert name in str(caught.value)
         path.write_bytes(whole)
     assert open_catalogue(copy).id == open_catalogue(folder).id
 
 
-def test_damage_in_the_middle_of_a_large_file(folder: Path, tmp_path: Path) -> None:
+def test_damage_that_the_sizes_do_not_show(folder: Path, tmp_path: Path) -> None:
     copy = copied(folder, tmp_path / "copy")
-    path = copy / "products.bin"
+    path = copy / "products.db"
     whole = bytearray(path.read_bytes())
-    assert len(whole) > 1 << 20
-    whole[len(whole) // 2] ^= 0xFF
+    for at in range(len(whole) // 3, len(whole) * 2 // 3, 500):
+        whole[at] ^= 0xFF
     path.write_bytes(whole)
-    with pytest.raises(DataError, match=r"products\.bin is damaged"):
+    with pytest.raises(DataError, match=r"products\.db is damaged"):
         open_catalogue(copy, verify=True)
     disk = open_catalogue(copy)
-    with pytest.raises(DataError, match=r"products\.bin: product \d+ is damaged .*replace=True"):
+    with pytest.raises(DataError, match=r"products\.db.* is damaged .*replace=True"):
         list(disk.products)
+    path.write_bytes(b"?" * len(whole))
+    with pytest.raises(DataError, match=r"products\.db is damaged .*not a database"):
+        open_catalogue(copy)
 
 
 def test_another_version_or_no_catalogue(folder: Path, tmp_path: Path) -> None:
@@ -70,7 +73,7 @@ def test_another_version_or_no_catalogue(folder: Path, tmp_path: Path) -> None:
         open_catalogue(tmp_path / "nothing")
     copy = copied(folder, tmp_path / "copy")
     manifest = json.loads((copy / "manifest.json").read_bytes())
-    for change, message in (({"format": 2}, "format 2"), ({"products": "x"}, "cannot be read")):
+    for change, message in (({"format": 1}, "format 1"), ({"products": "x"}, "cannot be read")):
         (copy / "manifest.json").write_text(json.dumps({**manifest, **change}))
         with pytest.raises(DataError, match=message):
             open_catalogue(copy)
@@ -86,6 +89,11 @@ def test_what_is_there_is_left_alone_unless_told(folder: Path, tmp_path: Path) -
     assert open_catalogue(target).seed == 5
     same(opened, in_memory())  # whoever has it open keeps it
     assert opened.index.scored(QUERIES[0]) == in_memory().index.scored(QUERIES[0])
+    with (  # but a thread that did not have it open is not given another one
+        ThreadPoolExecutor(1) as other,
+        pytest.raises(DataError, match="another catalogue is here by now"),
+    ):
+        other.submit(list, opened.prices).result()
     assert names(tmp_path) in (["c"], [".c.lock", "c"])
     foreign = tmp_path / "mine"
     foreign.mkdir()
@@ -105,7 +113,7 @@ def test_an_error_while_building_leaves_nothing(tmp_path: Path) -> None:
     assert names(tmp_path) in ([], [".c.lock"])
     with pytest.raises(DataError, match="must map asin"):
         build_catalogue(ROWS, tmp_path / "c", attributes=[1])  # type: ignore[arg-type]
-    with pytest.raises(DataError, match="iterator of rows"):
+    with pytest.raises(DataError, match="list of rows"):
         build_catalogue({"asin": "B1"}, tmp_path / "c")
 
     def unplugged() -> Iterator[Any]:
@@ -123,8 +131,8 @@ def test_an_error_while_building_leaves_nothing(tmp_path: Path) -> None:
 BUILDER = """
 import sys, time
 from pathlib import Path
-from eeflib.envs.webshop import disk_build
-from eeflib.envs.webshop.generator import generate_store
+from eeflib.envs.webshop import disk
+from eeflib.envs.webshop.shop import generate_store
 
 folder, stop, flag = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
 
@@ -138,8 +146,8 @@ def rows():
         wait()
 
 if stop == "seal":
-    disk_build.seal = wait
-disk_build.build_catalogue(rows(), folder, seed=9, replace=True)
+    disk._seal = wait
+disk.build_catalogue(rows(), folder, seed=9, replace=True)
 """
 
 
@@ -177,6 +185,34 @@ def test_a_killed_build_leaves_what_was_there(tmp_path: Path, stop: str, present
     build(target, replace=True)
     same(open_catalogue(target, verify=True), in_memory())
     assert names(tmp_path) in (["c", "flag"], [".c.lock", "c", "flag"])
+
+
+@pytest.mark.parametrize("size", [100_000, 2_300_000])
+def test_a_full_disk_is_told_whoever_meets_it(folder: Path, tmp_path: Path, size: int) -> None:
+    """The database meets the first limit; it stays below the second, as the index does not."""
+    words = " ".join(map(str, range(300)))
+    rows = [{"asin": f"B{n}", "name": f"{words} {n}"} for n in range(2_000)]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        with pytest.raises(DataError, match=r"cannot be written \(.*Make room"):
+            build_catalogue(rows, tmp_path / "c")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert names(tmp_path) in ([], [".c.lock"])
+    build_catalogue(rows, tmp_path / "c")
+    assert 100_000 < (tmp_path / "c" / "products.db").stat().st_size < 2_300_000
+    assert (tmp_path / "c" / "docs.npy").stat().st_size > 2_300_000
+
+
+def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
+    def rows() -> Iterator[Any]:
+        yield from ROWS[:50]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_catalogue(rows(), tmp_path / "c")
+    assert names(tmp_path) in ([], [".c.lock"])
 
 
 def test_a_kill_between_the_two_renames_is_undone(tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ from typing import NamedTuple
 import pytest
 
 from eeflib.config import PRESETS
-from eeflib.envs.webshop import Catalogue, WebShopEnv, generator
-from eeflib.envs.webshop.generator import Item, Store, generate_store
+from eeflib.envs.webshop import Catalogue, WebShopEnv
+from eeflib.envs.webshop import shop as words
+from eeflib.envs.webshop.shop import Item, Store, generate_store
 from eeflib.envs.webshop.tasks import (
     FIRST_LEVELS,
     LEVELS,
@@ -72,10 +73,10 @@ def read(instruction: str) -> Wish:
     rest, limit = re.fullmatch(
         r"(.*), and price lower than (\d+\.\d\d) dollars", instruction
     ).groups()
-    attributes = [a for a in generator.FORMS if says(rest, a)]
+    attributes = [a for a in words.FORMS if says(rest, a)]
     for attribute in attributes:
         rest = rest.replace(attribute, "")
-    kind = next(t for c in generator.CATEGORIES for t in c.types if says(rest, t.noun))
+    kind = next(t for c in words.CATEGORIES for t in c.types if says(rest, t.noun))
     options = [v for group in kind.options.values() for v in group if says(rest, v)]
     return Wish(kind.noun, attributes, options, float(limit))
 
@@ -211,7 +212,7 @@ def test_reading_features_without_going_back_does_not_solve_twins(seed):
 @pytest.mark.parametrize("level", LEVELS)
 def test_an_instruction_says_all_that_is_wanted_and_not_the_answer(level, seed):
     s = shop(seed)
-    ids = "|".join([*generator.ASIN_HEADS])
+    ids = "|".join([*words.ASIN_HEADS])
     for task in tasks_of(level, seed):
         goal, text = task.goal, task.instruction
         wish = read(text)
@@ -221,7 +222,7 @@ def test_an_instruction_says_all_that_is_wanted_and_not_the_answer(level, seed):
         assert wish.limit == goal["price_upper"] > s.items[goal["asin"]].price
         assert goal["name"].lower() not in text
         assert not re.search(rf"\b({ids})", text)
-        assert not any(says(text, brand.lower()) for brand in generator.BRANDS)
+        assert not any(says(text, brand.lower()) for brand in words.BRANDS)
         assert text == text.lower()
         assert not re.search(r"  | ,|,,|\b(?:a|an) (?:a|an|the|some)\b|[{}]", text), text
         assert not re.search(r"\ba (?!uv |univers|utensil|one )[aeiou]|\ban [^aeiou]", text), text

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from eeflib.envs.webshop import Catalogue, build_goals, task_from_goal
-from eeflib.envs.webshop.official import load_official, open_sources
-from eeflib.envs.webshop.official_sources import StreamReport, iter_entries, iter_products
+from eeflib.envs.webshop.official import load_official
+from eeflib.envs.webshop.sources import LeftOut, _entries, open_sources
 from eeflib.errors import DataError, PrerequisiteError
 
 VECTORS = Path(__file__).parents[1] / "data" / "webshop_parity"
@@ -69,10 +69,8 @@ def test_the_goals_are_the_recorded_ones(
 
 
 def test_the_catalogue_is_the_one_of_the_whole_rows(
-    tmp_path: Path, rows: dict[str, Any], seed: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, rows: dict[str, Any], seed: int
 ) -> None:
-    """In batches smaller than the distance between two rows with the same asin."""
-    monkeypatch.setattr("eeflib.envs.webshop.official._BATCH", 7)
     whole = Catalogue.from_rows(
         rows["products"], rows["attributes"], rows["human_instructions"], seed=seed
     )
@@ -149,7 +147,7 @@ def test_bad_entries_are_left_out_and_listed(tmp_path: Path, rows: dict[str, Any
 
 
 def test_missing_files_name_the_command(tmp_path: Path, rows: dict[str, Any]) -> None:
-    with pytest.raises(PrerequisiteError, match=rf"{PRODUCTS}.*download {tmp_path} --set small"):
+    with pytest.raises(PrerequisiteError, match=rf"{PRODUCTS}.*official {tmp_path} --set small"):
         load_official(tmp_path)
     (write(tmp_path, rows) / HUMAN).unlink()
     with pytest.raises(PrerequisiteError, match=HUMAN):
@@ -157,8 +155,6 @@ def test_missing_files_name_the_command(tmp_path: Path, rows: dict[str, Any]) ->
     assert load_official(tmp_path, human=False).kind == "synthetic"
     with pytest.raises(DataError, match="'tiny'"):
         load_official(tmp_path, size="tiny")  # type: ignore[arg-type]
-    with pytest.raises(PrerequisiteError, match="download"):
-        list(iter_products(tmp_path / "none.json"))
 
 
 def test_files_that_do_not_belong_together(tmp_path: Path, rows: dict[str, Any]) -> None:
@@ -170,33 +166,28 @@ def test_a_damaged_products_file(tmp_path: Path, rows: dict[str, Any]) -> None:
     path = write(tmp_path, rows) / PRODUCTS
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match=rf"{PRODUCTS}: byte {len(whole) // 2:,}, entry \d+: .*end"):
+    with pytest.raises(DataError, match=rf"{PRODUCTS}: entry \d+: the file ends in the middle"):
         load_official(tmp_path)
     official = load_official(tmp_path, on_error="report")
     assert 100 < len(official.catalogue) < 200
-    assert f"from byte {len(whole) // 2:,} on" in str(official.left_out)
+    left = next(x for x in official.left_out if x.place.startswith("from"))
+    assert left.place == f"from entry {len(official.catalogue) + 3} on"  # three rows are none
 
 
 # -- the stream ------------------------------------------------------------------------------------
 
 
-def read(path: Path, content: bytes) -> tuple[list[Any], StreamReport]:
+def read(path: Path, content: bytes, opening: bytes = b"[") -> tuple[list[Any], list[LeftOut]]:
     path.write_bytes(content)
-    report = StreamReport()
-    found = list(iter_products(path, on_error="report", report=report))
-    assert [n for n, _ in found] == list(range(report.entries))
-    return [row for _, row in found], report
+    left_out: list[LeftOut] = []
+    return list(_entries(path, opening, left_out, "report", False)), left_out
 
 
-@pytest.mark.parametrize("piece", [1, 2, 3, 7, 1 << 20])
-def test_any_json_array_is_read(
-    tmp_path: Path, piece: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("eeflib.envs.webshop.official_sources._PIECE", piece)
+def test_any_json_array_is_read(tmp_path: Path) -> None:
     value = [
         {"a": "é › 漢字 😀 \u2028", 'q"\\': [1, -2.5e10, True, None, {"": []}]},
         "x" * 50 + '\\"]}',
-        12345, -0.5, 1e-9, None, False, [], {}, "",
+        12345, -0.5, 1e-9, None, False, [], {}, "", "x" * 300_000, {"item": ["item"]},
     ]  # fmt: skip
     for text in (
         json.dumps(value),
@@ -204,67 +195,54 @@ def test_any_json_array_is_read(
         json.dumps(value, indent=3) + "\n\n",
         "\ufeff \t\r\n" + json.dumps(value, separators=(",", ":")),
     ):
-        found, report = read(tmp_path / "a.json", text.encode())
-        assert found == value
-        assert report.fault is None
-    assert read(tmp_path / "a.json", b" [ ] ")[0] == []
+        assert read(tmp_path / "a.json", text.encode()) == (value, [])
+    assert read(tmp_path / "a.json", b" [ ] ") == ([], [])
 
 
-@pytest.mark.parametrize("piece", [1, 5, 1 << 20])
 @pytest.mark.parametrize(
-    ("content", "entries", "offset", "reason"),
+    ("content", "entries", "reason"),
     [
-        (b'[{"a": 1}, {"b": 2', 1, 18, "ends in the middle"),
-        (b'[{"a": 1}, {"b": "2', 1, 19, "ends in the middle"),
-        (b'[{"a": 1}', 1, 9, "ends in the middle"),
-        (b'[{"a": 1},', 1, 10, "ends in the middle"),
-        ('[{"é": 1}, {"b": nul}, {"c": "' .encode() + b"x" * 60 + b'"}]', 1, 18, "Expecting value"),
-        (b'[{"a": 1} {"b": 2}]', 1, 10, "expected ','"),
-        (b'[{"a": 1}]]', 1, 10, "after the end"),
-        (b'[{"a": 1}, {"b": "\xff\xfe"}]', 1, 18, "not UTF-8"),
-        (b'[{"a": "\n"}, 3, "' + b"x" * 60 + b'"]', 0, 8, "control character"),
-        (b'{"a": 1}', 0, 0, "expected '['"),
-        (b"<html>", 0, 0, "expected '['"),
-        (b"", 0, 0, "ends in the middle"),
-        (b"[" + b"[" * 200_000, 0, None, ""),
+        (b'[{"a": 1}, {"b": 2', 1, "ends in the middle"),
+        (b'[{"a": 1}, {"b": "2', 1, "ends in the middle"),
+        (b'[{"a": 1}', 1, "ends in the middle"),
+        (b'[{"a": 1},', 1, "ends in the middle"),
+        ('[{"é": 1}, {"b": nul}, {"c": "' .encode() + b"x" * 60 + b'"}]', 1, "invalid string"),
+        (b'[{"a": 1} {"b": 2}]', 1, "after array element"),
+        (b'[{"a": 1}]]', 1, "trailing garbage"),
+        (b'[{"a": 1}, {"b": "\xff\xfe"}]', 1, "invalid bytes in UTF8"),
+        (b'[{"a": "\n"}, 3, "' + b"x" * 60 + b'"]', 0, "invalid character inside string"),
+        (b'{"a": 1}', 0, "expected b'['"),
+        (b"<html>", 0, "expected b'['"),
+        (b"", 0, "empty"),
+        (gzip.compress(b'[{"a": 1}]'), 0, "compressed with gzip"),
+        (b"[" + b"[" * 200_000, 0, "nested too deeply"),
     ],
 )  # fmt: skip
-def test_damage_is_found_where_it_is(
-    tmp_path: Path, content: bytes, entries: int, offset: int | None, reason: str, piece: int,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    if len(content) > 1000 and piece < 100:
-        piece = 1000
-    monkeypatch.setattr("eeflib.envs.webshop.official_sources._PIECE", piece)
-    path = tmp_path / "a.json"
-    found, report = read(path, content)
+def test_damage_is_named(tmp_path: Path, content: bytes, entries: int, reason: str) -> None:
+    found, (left,) = read(tmp_path / "a.json", content)
     assert len(found) == entries
-    assert report.fault is not None
-    assert reason in report.fault.reason
-    if offset is not None:
-        assert report.fault.offset == offset
-    with pytest.raises(DataError, match=r"a\.json: byte [\d,]+, entry \d+: "):
-        list(iter_products(path))
+    assert reason in left.reason
+    assert left.place == f"from entry {entries} on"
+    with pytest.raises(DataError, match=rf"a\.json: entry {entries}: "):
+        list(_entries(tmp_path / "a.json", b"[", [], "raise", False))
 
 
 def test_a_missing_bracket_does_not_swallow_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eeflib.envs.webshop.official_sources._LARGEST", 1 << 20)
-    path = tmp_path / "a.json"
-    path.write_bytes(b'[{"a": [1, ' + b'{"b": 22222222222222}, ' * 200_000 + b"3]")
-    with pytest.raises(DataError, match="a bracket or quote is missing"):
-        list(iter_products(path))
+    monkeypatch.setattr("eeflib.envs.webshop.sources._LARGEST", 1 << 20)
+    content = b'[{"a": [1, ' + b'{"b": 22222222222222}, ' * 200_000 + b"3]"
+    assert "a bracket or quote is missing" in read(tmp_path / "a.json", content)[1][0].reason
 
 
 def test_an_object_is_read_pair_by_pair(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
-    path.write_text('{"B1": {"attributes": []}, "B2" : 3}')
-    assert list(iter_entries(path)) == [("B1", {"attributes": []}), ("B2", 3)]
-    for broken in ('{"B1": 1, B2: 2}', '{"B1" 1}', "[1]", '{"B1": }'):
-        path.write_text(broken)
-        with pytest.raises(DataError, match="byte"):
-            list(iter_entries(path))
+    good = b'{"B1": {"attributes": []}, "B2" : 3, "a.b": {"c": 1}}'
+    found, left_out = read(path, good, b"{")
+    assert found == [("B1", {"attributes": []}), ("B2", 3), ("a.b", {"c": 1})]
+    assert not left_out
+    for broken in (b'{"B1": 1, B2: 2}', b'{"B1" 1}', b"[1]", b'{"B1": }'):
+        assert len(read(path, broken, b"{")[1]) == 1
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
@@ -279,10 +257,11 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     assert path.stat().st_size > 100_000_000
     program = (
         "import resource, sys\n"
-        "from eeflib.envs.webshop.official_sources import iter_products\n"
+        "from pathlib import Path\n"
+        "from eeflib.envs.webshop.sources import _entries\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"
         "before = peak()\n"
-        "n = sum(1 for _ in iter_products(sys.argv[1]))\n"
+        "n = sum(1 for _ in _entries(Path(sys.argv[1]), b'[', [], 'raise', False))\n"
         "sys.stdout.write(f'{n} {peak() - before}')\n"
     )
     done = subprocess.run(

@@ -5,21 +5,24 @@ from __future__ import annotations
 import json
 import pickle
 import random
+import sqlite3
 import subprocess
 import sys
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from disk_shop import QUERIES, ROWS, build, copied, in_memory, same
 
 from benchmarks.parts.bulk_products import bulk_rows
 from eeflib.envs.webshop import Catalogue, WebShopEnv, build_goals, task_from_goal
-from eeflib.envs.webshop.disk_build import build_catalogue
-from eeflib.envs.webshop.disk_catalogue import DiskCatalogue, open_catalogue
-from eeflib.envs.webshop.generator import generate_store
+from eeflib.envs.webshop.disk import DiskCatalogue, build_catalogue, open_catalogue
+from eeflib.envs.webshop.shop import generate_store
 from eeflib.errors import DataError
 from eeflib.records import content_hash
 from tests.parity import check_folder
@@ -82,10 +85,10 @@ def odd_rows() -> list[Any]:
 
 def test_odd_rows_are_kept_or_reported_alike(tmp_path: Path) -> None:
     people = {"b1": [{"instruction": "a", "instruction_attributes": ["b"], "x": float("inf")}]}
-    report = build_catalogue(odd_rows(), tmp_path / "c", human_instructions=people)
-    disk, memory = open_catalogue(tmp_path / "c"), Catalogue.from_rows(odd_rows(), None, people)
+    disk = build_catalogue(odd_rows(), tmp_path / "c", human_instructions=people)
+    memory = Catalogue.from_rows(odd_rows(), None, people)
     same(disk, memory)
-    assert (report.products, report.skipped) == (len(memory), len(memory.skipped)) == (6, 7)
+    assert (len(memory), len(memory.skipped)) == (6, 7)
     for query in ("\ud800 half", "日本 naïve", "word", "x | y"):
         assert disk.index.scored(query) == memory.index.scored(query)
 
@@ -118,15 +121,11 @@ def test_goals_and_back_doors_read_no_product_in_vain(folder: Path, tmp_path: Pa
     """Of a million products that would take minutes; here the others cannot be read at all."""
     copy, memory = copied(folder, tmp_path / "copy"), in_memory()
     kept = {p.asin for kind in ("human", "synthetic") for p in memory.instructed(kind)}  # type: ignore[arg-type]
-    offsets = np.load(copy / "product_offsets.npy")
-    raw = bytearray((copy / "products.bin").read_bytes())
     shown = set(memory.numbers_with("category", memory.products[0].category)[:10])
     spoilt = [i for i, p in enumerate(memory.products) if p.asin not in kept and i not in shown]
-    for number in spoilt:
-        middle = int(offsets[number] + offsets[number + 1]) // 2
-        if 1 << 16 < middle < len(raw) - (1 << 16):  # the ends are compared when it is opened
-            raw[middle - 9 : middle + 9] = bytes(18)
-    (copy / "products.bin").write_bytes(raw)
+    with closing(sqlite3.connect(copy / "products.db")) as db, db:
+        spoil = "UPDATE records SET record = zeroblob(length(record)) WHERE number = ?"
+        db.executemany(spoil, [(number,) for number in spoilt])
     disk = open_catalogue(copy)
     with pytest.raises(DataError, match="is damaged"):
         list(disk.products)
@@ -190,11 +189,30 @@ def test_a_thousand_environments_share_one_catalogue(folder: Path) -> None:
 
 OPENER = """
 import sys
-from eeflib.envs.webshop.disk_catalogue import open_catalogue
+from eeflib.envs.webshop.disk import open_catalogue
 c = open_catalogue(sys.argv[1])
 print(c.id, len(c), *c.index.search(sys.argv[2]))
 input()
 """
+
+
+def test_threads_and_forks_have_connections_of_their_own(folder: Path) -> None:
+    disk, memory = open_catalogue(folder), in_memory()
+
+    def look(number: int) -> list[Any]:
+        found = disk.index.scored(QUERIES[number % len(QUERIES)])
+        return [found, disk.products[number].title, disk.prices[disk.products[number].asin]]
+
+    with ThreadPoolExecutor(8) as pool:
+        seen = list(pool.map(look, range(400)))
+    assert [x[1] for x in seen] == [p.title for p in memory.products[:400]]
+    assert seen[0][0] == memory.index.scored(QUERIES[0])
+    with get_context("fork").Pool(2) as processes:
+        assert processes.map(partial(_title, disk), range(20)) == [x[1] for x in seen[:20]]
+
+
+def _title(disk: Catalogue, number: int) -> str:
+    return disk.products[number].title
 
 
 def test_processes_share_a_folder(folder: Path) -> None:

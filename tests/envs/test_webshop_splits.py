@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from eeflib.envs.webshop import Catalogue, WebShopEnv, build_goals, splits
-from eeflib.envs.webshop.splits import (
+from eeflib.envs.webshop import Catalogue, WebShopEnv, build_goals
+from eeflib.envs.webshop import goals as splits
+from eeflib.envs.webshop.goals import (
     assign_splits,
     find_split,
     goal_hash,

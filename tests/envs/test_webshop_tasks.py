@@ -16,9 +16,10 @@ from itertools import combinations
 import pytest
 
 from eeflib.config import PRESETS
-from eeflib.envs.webshop import Catalogue, WebShopEnv, generator
-from eeflib.envs.webshop.generator import Item, Store, generate_store
+from eeflib.envs.webshop import Catalogue, WebShopEnv
+from eeflib.envs.webshop import shop as words
 from eeflib.envs.webshop.reward import is_close, normalize_color, purchase_reward
+from eeflib.envs.webshop.shop import Item, Store, generate_store
 from eeflib.envs.webshop.tasks import FIRST_LEVELS, make_tasks
 from eeflib.errors import DataError
 from eeflib.policies.scripted import ScriptedShopper, Skill
@@ -56,8 +57,8 @@ def shop(seed: int) -> Shop:
 def expert() -> ScriptedShopper:
     return ScriptedShopper(
         Skill(floor=0, ceiling=0),
-        option_words=generator.OPTION_WORDS,
-        option_names=generator.OPTION_NAMES,
+        option_words=words.OPTION_WORDS,
+        option_names=words.OPTION_NAMES,
     )
 
 
@@ -86,7 +87,7 @@ def listed(page: str) -> list[str]:
 FACTS = """
 import json, sys
 from eeflib.envs.webshop import Catalogue
-from eeflib.envs.webshop.generator import generate_store
+from eeflib.envs.webshop.shop import generate_store
 from eeflib.envs.webshop.tasks import make_tasks
 store = generate_store(int(sys.argv[1]))
 catalogue = Catalogue.from_rows(store.rows, store.attributes, seed=int(sys.argv[1]))
@@ -130,7 +131,7 @@ def test_a_store_that_cannot_be_is_refused(families):
         generate_store(1, families=families)
 
 
-TYPES = tuple(t for c in generator.CATEGORIES for t in c.types)
+TYPES = tuple(t for c in words.CATEGORIES for t in c.types)
 
 
 def same(a: str, b: str) -> bool:
@@ -141,7 +142,7 @@ def same(a: str, b: str) -> bool:
 
 def test_no_two_attributes_of_the_store_pass_for_one_another():
     attributes = [
-        a for c in generator.CATEGORIES for own in (c.shared, *(t.attributes for t in c.types))
+        a for c in words.CATEGORIES for own in (c.shared, *(t.attributes for t in c.types))
         for a in own
     ]  # fmt: skip
     assert len(attributes) == len(set(attributes)) == 12 * (8 + 4 * 9)
@@ -157,10 +158,10 @@ def test_no_two_option_values_of_a_product_pass_for_one_another():
 
 
 def test_words_of_attributes_options_nouns_and_brands_are_told_apart():
-    attributes = {w for a in generator.FORMS for w in a.split()}
+    attributes = {w for a in words.FORMS for w in a.split()}
     nouns = {t.noun for t in TYPES}
-    brands = {b.lower() for b in generator.BRANDS}
-    groups = [attributes, generator.OPTION_WORDS, nouns, brands]
+    brands = {b.lower() for b in words.BRANDS}
+    groups = [attributes, words.OPTION_WORDS, nouns, brands]
     assert not any(a & b for a, b in combinations(groups, 2))
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from eeflib.config import PRESETS, Config, make_config
 from eeflib.envs.webshop import Catalogue
-from eeflib.envs.webshop.generator import generate_store
+from eeflib.envs.webshop.shop import generate_store
 from eeflib.envs.webshop.tasks import make_tasks
 from eeflib.records import Task
 from eeflib.world import make_world

@@ -16,7 +16,7 @@ from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 
 from eeflib.envs.base import StepResult
 from eeflib.envs.webshop import Catalogue, WebShopEnv
-from eeflib.envs.webshop.generator import generate_store
+from eeflib.envs.webshop.shop import generate_store
 from eeflib.envs.webshop.tasks import make_tasks
 from eeflib.errors import DataError, RestoreMismatch
 from eeflib.interop.gymnasium import AnyText, GymTextEnv, to_gymnasium

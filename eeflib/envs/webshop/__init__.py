@@ -2,7 +2,7 @@
 
 The names below are what other modules use. Products: `Catalogue.from_rows`. Tasks: `build_goals`,
 `task_from_goal`. Playing: `WebShopEnv`. Official data, fetched, built and opened:
-`official.load_official`; their published splits: `splits.split_tasks`.
+`official.load_official`; their published splits: `goals.split_tasks`.
 Facts about the official environment: princeton-nlp/WebShop, commit 64fa2a5.
 `python -m tests.parity FOLDER` compares with recorded outputs of it.
 
@@ -32,6 +32,7 @@ What looks odd and is kept in both: `Next >` on the last page, an option called 
 from eeflib.envs.webshop.catalogue import Catalogue, Product, SkippedRow, parse_price
 from eeflib.envs.webshop.env import WebShopEnv
 from eeflib.envs.webshop.goals import build_goals, task_from_goal
+from eeflib.envs.webshop.pages import WebShopState
 from eeflib.envs.webshop.reward import (
     best_nouns,
     fixed_nouns,
@@ -39,7 +40,6 @@ from eeflib.envs.webshop.reward import (
     spacy_nouns,
     word_nouns,
 )
-from eeflib.envs.webshop.state import WebShopState
 from eeflib.envs.webshop.tasks import embedded_shop
 
 __all__ = [

@@ -2,7 +2,7 @@
 
 Import `Product` and `Catalogue` from here. A `Catalogue` holds products, their reward prices and
 their search index in memory, and has a hash that identifies it. A row that cannot be read gives a
-`SkippedRow` with the reason. The same catalogue on disk: `disk_catalogue`.
+`SkippedRow` with the reason. The same catalogue on disk: `disk`.
 Rules: web_agent_site/engine/engine.py of princeton-nlp/WebShop.
 """
 
@@ -17,10 +17,10 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from functools import cached_property
+from itertools import islice
 from typing import Any, Literal
 
 from eeflib.envs.webshop.search import Index
-from eeflib.envs.webshop.state import StateMemo
 from eeflib.errors import DataError
 from eeflib.records import canonical_json
 
@@ -32,7 +32,7 @@ __all__ = [
     "draw_price",
     "option_value",
     "parse_price",
-    "read_row",
+    "read_rows",
 ]
 
 DEFAULT_PRICE = 100.0
@@ -70,7 +70,7 @@ class Product:
     """What instruction attributes are matched against; hidden from pages by default."""
     options: dict[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     """Option name -> values, lower-case, as clickable on the item page."""
-    option_images: dict[str, str | None] = field(default_factory=dict, hash=False, compare=False)
+    option_images: dict[str, Any] = field(default_factory=dict, hash=False, compare=False)
     main_image: str = field(default="", compare=False)
     instructions: tuple[dict[str, Any], ...] = field(default=(), hash=False)
     """Human instructions for this product: rows of `items_human_ins.json`."""
@@ -125,24 +125,27 @@ def option_value(raw: str) -> str:
     return raw.strip().replace("/", " | ").lower()
 
 
-def read_row(
-    number: int,
-    row: Any,
-    attributes: Mapping[str, Any],
-    human_instructions: Mapping[str, Any],
-    seen: Container[str],
-) -> Product | SkippedRow:
-    """Row `number` as a product, or why it is none; see `Catalogue.from_rows`.
-
-    Args:
-        seen: asins of the products so far.
-    """
-    asin = row.get("asin") if isinstance(row, Mapping) else None
-    try:
-        _check_asin(asin, seen)
-        return _product(row, attributes.get(asin), human_instructions.get(asin))  # type: ignore[arg-type]
-    except DataError as exc:
-        return SkippedRow(number, str(asin), str(exc))
+def read_rows(
+    rows: Iterable[Any], attributes: Mapping[str, Any] | None, people: Mapping[str, Any] | None
+) -> Iterator[Product | SkippedRow]:
+    """Each row as a product, or why it is none; see `Catalogue.from_rows`."""
+    attributes, people = attributes or {}, people or {}
+    for name, value in (("attributes", attributes), ("human_instructions", people)):
+        if not isinstance(value, Mapping):
+            raise DataError(f"{name} must map asin -> entry, got {type(value).__name__}")
+    if isinstance(rows, (str, bytes, Mapping)) or not isinstance(rows, Iterable):
+        raise DataError(f"products must be a list of rows, not {type(rows).__name__}")
+    seen: set[str] = set()
+    for number, row in enumerate(rows):
+        asin = row.get("asin") if isinstance(row, Mapping) else None
+        try:
+            _check_asin(asin, seen)
+            product = _product(row, attributes.get(row["asin"]), people.get(row["asin"]))
+        except DataError as exc:
+            yield SkippedRow(number, str(asin), str(exc))
+        else:
+            seen.add(product.asin)
+            yield product
 
 
 def _check_asin(asin: Any, seen: Container[str]) -> None:
@@ -209,6 +212,7 @@ def _product(row: Mapping[str, Any], entry: Any, human: Any) -> Product:
     if entry is not None and "attributes" in entry:
         attributes = _texts(entry["attributes"], "attributes")
     entry = entry or {}
+    instruction = entry.get("instruction")
     return Product(
         asin=row["asin"],
         title=_text(row, "name", required=True),
@@ -224,7 +228,7 @@ def _product(row: Mapping[str, Any], entry: Any, human: Any) -> Product:
         option_images=option_images,
         main_image=str(images[0]) if isinstance(images, (list, tuple)) and images else "",
         instructions=tuple(dict(h) for h in human if isinstance(h, Mapping)),
-        synthetic_instruction=entry.get("instruction"),
+        synthetic_instruction=instruction if isinstance(instruction, str) else None,
         synthetic_attributes=_texts(
             entry.get("instruction_attributes") or (), "instruction_attributes"
         ),
@@ -286,19 +290,21 @@ class Catalogue:
                 raise DataError(f"asin {product.asin!r} occurs twice in the catalogue; drop one")
             by_asin[product.asin] = product
         self.by_asin: Mapping[str, Product] = by_asin
-        self.prices: Mapping[str, float] = self.draw_prices(random.Random(seed))
-        self.memo = StateMemo()
+        rng = random.Random(seed)
+        self.prices: Mapping[str, float] = {
+            p.asin: draw_price(p.prices, rng) for p in self.products
+        }
+        """asin -> price used in rewards: the price, or a uniform draw from the range."""
+        self.ranges = sum(len(p.prices) > 1 for p in self.products)
+        """Products with a price range: so many draws were made for prices."""
+        self.memo: dict[tuple[str, str], tuple[Any, int]] = {}
         """States that environments have been in, see `WebShopEnv.restore`."""
 
     def __len__(self) -> int:
         return len(self.products)
 
     def __repr__(self) -> str:
-        return f"Catalogue({len(self)} products, id={self.id!r})"
-
-    def draw_prices(self, rng: random.Random) -> Mapping[str, float]:
-        """asin -> price used in rewards: the price, or a uniform draw from the range."""
-        return {p.asin: draw_price(p.prices, rng) for p in self.products}
+        return f"{type(self).__name__}({len(self)} products, id={self.id!r})"
 
     def numbers_with(self, field: Literal["category", "query"], value: str) -> tuple[int, ...]:
         """Numbers of the products whose `field` is `value`, ascending."""
@@ -321,7 +327,7 @@ class Catalogue:
     @cached_property
     def index(self) -> Index:
         """The search index, built at the first search."""
-        return Index([p.asin for p in self.products], [p.document for p in self.products])
+        return Index.of([p.asin for p in self.products], [p.document for p in self.products])
 
     @cached_property
     def by_lower_asin(self) -> Mapping[str, str]:
@@ -331,7 +337,7 @@ class Catalogue:
     @classmethod
     def from_rows(
         cls,
-        products: Sequence[Mapping[str, Any]],
+        products: Iterable[Any],
         attributes: Mapping[str, Any] | None = None,
         human_instructions: Mapping[str, Any] | None = None,
         *,
@@ -347,21 +353,14 @@ class Catalogue:
         Raises:
             DataError: the three arguments do not have the shape of the official files.
         """
-        attributes, human_instructions = attributes or {}, human_instructions or {}
-        for name, value in (("attributes", attributes), ("human_instructions", human_instructions)):
-            if not isinstance(value, Mapping):
-                raise DataError(f"{name} must map asin -> entry, got {type(value).__name__}")
-        if isinstance(products, (str, Mapping)) or not isinstance(products, Sequence):
-            raise DataError(f"products must be a list of rows, got {type(products).__name__}")
-        kept: dict[str, Product] = {}
+        kept: list[Product] = []
         skipped: list[SkippedRow] = []
-        for number, row in enumerate(products[:limit]):
-            read = read_row(number, row, attributes, human_instructions, kept)
+        for read in islice(read_rows(products, attributes, human_instructions), limit):
             if isinstance(read, SkippedRow):
                 skipped.append(read)
             else:
-                kept[read.asin] = read
-        return cls(kept.values(), seed=seed, skipped=skipped)
+                kept.append(read)
+        return cls(kept, seed=seed, skipped=skipped)
 
 
 def draw_price(prices: Sequence[float], rng: random.Random) -> float:

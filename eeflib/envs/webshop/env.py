@@ -14,7 +14,16 @@ from typing import Any, Literal
 from eeflib.envs.base import FREE_TEXT, Observation, Restored, StepResult, replay_restore
 from eeflib.envs.webshop import pages
 from eeflib.envs.webshop.catalogue import Catalogue
-from eeflib.envs.webshop.pages import Move, Ranker, View, click, hits, search
+from eeflib.envs.webshop.pages import (
+    Move,
+    Ranker,
+    View,
+    WebShopState,
+    click,
+    hits,
+    parse_action,
+    search,
+)
 from eeflib.envs.webshop.reward import (
     Nouns,
     Reward,
@@ -23,7 +32,6 @@ from eeflib.envs.webshop.reward import (
     purchase_reward,
     word_nouns,
 )
-from eeflib.envs.webshop.state import WebShopState, parse_action
 from eeflib.errors import DataError, EnvironmentFault
 from eeflib.records import Step, Task, solved
 
@@ -32,6 +40,9 @@ __all__ = ["WebShopEnv"]
 GOAL_FIELDS = ("asin", "query", "product_category", "name", "attributes", "price_upper",
                "goal_options")  # fmt: skip
 """What `Task.goal` must hold."""
+REMEMBERED = 100_000
+LONGEST_QUERY = 1_000
+"""Characters."""
 
 
 class WebShopEnv:
@@ -100,7 +111,7 @@ class WebShopEnv:
         self._nodes = self._view.nodes(task, state)
         self._text = self._view.text(self._nodes, state)
         self._key = state.key(self._salt)
-        self.catalogue.memo.add(self._view_name, self._key, state, self._text)
+        self._remember()
         return self._text
 
     @property
@@ -275,18 +286,28 @@ class WebShopEnv:
                 "load the catalogue that the task was made from"
             )
 
+    def _remember(self) -> None:
+        """Keep the state in the catalogue's table of the newest `REMEMBERED` states: (view,
+        fingerprint) -> (state, hash of its observation). Very long searches are not kept."""
+        memo, name = self.catalogue.memo, (self._view_name, self._key)
+        if len(self._state.query) > LONGEST_QUERY or name in memo:
+            return
+        if len(memo) >= REMEMBERED:
+            memo.pop(next(iter(memo)), None)
+        memo[name] = self._state, hash(self._text)
+
     def _jump(self, task: Task, prefix: Sequence[Step], expected: str | None) -> Restored | None:
         """Restore from remembered states; None where any is unknown, or something differs."""
         limit = int(task.settings.get("max_steps", self.max_steps))
         if not prefix or len(prefix) >= limit:
             return None
         self._check(task)
-        memo = self.catalogue.memo
         for step in prefix:
-            state = memo.get(self._view_name, step.state_key, step.observation)
-            if state is None or state.done:
+            known = self.catalogue.memo.get((self._view_name, step.state_key))
+            if known is None or known[1] != hash(step.observation) or known[0].done:
                 return None
-        assert state is not None
+        assert known is not None
+        state: WebShopState = known[0]
         self._task, self._limit, self._salt = task, limit, task.content_hash
         text = self.set_state(replace(state, steps=len(prefix) - 1))
         if self._key != prefix[-1].state_key or text != prefix[-1].observation:

@@ -1,23 +1,62 @@
-"""Goals: what a shopper is asked for, built and ordered as in the official environment.
+"""Goals: what a shopper is asked for, in the official order, and the published splits of them.
 
-Import `build_goals` and `task_from_goal` from here. The official environment draws from one global
-generator without a seed; here all draws come from the catalogue's seed: prices first, then two
-price limits per goal (human) or product (synthetic), then a shuffle with seed 233.
+Import `build_goals`, `task_from_goal`, `split_tasks`, `find_split` and `leaks` from here. The
+official environment draws from one global generator without a seed; here all draws come from the
+catalogue's seed: prices first, then two price limits per goal (human) or product (synthetic), then
+a shuffle with seed 233.
+
+Published splits (in `official_splits.json`; sources: baseline_models/env.py of
+princeton-nlp/WebShop, commit 64fa2a5, and eval_agent/data/webshop of Yifan-Song793/ETO, commit
+a2fc5da) are numbers of the 12,087 human goals of the full set in official order. A number means
+something else as soon as one product is missing, so goals are joined by what is asked for: a key
+of the instruction text without the price limit, recorded for each of the 12,087 places (from
+baseline_models/data/human_goals.json). In the complete list the place settles which of two equal
+texts is meant; in a subset such as the small set, a text that stands in several splits belongs to
+none of them and is reported.
+
+| scheme | test | validation | train |
+|---|---|---|---|
+| `baseline` | places 0-499 | 500-1499 | 1500-12086 |
+| `eto` | 200 goals | - | 1,823 goals (1,824 numbers, 4116 twice) |
+| `eto-500` | 500 goals | - | the same |
+
+21 of ETO's 200 test goals are in its train list as well, and 2 more have the text of a train goal;
+`leaks()` reports them. The 500 goals share none with train, 4 a text. ETO trains on 274 of the
+baseline's test goals. The 11k and 3k training goals of the EEF paper were not published.
 """
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 import random
-from collections import Counter
-from collections.abc import Mapping
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
 from typing import Any, Literal
 
 from eeflib.envs.webshop.catalogue import Catalogue, Product
 from eeflib.errors import DataError
-from eeflib.records import Task
+from eeflib.records import Task, content_hash
 
-__all__ = ["SHUFFLE_SEED", "build_goals", "task_from_goal"]
+__all__ = [
+    "N_GOALS",
+    "SHUFFLE_SEED",
+    "Split",
+    "assign_splits",
+    "build_goals",
+    "find_split",
+    "goal_hash",
+    "leaks",
+    "scheme_indices",
+    "split_tasks",
+    "task_from_goal",
+    "text_key",
+]
 
 SHUFFLE_SEED = 233
 """Official seed of the goal order."""
@@ -35,7 +74,8 @@ def build_goals(
     price_upper, goal_options (list for human goals, name -> value for synthetic ones), weight.
     """
     rng = random.Random(catalogue.seed)
-    catalogue.draw_prices(rng)  # the same draws in the same order; only their number matters here
+    for _ in range(catalogue.ranges):
+        rng.random()  # officially the prices are drawn from the same generator before
     goals = _human(catalogue, rng) if kind == "human" else _synthetic(catalogue, rng)
     random.Random(SHUFFLE_SEED).shuffle(goals)
     return goals
@@ -137,4 +177,253 @@ def task_from_goal(
         seed=catalogue.seed,
         settings={"catalogue": catalogue.id, "max_steps": max_steps},
         split=split,
+    )
+
+
+# -- published splits ------------------------------------------------------------------------------
+
+N_GOALS = 12_087
+"""Human goals of the full set."""
+
+SCHEMES = ("baseline", "eto", "eto-500")
+
+Scheme = str | Mapping[str, Sequence[int]]
+"""A name of `SCHEMES`, or lists of one's own: split -> places in the official order."""
+
+_NOT_WORD = re.compile(r"[\W_]+")
+_LIMIT_PHRASE = ", and price lower than"
+_KEY = 8
+_WHOLE = 0.98
+"""Share of places that must agree for a list to count as the complete official one."""
+
+
+def goal_hash(goal: Mapping[str, Any]) -> str:
+    """Identity of a goal with everything that decides its reward, the price limit included.
+
+    Equal over processes and catalogues as long as the seed of the price limits is the same. 16 hex
+    digits.
+    """
+    return content_hash({k: v for k, v in goal.items() if k != "weight"})
+
+
+def text_key(goal: Mapping[str, Any]) -> str:
+    """Identity of what is asked for, whatever the price limit: 8 hex digits.
+
+    Letters and digits of the instruction in lower case, up to the price limit.
+    """
+    text = str(goal.get("instruction_text", "")).lower().split(_LIMIT_PHRASE)[0]
+    return hashlib.sha256(_NOT_WORD.sub("", text).encode()).hexdigest()[:_KEY]
+
+
+@cache
+def _data() -> dict[str, Any]:
+    file = resources.files("eeflib.envs.webshop") / "official_splits.json"
+    return json.loads(file.read_bytes())
+
+
+@cache
+def _places() -> Mapping[str, tuple[int, ...]]:
+    """Text key -> its places in the official order."""
+    text, out = _data()["keys"], defaultdict(list)
+    for place in range(N_GOALS):
+        out[text[place * _KEY : (place + 1) * _KEY]].append(place)
+    return {key: tuple(places) for key, places in out.items()}
+
+
+def scheme_indices(scheme: Scheme) -> dict[str, tuple[int, ...]]:
+    """Split -> places in the official order, as published (repeats and leaks included).
+
+    Raises:
+        DataError: unknown scheme, or a place that is none of 0 to 12,086.
+    """
+    if isinstance(scheme, str):
+        if scheme == "baseline":
+            return {
+                "test": tuple(range(500)),
+                "validation": tuple(range(500, 1500)),
+                "train": tuple(range(1500, N_GOALS)),
+            }
+        if scheme not in SCHEMES:
+            raise DataError(f"no split scheme {scheme!r}; choose from {', '.join(SCHEMES)}")
+        test = "eto_test" if scheme == "eto" else "eto_test_500"
+        return {"test": tuple(_data()[test]), "train": tuple(_data()["eto_train"])}
+    out = {name: tuple(places) for name, places in scheme.items()}
+    for name, places in out.items():
+        bad = [p for p in places if type(p) is not int or not 0 <= p < N_GOALS]
+        if bad:
+            raise DataError(
+                f"split {name!r}: {bad[0]!r} is no place in the official order; they go from 0 "
+                f"to {N_GOALS - 1}"
+            )
+    return out
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which goals belong where, by their positions in the list that was given."""
+
+    scheme: str
+    positions: dict[str, tuple[int, ...]]
+    """Split -> positions, in the order of the published list; each at most once."""
+    places: dict[int, int] = field(default_factory=dict)
+    """Position -> place in the official order, where it is certain."""
+    unknown: tuple[int, ...] = ()
+    """Positions of goals that are not among the official ones."""
+    ambiguous: tuple[int, ...] = ()
+    """Positions of goals whose text stands in several splits, so that the split is ambiguous."""
+    complete: bool = False
+    """The list is the complete official one."""
+    leaked: tuple[int, ...] = ()
+    """Positions in more than one split."""
+
+
+def find_split(goals: Sequence[Mapping[str, Any]], scheme: Scheme = "baseline") -> Split:
+    """Find each goal in the published lists.
+
+    Raises:
+        DataError: no goal is an official one (other data, or synthetic goals), or an unknown
+            scheme.
+    """
+    lists = scheme_indices(scheme)
+    keys, known = [text_key(goal) for goal in goals], _places()
+    agree = sum(n < N_GOALS and n in known.get(key, ()) for n, key in enumerate(keys))
+    complete = len(goals) == N_GOALS and agree >= _WHOLE * N_GOALS
+    splits_of: dict[int, set[str]] = defaultdict(set)
+    for name, places in lists.items():
+        for place in places:
+            splits_of[place].add(name)
+    places_of: dict[int, int] = {}
+    at: dict[str, list[tuple[int, int]]] = defaultdict(list)  # split -> (place, position)
+    unknown, ambiguous, leaked = [], [], []
+    for position, key in enumerate(keys):
+        candidates = (position,) if complete else known.get(key, ())
+        if not candidates:
+            unknown.append(position)
+            continue
+        if len(candidates) == 1:
+            places_of[position] = candidates[0]
+        kinds = {frozenset(splits_of.get(place, ())) for place in candidates}
+        if len(kinds) > 1:
+            ambiguous.append(position)
+            continue
+        (names,) = kinds
+        if len(names) > 1:
+            leaked.append(position)
+        for name in names:
+            at[name].append((candidates[0], position))
+    if len(unknown) == len(goals):
+        raise DataError(
+            f"none of these {len(goals)} goals is an official human goal: splits by published "
+            "lists need official data (load_official with human=True)"
+        )
+    positions = {}
+    for name, places in lists.items():
+        rank = {place: n for n, place in reversed(list(enumerate(places)))}
+        positions[name] = tuple(pos for _, pos in sorted((rank[p], pos) for p, pos in at[name]))
+    return Split(
+        scheme if isinstance(scheme, str) else "custom",
+        positions, places_of, tuple(unknown), tuple(ambiguous), complete, tuple(leaked),
+    )  # fmt: skip
+
+
+def assign_splits(
+    goals: Sequence[Mapping[str, Any]], scheme: Scheme = "baseline", *, drop_leaked: bool = False
+) -> dict[str, list[Mapping[str, Any]]]:
+    """Split -> its goals, in the order of the published list.
+
+    Args:
+        drop_leaked: take goals that are also in `test` out of the other splits; as published they
+            stay in both.
+
+    Raises:
+        DataError: see `find_split`, which also reports what could not be assigned.
+    """
+    found = find_split(goals, scheme)
+    return {
+        name: [goals[i] for i in positions]
+        for name, positions in _without_leaks(found, drop_leaked).items()
+    }
+
+
+def split_tasks(
+    goals: Sequence[Mapping[str, Any]],
+    catalogue: Catalogue,
+    scheme: Scheme = "baseline",
+    *,
+    drop_leaked: bool = False,
+    max_steps: int = 15,
+) -> dict[str, list[Task]]:
+    """`assign_splits` as tasks for `WebShopEnv` over `catalogue`.
+
+    `Task.split` is set; `extra` holds `goal_hash`, `scheme`, and `official_index` where it is
+    certain. Ids number the goals of the list that was given.
+
+    Raises:
+        DataError: see `find_split` and `task_from_goal`.
+    """
+    found = find_split(goals, scheme)
+    out: dict[str, list[Task]] = {}
+    for name, positions in _without_leaks(found, drop_leaked).items():
+        out[name] = []
+        for i in positions:
+            task = task_from_goal(
+                goals[i], catalogue, split=name, id=f"webshop-{name}-{i:05d}", max_steps=max_steps
+            )
+            task.extra.update(goal_hash=goal_hash(goals[i]), scheme=found.scheme)
+            if i in found.places:
+                task.extra["official_index"] = found.places[i]
+            out[name].append(task)
+    return out
+
+
+def _without_leaks(found: Split, drop: bool) -> dict[str, tuple[int, ...]]:
+    if not drop:
+        return found.positions
+    test = set(found.positions.get("test", ()))
+    return {
+        name: places if name == "test" else tuple(p for p in places if p not in test)
+        for name, places in found.positions.items()
+    }
+
+
+@dataclass(frozen=True)
+class Leaks:
+    """Test goals that training has seen, as places in the official order."""
+
+    scheme: str
+    n_test: int
+    same_goal: tuple[int, ...]
+    """Test goals that are in the train list."""
+    same_text: tuple[int, ...]
+    """Further test goals whose instruction is, letter for letter, that of a train goal."""
+    repeated: tuple[int, ...]
+    """Train goals that are listed more than once."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.scheme}: {len(self.same_goal)} of {self.n_test} test goals are in the train "
+            f"list ({', '.join(map(str, self.same_goal)) or 'none'}); {len(self.same_text)} more "
+            f"have the text of a train goal ({', '.join(map(str, self.same_text)) or 'none'})"
+        )
+
+
+def leaks(scheme: Scheme = "eto") -> Leaks:
+    """Compare the test list of a scheme with its train list; needs no product data.
+
+    Raises:
+        DataError: unknown scheme, or one without `test` and `train`.
+    """
+    lists = scheme_indices(scheme)
+    if not {"test", "train"} <= set(lists):
+        raise DataError(f"splits {sorted(lists)}: 'test' and 'train' are compared; name them so")
+    train, test = set(lists["train"]), sorted(set(lists["test"]))
+    key_at = {place: key for key, places in _places().items() for place in places}
+    seen = {key_at[place] for place in train}
+    counts = Counter(lists["train"])
+    return Leaks(
+        scheme if isinstance(scheme, str) else "custom",
+        len(test),
+        tuple(p for p in test if p in train),
+        tuple(p for p in test if p not in train and key_at[p] in seen),
+        tuple(sorted(p for p, n in counts.items() if n > 1)),
     )

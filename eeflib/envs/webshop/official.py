@@ -7,7 +7,7 @@ One call fetches what is missing, builds what is not built, and opens the catalo
 
 The small set is held in memory, the full one on disk: built once, in minutes, opened in seconds.
 Goals exist only for products that are loaded, so the small set has the few hundred human goals of
-its own products, in an order of their own (see `splits`).
+its own products, in an order of their own (see `goals`).
 
 A catalogue on disk counts as stale when a file it was made from has another content; a file that
 was only copied or touched is compared by its SHA-256. A source file that is gone does not make it
@@ -17,42 +17,39 @@ stale: source files may be deleted once the catalogue is built.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import itertools
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
-from eeflib.envs.webshop.catalogue import Catalogue, Product, SkippedRow
-from eeflib.envs.webshop.disk_build import build_catalogue
-from eeflib.envs.webshop.disk_catalogue import MANIFEST, DiskCatalogue, open_catalogue
-from eeflib.envs.webshop.download import Size, download, file_of
+from eeflib.envs.webshop.catalogue import Catalogue
+from eeflib.envs.webshop.disk import MANIFEST, DiskCatalogue, build_catalogue, open_catalogue
 from eeflib.envs.webshop.env import WebShopEnv
 from eeflib.envs.webshop.goals import build_goals
-from eeflib.envs.webshop.official_sources import (
+from eeflib.envs.webshop.reward import Nouns, best_nouns, nouns_name, word_nouns
+from eeflib.envs.webshop.sources import (
     LeftOut,
     OnError,
-    Sources,
+    Size,
+    download,
+    file_of,
     open_sources,
+    sha256_of,
     source_names,
 )
-from eeflib.envs.webshop.reward import Nouns, best_nouns, nouns_name, word_nouns
 from eeflib.errors import DataError, EefError
 from eeflib.files import write_atomic
 
-__all__ = ["LeftOut", "Official", "Sources", "What", "load_official", "main", "open_sources"]
+__all__ = ["LeftOut", "Official", "What", "download", "load_official", "main"]
 
 log = logging.getLogger(__name__)
 
 MADE_FROM = "made_from.json"
 """In the folder of the catalogue; outside of what its manifest compares, as times may change."""
-
-_BATCH = 2_000
 
 
 class What(msgspec.Struct, frozen=True):
@@ -123,7 +120,7 @@ def open_made(
         size, time = _stat(path)
         if (size, time) == (known.bytes, known.mtime_ns):
             continue
-        if size != known.bytes or _sha256(path) != known.sha256:
+        if size != known.bytes or sha256_of(path) != known.sha256:
             log.warning("%s: it is built again: %s has changed", place, path)
             return None
         found[name] = msgspec.structs.replace(known, mtime_ns=time)
@@ -156,29 +153,29 @@ def make_catalogue(
     )
 
     def note(work: Path) -> None:
-        files = {n: _File(*before[n], _sha256(folder / n)) for n in names}
+        files = {n: _File(*before[n], sha256_of(folder / n)) for n in names}
         changed = [n for n in names if _stat(folder / n) != before[n]]
         if changed:
             raise DataError(
                 f"{folder / changed[0]}: has changed while it was read; build again when nothing "
                 "writes to it"
             )
-        cut = next((str(i) for i in sources.left_out if i.place.startswith("from byte")), "")
+        cut = next((str(i) for i in sources.left_out if i.place.startswith("from entry")), "")
         cut = cut and f"{folder}: {cut}; the catalogue at {place} was built from what comes before"
         left_out = [(i.file, _plain(i.place), _plain(i.reason)) for i in sources.left_out]
         _write(work, _MadeFrom(what, files, left_out, cut))
 
-    build_catalogue(
+    catalogue = build_catalogue(
         sources.rows,
         place,
         attributes=sources.attributes,
         human_instructions=sources.instructions,
         seed=what.seed,
         replace=True,
-        progress="index" if progress else False,
+        progress=progress,
         last=note,
     )
-    return open_catalogue(place), sources.left_out
+    return catalogue, sources.left_out
 
 
 def _plain(text: str) -> str:
@@ -189,11 +186,6 @@ def _plain(text: str) -> str:
 def _stat(path: Path) -> tuple[int, int]:
     found = path.stat()
     return found.st_size, found.st_mtime_ns
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write(place: Path, made: _MadeFrom) -> None:
@@ -266,6 +258,7 @@ def load_official(
     disk: bool | str | Path | None = None,
     fetch: bool = False,
     base_url: str | None = None,
+    expected: Mapping[str, str] | None = None,
     progress: bool = True,
 ) -> Official:
     """The official data in `folder`, as `download` leaves it.
@@ -287,14 +280,14 @@ def load_official(
             `What.name`; None: the full set does, the small one is held in memory. It is
             built again when it is damaged or a file has changed, and needs the files no longer.
         fetch: download what is missing.
-        base_url: where from, see `download`.
+        base_url, expected: see `download`.
         progress: show bars where it takes long: downloading, building.
 
     Raises:
         PrerequisiteError: a file is missing; names the command that fetches it.
         DataError: a file is damaged or of another shape, or no product or goal is left.
     """
-    names, what = source_names(size, human), What(size, human, seed, limit)
+    what = What(size, human, seed, limit)
     made: tuple[Catalogue, list[LeftOut]] | None = None
     disk = size == "full" if disk is None else disk
     place = Path(folder) / what.name if isinstance(disk, bool) else Path(disk)
@@ -304,14 +297,18 @@ def load_official(
         made = catalogue, []
     elif disk:
         made = open_made(place, folder, what, on_error)
-    if made is None and fetch and not all((Path(folder) / name).is_file() for name in names):
-        download(folder, (size, "human") if human else (size,), base_url, progress=progress)
+    if made is None and fetch:
+        sets = (size, "human") if human else (size,)
+        download(folder, sets, base_url, expected=expected, progress=progress)
     if made is None:
         if disk:
             made = make_catalogue(place, folder, what, on_error=on_error, progress=progress)
         else:
             sources = open_sources(folder, size=size, human=human, on_error=on_error, limit=limit)
-            made = _in_memory(sources, seed), sources.left_out
+            in_memory = Catalogue.from_rows(
+                sources.rows, sources.attributes, sources.instructions, seed=seed
+            )
+            made = in_memory, sources.left_out
     catalogue, left_out = made
     left_out += [
         LeftOut(file_of(size, "products").name, f"row {s.row}", f"{s.asin}: {s.reason}")
@@ -330,27 +327,6 @@ def load_official(
     if len(left_out) > 5:
         log.warning("left out: %d more, see Official.left_out", len(left_out) - 5)
     return found
-
-
-def _in_memory(sources: Sources, seed: int) -> Catalogue:
-    """All rows as products; rows that cannot be used are listed, as `Catalogue.from_rows` does."""
-    kept: dict[str, Product] = {}
-    skipped: list[SkippedRow] = []
-    start = 0
-    while batch := list(itertools.islice(sources.rows, _BATCH)):
-        part = Catalogue.from_rows(batch, sources.attributes, sources.instructions, seed=seed)
-        bad = {s.row for s in part.skipped}
-        found = [SkippedRow(start + s.row, s.asin, s.reason) for s in part.skipped]
-        numbers = (i for i in range(len(batch)) if i not in bad)
-        for number, product in zip(numbers, part.products, strict=True):
-            if product.asin in kept:
-                reason = f"field asin: {product.asin!r} was listed before"
-                found.append(SkippedRow(start + number, product.asin, reason))
-            else:
-                kept[product.asin] = product
-        skipped += sorted(found, key=lambda s: s.row)
-        start += len(batch)
-    return Catalogue(kept.values(), seed=seed, skipped=skipped)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -375,6 +351,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--report", action="store_true", help="use what comes before damage in a file")
     add("--no-fetch", action="store_true", help="download nothing")
     add("--from", metavar="URL", dest="base_url", help="a server with the files")
+    add("--sha256", action="append", default=[], metavar="NAME=HEX",
+        help="the sum that a file must have (may be repeated)")  # fmt: skip
     add("--quiet", action="store_true", help="no progress bars")
     return parser
 
@@ -383,6 +361,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the summary; the exit code is 0 only if the data are ready."""
     options = _parser().parse_args(arguments)
     try:
+        expected = dict(pair.split("=", 1) for pair in options.sha256 if "=" in pair)
+        if len(expected) != len(options.sha256):
+            raise DataError("--sha256 is written NAME=HEX, once per file")
         found = load_official(
             options.folder,
             size=options.size,
@@ -393,6 +374,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             disk=options.disk,
             fetch=not options.no_fetch,
             base_url=options.base_url,
+            expected=expected,
             progress=not options.quiet,
         )
     except EefError as exc:

@@ -32,9 +32,9 @@ import numpy as np
 
 from eeflib.envs.webshop.catalogue import Catalogue, Product
 from eeflib.envs.webshop.env import WebShopEnv
-from eeflib.envs.webshop.generator import Item, Store, generate_store, phrase
 from eeflib.envs.webshop.reward import is_close, normalize_color
 from eeflib.envs.webshop.search import TOP_K
+from eeflib.envs.webshop.shop import Item, Store, generate_store, phrase
 from eeflib.errors import DataError
 from eeflib.records import Task, episode_rng, split_order
 

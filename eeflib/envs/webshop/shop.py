@@ -51,8 +51,9 @@ __all__ = [
     "phrase",
 ]
 
-_TEXT = files("eeflib.envs.webshop").joinpath("lexicon.toml").read_text("utf-8")
-_DATA: Mapping[str, Any] = tomllib.loads(_TEXT)
+_DATA: Mapping[str, Any] = tomllib.loads(
+    files("eeflib.envs.webshop").joinpath("lexicon.toml").read_text("utf-8")
+)
 
 FORMS: dict[str, str] = {}
 """Attribute -> how a sentence takes it: `is`, `with`, `with a` or `before` (the noun only)."""
@@ -61,56 +62,13 @@ FILLER: tuple[str, ...] = tuple(_DATA["filler"])
 BULLETS: tuple[str, ...] = tuple(_DATA["bullets"])
 """Sentences for an attribute: `{it}`, or `{It}` with a capital."""
 _SYLLABLES = tuple(c + v for c in "bdfgklmnprstvz" for v in "aeiou")
-OPENINGS = (
-    "i need {wish}",
-    "i am looking for {wish}",
-    "find me {wish}",
-    "please help me buy {wish}",
-    "i would like {wish}",
-    "can you get me {wish}",
-    "show me {wish}",
-    "my sister wants {wish}",
-    "i want to order {wish}",
-    "i am shopping for {wish}",
-    "looking for {wish}",
-    "we need {wish}",
-    "we would like {wish}",
-    "i want to buy {wish}",
-    "can you find me {wish}",
-    "please show me {wish}",
-    "help me find {wish}",
-    "my sister is looking for {wish}",
-    "we are out, so get us {wish}",
-    "i must order {wish}",
-)
-_PLURAL = frozenset(["slippers", "sandals", "headphones", "crackers", "blocks", "markers"])
-_MASS = frozenset(
-    ["moisturizer", "sunscreen", "shampoo", "conditioner", "granola", "coffee", "tea"]
-)
+OPENINGS: tuple[str, ...] = tuple(_DATA["openings"])
+"""Beginnings of an instruction, for `{wish}`."""
+_PLURAL, _MASS = frozenset(_DATA["plural"]), frozenset(_DATA["mass"])
 OPTION_WORDING: Mapping[str, tuple[str, ...]] = {
-    "color": ("in {value}", "in the color {value}", "in {value} color"),
-    "size": ("in size {value}", "in the {value} size"),
-    "fit": ("in a {value} fit", "with a {value} fit"),
-    "container": ("in a {value}", "in the {value} container"),
-    "skin type": ("for {value} skin", "for the skin type {value}"),
-    "hair type": ("for {value} hair", "for the hair type {value}"),
-    "scent": ("with {value} scent", "in the {value} scent"),
-    "bundle": ("as a {value}", "in the {value} bundle"),
-    "edition": ("in the {value} edition", "in {value} edition"),
-    "connection": ("with a {value} connection", "with {value} connection"),
-    "duty": ("for {value} duty",),
-    "finish": ("with a {value} finish", "in a {value} finish"),
-    "form": ("in a {value} form", "in the {value} form"),
-    "flavor": ("in the {value} flavor", "with {value} flavor"),
-    "portion": ("in a {value} portion", "in the {value} portion"),
-    "weight": ("in the {value} weight", "with {value} weight"),
-    "age": ("for the {value} age", "for {value} age"),
-    "theme": ("with a {value} theme", "in the {value} theme"),
-    "pattern": ("in a {value} pattern", "with a {value} pattern"),
-    "ruling": ("with {value} ruling", "in the {value} ruling"),
-    "assortment": ("in the {value} assortment", "in a {value} assortment"),
-    "bed size": ("in {value} bed size", "in the bed size {value}"),
+    name: tuple(wordings) for name, wordings in _DATA["option_wording"].items()
 }
+"""Option name -> how a sentence takes a value, for `{value}`."""
 _SPOKEN_AS_CONSONANT = ("uv ", "univers", "utensil", "one ")
 _ANY_OPTION = ("with {name} {value}", "in {name} {value}")
 SIZE = 35

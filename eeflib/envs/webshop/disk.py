@@ -1,0 +1,448 @@
+"""A catalogue on disk: it opens in moments, whatever its size, and processes share it.
+
+Import `build_catalogue` and `open_catalogue` from here. A `DiskCatalogue` gives the same results as
+a `Catalogue`, number for number.
+
+The folder holds `products.db` (SQLite: the products, one compressed record each, and the terms of
+the index), the arrays of the index as `.npy` files, which are mapped, and `manifest.json`. That is
+written last: a folder without one is not a catalogue. Nothing is written after the build.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import random
+import shutil
+import sqlite3
+import threading
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from functools import cached_property, lru_cache
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, TypeVar, overload
+
+import msgspec
+import numpy as np
+from filelock import FileLock, Timeout
+
+from eeflib.envs.webshop.catalogue import (
+    Catalogue,
+    CatalogueId,
+    Product,
+    SkippedRow,
+    draw_price,
+    read_rows,
+)
+from eeflib.envs.webshop.search import Index, IndexBuilder
+from eeflib.errors import DataError
+from eeflib.files import write_atomic
+
+__all__ = ["MANIFEST", "DiskCatalogue", "Manifest", "build_catalogue", "open_catalogue"]
+
+log = logging.getLogger(__name__)
+
+V = TypeVar("V")
+
+FORMAT = 2
+"""Version of the folder's layout; another one cannot be opened."""
+MANIFEST = "manifest.json"
+_DATABASE = "products.db"
+_TABLES = """
+    PRAGMA journal_mode = OFF;
+    PRAGMA synchronous = OFF;
+    CREATE TABLE products (number INTEGER PRIMARY KEY, asin BLOB, lower BLOB, price REAL,
+        category BLOB, query BLOB, human INTEGER, synthetic INTEGER);
+    CREATE TABLE records (number INTEGER PRIMARY KEY, record BLOB);
+    CREATE TABLE skipped (number INTEGER PRIMARY KEY, asin BLOB, reason BLOB);
+    CREATE TABLE terms (term BLOB PRIMARY KEY, number INTEGER) WITHOUT ROWID;
+    CREATE TABLE made (id TEXT);
+"""
+"""Texts are bytes, as half of a surrogate pair is no text for SQLite. Nothing is journalled: a
+folder takes its place when all of it is on the disk."""
+_INDEXES = """
+    CREATE UNIQUE INDEX by_asin ON products (asin);
+    CREATE INDEX by_lower ON products (lower);
+"""
+_REMEMBERED = 2_000
+"""Products that stay decoded, about 6 kB each."""
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What a folder holds; `manifest.json`."""
+
+    format: int
+    id: str
+    """`Catalogue.id`."""
+    seed: int
+    products: int
+    ranges: int
+    """`Catalogue.ranges`."""
+    filled: int
+    """Products with any searchable term."""
+    files: dict[str, tuple[int, str]]
+    """Name -> bytes, SHA-256."""
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogatepass")
+
+
+def _fault(folder: Path, reason: str) -> DataError:
+    """The error for a folder that cannot be used."""
+    return DataError(
+        f"{folder}: {reason}; build the catalogue again (build_catalogue(rows, folder, "
+        "replace=True))"
+    )
+
+
+# -- building --------------------------------------------------------------------------------------
+
+
+def build_catalogue(
+    rows: Iterable[Any],
+    folder: str | Path,
+    *,
+    attributes: Mapping[str, Any] | None = None,
+    human_instructions: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    limit: int | None = None,
+    replace: bool = False,
+    progress: bool = False,
+    last: Callable[[Path], None] | None = None,
+) -> DiskCatalogue:
+    """Write the catalogue of `rows` to `folder`, and open it.
+
+    The same products, prices, skipped rows and rankings as `Catalogue.from_rows`. All is written
+    beside the folder and then renamed: it holds a whole catalogue or is as it was before, whenever
+    the process is killed. Memory: the index (1 GB for 1.18 million products), some numbers a
+    product, and what the caller passes as `attributes`.
+
+    Args:
+        rows: of the official products file; an iterator is enough.
+        attributes: asin -> entry of items_ins_v2.
+        human_instructions: asin -> entries of items_human_ins.
+        seed: draws the reward prices.
+        limit: only so many rows.
+        replace: put it in the place of a catalogue that is already there. Whoever has that one open
+            keeps it.
+        progress: show a bar for the part after the last row.
+        last: gets the finished folder before it takes its place, to add a note of the caller's.
+
+    Raises:
+        DataError: something is at `folder` already, another process is building there, the disk is
+            full, the rows cannot be read, or an argument has another shape.
+    """
+    folder = Path(folder).absolute()
+    work, old = (folder.with_name(f"{folder.name}{end}") for end in (".building", ".old"))
+    reads = islice(_readable(read_rows(rows, attributes, human_instructions)), limit)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _sole_builder(folder):
+            _clear(folder, work, old, replace)
+            work.mkdir()
+            try:
+                _write(work, reads, seed, progress)
+                if last is not None:
+                    last(work)
+                if folder.exists():
+                    folder.rename(old)
+                work.rename(folder)
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
+                shutil.rmtree(old, ignore_errors=True)
+    except (OSError, sqlite3.Error) as exc:
+        raise DataError(
+            f"{folder}: cannot be written ({getattr(exc, 'strerror', None) or exc}); nothing "
+            "half-built is left. Make room or choose another folder, then build again"
+        ) from exc
+    return open_catalogue(folder)
+
+
+def _readable(rows: Iterator[V]) -> Iterator[V]:
+    """The rows; an error in reading them is distinguished from one in writing."""
+    try:
+        yield from rows
+    except OSError as exc:
+        raise DataError(f"the rows cannot be read ({exc}); check the files they come from") from exc
+
+
+@contextmanager
+def _sole_builder(folder: Path) -> Iterator[None]:
+    try:
+        with FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0):
+            yield
+    except Timeout:
+        raise DataError(
+            f"{folder}: another process is building this catalogue; wait for it, then open it"
+        ) from None
+
+
+def _clear(folder: Path, work: Path, old: Path, replace: bool) -> None:
+    """Undo what a killed build left; refuse to touch what is no catalogue."""
+    if work.exists():
+        log.warning("%s: a build was interrupted here; it starts again", work)
+        shutil.rmtree(work)
+    if old.exists():
+        if folder.exists():
+            shutil.rmtree(old)
+        else:  # killed between the two renames of a replacement
+            old.rename(folder)
+    if not folder.exists():
+        return
+    if not replace:
+        raise DataError(
+            f"{folder} exists already: open it with open_catalogue, or pass replace=True"
+        )
+    if not folder.is_dir() or (any(folder.iterdir()) and not (folder / MANIFEST).is_file()):
+        raise DataError(f"{folder} is no catalogue and is left alone; choose another folder")
+
+
+def _write(work: Path, reads: Iterator[Product | SkippedRow], seed: int, progress: bool) -> None:
+    """All files of a catalogue, and its manifest when they are on the disk."""
+    rng, hashed, number, ranges = random.Random(seed), CatalogueId(), 0, 0
+    with (
+        TemporaryDirectory(prefix="chunks-", dir=work) as chunks,
+        closing(sqlite3.connect(work / _DATABASE)) as db,
+    ):
+        db.executescript(_TABLES)
+        index = IndexBuilder(Path(chunks))
+        for row, read in enumerate(reads):
+            if isinstance(read, Product):
+                try:
+                    db.execute("INSERT INTO records VALUES (?, ?)", (number, _pack(read)))
+                except DataError as exc:
+                    read = SkippedRow(row, read.asin, str(exc))
+            if isinstance(read, SkippedRow):
+                values: tuple[Any, ...] = (row, _bytes(read.asin), _bytes(read.reason))
+                db.execute("INSERT INTO skipped VALUES (?, ?, ?)", values)
+                continue
+            price = draw_price(read.prices, rng)
+            values = (
+                *(number, _bytes(read.asin), _bytes(read.asin.lower()), price),
+                *(_bytes(read.category), _bytes(read.query)),
+                *(bool(read.instructions), bool(read.synthetic_attributes)),
+            )
+            db.execute("INSERT INTO products VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+            ranges += len(read.prices) > 1
+            hashed.add(read, price)
+            index.add(read.document)
+            number += 1
+        db.executescript(_INDEXES)
+        db.execute("INSERT INTO made VALUES (?)", (hashed.digest(),))
+        terms = sorted((_bytes(term), n) for term, n in index.terms.items())
+        db.executemany("INSERT INTO terms VALUES (?, ?)", terms)
+        by_rank = [n for (n,) in db.execute("SELECT number FROM products ORDER BY asin")]
+        db.commit()
+        ranks = np.empty(number, np.int32)
+        ranks[by_rank] = np.arange(number, dtype=np.int32)
+        index.finish(ranks, progress=progress).save(work)
+    _seal(work, hashed.digest(), seed, number, ranges, index.filled)
+
+
+def _pack(product: Product) -> bytes:
+    """A product as a record. Raises DataError: a field holds what JSON cannot."""
+    try:
+        return zlib.compress(json.dumps(msgspec.to_builtins(product)).encode(), 1)
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise DataError(f"cannot be written as JSON ({exc})") from exc
+
+
+def _seal(work: Path, id: str, seed: int, products: int, ranges: int, filled: int) -> None:
+    """Write the manifest, after the other files and their content have reached the disk."""
+    files = {}
+    for path in sorted(work.iterdir()):
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+            files[path.name] = path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()
+    made = Manifest(FORMAT, id, seed, products, ranges, filled, files)
+    write_atomic(work / MANIFEST, msgspec.json.encode(made).decode())
+
+
+# -- opening ---------------------------------------------------------------------------------------
+
+
+def open_catalogue(folder: str | Path, *, verify: bool = False) -> DiskCatalogue:
+    """The catalogue that `build_catalogue` left in `folder`.
+
+    Args:
+        verify: compare every byte with what was built (seconds), not only the sizes of files.
+
+    Raises:
+        DataError: there is none, or it is damaged or of another version; names the file.
+    """
+    return DiskCatalogue(Path(folder), verify=verify)
+
+
+def _read_manifest(folder: Path, verify: bool) -> Manifest:
+    """The manifest, after the files were compared with it."""
+    try:
+        raw = (folder / MANIFEST).read_bytes()
+        version = msgspec.json.decode(raw, type=dict[str, Any]).get("format")
+        if version != FORMAT:
+            raise _fault(folder, f"it has format {version}, this version reads {FORMAT}")
+        manifest = msgspec.json.decode(raw, type=Manifest)
+    except FileNotFoundError:
+        raise DataError(
+            f"{folder}: no catalogue is here ({MANIFEST} is missing): build_catalogue(rows, "
+            "folder) makes one"
+        ) from None
+    except (OSError, msgspec.DecodeError) as exc:
+        raise _fault(folder, f"{MANIFEST} cannot be read ({exc})") from exc
+    for name, (size, sha256) in manifest.files.items():
+        try:
+            with open(folder / name, "rb") as file:
+                found = os.fstat(file.fileno()).st_size
+                if found != size:
+                    raise _fault(folder, f"{name} has {found:,} bytes instead of {size:,}")
+                if verify and hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                    raise _fault(folder, f"{name} is damaged: its content has changed")
+        except OSError as exc:
+            raise _fault(folder, f"{name} cannot be read ({exc.strerror or exc})") from exc
+    return manifest
+
+
+class DiskCatalogue(Catalogue):
+    """As `Catalogue`, with the products on disk; pickled as the name of its folder."""
+
+    def __init__(self, folder: Path, *, verify: bool = False) -> None:
+        self.folder = folder = folder.absolute()
+        self.manifest = made = _read_manifest(folder, verify)
+        self.seed, self.ranges, self.memo = made.seed, made.ranges, {}
+        self._local = threading.local()
+        self.products = _Products(self)
+        found = "SELECT {} FROM products WHERE asin = ?"
+        self.by_asin = _Table(self, found.format("number"), self.products.__getitem__)
+        self.prices = _Table(self, found.format("price"), float)
+        try:  # mapped now, so that a catalogue that replaces this one does not get mixed in
+            self._index = Index.open(folder, self._term, made.filled)
+        except (OSError, ValueError, EOFError) as exc:
+            raise _fault(folder, f"an array cannot be read ({exc})") from exc
+        self.rows("SELECT id FROM made")
+
+    def __len__(self) -> int:
+        return self.manifest.products
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open_catalogue, (self.folder,)
+
+    @property
+    def id(self) -> str:
+        return self.manifest.id
+
+    @property
+    def index(self) -> Index:
+        return self._index
+
+    @cached_property
+    def skipped(self) -> Sequence[SkippedRow]:  # type: ignore[override]
+        found = self.rows("SELECT number, asin, reason FROM skipped ORDER BY number")
+        return tuple(SkippedRow(n, _text(asin), _text(reason)) for n, asin, reason in found)
+
+    @cached_property
+    def by_lower_asin(self) -> Mapping[str, str]:
+        # of ids that differ in case only, the last one
+        sql = "SELECT asin FROM products WHERE lower = ? ORDER BY number DESC LIMIT 1"
+        return _Table(self, sql, _text, names="lower")
+
+    def numbers_with(self, field: Literal["category", "query"], value: str) -> tuple[int, ...]:
+        assert field in ("category", "query")
+        sql = f"SELECT number FROM products WHERE {field} = ? ORDER BY number"
+        return tuple(n for (n,) in self.rows(sql, _bytes(value)))
+
+    def instructed(self, kind: Literal["human", "synthetic"]) -> Iterator[Product]:
+        assert kind in ("human", "synthetic")
+        for (number,) in self.rows(f"SELECT number FROM products WHERE {kind} ORDER BY number"):
+            yield self.products[number]
+
+    def _term(self, term: str) -> int | None:
+        """The number of a term of the index."""
+        found = self.rows("SELECT number FROM terms WHERE term = ?", _bytes(term))
+        return found[0][0] if found else None
+
+    def rows(self, sql: str, *values: Any) -> list[Any]:
+        """What a query gives. Each thread of each process has a connection of its own.
+
+        Raises:
+            DataError: the file is damaged, or another catalogue is at its place now.
+        """
+        local = self._local
+        try:
+            if getattr(local, "process", None) != os.getpid():
+                local.db = self._connect()
+                local.process = os.getpid()
+            return local.db.execute(sql, values).fetchall()
+        except sqlite3.Error as exc:
+            raise _fault(self.folder, f"{_DATABASE} is damaged ({exc})") from exc
+
+    def _connect(self) -> sqlite3.Connection:
+        address = f"{(self.folder / _DATABASE).as_uri()}?mode=ro&immutable=1"
+        db = sqlite3.connect(address, uri=True)
+        if db.execute("SELECT id FROM made").fetchall() != [(self.id,)]:
+            raise DataError(f"{self.folder}: another catalogue is here by now; open it again")
+        return db
+
+
+class _Products(Sequence[Product]):
+    """The products by number, read when they are looked at."""
+
+    def __init__(self, catalogue: DiskCatalogue) -> None:
+        self._catalogue = catalogue
+        self._get = lru_cache(_REMEMBERED)(self._read)
+
+    def __len__(self) -> int:
+        return len(self._catalogue)
+
+    @overload
+    def __getitem__(self, number: int) -> Product: ...
+    @overload
+    def __getitem__(self, number: slice) -> Sequence[Product]: ...
+    def __getitem__(self, number: int | slice) -> Product | Sequence[Product]:
+        if isinstance(number, slice):
+            return [self._get(i) for i in range(*number.indices(len(self)))]
+        return self._get(range(len(self))[number])
+
+    def __iter__(self) -> Iterator[Product]:
+        return map(self._read, range(len(self)))  # past the memory, which it would only sweep
+
+    def _read(self, number: int) -> Product:
+        found = self._catalogue.rows("SELECT record FROM records WHERE number = ?", number)
+        try:
+            return msgspec.convert(json.loads(zlib.decompress(found[0][0])), Product)
+        except (IndexError, TypeError, ValueError, zlib.error) as exc:
+            reason = f"{_DATABASE}: product {number} is damaged ({exc})"
+            raise _fault(self._catalogue.folder, reason) from exc
+
+
+class _Table(Mapping[str, V]):
+    """A column of the products, by asin or another text."""
+
+    def __init__(
+        self, catalogue: DiskCatalogue, sql: str, make: Callable[[Any], V], names: str = "asin"
+    ) -> None:
+        self._catalogue, self._sql, self._make, self._names = catalogue, sql, make, names
+
+    def __getitem__(self, name: str) -> V:
+        found = self._catalogue.rows(self._sql, _bytes(name)) if isinstance(name, str) else []
+        if not found:
+            raise KeyError(name)
+        return self._make(found[0][0])
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and bool(self._catalogue.rows(self._sql, _bytes(name)))
+
+    def __iter__(self) -> Iterator[str]:
+        found = self._catalogue.rows(f"SELECT {self._names} FROM products ORDER BY number")
+        return iter(dict.fromkeys(_text(name) for (name,) in found))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self) if self._names != "asin" else len(self._catalogue)
