@@ -139,17 +139,25 @@ class TextEnv(Protocol):
 
 
 def replay_restore(
-    env: TextEnv, task: Task, prefix: Sequence[Step], expected: str | None = None
+    env: TextEnv,
+    task: Task,
+    prefix: Sequence[Step],
+    expected: str | None = None,
+    *,
+    at: tuple[int, str] | None = None,
 ) -> Restored:
     """Reset and replay `prefix`, comparing every observation with the recorded one.
 
     METHOD: a restored state is verified, observation by observation, or it is skipped and counted.
+
+    Args:
+        at: (t, text): `env` already stands at s_t, where it showed `text`: go on from there.
     """
-    text = env.reset(task).text
-    for t, step in enumerate(prefix):
-        if text != step.observation:
-            return Restored(False, text, t, _difference(step.observation, text))
-        result = env.step(step.action)
+    done, text = at or (0, env.reset(task).text)
+    for t in range(done, len(prefix)):
+        if text != prefix[t].observation:
+            return Restored(False, text, t, _difference(prefix[t].observation, text))
+        result = env.step(prefix[t].action)
         text = result.text
         if result.terminated or result.truncated:
             return Restored(False, text, t + 1, "the episode ended during the replay")
