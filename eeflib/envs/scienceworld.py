@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from eeflib.envs.java import DETERMINISM_FLAGS, JavaSimulator
+from eeflib.envs.java import DETERMINISM_FLAGS
 from eeflib.envs.simulated import SPLITS, SimulatedEnv, Spec, Turn
 from eeflib.errors import DataError, EnvironmentFault
 from eeflib.records import Task, content_hash
@@ -102,6 +102,8 @@ class ScienceWorldEnv(SimulatedEnv):
 
     name = "scienceworld"
     title = "ScienceWorld"
+    package = "scienceworld"
+    jar = "scienceworld.jar"
     interface = "scienceworld.runtime.pythonapi.PythonInterface"
     goal_field = "task"
     option_field = "simplifications"
@@ -119,35 +121,11 @@ class ScienceWorldEnv(SimulatedEnv):
         self._menu = False
         self._wires: set[tuple[str, ...]] = set()
         super().__init__(max_steps, gold_file)
-        self.deterministic = deterministic
+        self.flags = DETERMINISM_FLAGS if deterministic else ()
         self.max_parallel = max_parallel
         self._sizes: dict[str, int] = {}
         self._splits: dict[tuple[str, str], tuple[int, ...]] = {}
         self._agent: Any = None
-
-    def task(
-        self,
-        name: str,
-        variation: int,
-        *,
-        split: str = "",
-        simplifications: str | Sequence[str] = "easy",
-        max_steps: int | None = None,
-    ) -> Task:
-        """A task record, 30-100 ms. Ends an episode under way.
-
-        Args:
-            split: `train`, `validation` or `test`; checked against the official split. Empty:
-                looked up.
-            simplifications: comma-separated text or names. `easy` stands for what the simulator
-                means by it: teleportAction, openDoors, selfWateringFlowerPots and, except for tasks
-                about electricity, noElectricalAction; it does not open containers. The record
-                spells it out, for the simulator takes `easy` only alone.
-
-        Raises:
-            DataError: unknown task or simplification, variation out of range or of another split.
-        """
-        return self._make_task(name, variation, simplifications, max_steps, split)
 
     @property
     def task_sizes(self) -> dict[str, int]:
@@ -159,16 +137,16 @@ class ScienceWorldEnv(SimulatedEnv):
 
     # ---- for SimulatedEnv
 
-    def _open(self) -> JavaSimulator:
-        flags = DETERMINISM_FLAGS if self.deterministic else ()
-        return JavaSimulator(
-            self.title, "scienceworld", "scienceworld.jar", "scienceworld", flags=flags
-        )
-
     def _renew(self) -> None:
         self._drop()
 
     def _options(self, value: Any, kind: str) -> tuple[list[str], str]:
+        """Names of simplifications, comma-separated or one by one, spelled out.
+
+        `easy` stands for what the simulator means by it: teleportAction, openDoors,
+        selfWateringFlowerPots and, except for tasks about electricity, noElectricalAction; it does
+        not open containers. The simulator takes `easy` only alone, hence the list.
+        """
         parts = value.split(",") if isinstance(value, str) else value
         if not isinstance(parts, Sequence) or not all(isinstance(p, str) for p in parts):
             raise DataError(f"settings.simplifications must be a list of names, not {value!r:.80}")
@@ -333,8 +311,10 @@ def scienceworld_tasks(
     """
     with ScienceWorldEnv() if env is None else nullcontext(env) as env:
         drawn = list(env.drawn(task_names, per_task, split, seed))
-        more: dict[str, Any] = {"simplifications": simplifications, "max_steps": max_steps}
-        return [env.task(*each, split=split, **more) for each in drawn]
+        return [
+            env.task(name, number, simplifications, split=split, max_steps=max_steps)
+            for name, number in drawn
+        ]
 
 
 def _is_reset(action: str) -> bool:

@@ -120,10 +120,7 @@ def subset_tasks(
         tasks = []
         for each in _thinned(choices, per_type, seed):
             task = env.task(
-                each.name,
-                each.variation,
-                simplifications=each.simplifications,
-                max_steps=each.max_steps,
+                each.name, each.variation, each.simplifications, max_steps=each.max_steps
             )
             tasks.append(replace(task, split=split, extra={**task.extra, "subset": subset}))
         return tasks

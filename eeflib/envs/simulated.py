@@ -11,9 +11,10 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import weakref
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
@@ -30,6 +31,10 @@ __all__ = ["SPLITS", "SimulatedEnv", "Spec", "Turn"]
 
 SPLITS = {"train": "train", "validation": "dev", "test": "test"}
 """Split -> the simulators' name for it."""
+
+_SHARED: weakref.WeakValueDictionary[str, JavaSimulator] = weakref.WeakValueDictionary()
+"""The JVM that all environments of one kind share, by title."""
+_SHARING = threading.RLock()
 
 _log = logging.getLogger(__name__)
 
@@ -66,7 +71,7 @@ class Turn(NamedTuple):
 class SimulatedEnv:
     """Base of the environments that have their simulator in a JVM.
 
-    A subclass sets the class attributes and gives `_open` to `_state_key` below.
+    A subclass sets the class attributes and gives `_options` to `_state_key` below.
 
     Args:
         max_steps: the limit where a task's settings give none.
@@ -76,8 +81,17 @@ class SimulatedEnv:
     name: str
     title: ClassVar[str]
     """The simulator's name in messages."""
+    package: ClassVar[str]
+    """The Python package with the simulator; `pip install 'eeflib[NAME]'` brings it."""
+    jar: ClassVar[str]
+    """The simulator, in `package`."""
+    flags: tuple[str, ...] = ()
+    """Java options."""
     interface: ClassVar[str]
     """The Java class that the environment talks to."""
+    shares_jvm: ClassVar[bool] = False
+    """All environments of the class work in one JVM, which an exception in one of them leaves in
+    use; else each has its own, and an exception ends it."""
     goal_field: ClassVar[str]
     """Name of `Spec.kind` in a task's goal."""
     option_field: ClassVar[str]
@@ -106,10 +120,6 @@ class SimulatedEnv:
         self._end_episode()
 
     # ---- what a subclass gives
-
-    def _open(self) -> JavaSimulator:
-        """A JVM to work in."""
-        raise NotImplementedError
 
     def _options(self, value: Any, kind: str) -> tuple[Any, str]:
         """`Spec.options` and `Spec.text` of a setting; raises DataError."""
@@ -254,7 +264,6 @@ class SimulatedEnv:
                     f"the {self.title} JVM died during the episode; reset() starts a new one"
                 )
             self._simulator = self._open()
-            self._simulator.join(self)
         return self._simulator
 
     def borrow(self) -> JavaSimulator:
@@ -282,6 +291,51 @@ class SimulatedEnv:
                 self._gold[spec.key] = self._compute_gold(spec)
             return self._gold[spec.key]
 
+    def task(
+        self,
+        kind: str,
+        variation: int,
+        options: Any = None,
+        *,
+        split: str = "",
+        max_steps: int | None = None,
+    ) -> Task:
+        """A task record, with the simulator's own description. Ends an episode under way.
+
+        Args:
+            kind: the type of task, or the game.
+            options: simplifications, or parameters of the game; None: `default_options`.
+            split: `train`, `validation` or `test`; checked against the simulator's own. Empty:
+                looked up.
+
+        Raises:
+            DataError: unknown kind or option, variation out of range or of another split.
+        """
+        number = f"{variation:0{self.digits}d}" if isinstance(variation, int) else variation
+        limit = self.max_steps if max_steps is None else max_steps
+        wanted = self.default_options if options is None else options
+        task = Task(
+            id=f"{self.name}-{kind}-{number}",
+            env=self.name,
+            instruction="",
+            goal={self.goal_field: kind, "variation": variation},
+            settings={self.option_field: wanted, "max_steps": limit},
+            extra={"task_type": kind},
+        )
+        with self._alone(), _named(task):
+            self._end_episode()
+            spec = self._read(task)
+            own = next((s for s in SPLITS if variation in self.variations(kind, s)), "")
+            self._load(spec)
+            if split and split != own:
+                raise DataError(f"{kind} variation {variation} is of split {own!r}, not {split!r}")
+            return replace(
+                task,
+                instruction=str(self._call("getTaskDescription")).strip(),
+                settings={self.option_field: spec.options, "max_steps": limit},
+                split=own,
+            )
+
     def drawn(
         self, kinds: Iterable[str], per_kind: int, split: str, seed: int
     ) -> Iterator[tuple[str, int]]:
@@ -301,41 +355,6 @@ class SimulatedEnv:
                 yield kind, pool[i]
 
     # ---- for subclasses
-
-    def _make_task(
-        self, kind: str, variation: int, options: Any, max_steps: int | None, split: str = ""
-    ) -> Task:
-        """A task record. The simulator loads it for its description: an episode is lost.
-
-        Args:
-            split: checked against the simulator's own. Empty: looked up.
-
-        Raises:
-            DataError: unknown kind or option, variation out of range or of another split.
-        """
-        number = f"{variation:0{self.digits}d}" if isinstance(variation, int) else variation
-        limit = self.max_steps if max_steps is None else max_steps
-        task = Task(
-            id=f"{self.name}-{kind}-{number}",
-            env=self.name,
-            instruction="",
-            goal={self.goal_field: kind, "variation": variation},
-            settings={self.option_field: options, "max_steps": limit},
-            extra={"task_type": kind},
-        )
-        with self._alone(), _named(task):
-            self._end_episode()
-            spec = self._read(task)
-            own = next((s for s in SPLITS if variation in self.variations(kind, s)), "")
-            self._load(spec)
-            if split and split != own:
-                raise DataError(f"{kind} variation {variation} is of split {own!r}, not {split!r}")
-            return replace(
-                task,
-                instruction=str(self._call("getTaskDescription")).strip(),
-                settings={self.option_field: spec.options, "max_steps": limit},
-                split=own,
-            )
 
     def _call(self, method: str, *args: Any) -> Any:
         """Call `interface`; a failed one is replaced at the next start, its state is unknown."""
@@ -357,11 +376,29 @@ class SimulatedEnv:
 
     def _drop(self) -> None:
         """Leave the JVM."""
-        if self._simulator is not None:
-            self._simulator.leave(self)
+        with _SHARING:
+            if self._simulator is not None:
+                self._simulator.leave(self)
         self._simulator = self._server = None
 
     # ---- inside
+
+    def _open(self) -> JavaSimulator:
+        with _SHARING if self.shares_jvm else nullcontext():
+            jvm = _SHARED.get(self.title)
+            if jvm is None or not jvm.alive:
+                jvm = JavaSimulator(
+                    self.title,
+                    self.package,
+                    self.jar,
+                    self.name,
+                    flags=self.flags,
+                    survives_errors=self.shares_jvm,
+                )
+                if self.shares_jvm:
+                    _SHARED[self.title] = jvm
+            jvm.join(self)
+            return jvm
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

