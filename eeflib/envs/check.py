@@ -28,6 +28,7 @@ from eeflib.envs.base import (
     Restored,
     StepResult,
     TextEnv,
+    difference,
     replay_restore,
 )
 from eeflib.errors import DataError, EefError, EnvironmentFault
@@ -195,10 +196,7 @@ def _same(recorded: Seen, now: Seen, where: str) -> None:
             raise _Broken(f"{where}: valid actions differ in {told}")
         if name == "actions" or a == b:
             continue
-        pairs = zip(str(a), str(b), strict=False)
-        start = max(0, next((i for i, (x, y) in enumerate(pairs) if x != y), 0) - 20)
-        shown = f"{str(a)[start : start + 60]!r} and {str(b)[start : start + 60]!r}"
-        raise _Broken(f"{where}: {name} differs: {shown}")
+        raise _Broken(f"{where}: {name} differs {difference(str(a), str(b))}")
 
 
 def _play(env: TextEnv, task: Task, actions: Sequence[str], look: bool = False) -> Iterator[Seen]:
@@ -455,11 +453,6 @@ class Replays:
         return len(self.tries) - self.verified
 
     @property
-    def first_refused(self) -> Restored | None:
-        """The first attempt that went another way; None if none did."""
-        return next((restored for restored in self.tries if not restored.ok), None)
-
-    @property
     def first_mismatch(self) -> int | None:
         """Index t of the earliest observation that ever differed from the recorded s_t."""
         return min((r.first_mismatch or 0 for r in self.tries if not r.ok), default=None)
@@ -470,7 +463,7 @@ class Replays:
         Lines that begin with `-` were recorded, those with `+` came instead. Empty if nothing was
         refused; its reason, where the texts are the same.
         """
-        refused = self.first_refused
+        refused = next((restored for restored in self.tries if not restored.ok), None)
         if refused is None:
             return ""
         at = refused.first_mismatch or 0

