@@ -76,8 +76,7 @@ def subset_choices(
         raise DataError(f"unknown subset {subset!r}; choose from {', '.join(get_args(Subset))}")
     check_draw(split, None)
     eto = _eto() if subset == "eto" else {}
-    official = list(env.task_sizes) if subset == "official" else _agentgym_types()
-    names = list(eto) or official
+    names = list(eto or (env.task_sizes if subset == "official" else _agentgym_types()))
     if unknown := sorted(set(types or ()) - set(names)):
         raise DataError(f"subset {subset!r} has no task type {', '.join(unknown)}")
     choices = []
