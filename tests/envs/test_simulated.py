@@ -124,6 +124,8 @@ def test_gold_paths_are_kept_in_a_file(
     expected = [writer.gold_actions(task) for task in tasks[1:3]]
     assert expected == [env.gold_actions(task) for task in tasks[1:3]]
     writer.close()
+    if isinstance(env, ScienceWorldEnv):  # later resets do not plan again, a second each
+        assert env._call("goldPathGenerationEnabled") is False
     path.write_text('{"task": "find-plant", "game": "twc"}\nnot json\n' + path.read_text())
     with type(env)(gold_file=path) as reader, caplog.at_level(logging.WARNING):  # type: ignore[call-arg,arg-type]
         assert [reader.gold_actions(task) for task in tasks[1:3]] == expected
@@ -177,6 +179,8 @@ def test_drawn_tasks_are_of_the_simulators_own_splits(env: SimulatedEnv) -> None
     # what else is asked for does not matter, the seed does
     assert draw(kinds[1:], 3, env=env) == drawn["train"][3:]  # type: ignore[arg-type]
     assert draw(kinds[:1], 3, seed=1, env=env) != drawn["train"][:3]  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="'train'"):
+        env.task(kinds[0], 0, split="test")
     for names, number, split, match in (
         (kinds, 1, "dev", "train, validation, test"),
         (kinds, 0, "train", "at least 1"),

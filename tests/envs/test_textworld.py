@@ -46,6 +46,9 @@ def test_it_says_what_the_package_says(
     tasks = textworld_tasks(GAMES, 2, seed=3, env=env)  # as the games are by default
     theirs = stock(env)
     assert set(theirs.getGameNames()) == {*GAMES, "sorting"}
+    splits = theirs.getValidSeedsTrain(), theirs.getValidSeedsDev(), theirs.getValidSeedsTest()
+    for split, seeds in zip(("train", "validation", "test"), splits, strict=True):
+        assert list(env.variations("twc", split)) == seeds
     for task in tasks:
         actions = ["Look around", "", "take the moon", " inventory\n", *wander(env, task, 12)]
         seen, info = theirs.reset(
@@ -176,6 +179,8 @@ def test_an_unusable_task_is_a_data_error(
     with pytest.raises(DataError, match=match):
         env.reset(dataclasses.replace(twc, **change))
     assert env.reset(twc).text
+    with pytest.raises(DataError, match="coin"):
+        textworld_tasks(["twc"], 1, env=env, params={"coin": {}})
 
 
 def test_same_actions_same_texts_and_same_gold_paths_in_another_jvm(env: TextWorldEnv) -> None:
