@@ -92,8 +92,7 @@ def scienceworld(seed: int = 7, train: int = 10, test: int = 10, validation: int
     The numbers of tasks are totals, spread over the task types; a split depends on `seed` and its
     own total only. Needs Java, see `eeflib.envs.java`.
     """
-    from eeflib.envs.scienceworld import ScienceWorldEnv
-    from eeflib.envs.scienceworld_tasks import CHEAP_TASKS, scienceworld_tasks
+    from eeflib.envs.scienceworld import CHEAP_TASKS, ScienceWorldEnv, scienceworld_tasks
     from eeflib.policies.noisy_gold import NoisyGoldTeacher
 
     tasks: list[Task] = []
@@ -115,12 +114,11 @@ def textworld(seed: int = 7, train: int = 60, test: int = 60, validation: int = 
     totals, spread over the games of `TEXTWORLD_PARAMS`; a split depends on `seed` and its own total
     only. Needs Java, see `eeflib.envs.java`.
     """
-    from eeflib.envs.textworld import Machine, TextWorldEnv, textworld_tasks
+    from eeflib.envs.textworld import TextWorldEnv, textworld_tasks
     from eeflib.policies.noisy_gold import NoisyGoldTeacher
 
-    machine = Machine()
     tasks: list[Task] = []
-    with TextWorldEnv(machine=machine) as env:
+    with TextWorldEnv() as env:
         for split, total in _counts(train, validation, test).items():
             drawn = textworld_tasks(
                 _shuffled(TEXTWORLD_PARAMS, seed, split),
@@ -134,7 +132,7 @@ def textworld(seed: int = 7, train: int = 60, test: int = 60, validation: int = 
             tasks += _in_turns(drawn)[:total]
         gold = {t.id: env.gold_actions(t) for t in tasks}
     teacher = NoisyGoldTeacher(gold, seed=seed)
-    return World("textworld", seed, tuple(tasks), lambda: TextWorldEnv(machine=machine), teacher)
+    return World("textworld", seed, tuple(tasks), TextWorldEnv, teacher)
 
 
 def _counts(train: int, validation: int, test: int) -> dict[str, int]:

@@ -21,7 +21,8 @@ import eeflib
 assert Path(eeflib.__file__).is_relative_to(sys.argv[1]), eeflib.__file__
 
 from eeflib.analysis.style import asset
-from eeflib.envs.scienceworld_tasks import subset_choices
+from eeflib.envs.scienceworld import ScienceWorldEnv
+from eeflib.envs.scienceworld_splits import subset_choices
 from eeflib.envs.webshop.goals import scheme_indices
 from eeflib.notebook import dated_result, hand_labelled
 from eeflib.policies.loading import tiny_path
@@ -36,7 +37,7 @@ world = webshop(7, train=3, test=0)  # its products are made of the lexicon
 env = world.make_env()
 assert world.tasks[0].instruction in env.reset(world.tasks[0]).text
 assert len(scheme_indices("eto")["train"]) > 1000
-assert subset_choices("eto", "test", simulator=None)
+assert subset_choices(ScienceWorldEnv(), "eto", "test")
 
 assert len(hand_labelled("writing")) + len(hand_labelled("held_out")) == 158
 assert dated_result("demo-8-seeds")["paired"]

@@ -16,9 +16,9 @@ from typing import Any
 
 import orjson
 import psutil
+from parts.stock import stock as stock_of
 
-from eeflib.envs.textworld import DEFAULT_GAMES, Machine, TextWorldEnv, textworld_tasks
-from eeflib.envs.textworld_jvm import Game
+from eeflib.envs.textworld import DEFAULT_GAMES, TextWorldEnv, textworld_tasks
 from eeflib.records import Step, Task
 
 GOALS = {
@@ -36,8 +36,8 @@ def timed(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def play_raw(game: Game, actions: tuple[str, ...]) -> None:
-    step = game._interface.stepJSON
+def play_raw(game: Any, actions: tuple[str, ...]) -> None:
+    step = game.stepJSON
     for action in actions:
         answer = orjson.loads(step(action))
         _ = answer["observation"], answer["score"], answer["tasksuccess"], answer["taskfailure"]
@@ -64,12 +64,10 @@ def recorded(env: TextWorldEnv, task: Task, actions: tuple[str, ...]) -> list[St
 
 
 def measure(rounds: int) -> dict[str, float]:
-    machine = Machine()
-    env = TextWorldEnv(machine=machine)
-    try:
+    with TextWorldEnv() as env:
         out = {"jvm_start_seconds": timed(env.borrow)}
-        assert machine.simulator is not None
-        stock, raw = machine.simulator.stock, machine.open()
+        stock = stock_of(env, "textworld_express.textworld_express", "TextWorldExpressEnv")
+        raw = env.simulator.new(env.interface)
         tasks = textworld_tasks(DEFAULT_GAMES, TASKS, env=env)
         start = time.perf_counter()
         gold = {task.id: env.gold_actions(task) for task in tasks}
@@ -84,7 +82,8 @@ def measure(rounds: int) -> dict[str, float]:
             for task, steps in walks:
                 name, variation = task.goal["game"], task.goal["variation"]
                 actions = gold[task.id]
-                raw.start(name, "", variation, "train")
+                raw.load(name, "")
+                raw.generateNewGameJSON(variation, "train", False)
                 stock.reset(seed=variation, gameFold="train", gameName=name, gameParams="")
                 resets.append(timed(lambda task=task: env.reset(task)))
                 ways: list[tuple[str, Callable[[], None]]] = [
@@ -112,9 +111,6 @@ def measure(rounds: int) -> dict[str, float]:
         out["valid_actions_median_us"] = 1e6 * statistics.median(lists)
         out["restore_median_us_per_replayed_step"] = 1e6 * statistics.median(restores)
         out["restores_verified"] = verified / len(restores)
-        process = psutil.Process(machine.simulator.process.pid)
+        process = psutil.Process(env.simulator.process.pid)
         out["jvm_megabytes"] = process.memory_info().rss / 2**20
-        machine.release(raw)
         return out
-    finally:
-        env.close()

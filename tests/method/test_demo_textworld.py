@@ -88,10 +88,12 @@ def test_the_world_is_a_function_of_its_seed_with_every_game_in_every_split() ->
     a, b = world.make_env(), world.make_env()
     for env in (a, b):
         env.reset(world.tasks[0])
-    assert a.machine.simulator is b.machine.simulator is not None  # type: ignore[attr-defined]
+    jvm = a.simulator  # type: ignore[attr-defined]
+    assert b.simulator is jvm  # type: ignore[attr-defined]
     a.close()
+    assert jvm.alive
     b.close()
-    assert a.machine.simulator is None  # type: ignore[attr-defined]
+    assert not jvm.alive
 
 
 def test_every_preset_has_sizes_for_it() -> None:
