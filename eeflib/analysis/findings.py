@@ -258,7 +258,7 @@ class Findings:
         tested: dict[tuple[Any, ...], list[Key]] = {}
         episodes = _rows(self.frames.rollouts, "seed", "method", "iteration", "task_id")
         for place, name in zip(episodes, self.frames.rollouts["trajectory_id"], strict=True):
-            tested.setdefault(place, []).append(Key(*place[:3], name))
+            tested.setdefault(place, []).append(Key(place[0], place[1], place[2], name))
         for o in (o for group in self.outcomes.values() for o in group):
             mark(tested.get((o.seed, o.method, o.iteration, o.task_id), ()), LAST)
         last: dict[tuple[str, str], dict[int, int]] = {}
@@ -298,9 +298,9 @@ class Findings:
         failed = self.states[~self.states["teacher_solved"]]
         won = failed["wins"] > 0
         marked = failed.assign(s0=won & (failed["k"] == 0), deep=won & (failed["t"] > 0))
-        rows = marked.groupby(["seed", "task_id"], as_index=False)[["s0", "deep"]].any()
-        where = rows["deep"].map({True: "a later state", False: "none"}).mask(rows["s0"], "s0")
-        return rows[["seed", "task_id"]].assign(where=where)
+        tasks = marked.groupby(["seed", "task_id"], as_index=False)[["s0", "deep"]].any()
+        where = tasks["deep"].map({True: "a later state", False: "none"}).mask(tasks["s0"], "s0")
+        return tasks[["seed", "task_id"]].assign(where=where)
 
     @cached_property
     def no_return(self) -> pd.DataFrame:
@@ -314,8 +314,8 @@ class Findings:
         keys = ["seed", "trajectory_id"]
         last = tried[tried["wins"] > 0].sort_values("t").drop_duplicates(keys, keep="last")
         later = tried.merge(last[[*keys, "t"]], on=keys, suffixes=("", "_last"))
-        later = later[later["t"] > later["t_last"]].groupby(keys, as_index=False)["t"].min()
-        rows = last.merge(later.rename(columns={"t": "until"}), on=keys, how="left")
+        after = later[later["t"] > later["t_last"]].groupby(keys)["t"].min().rename("until")
+        rows = last.merge(after.reset_index(), on=keys, how="left")
         rows["until"] = rows["until"].fillna(rows["length"]).astype("int64")
         steps = self.frames.steps[[*keys, "t", "action"]]
         rows = rows.merge(steps, on=[*keys, "t"], how="left").fillna({"action": ""})
