@@ -255,43 +255,38 @@ class Findings:
             for key in keys:
                 out.setdefault(key, []).append(tag)
 
-        place = ["seed", "method", "iteration", "task_id"]
         tested: dict[tuple[Any, ...], list[Key]] = {}
-        for *at, name in self.frames.rollouts[[*place, "trajectory_id"]].itertuples(index=False):
-            tested.setdefault(tuple(at), []).append(Key(*at[:3], name))
+        episodes = _rows(self.frames.rollouts, "seed", "method", "iteration", "task_id")
+        for place, name in zip(episodes, self.frames.rollouts["trajectory_id"], strict=True):
+            tested.setdefault(place, []).append(Key(place[0], place[1], place[2], name))
         for o in (o for group in self.outcomes.values() for o in group):
             mark(tested.get((o.seed, o.method, o.iteration, o.task_id), ()), LAST)
+        last: dict[tuple[str, str], dict[int, int]] = {}
         for rows in [self.changes, *(v for m, v in self.gained.items() if m != self.baseline)]:
-            for (method, base), part in rows.groupby(["method", "baseline"]):
-                at = {o.seed: o.iteration for o in self.matched(method, base)[0]}
-                for seed, task, change in part[["seed", "task_id", "change"]].itertuples(
-                    index=False
-                ):
-                    keys = tested.get((seed, method, at.get(seed), task), ())
-                    mark(keys, change_tag(change, base))
+            names = ("seed", "task_id", "method", "baseline", "change")
+            for seed, task, method, base, change in _rows(rows, *names):
+                if (method, base) not in last:
+                    own = self.matched(method, base)[0]
+                    last[method, base] = {o.seed: o.iteration for o in own}
+                place = (seed, method, last[method, base].get(seed), task)
+                mark(tested.get(place, ()), change_tag(change, base))
 
         taught: dict[tuple[int, str], list[Key]] = {}
-        for seed, task, name in self.trajectories[["seed", "task_id", "trajectory_id"]].itertuples(
-            index=False
-        ):
+        for seed, task, name in _rows(self.trajectories, "seed", "task_id", "trajectory_id"):
             taught.setdefault((seed, task), []).append(Key(seed, TEACHER, 0, name))
         won = self.states[~self.states["teacher_solved"] & (self.states["wins"] > 0)]
-        for seed, name, k in won[["seed", "trajectory_id", "k"]].itertuples(index=False):
-            if k >= 0:
-                mark([Key(seed, TEACHER, 0, name)], f"won from s{k}")
-        for seed, task, where in self.first_won.itertuples(index=False):
+        for seed, name, k in _rows(won[won["k"] >= 0], "seed", "trajectory_id", "k"):
+            mark([Key(seed, TEACHER, 0, name)], f"won from s{k}")
+        for seed, name in _rows(self.no_return, "seed", "trajectory_id"):
+            mark([Key(seed, TEACHER, 0, name)], "point of no return")
+        for seed, task, where in _rows(self.first_won, "seed", "task_id", "where"):
             mark(taught[seed, task], f"first won from {where}")
-        for key in self.no_return[["seed", "trajectory_id"]].itertuples(index=False):
-            mark([Key(key[0], TEACHER, 0, key[1])], "point of no return")
         every = tables.discoveries(self.branches, self.trajectories)
-        for seed, method, task in every.loc[
-            every["found"].isin(["s0", "state"]), ["seed", "method", "task_id"]
-        ].itertuples(index=False):
-            mark(taught.get((seed, task), ()), f"found by {method}")
-        for seed, task, found in self.discoveries[["seed", "task_id", "found"]].itertuples(
-            index=False
-        ):
-            mark(taught.get((seed, task), ()), f"{self.focus}: {found}")
+        for seed, task, method, found in _rows(every, "seed", "task_id", "method", "found"):
+            if found in ("s0", "state"):
+                mark(taught.get((seed, task), ()), f"found by {method}")
+            if method == self.focus:
+                mark(taught.get((seed, task), ()), f"{method}: {found}")
         return out
 
     @cached_property
@@ -303,9 +298,9 @@ class Findings:
         failed = self.states[~self.states["teacher_solved"]]
         won = failed["wins"] > 0
         marked = failed.assign(s0=won & (failed["k"] == 0), deep=won & (failed["t"] > 0))
-        rows = marked.groupby(["seed", "task_id"], as_index=False)[["s0", "deep"]].any()
-        where = rows["deep"].map({True: "a later state", False: "none"}).mask(rows["s0"], "s0")
-        return rows[["seed", "task_id"]].assign(where=where)
+        tasks = marked.groupby(["seed", "task_id"], as_index=False)[["s0", "deep"]].any()
+        where = tasks["deep"].map({True: "a later state", False: "none"}).mask(tasks["s0"], "s0")
+        return tasks[["seed", "task_id"]].assign(where=where)
 
     @cached_property
     def no_return(self) -> pd.DataFrame:
@@ -319,8 +314,8 @@ class Findings:
         keys = ["seed", "trajectory_id"]
         last = tried[tried["wins"] > 0].sort_values("t").drop_duplicates(keys, keep="last")
         later = tried.merge(last[[*keys, "t"]], on=keys, suffixes=("", "_last"))
-        later = later[later["t"] > later["t_last"]].groupby(keys)["t"].min().rename("until")
-        rows = last.merge(later.reset_index(), on=keys, how="left")
+        after = later[later["t"] > later["t_last"]].groupby(keys)["t"].min().rename("until")
+        rows = last.merge(after.reset_index(), on=keys, how="left")
         rows["until"] = rows["until"].fillna(rows["length"]).astype("int64")
         steps = self.frames.steps[[*keys, "t", "action"]]
         rows = rows.merge(steps, on=[*keys, "t"], how="left").fillna({"action": ""})
@@ -394,7 +389,7 @@ class Findings:
         """Language model that was asked -> how far it and the rules name the same failures."""
         answered = labels.recorded(self.run.path / "failure_labels.jsonl")
         own = answered.drop_duplicates(["model", *labels.EPISODE], keep="last")
-        return {m: labels.agreement(self.failures, part) for m, part in own.groupby("model")}
+        return {str(m): labels.agreement(self.failures, x) for m, x in own.groupby("model")}
 
     @cached_property
     def annotated(self) -> list[Annotated]:
@@ -418,6 +413,10 @@ class Findings:
                 if not t.solved and t.length
             ]
         return sorted(found, key=_interest)
+
+
+def _rows(frame: pd.DataFrame, *columns: str) -> Iterable[tuple[Any, ...]]:
+    return frame[list(columns)].itertuples(index=False, name=None)
 
 
 def _interest(item: Annotated) -> tuple[int, int, int, int, str]:

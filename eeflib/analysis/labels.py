@@ -228,7 +228,7 @@ def recorded(cache: str | Path) -> pd.DataFrame:
     """
     rows = []
     for _, row in read_objects(Path(cache), ReadReport()) if Path(cache).is_file() else ():
-        names = [row.get(name) for name in EPISODE]
+        names: list[Any] = [row.get(name) for name in EPISODE]
         fits = [isinstance(x, t) for x, t in zip(names, (int, str, str, str, int), strict=True)]
         if all(fits) and isinstance(row.get("reply"), str) and max(names[0], names[4]) < 2**63:
             rows.append([*names, *parse(row["reply"]), "", str(row.get("model", ""))])

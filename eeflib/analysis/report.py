@@ -174,7 +174,8 @@ def table(
     """
     names = columns.split() if isinstance(columns, str) else list(columns)
     out = []
-    for row in rows.head(limit).to_dict("records"):
+    records: list[Any] = rows.head(limit).to_dict("records")
+    for row in records:
         cells = []
         for name in names:
             value = span(row["low"], row["high"]) if name == "low" else shown(name, row[name])
@@ -253,7 +254,7 @@ class Chart:
     numbers: Table | None
 
 
-def chart(links: Links, figure: go.Figure, *args: Any, **words: str) -> Chart:
+def chart(links: Links, figure: go.Figure, *args: Any, **words: Any) -> Chart:
     """A figure with the table behind it, whose arguments are those of `table`."""
     meta = figure.layout.meta or {}
     bare = figures.bare(figure)
@@ -388,8 +389,8 @@ def _bias(found: Findings) -> Row | None:
     gap = gap.drop(["invalid", "other kinds"], errors="ignore")
     if gap.empty:
         return None
-    kind = gap.idxmax()
-    return {"kind": kind, "gap": gap[kind], "shares": dict(shares.loc[kind])}
+    kind = str(gap.idxmax())
+    return {"kind": kind, "gap": gap[kind], "shares": shares.loc[kind].to_dict()}
 
 
 def course_lead(found: Findings, links: Links) -> Lead:
