@@ -274,7 +274,8 @@ LISTED = """async (addresses) => {
   for (const address of addresses) {
     location.hash = address.slice(1);
     await new Promise((go) => setTimeout(go, 80));
-    if (!document.querySelector(".rows tr[data-item], .samples tbody tr, .right a")) empty.push(address);
+    const found = document.querySelector(".rows tr[data-item], .samples tbody tr, .right a");
+    if (!found) empty.push(address);
   }
   return empty;
 }"""
