@@ -106,7 +106,8 @@ def notebook(browser: Browser, folder: Path, out: Path, dark: bool) -> None:
 
 def pick_sample(page: Page) -> None:
     """A recovery sample, with a harmful action in its context if there is one."""
-    page.get_by_label("kind", exact=True).select_option("recovery")
+    if page.get_by_role("option", name="recovery").count():
+        page.get_by_label("kind", exact=True).select_option("recovery")
     rows = page.locator(".samples tbody tr")
     harmful = rows.filter(has=page.locator(".k-harmful"))
     (harmful if harmful.count() else rows).first.click()
@@ -140,6 +141,7 @@ def report(browser: Browser, folder: Path, out: Path, dark: bool) -> None:
     page = context.new_page()
     page.goto(path.as_uri())
     expect(page.locator("html[data-ready]")).to_be_attached(timeout=SECONDS)
+    page.evaluate("document.querySelector('nav.tabs').hidden = true")  # it lies on what is scrolled
     for name, place in SECTIONS.items():
         section = page.locator(place)
         section.scroll_into_view_if_needed()

@@ -41,8 +41,9 @@ assert subset_choices(ScienceWorldEnv(), "eto", "test")
 
 assert len(hand_labelled("writing")) + len(hand_labelled("held_out")) == 158
 assert dated_result("demo-8-seeds")["paired"]
-assert "{" in asset("views.css")
-assert "function" in asset("report/app.js")
+assert "export default" in asset("viewer.js")
+assert "{" in asset("report.css")
+assert "<main" in asset("report.html")
 """
 
 

@@ -273,7 +273,7 @@ def budget(costs: draw.Data, baseline: str = "") -> go.Figure:
     layout = {k: v for k, v in layout.items() if int(k[5:] or 1) <= len(traces)}
     body, left = sum(heights) + 34 * (len(heights) - 1), draw.tick_room(names)
     return draw.page(
-        title, note, traces, body=body, left=left, above=14, below=14, annotations=heads, **layout
+        title, note, traces, body=body, left=left, above=26, below=14, annotations=heads, **layout
     )
 
 
