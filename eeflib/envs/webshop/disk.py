@@ -71,6 +71,7 @@ _INDEXES = """
 """
 _REMEMBERED = 2_000
 """Products that stay decoded, about 6 kB each."""
+_DECODE = msgspec.json.Decoder(Product).decode
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -417,7 +418,11 @@ class _Products(Sequence[Product]):
     def _read(self, number: int) -> Product:
         found = self._catalogue.rows("SELECT record FROM records WHERE number = ?", number)
         try:
-            return msgspec.convert(json.loads(zlib.decompress(found[0][0])), Product)
+            raw = zlib.decompress(found[0][0])
+            try:
+                return _DECODE(raw)
+            except msgspec.DecodeError:  # half a surrogate pair, an infinite number
+                return msgspec.convert(json.loads(raw), Product)
         except (IndexError, TypeError, ValueError, zlib.error) as exc:
             reason = f"{_DATABASE}: product {number} is damaged ({exc})"
             raise _fault(self._catalogue.folder, reason) from exc
