@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -85,6 +86,7 @@ def test_the_world_is_a_function_of_its_seed_with_every_game_in_every_split() ->
     plans = [w.teacher.plan(world.tasks[0].id, "a") for w in (world, again)]  # type: ignore[attr-defined]
     assert plans[0] == plans[1]
     # its environments share one JVM, so that a model can answer for many at once
+    gc.collect()  # those of other tests, which nobody closed, hold the same one
     a, b = world.make_env(), world.make_env()
     for env in (a, b):
         env.reset(world.tasks[0])
