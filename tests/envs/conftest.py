@@ -18,8 +18,9 @@ def scienceworld() -> Iterator[ScienceWorldEnv]:
         yield env
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def textworld() -> Iterator[TextWorldEnv]:
-    """Its JVM is that of all TextWorldEnv of the process; a test that ends it gets another."""
+    """Its JVM is that of all TextWorldEnv of the process; a test that ends it gets another. Closed
+    with its file: tests of other rooms see the last environment end the JVM."""
     with TextWorldEnv() as env:
         yield env
