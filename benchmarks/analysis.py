@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-LABELS = HERE.parent / "tests" / "data" / "failures"
+LABELS = HERE.parent / "eeflib" / "data" / "failures"
 
 GOALS: dict[str, tuple[float | None, str]] = {
     "frames_s": (4.0, "s"),
