@@ -622,6 +622,8 @@ function makeGrid(data, pick) {
 
 // ---- The recovery map ---------------------------------------------------------------------------
 
+const SCREENFUL = 100; // rows of the map drawn at once
+
 // Failed trajectories by expert state; a cell leads to the rollouts from it.
 function makeMap(data, open) {
   const { text } = data;
@@ -645,10 +647,20 @@ function makeMap(data, open) {
     cells.set(`${x.number}/${k}`, cell);
     return cell;
   };
-  const body = h("tbody", null, failed.map((x) => h("tr", null,
+  const rowOf = (x) => h("tr", null,
     h("td", null, h("a", { href: `#!t/${x.number}`, title: text(x.goal).slice(0, 300) }, text(x.task).slice(0, 60))),
     h("td", { class: "num note" }, x.seed), levels ? h("td", { class: "note" }, text(x.level).slice(0, 24)) : "",
-    h("td", { class: "num note" }, number(x.steps.length)), Array.from({ length: width }, (_, k) => cellOf(x, k)))));
+    h("td", { class: "num note" }, number(x.steps.length)), Array.from({ length: width }, (_, k) => cellOf(x, k)));
+  const body = h("tbody");
+  let drawn = 0; // rows so far: more come as one scrolls down
+  const draw = (until) => {
+    body.append(...failed.slice(drawn, until).map(rowOf));
+    drawn = Math.min(failed.length, Math.max(drawn, until));
+  };
+  draw(SCREENFUL);
+  pane.addEventListener("scroll", () => {
+    if (pane.scrollTop + pane.clientHeight > pane.scrollHeight - 20 * ROW) draw(drawn + SCREENFUL);
+  });
   const never = failed.filter((x) => lastWon(x) < 0).length;
   const heads = Array.from({ length: width }, (_, k) => h("th", { class: "c", title: k
     ? `state ${k} of the teacher's trajectory, from which the student went on` : "the start of the task" }, "s", h("sub", null, k)));
@@ -660,6 +672,7 @@ function makeMap(data, open) {
       + "First those that could be won latest. ! = not restorable, or ended by a fault; \u2013 = never tried."), pane],
     choose(place) {
       for (const cell of body.querySelectorAll(".at")) cell.classList.remove("at");
+      draw(failed.findIndex((x) => place.startsWith(`${x.number}/`)) + SCREENFUL);
       const cell = cells.get(place);
       if (!cell) return;
       cell.classList.add("at");
