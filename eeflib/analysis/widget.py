@@ -265,7 +265,7 @@ def _collection(what: Any, run: Any) -> Collection:
     if isinstance(what, (str, Run, os.PathLike)):
         return Collection.of(_run(what), who="all")
     raise DataError(
-        f"a Viewer shows a run, trajectories, a data frame of them or an EncodedSet, not a "
+        "a Viewer shows a run, trajectories, a data frame of them or an EncodedSet, not "
         f"{type(what).__name__}"
     )
 

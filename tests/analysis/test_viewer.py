@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from pages import Page, assert_inert
+from pages import HOSTILE, Page, assert_inert
 from sample_run import write_jsonl, write_run
 
 from eeflib.analysis import frames, viewer
@@ -22,15 +22,6 @@ from eeflib.errors import DataError
 from eeflib.masking import IGNORE, Dropped, Encoded, EncodedSet, Reason
 from eeflib.records import Branch, Sample, Step, Trajectory
 from eeflib.states import StateOutcome
-
-HOSTILE = [
-    "<script>alert(1)</script>",
-    '"><img src=x onerror=alert(1)>',
-    "</style><style>*{background:url(//x)}</style>",
-    "'--><svg onload=alert(1)>",
-    "</dd></details><h1>fake</h1>",
-    "javascript:alert(1)",
-]
 
 
 @pytest.fixture(scope="module")

@@ -95,7 +95,7 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 def _clean(output: Any, models: dict[str, Any]) -> Any:
     data = output.get("data", {})
-    if WIDGET in data and "text/html" in data:  # a view of ours brings its static twin
+    if WIDGET in data and "text/html" in data:  # a viewer brings its static summary
         output.data = nbformat.from_dict({k: v for k, v in data.items() if k != WIDGET})
     elif WIDGET in data:
         text = _bar(data[WIDGET]["model_id"], models)
