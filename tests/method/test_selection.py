@@ -12,19 +12,13 @@ import json
 import re
 
 import pytest
-from toy import ACT, Corridor, Script, Student, corridor_task, drunk, position, recorded
+from toy import ACT, Corridor, Script, Student, corridor_task, drunk, position, recorded, select
 
 from eeflib.errors import DataError
 from eeflib.exploration import expert_states, explore
+from eeflib.methods import get_method
 from eeflib.records import Branch, Sample, Step, Trajectory, Usage
-from eeflib.selection import (
-    ImportantState,
-    choose,
-    positive_repository,
-    repository_samples,
-    select,
-    teacher_samples,
-)
+from eeflib.selection import ImportantState, Solution, choose
 from eeflib.states import StateOutcome, action_labels, recovery_states, state_outcomes
 
 
@@ -129,7 +123,8 @@ def test_invariants_hold_for_every_rule(rule, accumulate):
     teachers = [*teachers, *(recorded(t, 12, "expert") for t in tasks[:5])]
     branches = [*first[2], *second[2]]
     out = select(tasks, teachers, branches, rule=rule, accumulate=accumulate)
-    repository = positive_repository(teachers, branches)
+    everything = select(tasks, teachers, branches, "RFT", explores_states=True).samples
+    repository = {(s.task_id, tuple(x.action for x in s.steps)) for s in everything}
     assert out.samples
     for sample in out.samples:
         flags = list(zip(sample.steps, sample.trained, sample.labels, strict=True))
@@ -139,8 +134,7 @@ def test_invariants_hold_for_every_rule(rule, accumulate):
             assert on == (step.valid and label in ("beneficial", "student"))
             assert (label == "student") == (step.actor == "student")
         assert sample.steps[-1].reward == 1
-        actions = tuple(s.action for s in sample.steps)
-        assert actions in {s.actions for s in repository[sample.task_id]}
+        assert (sample.task_id, tuple(s.action for s in sample.steps)) in repository
         again = Sample.from_dict(json.loads(json.dumps(sample.to_dict())))
         assert again == sample
     assert len({s.id for s in out.samples}) == len(out.samples)
@@ -253,13 +247,12 @@ def test_a_solution_found_elsewhere_passes_through_a_state_if_it_begins_the_same
     out = select(tasks, teachers, [*branches, same_way])
     assert (out.samples[1].start, out.samples[1].source) == (3, "own")
     state = ImportantState(tasks[0].id, 3, ("right",) * 3, (teachers[0].id,))
-    repository = positive_repository(teachers, [same_way])[tasks[0].id]
-    assert [s.id for s in choose(state, repository)] == ["own"]
+    whole = same_way.rollout.steps
+    own = Solution("own", tasks[0].id, "corridor", tasks[0].instruction, whole, handover=0)
+    assert choose(state, [own]) == [own]
     # It leaves the teacher's path at s_3, no sooner than one taken over there; the shorter wins.
-    taken_over = dataclasses.replace(
-        repository[0], id="k1", handover=3, steps=(*steps[:3], *steps[4:])
-    )
-    assert [s.id for s in choose(state, [*repository, taken_over])] == ["k1"]
+    taken_over = dataclasses.replace(own, id="k1", handover=3, steps=(*steps[:3], *steps[4:]))
+    assert choose(state, [own, taken_over]) == [taken_over]
 
 
 def test_a_state_on_two_teachers_paths_is_one_important_state():
@@ -298,11 +291,11 @@ def test_invalid_actions_are_context_unless_asked_for():
         return replies.pop(0) if 0 in replies else ("open" if "at 3" in c.observation else "right")
 
     branches = explore([task], [], Script(reply), Corridor, ACT, seed=0).branches
-    for samples in (select, repository_samples):
-        (sample,) = samples([task], [], branches).samples
+    for method in ("EEF", "RFT"):
+        (sample,) = select([task], [], branches, method).samples
         assert [s.action for s in sample.steps] == ["fly", "right", "right", "right", "open"]
         assert sample.trained == (False, True, True, True, True)
-        (sample,) = samples([task], [], branches, train_invalid=True).samples
+        (sample,) = select([task], [], branches, method, train_invalid=True).samples
         assert all(sample.trained)
     step = Step("here", "fly", "student", valid=False, reward=1.0)
     lucky = dataclasses.replace(
@@ -366,23 +359,15 @@ def test_wilson_asks_for_evidence():
         labels(*once, evidence="bayes")
 
 
-@pytest.mark.parametrize(("attempts", "warned"), [(1, 1), (3, 1), (4, 0)])
-def test_wilson_with_so_few_rollouts_that_it_separates_nothing_says_so(attempts, warned, caplog):
+def test_wilson_with_so_few_rollouts_that_it_separates_nothing_is_refused():
+    with pytest.raises(DataError, match=r"attempts_state=3: below 4 rollouts"):
+        dataclasses.replace(get_method("EEF"), evidence="wilson", attempts_state=3)
     task = corridor_task(door=12)
-    teacher = recorded(task, 11)
-    student = Student({task.id: {0, 6}})
-    branches = explore(
-        [task], [teacher], student, Corridor, ACT, M=3, seed=0, attempts_s0=4,
-        attempts_state=attempts,
-    ).branches  # fmt: skip
-    out = select([task], [teacher], branches, evidence="wilson")
-    found = [r.getMessage() for r in caplog.records if "wilson" in r.getMessage()]
-    assert len(found) == warned
-    assert all(f"with {attempts} rollouts" in text for text in found)
-    assert (len(out.important) == 1) == bool(warned)
-    caplog.clear()
-    select([task], [teacher], branches, evidence="paper")
-    assert not caplog.records
+    teacher, student = recorded(task, 11), Student({task.id: {0, 6}})
+    four = {"attempts_s0": 4, "attempts_state": 4}
+    found = explore([task], [teacher], student, Corridor, ACT, M=3, seed=0, **four)
+    out = select([task], [teacher], found.branches, evidence="wilson", attempts_state=4)
+    assert len(out.important) > 1
 
 
 def test_several_attempts_are_counted_per_state():
@@ -412,8 +397,8 @@ def test_of_equal_action_sequences_the_students_own_is_kept():
     student = Script(lambda c, _: "open" if "at 4" in c.observation else "right")
     branches = explore([task], [expert], student, Corridor, ACT, M=2, seed=0).branches
     assert [b.won for b in branches] == [True] * 3
-    ((kept,),) = positive_repository([expert], branches).values()
-    assert (kept.id, kept.handover) == ("corridor-000#i1.s0.0", 0)
+    (kept,) = select([task], [expert], branches, "RFT", explores_states=True).samples
+    assert (kept.source, kept.extra["handover"]) == ("corridor-000#i1.s0.0", 0)
 
 
 def test_what_never_counts():
@@ -440,27 +425,27 @@ def test_baselines_take_whole_trajectories():
     tasks, teachers, branches, _ = explored(["WWFF", "FFFF"])
     expert = recorded(tasks[1], 12, "expert")
     teachers = [*teachers, expert]
-    cloned = teacher_samples(tasks, teachers).samples
+    cloned = select(tasks, teachers, (), "SFT").samples
     assert [(s.source, s.kind, all(s.trained)) for s in cloned] == [(expert.id, "positive", True)]
     assert set(cloned[0].labels) == {"beneficial"}
-    all_of_them = teacher_samples(tasks, teachers, solved_only=False).samples
+    all_of_them = select(tasks, teachers, (), "SFT-all").samples
     assert [(s.kind, all(s.trained), s.labels[0]) for s in all_of_them] == [
         ("all", True, "unknown"),
         ("all", True, "unknown"),
         ("all", True, "beneficial"),
     ]
-    from_s0 = [b for b in branches if b.k == 0]
-    rft = repository_samples(tasks, teachers, from_s0)
+    rft = select(tasks, teachers, branches, "RFT")
     assert [s.source for s in rft.samples] == ["corridor-000#i1.s0.0", expert.id]
     assert all(all(s.trained) and s.kind == "positive" for s in rft.samples)
-    assert len(repository_samples(tasks, teachers, branches).samples) == 3
-    assert len(repository_samples(tasks, teachers, branches, rule="nearest").samples) == 2
+    for rule, n in (("all", 3), ("nearest", 2)):
+        out = select(tasks, teachers, branches, "RFT", explores_states=True, rule=rule)
+        assert len(out.samples) == n
 
 
 def test_faulted_teachers_are_not_cloned_nor_judged():
     task = corridor_task(door=12)
     broken = dataclasses.replace(recorded(task, 11), error="ProviderError: gone")
-    assert not teacher_samples([task], [broken], solved_only=False).samples
+    assert not select([task], [broken], (), "SFT-all").samples
     outcomes = [StateOutcome(0, 0, 1, 0), StateOutcome(1, 6, 1, 1)]
     assert action_labels(broken, outcomes) == ("beneficial",) * 6 + ("unknown",) * 6
 

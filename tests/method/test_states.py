@@ -12,11 +12,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from toy import ACT, Corridor, Student, corridor_task, recorded
+from toy import ACT, Corridor, Student, corridor_task, recorded, select
 
 from eeflib.exploration import explore
 from eeflib.records import Branch, Label, Step, Task, Trajectory
-from eeflib.selection import select
 from eeflib.states import StateOutcome, recovery_states, state_outcomes
 
 WORLDS = 300

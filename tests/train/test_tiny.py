@@ -24,6 +24,7 @@ from eeflib.policies.scripted import ScriptedShopper, Skill
 from eeflib.prompts import get_format
 from eeflib.records import Trajectory
 from eeflib.rollout import Episode, run_episodes
+from eeflib.selection import training_samples
 from eeflib.training import train
 from eeflib.world import World, webshop
 
@@ -137,7 +138,7 @@ def test_odd_text_is_read_without_a_fault():
 
 def test_an_episode_fits_its_positions_with_room_to_spare():
     model, tokenizer = student()
-    found = get_method("SFT").samples(world().split("train"), positives()).samples
+    found = training_samples(get_method("SFT"), world().split("train"), positives()).samples
     data = encode_samples(found, ACT, tokenizer, max_length=model.config.max_position_embeddings)
     assert not data.dropped
     assert len(data) == len(positives())
@@ -169,7 +170,7 @@ def test_a_few_steps_on_real_samples_teach_it_something(tmp_path, method):
 
     model, tokenizer = student()
     before = {name: p.clone() for name, p in model.named_parameters()}
-    found = get_method("SFT").samples(world().split("train"), positives()).samples
+    found = training_samples(get_method("SFT"), world().split("train"), positives()).samples
     data = encode_samples(found[:8], ACT, tokenizer)
     rate = {"full": 2e-3, "lora": 2e-2}[method]
     config = TrainConfig(
