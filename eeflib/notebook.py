@@ -400,7 +400,7 @@ class Game:
         number = len(played(path.parent)) if path else 0
         fmt = PromptFormat("act", task.env, thoughts=False, system=False)
         self._episode = RunningEpisode(
-            Episode(task, "human", number), "human", fmt, "human", world.seed, None
+            Episode(task, "human", number), "human", fmt, "human", world.seed
         )
         self._env = world.make_env()
         self._seen, self._end = ipw.HTML(), ipw.HTML()

@@ -175,7 +175,7 @@ def test_options_say_what_is_explored():
     assert sum(map(len, plan_exploration(TASKS[:1], TEACHER, M=3))) == 1 + 3
     # A state where no step is left is no place to start from.
     hurried = [dataclasses.replace(t, settings={**t.settings, "max_steps": 4}) for t in TASKS]
-    assert [p.t for p in plan_exploration(hurried[:1], TEACHER, M=3)[1]] == [2]
+    assert [p.branch.t for p in plan_exploration(hurried[:1], TEACHER, M=3)[1]] == [2]
 
 
 def test_more_attempts_add_branches_and_change_none():
