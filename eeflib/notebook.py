@@ -398,7 +398,7 @@ class Game:
             ) from exc
         self._ipw, self._path, self.task = ipw, path, task
         number = len(played(path.parent)) if path else 0
-        fmt = PromptFormat("act", task.env, thoughts=False, system=False)
+        fmt = PromptFormat("act", task.env)
         self._episode = RunningEpisode(
             Episode(task, "human", number), "human", fmt, "human", world.seed
         )

@@ -105,21 +105,15 @@ def lean_loss(model: Any, ids: Any, labels: Any, mask: Any) -> torch.Tensor:
     return cross_entropy(logits.float(), labels[:, 1:][wanted], reduction="sum")
 
 
-def full_loss(model: Any, ids: Any, labels: Any, mask: Any) -> torch.Tensor:
-    """The same by the model's own logits: right for every architecture."""
-    logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-    wanted = labels[:, 1:] != IGNORE
-    return cross_entropy(logits[:, :-1][wanted].float(), labels[:, 1:][wanted], reduction="sum")
-
-
 def own_loss(model: Any, ids: Any, labels: Any, mask: Any) -> torch.Tensor:
-    """The same by the model's own loss (a mean): Unsloth fuses it with the vocabulary layer."""
+    """The same by the model's own loss (a mean): right for every architecture; Unsloth fuses it
+    with the vocabulary layer."""
     loss = model(input_ids=ids, attention_mask=mask, labels=labels, use_cache=False).loss
     return loss.float() * (labels[:, 1:] != IGNORE).sum()
 
 
 def choose_loss(model: Any, ids: torch.Tensor) -> Any:
-    """`lean_loss` if it gives the model's own logits on `ids` (1, n), else `full_loss`.
+    """`lean_loss` if it gives the model's own logits on `ids` (1, n), else `own_loss`.
 
     Architectures that scale or cap their logits after the vocabulary layer fail the comparison.
     """
@@ -127,14 +121,14 @@ def choose_loss(model: Any, ids: torch.Tensor) -> Any:
     head = plain.get_output_embeddings()
     capped = getattr(plain.config.get_text_config(), "final_logit_softcapping", None)
     if head is None or capped or plain.base_model is plain:
-        return full_loss
+        return own_loss
     model.eval()
     with torch.no_grad():
         own = model(input_ids=ids, use_cache=False).logits.float()
         lean = head(plain.base_model(input_ids=ids, use_cache=False)[0]).float()
     tolerance = 1e-2 if head.weight.dtype in (torch.bfloat16, torch.float16) else 1e-4
     same = own.shape == lean.shape and torch.allclose(own, lean, rtol=tolerance, atol=tolerance)
-    return lean_loss if same else full_loss
+    return lean_loss if same else own_loss
 
 
 def _plain(model: Any) -> Any:

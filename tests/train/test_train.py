@@ -331,14 +331,14 @@ def test_memory_savers_give_nearly_the_same_losses(tok, data, tmp_path, options)
 def test_an_architecture_that_caps_its_logits_takes_the_full_path(tok, data, tmp_path):
     from transformers import Gemma2Config, Gemma2ForCausalLM
 
-    from eeflib.optimise import choose_loss, full_loss, lean_loss
+    from eeflib.optimise import choose_loss, lean_loss, own_loss
 
     config = Gemma2Config(
         vocab_size=len(tok), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
         num_attention_heads=4, num_key_value_heads=2, head_dim=8, final_logit_softcapping=1.0,
     )  # fmt: skip
     ids = torch.tensor(data.items[0].input_ids[None].astype("int64"))
-    assert choose_loss(Gemma2ForCausalLM(config), ids) is full_loss
+    assert choose_loss(Gemma2ForCausalLM(config), ids) is own_loss
     assert choose_loss(tiny_models.llama(len(tok)), ids) is lean_loss
 
 
