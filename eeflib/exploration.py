@@ -21,15 +21,6 @@ from eeflib.prompts import PromptFormat
 from eeflib.records import Branch, Task, Trajectory
 from eeflib.rollout import EnvPool, Episode, run_episodes, step_limit
 
-__all__ = [
-    "Exploration",
-    "ExplorationReport",
-    "Spacing",
-    "expert_states",
-    "explore",
-    "plan_exploration",
-]
-
 Spacing = Literal["even", "paper"]
 
 

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -28,18 +28,6 @@ from eeflib.errors import DataError
 from eeflib.policies.chat import RenderedChat, render_chat
 from eeflib.prompts import PromptFormat
 from eeflib.records import Sample
-
-__all__ = [
-    "IGNORE",
-    "Dropped",
-    "Encoded",
-    "EncodedSet",
-    "Reason",
-    "Unusable",
-    "describe_tokens",
-    "encode_sample",
-    "encode_samples",
-]
 
 IGNORE = -100
 """Label of a token without loss."""
@@ -270,8 +258,7 @@ def describe_tokens(encoded: Encoded, tokenizer: Any) -> list[tuple[str, Reason,
     ]
 
 
-@dataclass(frozen=True)
-class _Segment:
+class _Segment(NamedTuple):
     """A stretch of the rendered chat that has one origin; it reaches to the next one's start."""
 
     start: int
@@ -307,18 +294,14 @@ def _segments(
     ):
         t = step_of.get(number, step_of.get(number + 1, -1))
         on = role == "assistant" and t in trained
-        if role == "system":
-            out.append(_Segment(start, Reason.SYSTEM))
-        elif role == "user":
-            out.append(_Segment(start, Reason.OBSERVATION, t))
-        else:
+        reason = Reason.SYSTEM if role == "system" else Reason.OBSERVATION
+        if role == "assistant":
             plain = Reason.TRAINED_ACTION if on else Reason.CONTEXT_ACTION
-            out.append(_Segment(start, _REPLY.get(sample.labels[t], plain), t, on))
+            reason = _REPLY.get(sample.labels[t], plain)
+        out.append(_Segment(start, reason, t, on))
         if on:
             out.append(_Segment(end, Reason.END_OF_ACTION, t, True))
-            out.append(_Segment(marker_end, Reason.TEMPLATE))
-        else:
-            out.append(_Segment(end, Reason.TEMPLATE))
+        out.append(_Segment(marker_end if on else end, Reason.TEMPLATE))
     kept = [a for a, b in itertools.pairwise(out) if a.start < b.start]
     return [*kept, out[-1]]
 

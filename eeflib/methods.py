@@ -17,8 +17,6 @@ from eeflib.exploration import Spacing
 from eeflib.records import Branch
 from eeflib.states import Evidence
 
-__all__ = ["METHODS", "Method", "Rule", "get_method", "rft"]
-
 Uses = Literal["positives", "all", "repository", "important"]
 Rule = Literal["nearest", "shortest", "random", "all"]
 """Which solution a state gets, see `eeflib.selection.choose`."""

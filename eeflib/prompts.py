@@ -17,8 +17,6 @@ from eeflib.errors import DataError
 from eeflib.policies.base import Conversation, Message
 from eeflib.records import Step, content_hash
 
-__all__ = ["FORMATS", "PromptFormat", "get_format", "parse_reply"]
-
 _TASK_TEXT = {
     "webshop": (
         "You are shopping in a web store. Find the product that the instruction asks for, choose "

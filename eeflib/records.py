@@ -24,33 +24,6 @@ import numpy as np
 
 from eeflib.errors import DataError
 
-__all__ = [
-    "NOT_KEPT",
-    "SCHEMA_VERSION",
-    "SPLITS",
-    "Actor",
-    "Branch",
-    "Evaluation",
-    "Finite",
-    "Int64",
-    "Label",
-    "Record",
-    "Reward",
-    "Sample",
-    "Step",
-    "Task",
-    "Trajectory",
-    "Usage",
-    "canonical_json",
-    "content_hash",
-    "episode_rng",
-    "fault",
-    "plain",
-    "solved",
-    "split_order",
-    "without_secrets",
-]
-
 SCHEMA_VERSION = 1
 
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
@@ -102,14 +75,10 @@ def plain(value: Any, *, timing: bool = True, path: str = "$") -> Any:
     """
     if value is None or isinstance(value, (str, bool)):
         return value
-    if isinstance(value, int):
-        if not -(2**63) <= value < 2**63:
-            raise DataError(f"{path} is an integer of more than 64 bits: write it as text")
-        return value
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise DataError(f"{path} is {value}, which JSON cannot hold: leave it out or use None")
-        return float(value)
+    if isinstance(value, (int, float)):
+        if found := fault(value):
+            raise DataError(f"{path}{found}: leave it out, use None, or write it as text")
+        return float(value) if isinstance(value, float) else value
     if isinstance(value, Mapping):
         return {str(k): plain(v, timing=timing, path=f"{path}.{k}") for k, v in value.items()}
     if isinstance(value, (list, tuple)):

@@ -31,8 +31,6 @@ from eeflib.policies.base import Conversation, Message, Policy, Reply
 from eeflib.prompts import PromptFormat, parse_reply
 from eeflib.records import Actor, Step, Task, Trajectory, episode_rng
 
-__all__ = ["DEFAULT_MAX_STEPS", "EnvPool", "Episode", "run_episodes", "step_limit"]
-
 DEFAULT_MAX_STEPS = 100
 """Step limit of a task whose `settings` name none."""
 

@@ -41,8 +41,6 @@ from eeflib.states import (
     uniform,
 )
 
-__all__ = ["ImportantState", "Selection", "Solution", "choose", "select"]
-
 
 @dataclass(frozen=True)
 class Solution:
@@ -109,15 +107,19 @@ def _solutions(
         if x.solved:
             found[x.task_id].append(_of_teacher(x))
     for b in branches:
-        if b.won and b.rollout is not None:
-            prefix = _prefix(b, by_id)
-            r = b.rollout
-            steps = prefix + r.steps
-            found[b.task_id].append(
-                Solution(
-                    b.id, b.task_id, r.env, r.instruction, steps, b.t, b.teacher_id, b.iteration
-                )
+        r, teacher = b.rollout, by_id.get(b.teacher_id or "")
+        if r is None or not r.solved:
+            continue
+        if b.teacher_id is not None and (teacher is None or teacher.length < b.t):
+            raise DataError(
+                f"branch {b.id!r} starts after action {b.t} of teacher trajectory "
+                f"{b.teacher_id!r}, which is not among those given or is shorter; pass the "
+                "trajectories that were explored"
             )
+        steps = (teacher.steps[: b.t] if teacher else ()) + r.steps
+        found[b.task_id].append(
+            Solution(b.id, b.task_id, r.env, r.instruction, steps, b.t, b.teacher_id, b.iteration)
+        )
     for solutions in found.values():
         solutions.sort(key=lambda s: (s.handover, s.iteration, s.id))
     return found
@@ -125,19 +127,6 @@ def _solutions(
 
 def _of_teacher(x: Trajectory) -> Solution:
     return Solution(x.id, x.task_id, x.env, x.instruction, x.steps, x.length, x.id)
-
-
-def _prefix(branch: Branch, teachers: Mapping[str, Trajectory]) -> tuple[Step, ...]:
-    if branch.teacher_id is None:
-        return ()
-    teacher = teachers.get(branch.teacher_id)
-    if teacher is None or teacher.length < branch.t:
-        raise DataError(
-            f"branch {branch.id!r} starts after action {branch.t} of teacher trajectory "
-            f"{branch.teacher_id!r}, which is not among those given or is shorter; pass the "
-            "trajectories that were explored"
-        )
-    return teacher.steps[: branch.t]
 
 
 def choose(

@@ -32,17 +32,6 @@ from eeflib.errors import DataError
 from eeflib.records import Branch, Label, Trajectory
 from eeflib.stats import wilson
 
-__all__ = [
-    "Evidence",
-    "StateOutcome",
-    "action_labels",
-    "harmful_pairs",
-    "recovery_states",
-    "state_names",
-    "state_outcomes",
-    "uniform",
-]
-
 Evidence = Literal["paper", "wilson"]
 
 

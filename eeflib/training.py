@@ -25,8 +25,6 @@ from eeflib.masking import EncodedSet
 from eeflib.policies.loading import check_weights, model_fingerprint
 from eeflib.records import content_hash
 
-__all__ = ["TrainResult", "train"]
-
 log = logging.getLogger(__name__)
 
 CARD = "eef_adapter.json"
