@@ -352,13 +352,6 @@ def test_each_epoch_shows_every_sample_once_in_batches_of_like_length():
     assert padded < 1.15 * sum(lengths)
 
 
-def test_a_resumed_plan_is_the_tail_of_the_whole_plan():
-    lengths = list(range(10, 60))
-    whole = [[b.tolist() for b in s] for s in step_batches(lengths, 4, 2, 0, 0, 20)]
-    tail = [[b.tolist() for b in s] for s in step_batches(lengths, 4, 2, 0, 13, 20)]
-    assert tail == whole[13:]
-
-
 def test_the_learning_rate_rises_then_falls():
     config = TrainConfig(learning_rate=1.0, warmup=0.1)
     for schedule in ("cosine", "linear"):
