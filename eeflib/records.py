@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Annotated, Any, Literal, NamedTuple, Self, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Self, get_args, get_type_hints
 
 import msgspec
 import numpy as np
@@ -94,15 +94,15 @@ def plain(value: Any, *, timing: bool = True, path: str = "$") -> Any:
 
 
 def _plain_fields(value: Any, timing: bool, path: str) -> dict[str, Any]:
-    shape = _shape(type(value))  # type: ignore[arg-type]  # classes are hashable
+    known = _fields(type(value))  # type: ignore[arg-type]  # classes are hashable
     out = {}
-    for name in shape.types:
+    for name, is_float in known.items():
         if name != "extra" and (timing or name != "seconds"):
             item = plain(getattr(value, name), timing=timing, path=f"{path}.{name}")
             # bool is not converted: from_dict reports it as an error
-            out[name] = float(item) if name in shape.floats and type(item) is int else item
+            out[name] = float(item) if is_float and type(item) is int else item
     extra = plain(getattr(value, "extra", {}), timing=timing, path=f"{path}.extra")
-    clashing = {k: v for k, v in extra.items() if k == "schema" or k in shape.types}
+    clashing = {k: v for k, v in extra.items() if k == "schema" or k in known}
     out.update((k, v) for k, v in extra.items() if k not in clashing)
     return {**out, "extra": clashing} if clashing else out
 
@@ -157,29 +157,10 @@ def _is_secret(name: str, value: Any) -> bool:
     return not _SECRET_WORDS.isdisjoint(snake.split("_")) or bool(_PLURAL_TOKENS.search(snake))
 
 
-class _Shape(NamedTuple):
-    types: dict[str, Any]
-    """Of each field."""
-    floats: frozenset[str]
-    free: tuple[str, ...]
-    """Fields that take any JSON object."""
-    nested: dict[str, type[Record]]
-
-
 @cache
-def _shape(cls: type) -> _Shape:
-    types = get_type_hints(cls)
-    options = {name: (hint, *get_args(hint)) for name, hint in types.items()}
-    records = {
-        n: [t for t in ts if isinstance(t, type) and issubclass(t, Record)]
-        for n, ts in options.items()
-    }
-    return _Shape(
-        types,
-        frozenset(name for name, each in options.items() if float in each),
-        tuple(name for name, hint in types.items() if get_origin(hint) is dict),
-        {name: found[0] for name, found in records.items() if found},
-    )
+def _fields(cls: type) -> dict[str, bool]:
+    """The fields of a dataclass -> whether it holds a float."""
+    return {name: float in (hint, *get_args(hint)) for name, hint in get_type_hints(cls).items()}
 
 
 def _sort_keys(cls: type, data: Any) -> Any:
@@ -190,16 +171,16 @@ def _sort_keys(cls: type, data: Any) -> Any:
     """
     if not isinstance(data, Mapping):
         return data  # msgspec reports it, with its path
-    shape = _shape(cls)
-    out = {name: data[name] for name in shape.types if name in data}
-    rest = {k: v for k, v in data.items() if k not in shape.types}
+    known = _fields(cls)
+    out = {name: data[name] for name in known if name in data}
+    rest = {k: v for k, v in data.items() if k not in known}
     if rest and isinstance(extra := out.get("extra", {}), Mapping):
         out["extra"] = {**rest, **extra}
-    for name in shape.free:
+    for name in _FREE:
         if name in out and (found := fault(out[name])):
             where = "" if name == "extra" else f".{name}"
             raise DataError(f"not a {cls.__name__} record: ${where}{found}")
-    for name, nested in shape.nested.items():
+    for name, nested in _NESTED.items():
         value = out.get(name)
         if isinstance(value, (list, tuple)):
             out[name] = [_sort_keys(nested, v) for v in value]
@@ -238,11 +219,7 @@ class Record:
     def to_dict(self, *, timing: bool = True) -> dict[str, Any]:
         """A JSON-ready dict; `schema` holds the version that wrote it.
 
-        Args:
-            timing: False leaves measured times out (`Usage.seconds`).
-
-        Raises:
-            DataError: a value that JSON cannot hold; names its path.
+        Args and errors: as `plain`.
         """
         return {"schema": SCHEMA_VERSION, **plain(self, timing=timing)}
 
@@ -523,6 +500,13 @@ class Evaluation(Record):
     def solved(self) -> bool:
         """See `solved`."""
         return solved(self.reward, self.threshold, self.error)
+
+
+_FREE = ("goal", "settings", "extra")
+"""Fields of any record that take any JSON object."""
+
+_NESTED: dict[str, type[Record]] = {"usage": Usage, "steps": Step, "rollout": Trajectory}
+"""Fields of any record that hold records."""
 
 
 def split_order(names: Iterable[str]) -> list[str]:
