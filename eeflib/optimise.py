@@ -363,35 +363,35 @@ def load_unsloth(base: Any, config: TrainConfig, longest: int) -> tuple[Any, Any
     """
     if importlib.util.find_spec("unsloth") is None:
         raise PrerequisiteError(f"the unsloth backend needs Unsloth; install it with\n{INSTALL}")
-    scratch = tempfile.mkdtemp(prefix="eef-unsloth-")
-    os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", os.path.join(scratch, "compiled"))
+    os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", tempfile.mkdtemp(prefix="eef-unsloth-"))
     os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
     from unsloth import FastLanguageModel  # isort: skip  # before transformers
     from transformers import AutoTokenizer
 
     if base in ("tiny", "smollm2"):
         base = load_student(base)
-    if isinstance(base, tuple):
-        if hasattr(base[0], "peft_config"):
-            raise DataError(
-                "the unsloth backend starts from a base model; this one carries an adapter: give "
-                "the base, or go on with backend='peft'"
-            )
-        with saving(Path(scratch)):
-            for part in base:
-                part.save_pretrained(scratch)
-        base = scratch
+    if isinstance(base, tuple) and hasattr(base[0], "peft_config"):
+        raise DataError(
+            "the unsloth backend starts from a base model; this one carries an adapter: give "
+            "the base, or go on with backend='peft'"
+        )
     full = config.method == "full"
-    model, _ = FastLanguageModel.from_pretrained(
-        str(base),
-        max_seq_length=longest,
-        dtype=torch.float32 if full else getattr(torch, config.dtype),
-        load_in_4bit=config.load_in_4bit,
-        full_finetuning=full,
-        trust_remote_code=False,
-    )
-    # loaded again: Unsloth edits the tokenizer that it returns
-    return model, AutoTokenizer.from_pretrained(str(base), trust_remote_code=False)
+    with tempfile.TemporaryDirectory(prefix="eef-base-") as folder:
+        if isinstance(base, tuple):
+            with saving(Path(folder)):
+                for part in base:
+                    part.save_pretrained(folder)
+            base = folder
+        model, _ = FastLanguageModel.from_pretrained(
+            str(base),
+            max_seq_length=longest,
+            dtype=torch.float32 if full else getattr(torch, config.dtype),
+            load_in_4bit=config.load_in_4bit,
+            full_finetuning=full,
+            trust_remote_code=False,
+        )
+        # loaded again: Unsloth edits the tokenizer that it returns
+        return model, AutoTokenizer.from_pretrained(str(base), trust_remote_code=False)
 
 
 @contextlib.contextmanager
@@ -453,15 +453,15 @@ def _adapted(model: Any, config: TrainConfig, device: torch.device) -> Iterator[
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
     home, was_training = model.device, model.training
-    wanted = {n: p.requires_grad for n, p in model.named_parameters()}
+    adapter = [p for n, p in model.named_parameters() if "lora_" in n]
+    before = [p.detach().clone() for p in adapter]
+    wanted = [(p, p.requires_grad) for p in model.parameters()]
     if getattr(model, "is_quantized", False):
         prepare_model_for_kbit_training(
             model, use_gradient_checkpointing=config.gradient_checkpointing
         )
     else:
         model.to(device)
-    adapter = [p for n, p in model.named_parameters() if "lora_" in n]
-    before = [p.detach().clone() for p in adapter]
     if adapter:
         ready = model
         for parameter in adapter:
@@ -490,9 +490,8 @@ def _adapted(model: Any, config: TrainConfig, device: torch.device) -> Iterator[
         with torch.no_grad():
             for parameter, value in zip(adapter, before, strict=True):
                 parameter.copy_(value)
-        for name, parameter in bare.named_parameters():
-            parameter.requires_grad_(wanted.get(name, False))
-            parameter.grad = None
+        for parameter, trained in wanted:
+            parameter.requires_grad_(trained).grad = None
         bare.train(was_training).to(home)
 
 

