@@ -61,14 +61,6 @@ def expert_states(
     return tuple(ExpertState(k, t) for k, t in enumerate(times, 1))
 
 
-class Planned(NamedTuple):
-    """One rollout to run."""
-
-    episode: Episode
-    branch: Branch
-    """What is known of it before it ran: where it starts."""
-
-
 def plan_exploration(
     tasks: Sequence[Task],
     teacher_trajectories: Sequence[Trajectory],
@@ -81,8 +73,8 @@ def plan_exploration(
     from_states: bool = True,
     failures_only: bool = False,
     spacing: Spacing = "even",
-) -> list[list[Planned]]:
-    """What `explore` runs, without running it: its length is the number of simulations.
+) -> list[list[tuple[Episode, Branch]]]:
+    """What `explore` runs, without running it: episodes, and branches that lack their rollout.
 
     One group per attempt from s0 over all tasks, then one group with the expert states, task by
     task. Groups do not share chunks, and ids hold no method: so attempt 0 from s0 is the same
@@ -96,14 +88,16 @@ def plan_exploration(
         if not x.error and not (failures_only and x.solved):
             by_task[x.task_id].append(x)
 
-    def planned(task: Task, attempt: int, k: int = 0, t: int = 0, x: Any = None) -> Planned:
+    def planned(
+        task: Task, attempt: int, k: int = 0, t: int = 0, x: Any = None
+    ) -> tuple[Episode, Branch]:
         key, start = f"i{iteration}.s0", tuple[Any, ...]()
         if x is not None:
             key = f"i{iteration}.{x.id.removeprefix(task.id + '#')}.k{k}"
             start = (x.steps[:t], x.observation(t), x.steps[t].state_key)
         episode = Episode(task, key, attempt, *start)
         of = None if x is None else x.id
-        return Planned(episode, Branch(episode.id, task.id, k, t, attempt, of, iteration=iteration))
+        return episode, Branch(episode.id, task.id, k, t, attempt, of, iteration=iteration)
 
     groups = [[planned(task, i) for task in tasks] for i in range(attempts_s0 if from_s0 else 0)]
     groups.append(
@@ -219,7 +213,7 @@ def explore(
         DataError, PrerequisiteError: as `run_episodes`.
     """
     groups = plan_exploration(tasks, teacher_trajectories, iteration=iteration, **plan)
-    started = {p.episode.id: p.branch for group in groups for p in group}
+    started = {branch.id: branch for group in groups for _, branch in group}
     branches: list[Branch] = []
     pool = make_env if isinstance(make_env, EnvPool) else EnvPool(make_env)
     before, redone = pool.restores, pool.redone
@@ -237,7 +231,7 @@ def explore(
             branches += map(
                 branch,
                 run_episodes(
-                    [p.episode for p in group],
+                    [episode for episode, _ in group],
                     policy,
                     pool,
                     fmt,

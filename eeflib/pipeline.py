@@ -158,7 +158,7 @@ def explore(
         origin = run.origin(here)
         step = f"{chosen.name} iteration {iteration}: explore"
         plan = plan_exploration(tasks, tries, **chosen.exploration, iteration=iteration)
-        wanted = [p.episode.id for group in plan for p in group]
+        wanted = [episode.id for group in plan for episode, _ in group]
         done = by_id(here, "branches", Branch)
         if here.phase_done("explore"):
             found = Exploration(

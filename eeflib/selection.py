@@ -38,7 +38,6 @@ from eeflib.states import (
     action_labels,
     recovery_states,
     state_outcomes,
-    uniform,
 )
 
 
@@ -263,7 +262,8 @@ def select(
             samples += [_sample(s, start, kind, labels, method) for s in chosen]
     else:
         # without exploration a success is beneficial, and nothing is known of a failure
-        known = {x.id: uniform("beneficial" if x.solved else "unknown", x) for x in teachers}
+        label: dict[bool, Label] = {True: "beneficial", False: "unknown"}
+        known = {x.id: (label[x.solved],) * x.length for x in teachers}
         if method.uses == "repository":
             starts = [ImportantState(task.id, 0) for task in tasks]
             whole = [

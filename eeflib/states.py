@@ -160,18 +160,13 @@ def recovery_states(
     return [b for _, b in harmful_pairs(outcomes, evidence)]
 
 
-def uniform(label: Label, trajectory: Trajectory) -> tuple[Label, ...]:
-    """`label` for every action of `trajectory`."""
-    return (label,) * trajectory.length
-
-
 def action_labels(
     trajectory: Trajectory, outcomes: Sequence[StateOutcome], evidence: Evidence = "paper"
 ) -> tuple[Label, ...]:
     """One label per action of a teacher trajectory, see the module's docstring."""
+    labels: list[Label] = ["beneficial" if trajectory.solved else "unknown"] * trajectory.length
     if trajectory.solved:
-        return uniform("beneficial", trajectory)
-    labels = list(uniform("unknown", trajectory))
+        return tuple(labels)
 
     def mark(label: Label, start: int, end: int) -> None:
         labels[start:end] = [label] * (end - start)

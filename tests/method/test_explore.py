@@ -162,7 +162,7 @@ def test_a_fault_is_neither_a_win_nor_a_skipped_state():
 
 def test_options_say_what_is_explored():
     def ids(**more):
-        return [p.episode.id for group in plan_exploration(TASKS, TEACHER, **more) for p in group]
+        return [e.id for group in plan_exploration(TASKS, TEACHER, **more) for e, _ in group]
 
     assert len(ids(M=3, from_states=False, attempts_s0=6)) == 18
     assert len(ids(M=3, from_s0=False, attempts_state=2)) == 18
@@ -175,7 +175,7 @@ def test_options_say_what_is_explored():
     assert sum(map(len, plan_exploration(TASKS[:1], TEACHER, M=3))) == 1 + 3
     # A state where no step is left is no place to start from.
     hurried = [dataclasses.replace(t, settings={**t.settings, "max_steps": 4}) for t in TASKS]
-    assert [p.branch.t for p in plan_exploration(hurried[:1], TEACHER, M=3)[1]] == [2]
+    assert [b.t for _, b in plan_exploration(hurried[:1], TEACHER, M=3)[1]] == [2]
 
 
 def test_more_attempts_add_branches_and_change_none():

@@ -30,7 +30,7 @@ def test_every_method_says_what_it_runs_and_trains_on_it(name):
     method = METHODS[name]
     assert get_method(name) is method
     plan = plan_exploration(TASKS, TEACHERS, **method.exploration)
-    states = sum(p.branch.k > 0 for group in plan for p in group)
+    states = sum(branch.k > 0 for group in plan for _, branch in group)
     assert sum(map(len, plan)) == method.simulations(len(TASKS), states)
     assert bool(plan) == method.explores == (method.iterations > 0)
     branches = branches_of(method, Student(WINS))
