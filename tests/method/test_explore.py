@@ -7,7 +7,7 @@ import itertools
 import json
 
 import pytest
-from toy import ACT, SECRET, Corridor, Drifting, Script, Student, corridor_task, drunk, recorded
+from toy import ACT, Corridor, Drifting, Script, Student, corridor_task, drunk, recorded
 
 from eeflib.errors import DataError
 from eeflib.exploration import ExplorationReport, expert_states, explore, plan_exploration
@@ -108,15 +108,6 @@ def test_branches_start_where_they_say_and_hold_the_students_steps_only():
             assert b.rollout.steps[0].state_key == source.steps[b.t].state_key
     won = by_id["corridor-000#i1.teacher.0.k3.0"].rollout
     assert won.actions == ("hop", "hop", "hop", "open")
-
-
-def test_the_students_prompt_holds_history_and_nothing_later():
-    student = Student({"corridor-000": {2}})
-    run(student)
-    for c in student.asked:
-        assert not any(SECRET in m.content for m in c.messages)
-        if c.key == "corridor-000#i1.teacher.0.k1.0":
-            assert [m.content for m in c.messages if m.role == "assistant"][:2] == ["right"] * 2
 
 
 def test_counts():
