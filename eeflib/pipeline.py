@@ -38,7 +38,8 @@ from eeflib.prompts import PromptFormat, get_format
 from eeflib.records import Actor, Branch, Evaluation, Sample, Task, Trajectory, content_hash
 from eeflib.rollout import Episode, run_episodes
 from eeflib.run import RunFolder
-from eeflib.selection import Selection, training_samples
+from eeflib.selection import Selection
+from eeflib.selection import select as select_samples
 from eeflib.stats import evaluations_from
 from eeflib.training import train as train_model
 from eeflib.world import World
@@ -219,7 +220,9 @@ def select(
     seed = run.seed if run is not None else seed
     last = max((b.iteration for b in branches), default=0) if iteration is None else iteration
     tasks = list(_tasks_of(tries, branches).values())
-    selection = training_samples(chosen, tasks, tries, branches, iteration=last, seed=seed)
+    selection = select_samples(
+        chosen, tasks, tries, branches, iteration=last, seed=seed, required=True
+    )
     selection = replace(selection, origin=f"{chosen.name}/iter-{last}")
     if run is None:
         return selection

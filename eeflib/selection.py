@@ -206,8 +206,9 @@ def select(
     *,
     iteration: int | None = None,
     seed: int = 0,
+    required: bool = False,
 ) -> Selection:
-    """The samples that `method` trains on; there may be none.
+    """The samples that `method` trains on.
 
     By what the method `uses`:
 
@@ -227,8 +228,10 @@ def select(
         iteration: the last one by default; later branches are ignored. Outcomes, and with them
             the important states, are always of this one; D+ may keep earlier solutions.
         seed: for `rule="random"`.
+        required: there must be some.
 
     Raises:
+        PrerequisiteError: they are `required`, and there is nothing to train on.
         DataError: a branch of a teacher trajectory that is not given, an unknown rule.
     """
     ids = {task.id for task in tasks}
@@ -277,6 +280,13 @@ def select(
         kind = "all" if method.uses == "all" else "positive"
         samples = [_sample(s, 0, kind, known, method) for s in whole]
     samples = list({s.id: s for s in samples}.values())
+    if required and not any(any(s.trained) for s in samples):
+        solved, won = sum(x.solved for x in teachers), sum(b.won for b in branches)
+        raise PrerequisiteError(
+            f"{method.name} has nothing to train on: {len(tasks)} tasks, {len(teachers)} teacher "
+            f"trajectories of which {solved} solved their task, {len(branches)} rollouts of which "
+            f"{won} did. Collect from a better teacher, add easier tasks or more attempts"
+        )
     best = {task.id: 0.0 for task in tasks if task.id not in repository}
     for x in (*teachers, *(b.rollout for b in mine if b.rollout is not None)):
         if x.task_id in best:
@@ -292,31 +302,6 @@ def select(
         unsolved=best,
         trains_harmful=method.trains_harmful,
     )
-
-
-def training_samples(
-    method: Method,
-    tasks: Sequence[Task],
-    teachers: Sequence[Trajectory],
-    branches: Sequence[Branch] = (),
-    *,
-    iteration: int | None = None,
-    seed: int = 0,
-) -> Selection:
-    """As `select`, for training.
-
-    Raises:
-        PrerequisiteError: there is nothing to train on.
-    """
-    out = select(method, tasks, teachers, branches, iteration=iteration, seed=seed)
-    if not out.samples:
-        solved, won = sum(x.solved for x in teachers), sum(b.won for b in branches)
-        raise PrerequisiteError(
-            f"{method.name} has nothing to train on: {len(tasks)} tasks, {len(teachers)} teacher "
-            f"trajectories of which {solved} solved their task, {len(branches)} rollouts of which "
-            f"{won} did. Collect from a better teacher, add easier tasks or more attempts"
-        )
-    return out
 
 
 def _important(

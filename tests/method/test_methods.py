@@ -10,7 +10,7 @@ from toy import ACT, Corridor, Script, Student, corridor_task, drunk, recorded
 from eeflib.errors import DataError, PrerequisiteError
 from eeflib.exploration import explore, plan_exploration
 from eeflib.methods import METHODS, Method, get_method, rft
-from eeflib.selection import training_samples
+from eeflib.selection import select
 
 TASKS = [corridor_task(i, door=12) for i in range(4)]
 TEACHERS = [
@@ -34,7 +34,7 @@ def test_every_method_says_what_it_runs_and_trains_on_it(name):
     assert sum(map(len, plan)) == method.simulations(len(TASKS), states)
     assert bool(plan) == method.explores == (method.iterations > 0)
     branches = branches_of(method, Student(WINS))
-    out = training_samples(method, TASKS, TEACHERS, branches)
+    out = select(method, TASKS, TEACHERS, branches)
     assert out.samples
     trained = {
         label for s in out.samples for on, label in zip(s.trained, s.labels, strict=True) if on
@@ -50,14 +50,14 @@ def test_every_method_says_what_it_runs_and_trains_on_it(name):
         else b
         for b in branches_of(more, Student(WINS))
     ]
-    assert training_samples(method, TASKS, TEACHERS, everything) == out
+    assert select(method, TASKS, TEACHERS, everything) == out
 
 
 def test_what_each_method_learns_from():
     branches = branches_of(METHODS["EEF"], Student(WINS))
 
     def summary(name):
-        samples = training_samples(METHODS[name], TASKS, TEACHERS, branches).samples
+        samples = select(METHODS[name], TASKS, TEACHERS, branches).samples
         return [(s.task_id[-1], s.kind, s.start, sum(s.trained)) for s in samples]
 
     assert summary("SFT") == [("2", "positive", 0, 13)]
@@ -72,7 +72,7 @@ def test_what_each_method_learns_from():
     assert summary("EEF-r-only") == recovery
     assert len(summary("EEF-no-mask")) == 5
     assert {trained for *_, trained in summary("EEF-no-mask")} == {13}
-    kept = training_samples(METHODS["EEF"], TASKS, TEACHERS, branches)
+    kept = select(METHODS["EEF"], TASKS, TEACHERS, branches)
     assert kept.unsolved == {"corridor-003": 0.25}
     assert kept.counts["recovery without solution"] == 2
     assert kept.counts["s0 without solution"] == 1
@@ -84,25 +84,24 @@ def test_more_attempts_find_more_and_keep_each_solution_once():
     near = [corridor_task(i, door=2) for i in range(4)]
     many = rft(30)
     branches = explore(near, [], policy, Corridor, ACT, seed=0, **many.exploration).branches
-    few = training_samples(rft(), near, [], branches)
-    lots = training_samples(many, near, [], branches)
+    few = select(rft(), near, [], branches)
+    lots = select(many, near, [], branches)
     assert len(branches) == 120
     assert 0 < len(few.samples) < len(lots.samples) <= sum(b.won for b in branches)
     actions = [(s.task_id, tuple(x.action for x in s.steps)) for s in lots.samples]
     assert len(set(actions)) == len(actions)
-    one = training_samples(dataclasses.replace(many, rule="shortest"), near, [], branches)
+    one = select(dataclasses.replace(many, rule="shortest"), near, [], branches)
     assert len(one.samples) == len({s.task_id for s in lots.samples})
 
 
 def test_nothing_to_train_on_is_one_clear_error():
     failed = [x for x in TEACHERS if not x.solved]
     with pytest.raises(PrerequisiteError, match=r"SFT has nothing.*3 teacher.*of which 0 solved"):
-        training_samples(METHODS["SFT"], TASKS, failed)
+        select(METHODS["SFT"], TASKS, failed, required=True)
     nothing = branches_of(METHODS["EEF"], Student({}))
     with pytest.raises(PrerequisiteError, match="EEF has nothing to train on"):
-        training_samples(
-            METHODS["EEF"], TASKS, failed, [b for b in nothing if b.task_id != "corridor-002"]
-        )
+        lost = [b for b in nothing if b.task_id != "corridor-002"]
+        select(METHODS["EEF"], TASKS, failed, lost, required=True)
 
 
 def test_names_and_declarations_are_checked():

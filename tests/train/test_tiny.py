@@ -20,7 +20,7 @@ from eeflib.policies.scripted import ScriptedShopper, Skill
 from eeflib.prompts import get_format
 from eeflib.records import Trajectory
 from eeflib.rollout import Episode, run_episodes
-from eeflib.selection import training_samples
+from eeflib.selection import select
 from eeflib.world import World, webshop
 
 ACT = get_format("act", "webshop")
@@ -125,7 +125,7 @@ def test_odd_text_is_read_without_a_fault():
 
 def test_an_episode_fits_its_positions_with_room_to_spare():
     model, tokenizer = student()
-    found = training_samples(get_method("SFT"), world().split("train"), positives()).samples
+    found = select(get_method("SFT"), world().split("train"), positives()).samples
     data = encode_samples(found, ACT, tokenizer, max_length=model.config.max_position_embeddings)
     assert not data.dropped
     assert len(data) == len(positives())
