@@ -99,8 +99,8 @@ def test_nothing_to_train_on_is_one_clear_error():
     with pytest.raises(PrerequisiteError, match=r"SFT has nothing.*3 teacher.*of which 0 solved"):
         select(METHODS["SFT"], TASKS, failed, required=True)
     nothing = branches_of(METHODS["EEF"], Student({}))
+    lost = [b for b in nothing if b.task_id != "corridor-002"]
     with pytest.raises(PrerequisiteError, match="EEF has nothing to train on"):
-        lost = [b for b in nothing if b.task_id != "corridor-002"]
         select(METHODS["EEF"], TASKS, failed, lost, required=True)
 
 
