@@ -171,8 +171,8 @@ def main() -> int:
         samples = episodes(16, 4) if args.cpu else episodes(256, 60)
         data = encode_samples(samples, get_format("react", "webshop"), tokenizer)
         four_bit = not args.cpu and importlib.util.find_spec("bitsandbytes") is not None
-        for bits4 in (False, True) if four_bit else (False,):
-            for backend in ("peft", "unsloth"):
+        for backend in ("peft", "unsloth"):  # importing unsloth patches transformers
+            for bits4 in (False, True) if four_bit else (False,):
                 setting = TrainConfig.from_dict({**config.to_dict(), "load_in_4bit": bits4})
                 out = folder / f"{backend}-{bits4}"
                 runs.append(one_run(base, data, setting, out, backend))
