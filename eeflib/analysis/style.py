@@ -207,6 +207,7 @@ def template() -> go.layout.Template:
         "ticks": "",
         "tickfont": {"color": soft, "size": 12},
         "title": {"font": {"color": soft, "size": 12}, "standoff": 8},
+        "automargin": True,
     }
     layout = {
         "font": {"family": FONT, "size": 12.5, "color": ink},
@@ -218,7 +219,9 @@ def template() -> go.layout.Template:
             "yref": "container",
             "yanchor": "top",
             "pad": {"l": 12, "t": 12},
+            "subtitle": {"font": {"color": soft, "size": 11.5}},
         },
+        "margin": {"l": 24, "r": 24, "b": 46},
         "paper_bgcolor": paper,
         "plot_bgcolor": paper,
         "colorway": [look.light for look in GROUPS],

@@ -95,7 +95,8 @@ def drawn(found: Findings) -> dict[str, go.Figure]:
 def strings(value) -> list[str]:
     """Every text in a figure but its plain title and note."""
     if isinstance(value, dict):
-        return [s for k, v in value.items() if k not in ("meta", "template") for s in strings(v)]
+        ours = ("meta", "template", "texttemplate")
+        return [s for k, v in value.items() if k not in ours for s in strings(v)]
     if isinstance(value, list):
         return [s for v in value for s in strings(v)]
     return [value] if isinstance(value, str) else []
@@ -118,7 +119,7 @@ def test_every_figure_is_listed_titled_and_explained(every):
             assert "only results are on record" in meta["nothing"]
             continue
         assert len(figure.data), name
-        note = next((a.text for a in figure.layout.annotations if a.name == "note"), "")
+        note = figure.layout.title.subtitle.text
         assert note.replace("<br>", " ").split()[:5] == plain(meta["note"]).split()[:5], name
     known = [n for n, f in every.items() if "95 % interval" in words(f)]
     assert {"recovery_map", "recovery_curve", "win_rates", "outcome_by_type"} <= set(known)
@@ -129,8 +130,8 @@ def test_a_page_may_print_title_and_note_itself(every):
         bare = figures.bare(figure)
         assert bare.layout.height < figure.layout.height
         assert not bare.layout.title.text
-        assert "note" not in [a.name for a in bare.layout.annotations]
-        room = lambda f: f.layout.height - f.layout.margin.t - f.layout.margin.b  # noqa: E731
+        assert not bare.layout.title.subtitle.text
+        room = lambda f: f.layout.height - f.layout.margin.t  # noqa: E731
         assert room(bare) == pytest.approx(room(figure))
         assert figure.layout.title.text, "the figure itself is left as it was"
 
@@ -140,7 +141,7 @@ def test_figures_of_nothing_say_what_is_missing(tmp_path):
     for name, figure in drawn(Findings(Run(tmp_path))).items():
         assert len(figure.layout.meta["nothing"]) > 12, name
         assert not figure.data, name
-        assert plain(figure.layout.meta["nothing"], 600, 54) in words(figure)
+        assert plain(figure.layout.meta["nothing"], 1200, 58) in words(figure)
 
 
 def test_a_run_or_its_folder_will_do_for_its_tables(found, every):
@@ -383,9 +384,11 @@ def test_the_map_shows_counts_interval_and_order():
     )  # fmt: skip
     table.loc[(table["trajectory_id"] == "a") & (table["k"] == 1), "status"] = "untried"
     table.loc[(table["trajectory_id"] == "a") & (table["k"] == 1), "n"] = 0
-    cells, texts = figures.recovery_map(table).data
+    (cells,) = figures.recovery_map(table).data
     assert cells.y == ("u-b", "u-a", "u-c"), "the deepest state that was won comes first"
-    assert texts.text == ("0/8", "3/8", "0/8", "8/8", "–", "!", "0/8", "0/8", "")
+    assert [list(row) for row in cells.text] == [
+        ["0/8", "3/8", "0/8"], ["8/8", "–", "!"], ["0/8", "0/8", ""]
+    ]  # fmt: skip
     assert list(cells.z[0]) == [0, 3 / 8, 0]
     assert "won 3 of 8 (38 %, 95 % interval 14 % to 69 %)" in cells.hovertext[0][1]
     assert "task u-b" in cells.hovertext[0][1]
