@@ -425,7 +425,7 @@ def test_another_m_is_computed_from_the_recorded_branches(tmp_path):
     ]
     write_jsonl(tmp_path / "EEF" / "iter-1" / "branches.jsonl", rows)
     run = Run(tmp_path)
-    table = tables.other_m(frames.branches(run), frames.trajectories(run))
+    table = tables.other_m(frames.load(run).branches, frames.load(run).trajectories)
     got = {(m, a): (n, s, f) for m, a, n, s, f in table[["M", "attempts", "rollouts", "steps", "found"]].itertuples(index=False)}  # fmt: skip  # noqa: E501
     assert got[0, 2] == (4, 8.0, 0.0)
     assert got[1, 2] == (8, 16.0, 1.0)  # the middle state
@@ -434,7 +434,7 @@ def test_another_m_is_computed_from_the_recorded_branches(tmp_path):
     assert got[3, 2] == (16, 32.0, 2.0)
     assert table.loc[table["recorded"], ["M", "attempts"]].to_numpy().tolist() == [[3, 2]]
     assert table["cost_usd"].isna().all()
-    found = tables.discoveries(frames.branches(run), frames.trajectories(run))
+    found = tables.discoveries(frames.load(run).branches, frames.load(run).trajectories)
     assert found[["task_id", "found", "k", "t", "branch_id"]].to_numpy().tolist() == [
         ["u", "state", 2, 6, "u20"], ["v", "state", 3, 9, "v30"]
     ]  # fmt: skip

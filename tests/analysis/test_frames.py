@@ -75,17 +75,8 @@ def test_every_frame_has_its_documented_columns_also_when_empty(tmp_path, run):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "manifest.json").write_text("{}")
     for source in (run, Run(tmp_path / "empty")):
-        made = {
-            "tasks": frames.tasks(source),
-            "trajectories": frames.trajectories(source),
-            "steps": frames.steps(source),
-            "branches": frames.branches(source),
-            "samples": frames.samples(source),
-            "evaluations": frames.evaluations(source.outcomes),
-        }
-        made["states"] = frames.states(made["branches"], made["trajectories"], made["steps"])
-        made["failures"] = frames.load(source).failures
-        assert made.keys() == frames.COLUMNS.keys()
+        loaded = frames.load(source)
+        made = {name: getattr(loaded, name) for name in frames.COLUMNS}
         for name, frame in made.items():
             assert {c: str(d) for c, d in frame.dtypes.items()} == {
                 c: d for c, (d, _) in frames.COLUMNS[name].items()
@@ -93,17 +84,19 @@ def test_every_frame_has_its_documented_columns_also_when_empty(tmp_path, run):
 
 
 def test_frames_join_by_id(run):
-    joined = frames.steps(run).merge(
-        frames.trajectories(run), on=["seed", "trajectory_id", "task_id"], validate="many_to_one"
+    joined = frames.load(run).steps.merge(
+        frames.load(run).trajectories,
+        on=["seed", "trajectory_id", "task_id"],
+        validate="many_to_one",
     )
-    joined = joined.merge(frames.tasks(run), on=["seed", "task_id"], suffixes=("", "_task"))
+    joined = joined.merge(frames.load(run).tasks, on=["seed", "task_id"], suffixes=("", "_task"))
     assert len(joined) == 8 + 3
     assert joined.groupby("trajectory_id")["instruction"].first().to_dict() == {
         "e1": "buy a lamp",
         "e2": "buy a mat",
     }
     assert (joined["level"] == joined["level_task"]).all()
-    branches = frames.branches(run).merge(frames.tasks(run), on=["seed", "task_id"])
+    branches = frames.load(run).branches.merge(frames.load(run).tasks, on=["seed", "task_id"])
     assert len(branches) == 6
 
 
@@ -173,11 +166,11 @@ def test_a_beneficial_stretch_names_the_state_that_was_won():
 
 
 def test_samples_frame_counts_only_trained_actions(run):
-    row = frames.samples(run).iloc[0]
+    row = frames.load(run).samples.iloc[0]
     assert (row["length"], row["trained"], row["trained_teacher"]) == (7, 3, 2)
     assert row["trained_kinds"] == "search|search|buy"
     actions = tables.training_actions(
-        frames.steps(run), frames.trajectories(run), frames.samples(run)
+        frames.load(run).steps, frames.load(run).trajectories, frames.load(run).samples
     )
     shares = tables.action_shares(actions).set_index(["source", "kind"])["share"]
     assert shares["EEF", "search"] == pytest.approx(2 / 3)
@@ -316,7 +309,7 @@ def test_bad_lines_are_noted_with_file_and_line_and_skipped(run, tmp_path):
     torn = good[0][: len(good[0]) // 2]
     path.write_text("\n".join([good[0], '{"id": 3}', "[]", "", newer, torn]), "utf-8")
     fresh = Run(tmp_path)
-    assert frames.trajectories(fresh)["trajectory_id"].to_list() == ["e1", "e2"]
+    assert frames.load(fresh).trajectories["trajectory_id"].to_list() == ["e1", "e2"]
     assert fresh.trajectories[5][1].extra["mood"] == "fine"
     *where, last = [p.split(": ")[0] for p in fresh.problems]
     assert where == [f"seed-5/trajectories.jsonl:{n}" for n in (2, 3, 6)]
@@ -350,14 +343,14 @@ def test_frames_and_records_agree_on_what_can_be_read(tmp_path):
     lines = [json.dumps(v) for v in odd.values()]
     path.write_text("\n".join([*lines, "", "{", lines[7], json.dumps(good)[:200]]), "utf-8")
     as_frame, as_records = Run(tmp_path), Run(tmp_path)
-    frame = frames.trajectories(as_frame)
+    frame = frames.load(as_frame).trajectories
     assert len(frame) == len(as_records.trajectories[1]) == 3
     assert as_frame.problems == as_records.problems
     assert [p.split(": ")[0].split(":")[1] for p in as_frame.problems[:-2]] == [
         "1", "2", "3", "4", "5", "9", "10", "11", "12", "13", "15", "17"
     ]  # fmt: skip
     assert "1 records occur twice" in as_frame.problems[-2]
-    assert len(frames.steps(Run(tmp_path))) == 24
+    assert len(frames.load(Run(tmp_path)).steps) == 24
 
 
 def test_test_episodes_of_students_are_frames_too(run, tmp_path):
@@ -365,17 +358,14 @@ def test_test_episodes_of_students_are_frames_too(run, tmp_path):
     write_jsonl(folder / "test_rollouts.jsonl", [trajectory("u1#test", "u1", 1.0, 3)])
     outcome = Evaluation("EEF", 5, 2, "u1", "h", "test", "hard", 1.0)
     write_jsonl(folder.parent / "evaluations.jsonl", [outcome])
-    both = frames.trajectories(Run(tmp_path), "all")
-    assert both[["trajectory_id", "method", "iteration", "level"]].to_numpy().tolist() == [
-        ["e1", "teacher", 0, "hard"],
-        ["e2", "teacher", 0, "easy"],
-        ["u1#test", "EEF", 2, "hard"],
-    ]
     loaded = frames.load(tmp_path)
-    assert loaded.rollouts["trajectory_id"].to_list() == ["u1#test"]
-    assert len(loaded.rollout_steps) == 3
-    assert loaded.trajectories.equals(frames.trajectories(Run(tmp_path)))
-    assert loaded.steps.equals(frames.steps(Run(tmp_path)))
+    for frame, rows in (
+        (loaded.trajectories, [["e1", "teacher", 0, "hard"], ["e2", "teacher", 0, "easy"]]),
+        (loaded.rollouts, [["u1#test", "EEF", 2, "hard"]]),
+    ):
+        names = ["trajectory_id", "method", "iteration", "level"]
+        assert frame[names].to_numpy().tolist() == rows
+    assert loaded.rollout_steps["method"].to_list() == ["EEF"] * 3
 
 
 def test_what_a_run_lacks_is_said(run, tmp_path):
@@ -395,7 +385,7 @@ def test_branches_carry_what_their_rollouts_cost(tmp_path):
     rollout = Trajectory("r", "u", "webshop", "i", "s", (used, used), "end", 1.0, True, False)
     rows = [Branch("b", "u", 0, 0, 0, None, rollout), Branch("c", "u", 1, 2, 0, "e", None, "gone")]
     write_jsonl(tmp_path / "EEF" / "iter-1" / "branches.jsonl", rows)
-    table = frames.branches(Run(tmp_path))
+    table = frames.load(Run(tmp_path)).branches
     assert table["prompt_tokens"].to_list() == [200, 0]
     assert table["completion_tokens"].to_list() == [14, 0]
     assert table["cost_usd"].iloc[0] == 0.5
