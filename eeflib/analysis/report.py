@@ -368,13 +368,14 @@ def _card(item: Annotated, found: Findings, links: Links) -> Row:
     text = viewer.transcript_html(
         t, segments=item.segments, states=item.states, diagnosis=why, limit=1500
     )
-    curve = tables.trajectory_curve(found.states, t.id, item.seed).rename(columns={"p": "p_won"})
+    own = (found.states["trajectory_id"] == t.id) & (found.states["seed"] == item.seed)
+    tried = found.states[own & (found.states["n"] > 0)].sort_values("t")
     return {
         "item": item,
         "at": at,
         "ribbon": figures.segment_ribbon(t, item.segments, item.states, why),
         "figure": figures.trajectory_curve(found.states, t.id, item.seed),
-        "curve": curve.assign(seed=item.seed, trajectory_id=t.id),
+        "curve": tried.rename(columns={"p": "p_won"}),
         "text": Markup(text),
     }
 

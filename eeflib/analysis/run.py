@@ -155,13 +155,9 @@ class Run:
         if who != "teacher":
             yield from self._stream("test_rollouts.jsonl", Trajectory)
 
-    def rollouts(self) -> Iterator[tuple[Place, Trajectory]]:
-        """Every test episode of every student, streamed."""
-        return ((p, t) for p, t in self.episodes("students") if p.method != TEACHER)
-
-    def branches(self) -> Iterator[tuple[Place, Branch]]:
-        """Every exploration rollout, streamed."""
-        return self._stream("branches.jsonl", Branch)
+    def branches(self, method: str = "") -> Iterator[tuple[Place, Branch]]:
+        """Every exploration rollout, or those of one method, streamed."""
+        return self._stream("branches.jsonl", Branch, method)
 
     def samples(self) -> Iterator[tuple[Place, Sample]]:
         """Every training sequence, streamed."""
@@ -218,9 +214,11 @@ class Run:
             if not place.method:
                 yield from ((place, record) for record in self._records(path, cls))
 
-    def _stream(self, name: str, cls: type[R]) -> Iterator[tuple[Place, R]]:
+    def _stream(self, name: str, cls: type[R], method: str = "") -> Iterator[tuple[Place, R]]:
         """What each method recorded; where the path names no iteration, the record's own."""
         for path, place in self.files(name):
+            if method and place.method != method:
+                continue
             for record in self._records(path, cls):
                 own = place.iteration if place.iteration >= 0 else getattr(record, "iteration", 0)
                 yield place._replace(iteration=own), record
