@@ -144,7 +144,7 @@ def test_several_attempts_faults_and_gaps(tmp_path):
 
 def test_the_worked_example_gets_the_method_pages_labels(run):
     table = frames.load(run).states
-    outcomes = segments.state_outcomes(table[table["trajectory_id"] == "e1"])
+    outcomes = segments.states_by_trajectory(table)[5, "e1"]
     expert = run.trajectories[5][0]
     got = segments.segments(expert, outcomes)
     assert [(s.start, s.stop, s.label) for s in got][:3] == [
@@ -178,25 +178,6 @@ def test_samples_frame_counts_only_trained_actions(run):
     assert shares["teacher failures", "next page"] == 1
 
 
-def test_recovery_curve_counts_shared_s0_rollouts_once(tmp_path):
-    here = tmp_path / "seed-1"
-    write_jsonl(
-        here / "trajectories.jsonl", [trajectory("e1", "u1", 0.0), trajectory("e2", "u1", 0.0)]
-    )
-    rows = [
-        branch("u1", 0, 0, True, None),
-        branch("u1", 1, 2, True, "e1"),
-        branch("u1", 1, 2, False, "e2"),
-    ]
-    write_jsonl(here / "EEF" / "iter-1" / "branches.jsonl", rows)
-    run = Run(tmp_path)
-    curve = tables.recovery_curve(frames.load(run).states)
-    assert curve[["group", "k", "n", "wins"]].to_numpy().tolist() == [
-        ["all", 0, 1, 1],
-        ["all", 1, 2, 1],
-    ]
-
-
 def test_states_are_counted_as_selection_counts_them(tmp_path):
     """Two teachers go the same way for four actions; a third sees something else from s_1 on."""
     here = tmp_path / "seed-1"
@@ -225,7 +206,7 @@ def test_states_are_counted_as_selection_counts_them(tmp_path):
         own = table[table["trajectory_id"] == name]
         got = list(zip(*(own[c] for c in ("k", "t", "n", "wins")), strict=True))
         assert got == [(o.k, o.t, o.n, o.wins) for o in expected]
-        assert segments.state_outcomes(own) == list(expected)
+        assert segments.states_by_trajectory(own)[1, name] == list(expected)
     e1, e2 = (table[table["trajectory_id"] == name] for name in ("e1", "e2"))
     assert list(zip(e1["k"], e1["t"], e1["n"], e1["wins"], strict=True)) == [
         (0, 0, 2, 1),
@@ -254,7 +235,7 @@ def test_a_state_explored_from_another_trajectory_only_is_shown_without_a_number
     known = frames.load(tmp_path)
     e2 = known.states[known.states["trajectory_id"] == "e2"]
     assert e2[["k", "t", "n", "wins"]].to_numpy().tolist() == [[-1, 2, 1, 1], [0, 0, 1, 0]]
-    first = segments.segments(teachers[1], segments.state_outcomes(e2))[0]
+    first = segments.segments(teachers[1], segments.states_by_trajectory(e2)[1, "e2"])[0]
     assert first.label == "beneficial"
     assert first.evidence == "lost 0/1 from s0, then won 1/1 from the state after 2 actions"
     assert list(tables.recovery_map(known.states).columns)[-2:] == ["s0", "s1"]
@@ -405,8 +386,3 @@ def test_a_run_without_subfolders_is_read_too(run, tmp_path):
     assert set(table["seed"]) == {42}
     assert set(table["iteration"]) == {1}
     assert len(table) == 6
-
-
-def test_a_missing_folder_is_a_clear_error(tmp_path):
-    with pytest.raises(DataError, match="no run folder at"):
-        Run(tmp_path / "nowhere")
