@@ -324,15 +324,12 @@ class GainedLost(NamedTuple):
     """Solved by neither of the two."""
 
 
-def paired_difference(
-    a: Iterable[Evaluation], b: Iterable[Evaluation], *, seed: int = 0
-) -> PairedDifference:
+def paired_difference(a: Iterable[Evaluation], b: Iterable[Evaluation]) -> PairedDifference:
     """Win rate of `a` minus that of `b`, seed by seed, on the same tasks.
 
     Args:
         a: outcomes of one method, one iteration per seed (see `last_iteration`).
         b: likewise.
-        seed: of the bootstrap's resampling.
 
     Raises:
         DataError: no common seed; in a common seed the task hashes differ, or one repeats.
@@ -349,7 +346,7 @@ def paired_difference(
         [int(x.solved) - int(y.solved) for x, y in _matched(s, a_seeds[s], b_seeds[s])]
         for s in seeds
     ]
-    found = paired(groups, yes_no=True, seed=seed)
+    found = paired(groups, yes_no=True)
     return PairedDifference(
         a=a_name,
         b=b_name,

@@ -108,22 +108,20 @@ def _pair(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     return both.rename(columns={"a_task_id": "task_id", "a_level": "level"})
 
 
-def _test(
-    x: pd.Series[Any], y: pd.Series[Any], seeds: pd.Series[int] | None, seed: int
-) -> list[Any]:
+def _test(x: pd.Series[Any], y: pd.Series[Any], seeds: pd.Series[int] | None) -> list[Any]:
     """Means of two measures and how they differ, see `_COLUMNS`; row by row if there are seeds."""
     x, y = x.astype("float64"), y.astype("float64")
     if seeds is None:
-        n, found = len(x) + len(y), unpaired(x.tolist(), y.tolist(), seed=seed)
+        n, found = len(x) + len(y), unpaired(x.tolist(), y.tolist())
     else:
         groups = [group.tolist() for _, group in (y - x).groupby(seeds)]
         yes_no = {*x, *y} <= {0.0, 1.0}
-        n, found = len(x), paired(groups, yes_no=yes_no, seed=seed)
+        n, found = len(x), paired(groups, yes_no=yes_no)
     return [x.mean(), y.mean(), found.mean, found.low, found.high, found.p, n, found.test]
 
 
 def _kinds(
-    column: str, order: Sequence[str], sides: Sequence[pd.DataFrame], paired: bool, seed: int
+    column: str, order: Sequence[str], sides: Sequence[pd.DataFrame], paired: bool
 ) -> pd.DataFrame:
     """How kinds of action or failure differ; q is p by Benjamini and Hochberg, nan stays."""
     from scipy.stats import false_discovery_control
@@ -133,7 +131,7 @@ def _kinds(
     seeds, rows = sides[0]["seed"] if paired else None, []
     for kind in [*(k for k in order if k in names), *sorted(names.difference(order))]:
         x, y = (t[kind] if kind in t else pd.Series(0.0, t.index) for t in (first, second))
-        rows.append([kind, *_test(x, y, seeds, seed)])
+        rows.append([kind, *_test(x, y, seeds)])
     table = pd.DataFrame(rows, columns=["kind", *_COLUMNS]).assign(q=float("nan"))
     known = table["p"].dropna()
     if len(known):
@@ -212,16 +210,12 @@ def compare_runs(
     *,
     method_a: str | None = None,
     method_b: str | None = None,
-    names: tuple[str, str] | None = None,
-    seed: int = 0,
 ) -> Comparison:
     """Policy `method_b` of run `b` against `method_a` of run `a`; the runs may be the same one.
 
     Args:
         method_a, method_b: `teacher` or a method; None: the run's focus (EEF, if it is there), else
             the teacher.
-        names: of the two sides; by default the methods, with the folders' names where those differ.
-        seed: of the resampling.
 
     Raises:
         DataError: no such folder, or nothing of that method in it.
@@ -231,11 +225,10 @@ def compare_runs(
     methods = [m or f.focus or TEACHER for m, f in zip((method_a, method_b), found, strict=True)]
     (first, notes), (second, more) = map(_side, runs, methods, found)
     notes += more
-    if names is None:
-        folders = [run.path.resolve().name for run in runs]
-        names = (methods[0], methods[1])
-        if folders[0] != folders[1]:
-            names = (f"{folders[0]}: {methods[0]}", f"{folders[1]}: {methods[1]}")
+    names = (methods[0], methods[1])
+    folders = [run.path.resolve().name for run in runs]
+    if folders[0] != folders[1]:
+        names = (f"{folders[0]}: {methods[0]}", f"{folders[1]}: {methods[1]}")
     both = _pair(first, second)
     alone = [len(side) - len(both) for side in (first, second)]
     if both.empty:
@@ -248,17 +241,17 @@ def compare_runs(
             f"{len(both)} tasks are compared; {alone[0]} only {names[0]} has and {alone[1]} only "
             f"{names[1]} has are left out."
         )
-    paired = len(both) > 0
+    together = len(both) > 0
     sides = [first, second]
-    if paired:
+    if together:
         sides = [both.rename(columns={f"{x}_{c}": c for c in _SIDE}) for x in "ab"]
-    seeds = both["seed"] if paired else None
+    seeds = both["seed"] if together else None
     measures = [
-        [name, meaning, *_test(sides[0][name], sides[1][name], seeds, seed)]
+        [name, meaning, *_test(sides[0][name], sides[1][name], seeds)]
         for name, meaning in _MEASURES.items()
     ]
     played = [side["id"] != "" for side in sides]
-    if paired:
+    if together:
         played = [played[0] & played[1]] * 2
     recorded = [side[some] for side, some in zip(sides, played, strict=True)]
     if not all(len(side) for side in recorded):
@@ -267,11 +260,11 @@ def compare_runs(
     columns += [f"{s}_{c}" for c in ("solved", "reward", "length", "kind", "id") for s in "ab"]
     return Comparison(
         names,
-        paired,
+        together,
         both[[*columns, "change"]],
         pd.DataFrame(measures, columns=["measure", "meaning", *_COLUMNS]),
-        _kinds("mix", WEBSHOP_KINDS, recorded, paired, seed),
-        _kinds("wrong", tuple(KINDS), recorded, paired, seed),
+        _kinds("mix", WEBSHOP_KINDS, recorded, together),
+        _kinds("wrong", tuple(KINDS), recorded, together),
         tuple(notes),
     )
 

@@ -53,7 +53,6 @@ def page(
     body: float = 300,
     above: float = 12,
     below: float = 46,
-    legend: bool = False,
     **layout: Any,
 ) -> go.Figure:
     """Traces under a title and a note, which are wrapped so that a phone shows them whole.
@@ -62,13 +61,14 @@ def page(
         title, note: plain text, of records too.
         body: height of the plotting area in pixels.
         above, below: pixels around it, for ticks.
-        legend: there is one; it gets the room that it needs on a phone.
+
+    Traces of several names get a legend, and it the room that it needs on a phone.
     """
     heading, told = plain(title, 200, 38), plain(note, 1200, 58)
     breaks = heading.count("<br>")
     head = 42 + 21 * breaks + (10 + 15.5 * (told.count("<br>") + 1) if told else 0)
-    if legend:
-        named = dict.fromkeys(t["name"] for t in traces if t.get("showlegend", "name" in t))
+    named = dict.fromkeys(t["name"] for t in traces if t.get("showlegend", "name" in t))
+    if len(named) > 1:
         widths = [48 + 6.8 * len(name) for name in named]
         columns = len(widths) if sum(widths) < 300 else max(1, int(300 / max(widths)))
         above += 20 * math.ceil(len(widths) / columns)
@@ -81,7 +81,7 @@ def page(
             "margin_t": head + above,
             "margin_b": below,
             "height": head + above + body + below,
-            "showlegend": legend,
+            "showlegend": len(named) > 1,
             **layout,
         },
     )
@@ -267,14 +267,6 @@ def lines(
     return traces
 
 
-def curves(
-    title: str, note: str, traces: Sequence[Trace], x: Trace, y: Trace, **more: Any
-) -> go.Figure:
-    """A figure of `lines`, with a legend if there are several."""
-    several = sum(t.get("showlegend", True) for t in traces) > 1
-    return page(title, note, traces, legend=several, xaxis=x, yaxis=y, **more)
-
-
 def stacks(
     names: Sequence[str],
     counts: pd.DataFrame,
@@ -308,11 +300,10 @@ def stacks(
 
 
 def stacked(
-    title: str, note: str, x: str, names: Sequence[str], traces: Sequence[Trace], **more: Any
+    title: str, note: str, x: str, names: Sequence[str], traces: Sequence[Trace]
 ) -> go.Figure:
     """A figure of horizontal bars, and perhaps of `ends` beside them."""
     texts = [text for t in traces if t.get("mode") == "text" for text in t["text"]]
-    more.setdefault("legend", sum("name" in t for t in traces) > 1)
     return page(
         title,
         note,
@@ -322,7 +313,6 @@ def stacked(
         barmode="stack",
         xaxis={"title_text": x, "rangemode": "tozero"},
         yaxis=rows_axis(names),
-        **more,
     )
 
 

@@ -123,7 +123,7 @@ def _histogram(title: str, note: str, x: str, bins: pd.DataFrame, names: list[st
     ticks = names[:: math.ceil(len(names) / 8)]
     axis = {"title_text": x, "type": "category", "tickvals": ticks, "tickangle": 0}
     bars = draw.stacks(names, bins[list(_OUTCOMES)], _OUTCOMES, upright=True)
-    look: draw.Trace = {"body": 240, "legend": True, "barmode": "stack", "bargap": 0.12}
+    look: draw.Trace = {"body": 240, "barmode": "stack", "bargap": 0.12}
     return draw.page(title, note, bars, xaxis=axis, yaxis_title_text="trajectories", **look)
 
 
@@ -168,7 +168,7 @@ def failure_kinds(failures: draw.Data, by: str = "level", colours: int = 6) -> g
     if len(sizes) > len(groups):
         note += f" Of {len(sizes)} groups the {len(groups)} with most failures have a colour."
     traces = [*bars, draw.ends(names, low, high, texts, None)]
-    return draw.stacked(title, note, "failed trajectories", names, traces, legend=len(parts) > 1)
+    return draw.stacked(title, note, "failed trajectories", names, traces)
 
 
 def failure_agreement(found: Agreement, first: str = "rules", second: str = "model") -> go.Figure:
@@ -208,7 +208,9 @@ def steps_to_failure(failures: draw.Data) -> go.Figure:
     looks = dict(zip(rows["name"].unique(), GROUPS, strict=False))
     traces = draw.lines(rows, "name", "t", "share", looks, ["all"])
     x = draw.whole_axis("actions before it", rows["t"].max())
-    return draw.curves(title, note, traces, x, draw.share_axis("failures that show by then"))
+    return draw.page(
+        title, note, traces, xaxis=x, yaxis=draw.share_axis("failures that show by then")
+    )
 
 
 # -- recovery -------------------------------------------------------------------------------------
@@ -275,7 +277,7 @@ def recovery_curve(states: draw.Data) -> go.Figure:
     )
     traces = draw.lines(curve, "group", "k", "p", looks, bands)
     x = draw.whole_axis("expert state k (0: the start)", curve["k"].max())
-    return draw.curves(title, note, traces, x, draw.share_axis("rollouts won"))
+    return draw.page(title, note, traces, xaxis=x, yaxis=draw.share_axis("rollouts won"))
 
 
 def trajectory_curve(states: draw.Data, trajectory_id: str, seed: int) -> go.Figure:
@@ -305,7 +307,7 @@ def trajectory_curve(states: draw.Data, trajectory_id: str, seed: int) -> go.Fig
     text = f"the teacher's actions before the state (of {length})"
     x = draw.whole_axis(text, length, range=[-0.3, max(length, 1) + 0.3])
     y = draw.share_axis("rollouts won", 1.2) | {"tickvals": [0, 0.2, 0.4, 0.6, 0.8, 1]}
-    figure = draw.curves(title, note, traces, x, y, body=230)
+    figure = draw.page(title, note, traces, xaxis=x, yaxis=y, body=230)
     if not solved and last >= 0:
         said: draw.Trace = {"annotation_text": f"no return after action {last}"}
         said["annotation_position"] = "top left" if last > length / 2 else "top right"
@@ -358,7 +360,7 @@ def segment_ribbon(
         traces.append(failed | {"showlegend": False})
     x = draw.whole_axis("actions", total, range=[-0.2, total + 0.2], showgrid=False)
     y = {"visible": False, "range": [-1.35, 0.9]}
-    layout: draw.Trace = {"legend": True, "body": 130, "barmode": "overlay"}
+    layout: draw.Trace = {"body": 130, "barmode": "overlay"}
     return draw.page(
         "Which actions helped, and which hurt?", note, traces, xaxis=x, yaxis=y, **layout
     )
@@ -384,7 +386,7 @@ def losses(series: Mapping[str, Sequence[float]]) -> go.Figure:
     traces = draw.lines(rows, "name", "step", "loss", looks, mode=mode)
     note, x = f"From the first step to the last: {spoken}.", draw.whole_axis("optimiser step", most)
     y = {"title_text": "loss, nats per trained token", "rangemode": "tozero"}
-    return draw.curves(title, note, traces, x, y, body=260)
+    return draw.page(title, note, traces, xaxis=x, yaxis=y, body=260)
 
 
 def shares(rows: pd.DataFrame, x: str, y: str, x_label: str, y_label: str) -> go.Figure:
@@ -396,7 +398,9 @@ def shares(rows: pd.DataFrame, x: str, y: str, x_label: str, y_label: str) -> go
     data["hover"] = draw.hovers(data, "{at}: {x}", "{what}: {y:.0%}")
     traces = draw.lines(data, "what", "x", "y", {y_label: GROUPS[2]})
     across = draw.whole_axis(plain(x_label, 80), data["x"].max())
-    return draw.curves(title, "", traces, across, draw.share_axis(plain(y_label, 60)), body=260)
+    return draw.page(
+        title, "", traces, xaxis=across, yaxis=draw.share_axis(plain(y_label, 60)), body=260
+    )
 
 
 def simplicity_bias(shares: draw.Data, focus: str = "EEF") -> go.Figure:

@@ -91,7 +91,7 @@ def win_rates(evaluations: draw.Data, looks: Mapping[str, Look] | None = None) -
     traces = draw.lines(rows, "method", "iteration", "rate", drawn, drawn)
     x = draw.whole_axis("iteration (0: cloned successes)", most)
     y = draw.share_axis("held-out tasks solved")
-    figure = draw.curves(title, note, traces, x, y, body=320)
+    figure = draw.page(title, note, traces, xaxis=x, yaxis=y, body=320)
     for method, look in drawn.items():
         own = rows[rows["method"] == method]
         if len(own) == 1 and most:
@@ -195,7 +195,7 @@ def _above_tasks(
         "yaxis2": draw.rows_axis(tasks, showgrid=True, domain=[0, lower / body]),
     }
     traces = [*bars, *(trace | _SECOND for trace in below)]
-    return draw.page(title, note, traces, legend=True, body=body, barmode="stack", **layout)
+    return draw.page(title, note, traces, body=body, barmode="stack", **layout)
 
 
 _SPENT = {
@@ -276,7 +276,7 @@ def other_m(whatif: draw.Data) -> go.Figure:
         "equal spacing, fewer rollouts what they find on average. An estimate, but for the plan "
         "that was run; what more states would have found is not on record."
     )
-    return draw.page(title, note, traces, legend=True, body=356, **layout)
+    return draw.page(title, note, traces, body=356, **layout)
 
 
 # -- two runs, or two policies of one -------------------------------------------------------------

@@ -116,6 +116,7 @@ def test_states_count_rollouts_and_share_s0_between_trajectories(run):
     assert (first["seed"], first["method"], first["iteration"]) == (5, "EEF", 1)
     e2 = table[table["trajectory_id"] == "e2"]
     assert e2[["k", "wins", "teacher_solved"]].to_numpy().tolist() == [[0, 1, True]]
+    assert tables.reachable(table).to_numpy().tolist() == [["hard", 1, 0, 1, 0]]
 
 
 def test_several_attempts_faults_and_gaps(tmp_path):
@@ -239,12 +240,6 @@ def test_a_state_explored_from_another_trajectory_only_is_shown_without_a_number
     assert first.label == "beneficial"
     assert first.evidence == "lost 0/1 from s0, then won 1/1 from the state after 2 actions"
     assert list(tables.recovery_map(known.states).columns)[-2:] == ["s0", "s1"]
-
-
-def test_reachable_splits_tasks_by_where_they_were_first_won(run):
-    table = frames.load(run).states
-    got = tables.reachable(table)
-    assert got.to_numpy().tolist() == [["hard", 1, 0, 1, 0]]
 
 
 def test_win_rates_use_test_tasks_and_pool_seeds():

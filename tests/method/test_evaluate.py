@@ -70,13 +70,6 @@ def test_solved_needs_the_threshold_and_no_error():
     assert Evaluation.from_dict({**data, "reward": 0.7, "threshold": 0.7}).solved
 
 
-def test_a_newer_outcome_keeps_its_unknown_keys():
-    data = {**outcomes("EEF", "1")[0].to_dict(), "schema": 9, "judge": "human"}
-    row = Evaluation.from_dict(data)
-    assert row.extra == {"judge": "human"}
-    assert row.to_dict()["judge"] == "human"
-
-
 def test_win_rate_counts_errors_as_failures():
     rows = outcomes("EEF", "1110")
     broken = Evaluation.from_dict({**rows[0].to_dict(), "task_hash": "other", "error": "dead JVM"})
