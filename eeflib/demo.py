@@ -33,7 +33,8 @@ from eeflib.stats import (
     last_iteration,
     mean_reward,
     paired_difference,
-    pooled,
+    per_seed,
+    sd,
     win_rate,
 )
 from eeflib.workers import Event, Job, run_jobs, worker_folder_lock
@@ -278,7 +279,7 @@ def method_row(
         seconds: per seed, of one worker; cloning included for methods that start from it.
     """
     final = last_iteration(outcomes)
-    all_seeds = pooled(final)
+    overall, seeds = win_rate(final), per_seed(final)
     levels = sorted({o.level for o in final if o.level})
     iterations = []
     for i in sorted({o.iteration for o in outcomes}):
@@ -287,14 +288,14 @@ def method_row(
         iterations.append({**row, "interval": [_number(rate.low), _number(rate.high)]})
     return {
         "method": name,
-        "win_rate": _number(all_seeds.rate.rate),
-        "interval": [_number(all_seeds.rate.low), _number(all_seeds.rate.high)],
-        "sd_over_seeds": _number(all_seeds.sd),
-        "reward": _number(mean_reward(final).value),
+        "win_rate": _number(overall.rate),
+        "interval": [_number(overall.low), _number(overall.high)],
+        "sd_over_seeds": _number(sd([r.rate for r in seeds.values()])),
+        "reward": _number(mean_reward(final)),
         "simulations": round(simulations),
         "seconds": round(seconds, 1),
-        "n": all_seeds.rate.n,
-        "per_seed": [_number(r.rate) for r in all_seeds.per_seed.values()],
+        "n": overall.n,
+        "per_seed": [_number(r.rate) for r in seeds.values()],
         "per_level": {
             level: _number(win_rate(o for o in final if o.level == level).rate) for level in levels
         },

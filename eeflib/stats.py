@@ -1,7 +1,7 @@
 """Win rates, rewards, intervals, and two methods on the same tasks.
 
-Import `win_rate`, `pooled`, `paired_difference` and `gained_lost` from here. Every function is
-pure.
+Import `win_rate`, `paired_difference` and `gained_lost` from here; `paired` and `unpaired` are the
+tests for any other measure. Every function is pure.
 
 All intervals are 95 % and two-sided, all p-values two-sided. One win rate has Wilson's interval.
 Means over seeds have Student's t interval over the per-seed values, because tasks of one seed share
@@ -24,10 +24,9 @@ from eeflib.records import Evaluation, Task, Trajectory
 
 __all__ = [
     "GainedLost",
-    "Mean",
-    "Paired",
+    "Gap",
     "PairedDifference",
-    "bootstrap",
+    "Rate",
     "by_seed",
     "evaluations_from",
     "gained_lost",
@@ -36,10 +35,11 @@ __all__ = [
     "mean_reward",
     "paired",
     "paired_difference",
-    "permutation",
-    "pooled",
+    "per_seed",
+    "sd",
     "t_interval",
     "t_test",
+    "unpaired",
     "wilson",
     "win_rate",
 ]
@@ -71,24 +71,28 @@ def mcnemar(gained: int, lost: int) -> float:
     return min(1.0, 2 * float(special.bdtr(min(gained, lost), n, 0.5)))
 
 
+def sd(values: Sequence[float]) -> float:
+    """Sample standard deviation (n - 1); nan below two values."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+
+
 def t_interval(values: Sequence[float]) -> tuple[float, float]:
     """Student's t interval of the mean of two or more values."""
-    n = len(values)
-    half = float(special.stdtrit(n - 1, 0.975) * np.std(values, ddof=1) / math.sqrt(n))
-    mean = float(np.mean(values))
+    n, mean = len(values), float(np.mean(values))
+    half = float(special.stdtrit(n - 1, 0.975)) * sd(values) / math.sqrt(n)
     return mean - half, mean + half
 
 
 def t_test(values: Sequence[float]) -> float:
     """p of the mean of two or more values being 0; of paired differences: the paired t-test."""
-    n, mean, sd = len(values), float(np.mean(values)), float(np.std(values, ddof=1))
-    if sd < 1e-12:  # every seed agrees to the digit: no noise to test against
+    n, mean, spread = len(values), float(np.mean(values)), sd(values)
+    if spread < 1e-12:  # every seed agrees to the digit: no noise to test against
         return 1.0 if abs(mean) < 1e-12 else 0.0
-    return float(2 * special.stdtr(n - 1, -abs(mean) / (sd / math.sqrt(n))))
+    return float(2 * special.stdtr(n - 1, -abs(mean) / (spread / math.sqrt(n))))
 
 
-def bootstrap(values: Sequence[float], seed: int) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean of one or more values; `seed` of the resampling."""
+def _bootstrap(values: Sequence[float], seed: int) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean."""
     data = np.asarray(values, dtype=float)
     rng = np.random.default_rng(seed)
     n, block = len(data), 100  # blocks: all draws at once would not fit for long data
@@ -97,13 +101,8 @@ def bootstrap(values: Sequence[float], seed: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def permutation(data: tuple[np.ndarray, ...], kind: Any, seed: int) -> float:
-    """p of the mean of one sample being 0, or of two samples having one mean, by rearranging.
-
-    Args:
-        kind: `samples` (signs are flipped) or `independent`, see `scipy.stats.permutation_test`.
-        seed: of the rearrangements.
-    """
+def _permutation(data: tuple[np.ndarray, ...], kind: Any, seed: int) -> float:
+    """p of one sample's mean being 0 (`samples`), or of two having one mean (`independent`)."""
     if min(map(len, data)) < 2:
         return 1.0  # one observation has no other arrangement that says more
     from scipy import stats
@@ -112,31 +111,25 @@ def permutation(data: tuple[np.ndarray, ...], kind: Any, seed: int) -> float:
         means = [x.mean(axis=axis) for x in sides]
         return means[0] if len(means) == 1 else means[1] - means[0]
 
-    result = stats.permutation_test(
-        data,
-        gap,
-        permutation_type=kind,
-        n_resamples=_RESAMPLES,
-        vectorized=True,
-        batch=250,
-        rng=np.random.default_rng(seed),
-    )
-    return float(result.pvalue)
+    rng = np.random.default_rng(seed)
+    options: dict[str, Any] = {"n_resamples": _RESAMPLES, "vectorized": True, "batch": 250}
+    found = stats.permutation_test(data, gap, permutation_type=kind, rng=rng, **options)
+    return float(found.pvalue)
 
 
-class Paired(NamedTuple):
-    """A mean difference on the same tasks."""
+class Gap(NamedTuple):
+    """A difference of means."""
 
     mean: float
     low: float
-    """95 % interval."""
+    """95 % interval; nan if there is nothing to compute it from."""
     high: float
     p: float
-    """Two-sided."""
+    """Two-sided; nan likewise."""
     test: str
 
 
-def paired(differences: Sequence[Sequence[float]], *, yes_no: bool, seed: int) -> Paired:
+def paired(differences: Iterable[Sequence[float]], *, yes_no: bool, seed: int = 0) -> Gap:
     """The one paired test: is the mean difference more than chance?
 
     | data | interval | p |
@@ -146,20 +139,38 @@ def paired(differences: Sequence[Sequence[float]], *, yes_no: bool, seed: int) -
     | one seed, number | bootstrap over tasks | sign-flip permutation test |
 
     Args:
-        differences: per seed one number per task; at least one seed, none empty.
+        differences: per seed one number per task.
         yes_no: whether what is compared is 0 or 1, so that a difference is -1, 0 or 1.
         seed: of the resampling.
     """
-    means = [float(np.mean(group)) for group in differences]
+    groups = [group for group in differences if len(group)]
+    if not groups:
+        return Gap(math.nan, math.nan, math.nan, math.nan, "paired")
+    means = [float(np.mean(group)) for group in groups]
     if len(means) > 1:
-        return Paired(float(np.mean(means)), *t_interval(means), t_test(means), "t over seeds")
-    (group,) = differences
-    low, high = bootstrap(group, seed)
+        return Gap(float(np.mean(means)), *t_interval(means), t_test(means), "t over seeds")
+    (group,) = groups
     if yes_no:
         p, test = mcnemar(sum(d > 0 for d in group), sum(d < 0 for d in group)), "McNemar"
     else:
-        p, test = permutation((np.asarray(group),), "samples", seed), "sign flips"
-    return Paired(means[0], low, high, p, f"{test} over tasks")
+        p, test = _permutation((np.asarray(group),), "samples", seed), "sign flips"
+    return Gap(means[0], *_bootstrap(group, seed), p, f"{test} over tasks")
+
+
+def unpaired(first: Sequence[float], second: Sequence[float], *, seed: int = 0) -> Gap:
+    """The mean of `second` minus that of `first`, measured on different tasks.
+
+    Args:
+        seed: of the resampling: a bootstrap for the interval, a permutation test for p.
+    """
+    a, b = (np.asarray(x, dtype=float) for x in (first, second))
+    if not len(a) or not len(b):
+        return Gap(math.nan, math.nan, math.nan, math.nan, "not paired")
+    rng = np.random.default_rng(seed)
+    draws = [[x[rng.integers(0, len(x), len(x))].mean() for x in (a, b)] for _ in range(_RESAMPLES)]
+    low, high = np.quantile([y - x for x, y in draws], [0.025, 0.975])
+    p = _permutation((a, b), "independent", seed)
+    return Gap(float(b.mean() - a.mean()), float(low), float(high), p, "permutation")
 
 
 @dataclass(frozen=True)
@@ -171,35 +182,6 @@ class Rate:
     rate: float
     """wins / n; nan if n is 0."""
     low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Mean:
-    """A mean with its interval."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-    """Number of units the interval is over."""
-    basis: str
-    """`seeds` (t interval over per-seed means) or `tasks` (percentile bootstrap)."""
-
-
-@dataclass(frozen=True)
-class Pooled:
-    """The win rate of one method over its seeds."""
-
-    rate: Rate
-    """All outcomes in one pot, Wilson interval; treats tasks of one seed as independent."""
-    per_seed: dict[int, Rate]
-    mean: float
-    """Mean of the per-seed rates."""
-    sd: float
-    """Sample standard deviation (n - 1) of the per-seed rates; nan below two seeds."""
-    low: float
-    """t interval over seeds, cut to [0, 1]; with one seed, that seed's Wilson interval."""
     high: float
 
 
@@ -261,61 +243,24 @@ def by_seed(outcomes: Iterable[Evaluation]) -> dict[int, list[Evaluation]]:
 
 
 def win_rate(outcomes: Iterable[Evaluation]) -> Rate:
-    """Share of solved outcomes; one that ended in an error counts as not solved."""
-    solved = [o.solved for o in outcomes]
-    low, high = wilson(sum(solved), len(solved))
-    rate = sum(solved) / len(solved) if solved else math.nan
-    return Rate(sum(solved), len(solved), rate, low, high)
+    """Share of solved outcomes; one that ended in an error counts as not solved.
 
-
-def mean_reward(outcomes: Iterable[Evaluation], *, seed: int = 0) -> Mean:
-    """Mean reward R; over seeds if there are several, else over tasks.
-
-    Args:
-        outcomes: of one method and iteration.
-        seed: of the bootstrap's resampling.
+    The interval treats tasks of one seed as independent; see `per_seed` and `sd` for the seeds.
     """
-    groups = [[o.reward for o in group] for group in by_seed(outcomes).values()]
-    if not groups:
-        return Mean(math.nan, 0.0, 1.0, 0, "tasks")
-    if len(groups) == 1:
-        low, high = bootstrap(groups[0], seed)
-        return Mean(float(np.mean(groups[0])), low, high, len(groups[0]), "tasks")
-    means = [float(np.mean(group)) for group in groups]
-    low, high = t_interval(means)
-    return Mean(float(np.mean(means)), max(0.0, low), min(1.0, high), len(means), "seeds")
+    solved = [o.solved for o in outcomes]
+    rate = sum(solved) / len(solved) if solved else math.nan
+    return Rate(sum(solved), len(solved), rate, *wilson(sum(solved), len(solved)))
 
 
-def pooled(outcomes: Iterable[Evaluation]) -> Pooled:
-    """The win rate over all seeds: pooled, per seed, mean and spread of the seeds."""
-    outcomes = list(outcomes)
-    per_seed = {seed: win_rate(group) for seed, group in by_seed(outcomes).items()}
-    rate = win_rate(outcomes)
-    rates = [r.rate for r in per_seed.values()]
-    if len(rates) < 2:
-        return Pooled(rate, per_seed, rate.rate, math.nan, rate.low, rate.high)
-    low, high = t_interval(rates)
-    mean, sd = float(np.mean(rates)), float(np.std(rates, ddof=1))
-    return Pooled(rate, per_seed, mean, sd, max(0.0, low), min(1.0, high))
+def per_seed(outcomes: Iterable[Evaluation]) -> dict[int, Rate]:
+    """The win rate of each seed."""
+    return {seed: win_rate(group) for seed, group in by_seed(outcomes).items()}
 
 
-@dataclass(frozen=True)
-class WithinSeed:
-    """Two methods on the tasks of one seed."""
-
-    seed: int
-    n: int
-    gained: int
-    """Solved by a, not by b."""
-    lost: int
-    """Solved by b, not by a."""
-    difference: float
-    """(gained - lost) / n."""
-    low: float
-    """Percentile bootstrap over tasks."""
-    high: float
-    p: float
-    """McNemar's exact test, two-sided."""
+def mean_reward(outcomes: Iterable[Evaluation]) -> float:
+    """Mean of the seeds' mean rewards R; nan if there are no outcomes."""
+    means = [np.mean([o.reward for o in group]) for group in by_seed(outcomes).values()]
+    return float(np.mean(means)) if means else math.nan
 
 
 @dataclass(frozen=True)
@@ -329,17 +274,14 @@ class PairedDifference:
     differences: tuple[float, ...]
     """Per seed of `seeds`."""
     mean: float
-    sd: float
-    """Sample standard deviation; nan below two seeds."""
     low: float
     high: float
     p: float
     """Two-sided: paired t-test over seeds; McNemar's exact test if there is one seed."""
-    basis: str
-    """What interval and p are over: `seeds` or, with a single seed, `tasks`."""
-    better: int
-    """Number of seeds in which a has the higher win rate."""
-    within: tuple[WithinSeed, ...]
+    gained: int
+    """Tasks of all seeds solved by a, not by b."""
+    lost: int
+    """Solved by b, not by a."""
     unpaired: tuple[int, ...] = ()
     """Seeds that only one of the two methods has; left out."""
 
@@ -347,6 +289,21 @@ class PairedDifference:
     def n(self) -> int:
         """Number of seeds compared."""
         return len(self.seeds)
+
+    @property
+    def sd(self) -> float:
+        """Sample standard deviation over seeds; nan below two."""
+        return sd(self.differences)
+
+    @property
+    def basis(self) -> str:
+        """What interval and p are over: `seeds` or, with a single seed, `tasks`."""
+        return "seeds" if self.n > 1 else "tasks"
+
+    @property
+    def better(self) -> int:
+        """Number of seeds in which a has the higher win rate."""
+        return sum(d > 0 for d in self.differences)
 
 
 class TaskKey(NamedTuple):
@@ -357,8 +314,7 @@ class TaskKey(NamedTuple):
     level: str
 
 
-@dataclass(frozen=True)
-class GainedLost:
+class GainedLost(NamedTuple):
     """What `other` solves that `base` does not, and the reverse."""
 
     gained: tuple[TaskKey, ...]
@@ -368,15 +324,12 @@ class GainedLost:
     """Solved by neither of the two."""
 
 
-def paired_difference(
-    a: Iterable[Evaluation], b: Iterable[Evaluation], *, seed: int = 0
-) -> PairedDifference:
+def paired_difference(a: Iterable[Evaluation], b: Iterable[Evaluation]) -> PairedDifference:
     """Win rate of `a` minus that of `b`, seed by seed, on the same tasks.
 
     Args:
         a: outcomes of one method, one iteration per seed (see `last_iteration`).
         b: likewise.
-        seed: of the bootstrap's resampling.
 
     Raises:
         DataError: no common seed; in a common seed the task hashes differ, or one repeats.
@@ -389,22 +342,22 @@ def paired_difference(
             f"{a_name} (seeds {list(a_seeds)}) and {b_name} (seeds {list(b_seeds)}) have no seed "
             "in common: evaluate both in the same run"
         )
-    within = tuple(_within(s, a_seeds[s], b_seeds[s], seed) for s in seeds)
-    differences = tuple(w.difference for w in within)
-    found = paired([_differences(s, a_seeds[s], b_seeds[s]) for s in seeds], yes_no=True, seed=seed)
+    groups = [
+        [int(x.solved) - int(y.solved) for x, y in _matched(s, a_seeds[s], b_seeds[s])]
+        for s in seeds
+    ]
+    found = paired(groups, yes_no=True)
     return PairedDifference(
         a=a_name,
         b=b_name,
         seeds=seeds,
-        differences=differences,
+        differences=tuple(float(np.mean(group)) for group in groups),
         mean=found.mean,
-        sd=float(np.std(differences, ddof=1)) if len(seeds) > 1 else math.nan,
         low=found.low,
         high=found.high,
         p=found.p,
-        basis="seeds" if len(seeds) > 1 else "tasks",
-        better=sum(d > 0 for d in differences),
-        within=within,
+        gained=sum(group.count(1) for group in groups),
+        lost=sum(group.count(-1) for group in groups),
         unpaired=tuple(sorted(a_seeds.keys() ^ b_seeds.keys())),
     )
 
@@ -417,17 +370,12 @@ def gained_lost(base: Iterable[Evaluation], other: Iterable[Evaluation]) -> Gain
     """
     base_seeds, other_seeds = by_seed(base), by_seed(other)
     kinds: dict[tuple[bool, bool], list[TaskKey]] = {}
-    for seed, group in base_seeds.items():
-        if seed not in other_seeds:
-            continue
-        for old, new in _matched(seed, group, other_seeds[seed]):
+    for seed in base_seeds.keys() & other_seeds.keys():
+        for old, new in _matched(seed, base_seeds[seed], other_seeds[seed]):
             key = TaskKey(seed, new.task_id, new.level)
             kinds.setdefault((old.solved, new.solved), []).append(key)
-
-    def pick(old: bool, new: bool) -> tuple[TaskKey, ...]:
-        return tuple(sorted(kinds.get((old, new), [])))
-
-    return GainedLost(pick(False, True), pick(True, False), pick(True, True), pick(False, False))
+    order = ((False, True), (True, False), (True, True), (False, False))
+    return GainedLost(*(tuple(sorted(kinds.get(kind, []))) for kind in order))
 
 
 def _method(groups: Mapping[int, Sequence[Evaluation]]) -> str:
@@ -441,17 +389,14 @@ def _matched(
     seed: int, a: Sequence[Evaluation], b: Sequence[Evaluation]
 ) -> list[tuple[Evaluation, Evaluation]]:
     """Pairs of outcomes on the same task, in the order of `a`."""
-    tables = []
-    for group in (a, b):
-        table = {o.task_hash: o for o in group}
+    left, right = ({o.task_hash: o for o in group} for group in (a, b))
+    for group, table in ((a, left), (b, right)):
         if len(table) < len(group):
             seen = sorted({o.iteration for o in group})
             raise DataError(
                 f"{group[0].method}, seed {seed}: {len(group)} outcomes on {len(table)} tasks "
                 f"(iterations {seen}); pass one iteration, see last_iteration()"
             )
-        tables.append(table)
-    left, right = tables
     if left.keys() != right.keys():
         only_a, only_b = len(left.keys() - right.keys()), len(right.keys() - left.keys())
         raise DataError(
@@ -460,24 +405,3 @@ def _matched(
             "both on the same task file"
         )
     return [(o, right[h]) for h, o in left.items()]
-
-
-def _differences(seed: int, a: Sequence[Evaluation], b: Sequence[Evaluation]) -> list[int]:
-    return [int(x.solved) - int(y.solved) for x, y in _matched(seed, a, b)]
-
-
-def _within(
-    seed: int, a: Sequence[Evaluation], b: Sequence[Evaluation], rng_seed: int
-) -> WithinSeed:
-    differences = _differences(seed, a, b)
-    found = paired([differences], yes_no=True, seed=rng_seed)
-    return WithinSeed(
-        seed=seed,
-        n=len(differences),
-        gained=differences.count(1),
-        lost=differences.count(-1),
-        difference=found.mean,
-        low=found.low,
-        high=found.high,
-        p=found.p,
-    )

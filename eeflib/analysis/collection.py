@@ -1,24 +1,19 @@
 """The trajectories of a run with what is known about each, and the student's rollouts from them.
 
-Import `Collection` (what the viewer shows) and `BranchIndex`. A run holds many more rollouts than a
-reader opens, so their texts stay on disk until they are looked at.
+Import `Collection`, what the viewer shows. The rollouts are read when one is looked at.
 """
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
-
-import msgspec
+from typing import TYPE_CHECKING
 
 from eeflib.analysis import frames, tables
 from eeflib.analysis.annotations import Key
-from eeflib.analysis.run import TEACHER, Run
+from eeflib.analysis.run import TEACHER, Run, Who
 from eeflib.analysis.segments import Segment, segments, states_by_trajectory
 from eeflib.errors import DataError
 from eeflib.records import Branch, Task, Trajectory, Usage
@@ -28,12 +23,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from eeflib.analysis.taxonomy import Diagnosis
-__all__ = ["OUTCOMES", "BranchIndex", "Collection", "Item"]
+__all__ = ["OUTCOMES", "Collection", "Item"]
 
 OUTCOMES = ("solved", "failed", "fault")
 """How a trajectory ended; `fault`: of the environment or the provider."""
-
-Who = Literal["teacher", "students", "all"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,8 +128,11 @@ class Collection(Sequence[Item]):
                     task = run.task(seed, t.task_id)
                     items.append(Item(key, t, task, tuple(explored.get((seed, t.id), ()))))
         if who in ("students", "all"):
-            for place, t in run.rollouts():
-                items.append(Item(Key(*place, t.id), t, run.task(place.seed, t.task_id)))
+            items += [
+                Item(Key(*place, t.id), t, run.task(place.seed, t.task_id))
+                for place, t in run.episodes("students")
+                if place.method != TEACHER
+            ]
         made = cls(items, run=run, states=states)
         for item in items:  # now, so that no view waits for it
             _ = item.failure, item.usage
@@ -164,11 +160,6 @@ class Collection(Sequence[Item]):
         """Where an item is; None if it is not there."""
         return self._positions.get(Key(*key))
 
-    def get(self, key: Key | None) -> Item | None:
-        """The item of that key; None if there is none."""
-        at = None if key is None else self.position(key)
-        return None if at is None else self.items[at]
-
     def find(self, name: Key | str | int) -> Item:
         """An item by key, by id (the first of that id) or by position.
 
@@ -182,101 +173,40 @@ class Collection(Sequence[Item]):
             for item in self.items:
                 if name in (item.key.id, item.trajectory.task_id):
                     return item
-        elif (found := self.get(name)) is not None:
-            return found
+        elif (at := self.position(name)) is not None:
+            return self.items[at]
         raise DataError(
             f"no trajectory {name!r} among these {len(self)}; take a position, a trajectory id or "
             "a task id"
         )
 
     @cached_property
-    def branches(self) -> BranchIndex:
+    def branches(self) -> Branches:
         """The student's rollouts from the states that the items show."""
         if self.states is None or self.states.empty:
-            return BranchIndex(self.run, "", 0)
+            return Branches(self.run, "", 0)
         first = self.states.iloc[0]
-        return BranchIndex(self.run, str(first["method"]), int(first["iteration"]))
-
-    @cached_property
-    def failures(self) -> dict[str, int]:
-        """Kinds of failure with their number, the most frequent first."""
-        return dict(Counter(x.failure for x in self.items if x.failure).most_common())
+        return Branches(self.run, str(first["method"]), int(first["iteration"]))
 
 
-class State(NamedTuple):
-    """A state a student was put into."""
-
-    seed: int
-    task_id: str
-    teacher_id: str | None
-    """None for s0, which all trajectories of the task share."""
-    k: int
-
-
-class _Head(msgspec.Struct, gc=False):
-    """What tells where a branch belongs; the rest of the line is passed over."""
-
-    task_id: str
-    k: int
-    attempt: int = 0
-    teacher_id: str | None = None
-    iteration: int = 0
-
-
-class _Spot(NamedTuple):
-    attempt: int
-    path: Path
-    start: int
-    size: int
-
-
-class BranchIndex:
-    """The branches of one method and iteration of a run."""
+class Branches:
+    """The branches of one method and iteration of a run, read when the first is asked for."""
 
     def __init__(self, run: Run | None, method: str, iteration: int) -> None:
-        """No file is read yet; without a run there are none."""
+        """Without a run there are none."""
         self._run = run
         self.method, self.iteration = method, iteration
 
     @cached_property
-    def _spots(self) -> dict[State, list[_Spot]]:
-        out: dict[State, list[_Spot]] = {}
-        for path, place in self._run.files("branches.jsonl") if self._run else ():
-            if place.method != self.method or place.iteration not in (self.iteration, -1):
-                continue
-            for head, start, size in _heads(path):
-                if place.iteration < 0 and head.iteration != self.iteration:
-                    continue
-                state = State(place.seed, head.task_id, head.teacher_id, head.k)
-                out.setdefault(state, []).append(_Spot(head.attempt, path, start, size))
-        return {state: sorted(group) for state, group in out.items()}
+    def _by_state(self) -> dict[tuple[int, str, str | None, int], list[Branch]]:
+        out: dict[tuple[int, str, str | None, int], list[Branch]] = {}
+        for place, b in self._run.branches(self.method) if self._run else ():
+            if place.iteration == self.iteration:
+                out.setdefault((place.seed, b.task_id, b.teacher_id, b.k), []).append(b)
+        return out
 
     def at(self, item: Item, k: int) -> list[Branch]:
         """The branches from state `k` of a trajectory (from s0 if k is 0), by attempt."""
         teacher = item.trajectory.id if k else None
-        return self.read(State(item.key.seed, item.trajectory.task_id, teacher, k))
-
-    def read(self, state: State) -> list[Branch]:
-        """The branches from a state, by attempt; what cannot be read is left out."""
-        out = []
-        for spot in self._spots.get(state, ()):
-            try:
-                with open(spot.path, "rb") as file:
-                    file.seek(spot.start)
-                    out.append(Branch.from_dict(json.loads(file.read(spot.size))))
-            except (OSError, ValueError, DataError):  # rewritten since it was indexed
-                continue
-        return out
-
-
-def _heads(path: Path) -> Iterator[tuple[_Head, int, int]]:
-    """Head, start and size of every line that can be read; the frames say which cannot."""
-    decode = msgspec.json.Decoder(_Head).decode
-    at = 0
-    with open(path, "rb") as file:
-        for line in file:
-            start, at = at, at + len(line)
-            try:
-                yield decode(line), start, len(line)
-            except (msgspec.MsgspecError, ValueError):
-                continue
+        found = self._by_state.get((item.key.seed, item.trajectory.task_id, teacher, k), [])
+        return sorted(found, key=lambda b: b.attempt)

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from eeflib.analysis import taxonomy
@@ -25,161 +24,24 @@ from eeflib.analysis.run import TEACHER, Run
 from eeflib.analysis.tables import changes
 from eeflib.analysis.taxonomy_rules import KINDS, WEBSHOP_KINDS, action_kind
 from eeflib.errors import DataError
-from eeflib.records import Evaluation
-from eeflib.stats import last_iteration, paired, permutation
+from eeflib.stats import last_iteration, paired, unpaired
 
-__all__ = [
-    "Comparison",
-    "Difference",
-    "adjusted",
-    "compare_runs",
-    "paired_test",
-    "unpaired_test",
-]
+__all__ = ["Comparison", "compare_runs"]
 
-_RESAMPLES = 2000
+_SIDE = [
+    "seed", "task_hash", "task_id", "level", "solved", "reward", "length", "invalid",
+    "id", "instruction", "kind", "mix", "wrong",
+]  # fmt: skip
+"""What a side did, a row per task: `kind` is the main kind of failure, `mix` the share of each kind
+of action, `wrong` has the kinds of failure found. `id` is empty if only the result is on record."""
 
 
-class Difference(NamedTuple):
-    """The second side minus the first."""
-
-    first: float
-    """Mean of the first side."""
-    second: float
-    difference: float
-    low: float
-    """95 % interval of the difference; nan if there is nothing to compute it from."""
-    high: float
-    p: float
-    """Two-sided; nan likewise."""
-    n: int
-    """Pairs, or episodes of both sides."""
-    test: str
-
-
-def paired_test(
-    first: pd.Series[float], second: pd.Series[float], seeds: pd.Series[int], *, seed: int = 0
-) -> Difference:
-    """Two measures of the same tasks, row by row; `seeds` says which seed a row is of.
-
-    Args:
-        seed: of the resampling.
-    """
-    a, b = (np.asarray(x, dtype=float) for x in (first, second))
-    if not len(a):
-        return _nothing("paired")
-    groups = [list(group) for _, group in pd.Series(b - a).groupby(np.asarray(seeds))]
-    yes_no = set(np.unique(np.concatenate([a, b]))) <= {0.0, 1.0}
-    found = paired(groups, yes_no=yes_no, seed=seed)
-    means = (float(a.mean()), float(b.mean()))
-    return Difference(*means, found.mean, found.low, found.high, found.p, len(a), found.test)
-
-
-def unpaired_test(
-    first: pd.Series[float], second: pd.Series[float], *, seed: int = 0
-) -> Difference:
-    """Two measures of different tasks; `seed` of the resampling."""
-    a, b = (np.asarray(x, dtype=float) for x in (first, second))
-    if not len(a) or not len(b):
-        return _nothing("not paired")
-    rng = np.random.default_rng(seed)
-    draws = [[x[rng.integers(0, len(x), len(x))].mean() for x in (a, b)] for _ in range(_RESAMPLES)]
-    low, high = np.quantile([y - x for x, y in draws], [0.025, 0.975])
-    means = (float(a.mean()), float(b.mean()))
-    p = permutation((a, b), "independent", seed)
-    total = len(a) + len(b)
-    gap = means[1] - means[0]
-    return Difference(*means, gap, float(low), float(high), p, total, "permutation")
-
-
-def _nothing(test: str) -> Difference:
-    nan = float("nan")
-    return Difference(nan, nan, nan, nan, nan, nan, 0, test)
-
-
-def adjusted(p: pd.Series[float]) -> pd.Series[float]:
-    """p values of several measures at once, by Benjamini and Hochberg; nan stays."""
-    from scipy import stats
-
-    known = p.dropna()
-    out = p.astype("float64").copy()
-    if len(known):
-        out.loc[known.index] = stats.false_discovery_control(known.to_numpy())
-    return out
-
-
-EPISODES = (
-    "seed", "task_hash", "task_id", "level", "instruction", "trajectory_id", "solved", "reward",
-    "length", "invalid", "kind",
-)  # fmt: skip
-"""Columns of `Side.episodes`: one row per task; `kind` is the main kind of failure, empty if it was
-solved or the episode itself is not on record (then `trajectory_id` is empty too)."""
-
-
-@dataclass
-class Side:
-    """What one policy of one run did."""
-
-    name: str
-    method: str
-    episodes: pd.DataFrame
-    """See `EPISODES`."""
-    actions: pd.DataFrame
-    """Share of each kind of action in each episode: index (seed, task_hash), a column a kind."""
-    failures: pd.DataFrame
-    """Whether a kind of failure was found: the same index, a column a kind."""
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def recorded(self) -> bool:
-        """Whether episodes are on record, not only their results."""
-        return len(self.actions) > 0
-
-
-def read_side(run: Run | str | Path, method: str | None = None) -> Side:
-    """The teacher's trajectories, or a student's test episodes of its last iteration.
-
-    Args:
-        method: `teacher` or a method's name; None: the run's focus, else the teacher.
+def _side(run: Run, method: str, known: Findings) -> tuple[pd.DataFrame, list[str]]:
+    """The teacher's trajectories, or a student's test episodes of its last iteration, and notes.
 
     Raises:
-        DataError: no such folder, or nothing of this method in it (names what there is).
+        DataError: nothing of this method is in the run (names what there is).
     """
-    run = run if isinstance(run, Run) else Run(run)
-    known = Findings(run)
-    method = method or known.focus or TEACHER
-    outcomes = _outcomes(run, known, method)
-    keys = {(o.seed, o.task_id): o for o in reversed(outcomes)}  # of several attempts the first
-    rows: dict[tuple[int, str], list[object]] = {}
-    mixes, wrong, notes, double = {}, {}, [], 0
-    for place, e in run.episodes("teacher" if method == TEACHER else "students"):
-        o = keys.get((place.seed, e.task_id))
-        if o is None or place.method != method or place.iteration != o.iteration:
-            continue
-        key = (o.seed, o.task_hash)
-        if key in rows:  # several attempts at a task: the first counts
-            double += 1
-            continue
-        diagnosis = taxonomy.diagnose(e, run.task(place.seed, e.task_id))
-        kinds = Counter(action_kind(s.action, e.env, s.valid) for s in e.steps)
-        mixes[key] = {k: n / len(e.steps) for k, n in kinds.items()}
-        wrong[key] = dict.fromkeys(diagnosis.kinds if diagnosis else (), 1.0)
-        rows[key] = _row(o, e.id, e.instruction, diagnosis.primary if diagnosis else "")
-    if double:
-        notes.append(f"{method}: {double} further attempts at the same tasks are left out.")
-    if not mixes:
-        file = "trajectories.jsonl" if method == TEACHER else "test_rollouts.jsonl"
-        notes.append(
-            f"{method}: only results are on record, no episodes ({file}), so its "
-            "behaviour is unknown."
-        )
-    for o in outcomes:
-        rows.setdefault((o.seed, o.task_hash), _row(o, "", "", ""))
-    episodes = pd.DataFrame(list(rows.values()), columns=list(EPISODES))
-    return Side(method, method, episodes, _wide(mixes), _wide(wrong), notes)
-
-
-def _outcomes(run: Run, known: Findings, method: str) -> list[Evaluation]:
     if method == TEACHER:
         found = run.teacher_outcomes
     else:
@@ -190,33 +52,91 @@ def _outcomes(run: Run, known: Findings, method: str) -> list[Evaluation]:
             f"{run.path} holds nothing of {method!r}; it has: "
             f"{', '.join(known.methods) or 'no trajectories and no evaluations'}"
         )
-    return found
+    outcomes = {(o.seed, o.task_id): o for o in reversed(found)}  # of several attempts the first
+    played: dict[tuple[int, str], list[Any]] = {}
+    double = 0
+    for place, e in run.episodes("teacher" if method == TEACHER else "students"):
+        o = outcomes.get((place.seed, e.task_id))
+        if o is None or place.method != method or place.iteration != o.iteration:
+            continue
+        if (o.seed, o.task_id) in played:  # several attempts at a task: the first counts
+            double += 1
+            continue
+        diagnosis = taxonomy.diagnose(e, run.task(place.seed, e.task_id))
+        kinds = Counter(action_kind(s.action, e.env, s.valid) for s in e.steps)
+        mix = {k: n / len(e.steps) for k, n in kinds.items()}
+        wrong = dict.fromkeys(diagnosis.kinds if diagnosis else (), 1.0)
+        main = diagnosis.primary if diagnosis else ""
+        played[o.seed, o.task_id] = [e.id, e.instruction, main, mix, wrong]
+    notes = []
+    if double:
+        notes.append(f"{method}: {double} further attempts at the same tasks are left out.")
+    if not played:
+        file = "trajectories.jsonl" if method == TEACHER else "test_rollouts.jsonl"
+        notes.append(
+            f"{method}: only results are on record, no episodes ({file}), so its "
+            "behaviour is unknown."
+        )
+    rows: dict[Any, list[Any]] = {}
+    for key in [
+        *played,
+        *((o.seed, o.task_id) for o in found if (o.seed, o.task_id) not in played),
+    ]:
+        o = outcomes[key]
+        result = [getattr(o, name) for name in _SIDE[:8]]
+        rows.setdefault((o.seed, o.task_hash), [*result, *played.get(key, ["", "", "", {}, {}])])
+    return pd.DataFrame(list(rows.values()), columns=_SIDE), notes
 
 
-def _row(o: Evaluation, trajectory_id: str, instruction: str, kind: str) -> list[object]:
-    about = [o.seed, o.task_hash, o.task_id, o.level, instruction, trajectory_id]
-    return [*about, o.solved, o.reward, o.length, o.invalid, kind]
-
-
-def _wide(rows: dict[tuple[int, str], dict[str, float]]) -> pd.DataFrame:
-    index = pd.MultiIndex.from_tuples(list(rows), names=["seed", "task_hash"])
-    return pd.DataFrame(list(rows.values()), index=index if rows else None).fillna(0.0)
-
-
-def pair(a: Side, b: Side) -> tuple[pd.DataFrame, bool]:
-    """Rows of tasks both sides have, columns of either with `_a` and `_b`; False if there are none.
+def _pair(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
+    """Tasks both sides have, columns of either with `a_` and `b_` before their names.
 
     Tasks are the same if their content hash is; within the same seed where seeds agree, else across
     seeds for hashes that each side has once.
     """
-    left, right = a.episodes, b.episodes
-    both = left.merge(right, on=["seed", "task_hash"], suffixes=("_a", "_b"))
-    both = both.assign(seed_a=both["seed"], seed_b=both["seed"])
+    a, b = (
+        x.rename(columns={c: f"{side}_{c}" for c in _SIDE[2:]}) for x, side in ((a, "a"), (b, "b"))
+    )
+    both = a.merge(b, on=["seed", "task_hash"])
     if both.empty:
-        left, right = (x[~x["task_hash"].duplicated(keep=False)] for x in (left, right))
-        both = left.merge(right, on="task_hash", suffixes=("_a", "_b"))
-        both = both.assign(seed=both["seed_a"] if len(both) else [])
-    return both, len(both) > 0
+        a, b = (x[~x["task_hash"].duplicated(keep=False)] for x in (a, b))
+        both = a.merge(b.drop(columns="seed"), on="task_hash")
+    both["instruction"] = both["a_instruction"].where(
+        both["a_instruction"] != "", both["b_instruction"]
+    )
+    both["change"] = changes(both["a_solved"], both["b_solved"])
+    return both.rename(columns={"a_task_id": "task_id", "a_level": "level"})
+
+
+def _test(x: pd.Series[Any], y: pd.Series[Any], seeds: pd.Series[int] | None) -> list[Any]:
+    """Means of two measures and how they differ, see `_COLUMNS`; row by row if there are seeds."""
+    x, y = x.astype("float64"), y.astype("float64")
+    if seeds is None:
+        n, found = len(x) + len(y), unpaired(x.tolist(), y.tolist())
+    else:
+        groups = [group.tolist() for _, group in (y - x).groupby(seeds)]
+        yes_no = {*x, *y} <= {0.0, 1.0}
+        n, found = len(x), paired(groups, yes_no=yes_no)
+    return [x.mean(), y.mean(), found.mean, found.low, found.high, found.p, n, found.test]
+
+
+def _kinds(
+    column: str, order: Sequence[str], sides: Sequence[pd.DataFrame], paired: bool
+) -> pd.DataFrame:
+    """How kinds of action or failure differ; q is p by Benjamini and Hochberg, nan stays."""
+    from scipy.stats import false_discovery_control
+
+    first, second = (pd.DataFrame(x[column].tolist(), x.index).fillna(0.0) for x in sides)
+    names = {*first.columns, *second.columns}
+    seeds, rows = sides[0]["seed"] if paired else None, []
+    for kind in [*(k for k in order if k in names), *sorted(names.difference(order))]:
+        x, y = (t[kind] if kind in t else pd.Series(0.0, t.index) for t in (first, second))
+        rows.append([kind, *_test(x, y, seeds)])
+    table = pd.DataFrame(rows, columns=["kind", *_COLUMNS]).assign(q=float("nan"))
+    known = table["p"].dropna()
+    if len(known):
+        table.loc[known.index, "q"] = false_discovery_control(known)
+    return table
 
 
 _MEASURES = {
@@ -290,107 +210,63 @@ def compare_runs(
     *,
     method_a: str | None = None,
     method_b: str | None = None,
-    names: tuple[str, str] | None = None,
-    seed: int = 0,
 ) -> Comparison:
     """Policy `method_b` of run `b` against `method_a` of run `a`; the runs may be the same one.
 
     Args:
         method_a, method_b: `teacher` or a method; None: the run's focus (EEF, if it is there), else
             the teacher.
-        names: of the two sides; by default the methods, with the folders' names where those differ.
-        seed: of the resampling.
 
     Raises:
         DataError: no such folder, or nothing of that method in it.
     """
-    sides = [read_side(a, method_a), read_side(b, method_b)]
-    if names is None:
-        folders = [(x.path if isinstance(x, Run) else Path(x)).resolve().name for x in (a, b)]
-        methods = [s.method for s in sides]
-        names = (methods[0], methods[1])
-        if folders[0] != folders[1]:
-            names = (f"{folders[0]}: {methods[0]}", f"{folders[1]}: {methods[1]}")
-    sides[0].name, sides[1].name = names
-    return compare_sides(sides[0], sides[1], seed=seed)
-
-
-def compare_sides(a: Side, b: Side, *, seed: int = 0) -> Comparison:
-    """As `compare_runs`, for sides already read."""
-    both, paired = pair(a, b)
-    notes = [*a.notes, *b.notes]
-    alone = [len(s.episodes) - len(both) for s in (a, b)]
-    if not paired:
+    runs = [x if isinstance(x, Run) else Run(x) for x in (a, b)]
+    found = [Findings(run) for run in runs]
+    methods = [m or f.focus or TEACHER for m, f in zip((method_a, method_b), found, strict=True)]
+    (first, notes), (second, more) = map(_side, runs, methods, found)
+    notes += more
+    names = (methods[0], methods[1])
+    folders = [run.path.resolve().name for run in runs]
+    if folders[0] != folders[1]:
+        names = (f"{folders[0]}: {methods[0]}", f"{folders[1]}: {methods[1]}")
+    both = _pair(first, second)
+    alone = [len(side) - len(both) for side in (first, second)]
+    if both.empty:
         notes.append(
             "The two have no task in common (by content): means over different tasks are "
             "compared, and nothing is gained or lost."
         )
     elif any(alone):
         notes.append(
-            f"{len(both)} tasks are compared; {alone[0]} only {a.name} has and {alone[1]} only "
-            f"{b.name} has are left out."
+            f"{len(both)} tasks are compared; {alone[0]} only {names[0]} has and {alone[1]} only "
+            f"{names[1]} has are left out."
         )
-
-    def test(x: pd.Series[Any], y: pd.Series[Any], rows: pd.DataFrame) -> Difference:
-        if paired:
-            return paired_test(x, y, rows["seed"], seed=seed)
-        return unpaired_test(x, y, seed=seed)
-
-    measures = []
-    for name, meaning in _MEASURES.items():
-        x, y = (
-            (both[f"{name}_{side}"] if paired else own.episodes[name]).astype("float64")
-            for side, own in (("a", a), ("b", b))
-        )
-        measures.append([name, meaning, *test(x, y, both)])
-    recorded = both
-    if paired:
-        recorded = both[(both["trajectory_id_a"] != "") & (both["trajectory_id_b"] != "")]
-
-    def kinds(x: pd.DataFrame, y: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
-        rows = []
-        if a.recorded and b.recorded:
-            if paired:
-                x, y = _aligned(x, recorded, "seed_a"), _aligned(y, recorded, "seed_b")
-            for kind in _ordered({*x.columns, *y.columns}, order):
-                first, second = (t[kind] if kind in t else pd.Series(0.0, t.index) for t in (x, y))
-                rows.append([kind, *test(first, second, recorded)])
-        table = pd.DataFrame(rows, columns=["kind", *_COLUMNS])
-        return table.assign(q=adjusted(table["p"]))
-
+    together = len(both) > 0
+    sides = [first, second]
+    if together:
+        sides = [both.rename(columns={f"{x}_{c}": c for c in _SIDE}) for x in "ab"]
+    seeds = both["seed"] if together else None
+    measures = [
+        [name, meaning, *_test(sides[0][name], sides[1][name], seeds)]
+        for name, meaning in _MEASURES.items()
+    ]
+    played = [side["id"] != "" for side in sides]
+    if together:
+        played = [played[0] & played[1]] * 2
+    recorded = [side[some] for side, some in zip(sides, played, strict=True)]
+    if not all(len(side) for side in recorded):
+        recorded = [side.iloc[:0] for side in sides]
+    columns = ["seed", "task_hash", "task_id", "level", "instruction"]
+    columns += [f"{s}_{c}" for c in ("solved", "reward", "length", "kind", "id") for s in "ab"]
     return Comparison(
-        (a.name, b.name),
-        paired,
-        _tasks(both if paired else both.iloc[:0]),
+        names,
+        together,
+        both[[*columns, "change"]],
         pd.DataFrame(measures, columns=["measure", "meaning", *_COLUMNS]),
-        kinds(a.actions, b.actions, WEBSHOP_KINDS),
-        kinds(a.failures, b.failures, tuple(KINDS)),
+        _kinds("mix", WEBSHOP_KINDS, recorded, together),
+        _kinds("wrong", tuple(KINDS), recorded, together),
         tuple(notes),
     )
-
-
-def _aligned(table: pd.DataFrame, both: pd.DataFrame, seed: str) -> pd.DataFrame:
-    """The rows of `table` in the order of the pairs."""
-    keys = list(zip(both[seed], both["task_hash"], strict=True))
-    return table.loc[keys].reset_index(drop=True)
-
-
-def _ordered(kinds: Iterable[str], order: Sequence[str]) -> list[str]:
-    names = set(kinds)
-    return [k for k in order if k in names] + sorted(names.difference(order))
-
-
-def _tasks(both: pd.DataFrame) -> pd.DataFrame:
-    names = ["seed", "task_hash", "task_id", "level", "instruction"]
-    names += [f"{s}_{c}" for c in ("solved", "reward", "length", "kind", "id") for s in "ab"]
-    if both.empty:
-        return pd.DataFrame(columns=[*names, "change"])
-    sides = {f"trajectory_id_{s}": f"{s}_id" for s in "ab"}
-    sides |= {f"{c}_{s}": f"{s}_{c}" for c in ("solved", "reward", "length", "kind") for s in "ab"}
-    text = both["instruction_a"].where(both["instruction_a"] != "", both["instruction_b"])
-    out = both.rename(columns={"task_id_a": "task_id", "level_a": "level", **sides})
-    change = changes(both["solved_a"], both["solved_b"])
-    return out.assign(instruction=text, change=change)[[*names, "change"]]
 
 
 def _sentence(row: dict[Any, Any], who: str) -> str:

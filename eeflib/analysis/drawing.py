@@ -1,7 +1,7 @@
 """How a plotly figure is laid out, and the few kinds of drawing that every figure is made of.
 
 Import from here to draw a new figure in the style of `eeflib.analysis.figures`: `page` puts traces
-between a title and a note, `nothing` says what is missing, and `lines`, `stacks`, `rate_bars`,
+under a title and a note, `nothing` says what is missing, and `lines`, `stacks`, `rate_bars`,
 `differences` and `heat` draw tables. Texts of records become `markup.plain` on the way.
 """
 
@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import plotly.io as pio
@@ -22,34 +21,25 @@ from eeflib.analysis import style
 from eeflib.analysis.findings import Findings
 from eeflib.analysis.markup import clean, plain
 from eeflib.analysis.run import Run
-from eeflib.analysis.style import GROUPS, INKS, LABELS, Look
+from eeflib.analysis.style import INKS, LABELS, Look
 from eeflib.analysis.taxonomy_rules import KINDS
 from eeflib.stats import wilson
 
-__all__ = [
-    "FOUND", "PALE", "Data", "Part", "Trace", "actions", "amount", "at", "bare", "curves",
-    "differences", "heat", "hovers", "kind_name", "labels", "lines", "mark", "nothing", "page",
-    "panels", "percent", "rate_bars", "rows_axis", "share_axis", "stacked", "stacks", "table",
-    "tally", "task_labels", "tick_room", "tint", "whiskers", "whole_axis", "won", "words",
-]  # fmt: skip
-
 Trace = dict[str, Any]
-"""A trace, an axis or an annotation as plotly takes it; `marker_color` is `marker.color`."""
+"""A trace or an axis as plotly takes it; `marker_color` is `marker.color`."""
 Part = tuple[str, Look, bool]
 """A part of a bar: its name, its look, whether it is hatched."""
-
 Data = pd.DataFrame | Findings | Run | str | Path
 """A table, or what it is found in: findings, a run, its folder."""
 
-_SOFT, _INK = INKS["soft"][0], INKS["ink"][0]
+SOFT, _INK = INKS["soft"][0], INKS["ink"][0]
 PALE = Look(*INKS["rule"])
-FOUND: Mapping[str, Part] = {
-    "teacher": ("solved by the teacher", GROUPS[0], False),
-    "s0": ("● from s₀", LABELS["student"], False),
-    "state": ("▲ only from a later state", LABELS["beneficial"], False),
-    "never": ("never", PALE, False),
-}
-"""From where a training task was first solved."""
+UNEXPLORED = (
+    "No exploration from expert states is recorded (branches.jsonl with k > 0), so there is "
+    "nothing to say about recovery. A run with EEF among its methods records it."
+)
+ZERO: Trace = {"zeroline": True, "zerolinecolor": SOFT, "tickformat": "+~g"}
+"""An axis of differences."""
 
 pio.templates["eef"] = style.template()
 pio.templates["eef_dark"] = style.dark(go.Figure(layout={"template": "eef"})).layout.template
@@ -61,85 +51,57 @@ def page(
     traces: Sequence[Trace],
     *,
     body: float = 300,
-    left: float = 62,
-    right: float = 24,
-    above: float = 0,
+    above: float = 12,
     below: float = 46,
-    legend: bool = False,
-    annotations: Iterable[Trace] = (),
     **layout: Any,
 ) -> go.Figure:
-    """Traces between a title and a note, which are wrapped so that a phone shows them whole.
+    """Traces under a title and a note, which are wrapped so that a phone shows them whole.
 
     Args:
         title, note: plain text, of records too.
         body: height of the plotting area in pixels.
-        left, right, above, below: pixels around it, for ticks and titles of the axes.
-        legend: there is one; it gets the room that it needs on a phone.
+        above, below: pixels around it, for ticks.
+
+    Traces of several names get a legend, and it the room that it needs on a phone.
     """
-    heading, foot = plain(title, 200, 38), plain(note, 1200, 58)
-    head_room = 20 + 21 * (heading.count("<br>") + 1)
-    foot_room = 12 + 15.5 * (foot.count("<br>") + 1) if foot else 0
-    named = dict.fromkeys(t["name"] for t in traces if legend and t.get("showlegend", "name" in t))
-    widths, room = [48 + 6.8 * len(name) for name in named], 390 - left - right
-    if legend:
-        columns = len(widths) if sum(widths) < room else max(1, int(room / max(widths)))
-        above += 4 + 20 * math.ceil(len(widths) / columns)
-    told: Trace = {"name": "note", "text": foot, "align": "left", "font": {"color": _SOFT}}
-    told |= {"font_size": 11.5, **at("paper", 0, "paper", 0, "left", "top", 12 - left, -below)}
+    heading, told = plain(title, 200, 38), plain(note, 1200, 58)
+    breaks = heading.count("<br>")
+    head = 42 + 21 * breaks + (10 + 15.5 * (told.count("<br>") + 1) if told else 0)
+    named = dict.fromkeys(t["name"] for t in traces if t.get("showlegend", "name" in t))
+    if len(named) > 1:
+        widths = [48 + 6.8 * len(name) for name in named]
+        columns = len(widths) if sum(widths) < 300 else max(1, int(300 / max(widths)))
+        above += 20 * math.ceil(len(widths) / columns)
     return go.Figure(
         list(traces),
         {
             "template": "eef",
-            "title": {"text": heading, "pad_t": 12 + 10 * heading.count("<br>")},
-            "meta": {
-                "title": clean(title), "note": clean(note), "head": head_room, "foot": foot_room,
-            },
-            "margin": {"l": left, "r": right, "t": head_room + above, "b": below + foot_room},
-            "height": head_room + above + body + below + foot_room,
-            "showlegend": legend,
-            "annotations": [*annotations, told] if foot else [*annotations],
+            "title": {"text": heading, "pad_t": 12 + 10 * breaks, "subtitle_text": told},
+            "meta": {"title": clean(title), "note": clean(note), "head": head},
+            "margin_t": head + above,
+            "margin_b": below,
+            "height": head + above + body + below,
+            "showlegend": len(named) > 1,
             **layout,
         },
-    )  # fmt: skip
+    )
 
 
 def bare(figure: go.Figure) -> go.Figure:
     """A copy without title and note, for a page that prints `layout.meta` in its own way."""
-    out, meta = go.Figure(figure), figure.layout.meta
-    out.layout.annotations = [a for a in out.layout.annotations if a.name != "note"]
-    out.layout.title.text = ""
-    out.layout.margin.t -= meta["head"]
-    out.layout.margin.b -= meta["foot"]
-    out.layout.height -= meta["head"] + meta["foot"]
+    out, head = go.Figure(figure), figure.layout.meta["head"]
+    out.layout.title.text = out.layout.title.subtitle.text = ""
+    out.layout.margin.t -= head
+    out.layout.height -= head
     return out
 
 
 def nothing(title: str, why: str) -> go.Figure:
     """A figure that says in a sentence what is missing: also in `meta["nothing"]`."""
-    text, hidden = plain(why, 600, 54), {"visible": False}
-    told = {"name": "nothing", "text": text, "align": "left"}
-    told |= at("paper", 0, "paper", 1, "left", "top")
-    height = 17 * (text.count("<br>") + 1)
-    space: Trace = {"left": 12, "below": 14, "xaxis": hidden, "yaxis": hidden}
-    out = page(title, "", [], body=height, annotations=[told], **space)
-    out.layout.meta = {**out.layout.meta, "nothing": clean(why)}
+    hidden = {"visible": False}
+    out = page(title, why, [], body=0, xaxis=hidden, yaxis=hidden)
+    out.layout.meta = {**out.layout.meta, "note": "", "nothing": clean(why)}
     return out
-
-
-def at(
-    xref: str,
-    x: Any,
-    yref: str,
-    y: Any,
-    xanchor: str,
-    yanchor: str,
-    right: float = 0,
-    up: float = 0,
-) -> Trace:
-    """Where the text of an annotation stands; `right` and `up` shift it by pixels."""
-    place = {"xref": xref, "x": x, "yref": yref, "y": y, "xanchor": xanchor, "yanchor": yanchor}
-    return {**place, "xshift": right, "yshift": up, "showarrow": False}
 
 
 def mark(kind: str, x: Iterable[Any], y: Iterable[Any], hover: Any = None, **more: Any) -> Trace:
@@ -147,11 +109,7 @@ def mark(kind: str, x: Iterable[Any], y: Iterable[Any], hover: Any = None, **mor
     told: Trace = {"hoverinfo": "skip"}
     if hover is not None:
         told = {"hoverinfo": "text", "hovertext": list(hover)}
-    return {"type": kind, "x": _plain(x), "y": _plain(y), "cliponaxis": False, **told, **more}
-
-
-def _plain(values: Any) -> list[Any]:
-    return values.tolist() if hasattr(values, "tolist") else list(values)
+    return {"type": kind, "x": list(x), "y": list(y), "cliponaxis": False, **told, **more}
 
 
 def table(data: Data, name: str) -> pd.DataFrame:
@@ -183,10 +141,6 @@ def amount(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:,.3g}"
 
 
-def actions(n: int) -> str:
-    return f"{n} action{'' if n == 1 else 's'}"
-
-
 def kind_name(kind: str) -> str:
     """A kind of failure as people read it."""
     return f"{KINDS[kind].glyph} {KINDS[kind].title}" if kind in KINDS else kind
@@ -209,8 +163,7 @@ def hovers(table: pd.DataFrame, *lines: str) -> list[str]:
         shown = {k: plain(v, 300, 60) if isinstance(v, str) else v for k, v in row.items()}
         if {"wins", "n"} <= row.keys():
             shown["won"] = won(row["wins"], row["n"])
-        told = [line.format_map(shown) for line in lines]
-        out.append("<br>".join(line for line in told if line))
+        out.append("<br>".join(filter(None, (line.format_map(shown) for line in lines))))
     return out
 
 
@@ -227,21 +180,8 @@ def labels(names: Iterable[Any], width: int = 20, limit: int = 40) -> list[str]:
 
 def task_labels(rows: pd.DataFrame, several: bool, glyphs: Iterable[str] = ()) -> list[str]:
     """Labels of tasks: a glyph, the id, and the seed if there are several seeds."""
-    before = list(glyphs) or [""] * len(rows)
-    named = zip(before, rows["task_id"], rows["seed"], strict=True)
+    named = zip(list(glyphs) or [""] * len(rows), rows["task_id"], rows["seed"], strict=True)
     return labels((f"{g}{plain(t, 24)}" + f" · {s}" * several for g, t, s in named), 0, 40)
-
-
-def tick_room(names: Iterable[str]) -> float:
-    """Pixels that the longest line of some labels needs."""
-    return 22 + 6.9 * max((len(x) for name in names for x in name.split("<br>")), default=0)
-
-
-def words(names: Sequence[str], x: Any, texts: Iterable[str], hover: Any = None) -> Trace:
-    """Words to the right of each row's mark."""
-    shown = [f"  {plain(text, 60)}" for text in texts]
-    look = {"textposition": "middle right", "showlegend": False}
-    return mark("scatter", x, names, hover, mode="text", text=shown, **look)
 
 
 # -- axes -----------------------------------------------------------------------------------------
@@ -253,9 +193,9 @@ def rows_axis(names: Sequence[str], **more: Any) -> Trace:
     return kind | {"autorange": "reversed", "showgrid": False, "tickfont_color": _INK} | more
 
 
-def share_axis(text: str, top: float = 1.02, **more: Any) -> Trace:
+def share_axis(text: str, top: float = 1.02) -> Trace:
     """An axis in per cent."""
-    return {"title_text": text, "range": [-0.02, top], "tickformat": ".0%", **more}
+    return {"title_text": text, "range": [-0.02, top], "tickformat": ".0%"}
 
 
 def whole_axis(text: str, most: float, **more: Any) -> Trace:
@@ -263,38 +203,34 @@ def whole_axis(text: str, most: float, **more: Any) -> Trace:
     return {"title_text": text, "dtick": max(1, math.ceil(most / 8)), "tick0": 0, **more}
 
 
-def panels(heights: Sequence[float], gap: float, columns: int = 1) -> Trace:
-    """Axes x, y, x2, y2, ... of panels in reading order; heights and gaps are pixels."""
-    total, top, out = sum(heights) + gap * (len(heights) - 1), 1.0, {}
-    for row, height in enumerate(heights):
-        for column in range(columns):
-            i = row * columns + column + 1
-            n = "" if i == 1 else str(i)
-            across = [column / columns * 1.16, column / columns * 1.16 + 1 / columns - 0.08]
-            out[f"xaxis{n}"] = {"anchor": f"y{n}", "domain": across if columns > 1 else [0, 1]}
-            domain = [max(0.0, top - height / total), top]
-            out[f"yaxis{n}"] = {"anchor": f"x{n}", "domain": domain}
-        top -= (height + gap) / total
-    return out
-
-
 # -- kinds of drawing -----------------------------------------------------------------------------
 
 
-def tint(look: Look, hatched: bool = False) -> Trace:
-    """The marker of a bar: a tint that text can stand on, with a firm edge."""
-    marker: Trace = {"color": f"{look.light}59", "line": {"color": look.light, "width": 1.2}}
+def tint(looks: Look | Sequence[Look], hatched: bool = False) -> Trace:
+    """The marker of a bar, or of bars: a tint that text can stand on, with a firm edge."""
+    if not isinstance(looks, Look):
+        colours = [look.light for look in looks]
+        return {"color": [f"{c}59" for c in colours], "line": {"color": colours, "width": 1.2}}
+    marker: Trace = {"color": f"{looks.light}59", "line": {"color": looks.light, "width": 1.2}}
     if hatched:
-        marker["pattern"] = {"shape": "/", "fgcolor": look.light, "size": 9, "solidity": 0.13}
+        marker["pattern"] = {"shape": "/", "fgcolor": looks.light, "size": 9, "solidity": 0.13}
     return marker
 
 
-def whiskers(colour: str, values: Any, low: Any, high: Any) -> Trace:
-    """Error bars from low to high."""
-    up = [h - v for v, h in zip(values, high, strict=True)]
-    down = [v - x for v, x in zip(values, low, strict=True)]
+def whiskers(colour: str, at: Any, low: Any, high: Any) -> Trace:
+    """Error bars of points, from low to high."""
+    up, down = (pd.Series(list(v)) - pd.Series(list(w)) for v, w in ((high, at), (at, low)))
     ink = {"color": colour, "thickness": 1.8, "width": 5}
-    return {"type": "data", "symmetric": False, "array": up, "arrayminus": down, **ink}
+    spread = {"array": up.tolist(), "arrayminus": down.tolist()}
+    return {"type": "data", "symmetric": False, **spread, **ink}
+
+
+def ends(names: Sequence[str], low: Any, high: Any, texts: Iterable[str], hover: Any) -> Trace:
+    """A whisker for each row of bars, where there is a `low`, and words to the right of it."""
+    shown = [f"  {plain(text, 60)}" for text in texts]
+    look = {"mode": "text", "textposition": "middle right", "showlegend": False}
+    spread = None if low is None else whiskers(SOFT, high, low, high)
+    return mark("scatter", high, names, hover, text=shown, error_x=spread, **look)
 
 
 def lines(
@@ -315,28 +251,20 @@ def lines(
     traces = []
     for group, look in looks.items():
         part, name = data[data[by] == group], plain(group, 40)
-        more |= {"name": name, "legendgroup": name}
+        both = {"name": name, "legendgroup": name, **more}
         line = {"color": look.light, "dash": look.dash, "width": 2.4}
         marker = {"color": look.light, "symbol": look.marker, "size": 8}
         drawn = mark("scatter", part[x], part[y], part["hover"], line=line, marker=marker)
-        drawn |= {"mode": "lines+markers", **more}
+        drawn = {"mode": "lines+markers"} | drawn | both
         if group in bands and len(part) == 1:
             drawn["error_y"] = whiskers(look.light, part[y], part["low"], part["high"])
         elif group in bands:
             around = ([*part[x], *part[x][::-1]], [*part["high"], *part["low"][::-1]])
             area: Trace = {"fill": "toself", "fillcolor": f"{look.light}21", "line_width": 0}
             band = mark("scatter", *around, mode="lines", showlegend=False, **area)
-            traces.append(more | band)
+            traces.append(both | band)
         traces.append(drawn)
     return traces
-
-
-def curves(
-    title: str, note: str, traces: Sequence[Trace], x: Trace, y: Trace, **more: Any
-) -> go.Figure:
-    """A figure of `lines`, with a legend if there are several."""
-    several = sum(t.get("showlegend", True) for t in traces) > 1
-    return page(title, note, traces, legend=several, xaxis=x, yaxis=y, **more)
 
 
 def stacks(
@@ -352,21 +280,21 @@ def stacks(
         about: more words on hover, of each row.
         upright: bars stand; then they bear no numbers.
     """
-    traces, totals = [], counts.sum(axis=1).tolist()
-    about = about or [""] * len(names)
+    traces, rows = [], pd.DataFrame({"name": names, "total": counts.sum(axis=1).to_numpy()})
+    rows["about"] = about or ""
     for kind, (title, look, hatched) in kinds.items():
         n = counts[kind].tolist()
         hover = [
-            f"{name}: {k} of {total} {title}" + (f"<br>{more}" if more else "")
-            for name, k, total, more in zip(names, n, totals, about, strict=True)
+            f"{row.name}: {k} of {row.total} {title}" + f"<br>{row.about}" * bool(row.about)
+            for k, row in zip(n, rows.itertuples(index=False), strict=True)
         ]
         drawn = [k or None for k in n]  # a bar of 0 would leave its edge
         x, y = (names, drawn) if upright else (drawn, names)
         trace = mark("bar", x, y, hover, name=title, marker=tint(look, hatched))
         if not upright:
-            text = [str(k) if k else "" for k in n]
             inside = {"textposition": "inside", "insidetextanchor": "middle", "textangle": 0}
-            trace |= {"orientation": "h", "text": text, **inside, "insidetextfont_color": _INK}
+            trace |= {"orientation": "h", "text": [str(k or "") for k in n], **inside}
+            trace["insidetextfont_color"] = _INK
         traces.append(trace)
     return traces
 
@@ -374,16 +302,14 @@ def stacks(
 def stacked(
     title: str, note: str, x: str, names: Sequence[str], traces: Sequence[Trace]
 ) -> go.Figure:
-    """A figure of `stacks`, and perhaps of `words` beside them."""
+    """A figure of horizontal bars, and perhaps of `ends` beside them."""
     texts = [text for t in traces if t.get("mode") == "text" for text in t["text"]]
     return page(
         title,
         note,
         traces,
-        legend=sum("name" in t for t in traces) > 1,
         body=32 * len(names) + 8,
-        left=tick_room(names),
-        right=8 + 6.6 * max(map(len, texts), default=2),
+        margin_r=8 + 6.6 * max(map(len, texts), default=2),
         barmode="stack",
         xaxis={"title_text": x, "rangemode": "tozero"},
         yaxis=rows_axis(names),
@@ -394,13 +320,11 @@ def rate_bars(
     title: str, note: str, x: str, rows: pd.DataFrame, looks: Mapping[str, Look]
 ) -> go.Figure:
     """Shares with their intervals; columns name, rate, low, high, text (beside it), hover."""
-    names, colours = labels(rows["name"]), [looks[name].light for name in rows["name"]]
-    marker = {"color": [f"{c}59" for c in colours], "line": {"color": colours, "width": 1.2}}
+    names, marker = labels(rows["name"]), tint([looks[name] for name in rows["name"]])
     bars = mark("bar", rows["rate"], names, rows["hover"], orientation="h", marker=marker)
-    spread = whiskers(_SOFT, rows["rate"], rows["low"], rows["high"])
-    ends = words(names, rows[["rate", "high"]].max(axis=1), rows["text"], rows["hover"])
-    figure = stacked(title, note, x, names, [bars | {"error_x": spread}, ends])
-    return figure.update_layout(xaxis=share_axis(plain(x, 80), 1, range=[0, 1]))
+    beside = ends(names, rows["low"], rows["high"], rows["text"], rows["hover"])
+    figure = stacked(title, note, x, names, [bars, beside])
+    return figure.update_layout(xaxis=share_axis(plain(x, 80), 1) | {"range": [0, 1]})
 
 
 def differences(
@@ -411,23 +335,24 @@ def differences(
     Args:
         rows: columns name, difference, low, high, hover, and dots, a sequence of single seeds.
     """
-    names, traces = labels(rows["name"], 22, 60), []
-    for name, row, look in zip(names, rows.to_dict("records"), looks, strict=True):
-        seeds = [100 * d for d in row["dots"] or ()]
-        told = [f"one seed: {d:+.1f} points" for d in seeds]
-        small = {"color": f"{look.light}80", "size": 6}
-        traces.append(
-            mark("scatter", seeds, [name] * len(seeds), told, mode="markers", marker=small)
-        )
-        value, low, high = ([100 * row[c]] for c in ("difference", "low", "high"))
-        big = {"color": look.light, "symbol": "diamond", "size": 11}
-        mean = mark("scatter", value, [name], [row["hover"]], mode="markers", marker=big)
-        if not math.isnan(row["low"]):
-            mean["error_x"] = whiskers(look.light, value, low, high)
-        traces.append(mean)
+    names, colours = labels(rows["name"], 22, 60), [look.light for look in looks]
+    seeds = [
+        (100 * dot, name, f"{colour}80")
+        for name, dots, colour in zip(names, rows["dots"], colours, strict=True)
+        for dot in dots
+    ]
+    at, beside, tints = zip(*seeds, strict=True) if seeds else ((), (), ())
+    told = [f"one seed: {dot:+.1f} points" for dot in at]
+    small = {"color": tints, "size": 6}
+    value, low, high = (100 * rows[c] for c in ("difference", "low", "high"))
+    big = {"color": colours, "symbol": "diamond", "size": 11}
+    spread = whiskers(SOFT, value, low, high)
+    traces = [
+        mark("scatter", at, beside, told, mode="markers", marker=small),
+        mark("scatter", value, names, rows["hover"], mode="markers", marker=big, error_x=spread),
+    ]
     figure = stacked(title, note, x, names, traces)
-    zero = {"zeroline": True, "zerolinecolor": _SOFT, "tickformat": "+~g"}
-    return figure.update_layout(xaxis=zero, yaxis_showgrid=True)
+    return figure.update_layout(xaxis=ZERO, yaxis_showgrid=True)
 
 
 def heat(
@@ -435,9 +360,9 @@ def heat(
     note: str,
     x: Sequence[str],
     y: Sequence[str],
-    shade: Any,
-    texts: Any,
-    hover: Any,
+    shade: pd.DataFrame,
+    texts: pd.DataFrame,
+    hover: pd.DataFrame,
     above: float = 24,
 ) -> go.Figure:
     """Cells with words in them, the darker the more; a cell of nan is left white.
@@ -448,15 +373,12 @@ def heat(
     """
     blue = LABELS["beneficial"].light
     scale = [[0, INKS["wash"][0]], [1e-6, f"{blue}30"], [1, f"{blue}a0"]]
-    shade, texts, hover = (np.asarray(v).tolist() for v in (shade, texts, hover))
-    peak = max((v for row in shade for v in row if v > 0), default=1)
-    shade = [[None if math.isnan(v) else v for v in row] for row in shade]
-    cells = {"type": "heatmap", "x": x, "y": y, "z": shade, "zmin": 0, "zmax": peak}
-    cells |= {"xgap": 2, "ygap": 2}
-    cells |= {"colorscale": scale, "showscale": False, "hovertext": hover, "hoverinfo": "text"}
-    where = ([a for _ in y for a in x], [b for b in y for _ in x])
-    texts_in = mark("scatter", *where, mode="text", text=[t for row in texts for t in row])
+    z = [[None if v != v else v for v in row] for row in shade.to_numpy().tolist()]
+    peak = max((v for row in z for v in row if v), default=1)
+    cells = {"type": "heatmap", "x": x, "y": y, "z": z, "zmin": 0, "zmax": peak}
+    cells |= {"colorscale": scale, "showscale": False, "xgap": 2, "ygap": 2, "hoverinfo": "text"}
+    cells |= {"text": texts.to_numpy().tolist(), "hovertext": hover.to_numpy().tolist()}
+    cells |= {"texttemplate": "%{text}", "textfont": {"color": _INK, "size": 12}}
     columns = {"type": "category", "side": "top", "showgrid": False}
-    layout: Trace = {"body": 26 * len(y), "left": tick_room(y), "above": above, "below": 12}
-    layout |= {"xaxis": columns, "yaxis": rows_axis(y)}
-    return page(title, note, [cells, texts_in], **layout)
+    axes: Trace = {"xaxis": columns, "yaxis": rows_axis(y)}
+    return page(title, note, [cells], body=26 * len(y), above=above, below=14, **axes)

@@ -29,12 +29,12 @@ from eeflib.analysis.figures_methods import (
     compared,
     discovered,
     error_kinds,
+    first_solved,
     gained_lost,
     newly_solved,
     other_m,
     paired,
     rates,
-    simplicity_bias,
     win_rates,
 )
 from eeflib.analysis.labels import Agreement
@@ -48,35 +48,12 @@ from eeflib.states import StateOutcome
 from eeflib.stats import wilson
 
 __all__ = [
-    "CONFIG",
-    "action_mix",
-    "bare",
-    "budget",
-    "compared",
-    "dark",
-    "discovered",
-    "error_kinds",
-    "failure_agreement",
-    "failure_kinds",
-    "first_solved",
-    "gained_lost",
-    "lengths",
-    "losses",
-    "newly_solved",
-    "other_m",
-    "outcome_by_type",
-    "paired",
-    "rates",
-    "recovery_curve",
-    "recovery_map",
-    "rewards",
-    "segment_ribbon",
-    "shares",
-    "simplicity_bias",
-    "steps_to_failure",
-    "trajectory_curve",
-    "win_rates",
-]
+    "CONFIG", "action_mix", "bare", "budget", "compared", "dark", "discovered", "error_kinds",
+    "failure_agreement", "failure_kinds", "first_solved", "gained_lost", "lengths", "losses",
+    "newly_solved", "other_m", "outcome_by_type", "paired", "rates", "recovery_curve",
+    "recovery_map", "rewards", "segment_ribbon", "shares", "simplicity_bias", "steps_to_failure",
+    "trajectory_curve", "win_rates",
+]  # fmt: skip
 
 CONFIG: dict[str, Any] = {"displaylogo": False, "responsive": True}
 """For plotly's `config`; in a notebook it is the default of every renderer."""
@@ -86,18 +63,15 @@ if "IPython" in sys.modules:  # elsewhere nothing is rendered, and asking takes 
         if hasattr(pio.renderers[_name], "config"):
             pio.renderers[_name].config = CONFIG | (pio.renderers[_name].config or {})
 
-GROUPS_SHOWN = 6
-"""Groups of tasks that get a colour of their own."""
 _NO_EPISODES = "No trajectory is recorded yet (trajectories.jsonl)."
 _NO_FAILURES = "No failed trajectory is recorded: there is nothing to explain."
-_UNEXPLORED = (
-    "No exploration from expert states is recorded (branches.jsonl with k > 0), so there is "
-    "nothing to say about recovery. A run with EEF among its methods records it."
-)
 _OUTCOMES: Mapping[str, draw.Part] = {
     "solved": ("▲ solved", LABELS["beneficial"], False),
     "failed": ("▼ failed", LABELS["harmful"], True),
 }
+
+
+# -- the teacher's trajectories -------------------------------------------------------------------
 
 
 def outcome_by_type(trajectories: draw.Data, by: str = "level") -> go.Figure:
@@ -108,57 +82,32 @@ def outcome_by_type(trajectories: draw.Data, by: str = "level") -> go.Figure:
         return draw.nothing(title, _NO_EPISODES)
     rows = tables.by_group(data, by)
     rows["name"] = rows["group"].replace("", f"no {what}")
-    rows["text"] = [f"{w} of {n}" for w, n in zip(rows["wins"], rows["n"], strict=True)]
+    rows["text"] = rows["wins"].astype(str) + " of " + rows["n"].astype(str)
     means = "mean reward {reward:.2f}, {length:.1f} actions"
     rows["hover"] = draw.hovers(rows, "{name}", "solved {won}", means)
-    looks = style.group_looks(rows["name"])
-    note = "Whiskers are 95 % Wilson intervals."
+    note, looks = "Whiskers are 95 % Wilson intervals.", style.group_looks(rows["name"])
     return draw.rate_bars(title, note, "share of trajectories solved", rows, looks)
-
-
-def _histogram(title: str, note: str, x: str, bins: pd.DataFrame, names: list[str]) -> go.Figure:
-    """How many trajectories were solved and failed in each bin; at most eight bins are named."""
-    ticks = names[:: math.ceil(len(names) / 8)]
-    return draw.page(
-        title,
-        note,
-        draw.stacks(names, bins, _OUTCOMES, upright=True),
-        legend=True,
-        body=240,
-        barmode="stack",
-        bargap=0.12,
-        xaxis={"title_text": x, "type": "category", "tickvals": ticks, "tickangle": 0},
-        yaxis_title_text="trajectories",
-    )
 
 
 def lengths(trajectories: draw.Data) -> go.Figure:
     """How many actions solved and failed trajectories took."""
-    title = "How long are the trajectories?"
-    data = draw.table(trajectories, "trajectories")
+    title, data = "How long are the trajectories?", draw.table(trajectories, "trajectories")
     if data.empty:
         return draw.nothing(title, _NO_EPISODES)
     bins = tables.length_bins(data)
-    names = [
-        f"{low}–{high}" if low < high else f"{low}"
-        for low, high in bins[["low", "high"]].to_numpy()
-    ]
+    names = [f"{a}–{b}" if a < b else f"{a}" for a, b in bins[["low", "high"]].to_numpy()]
     middle = data.groupby("solved")["length"].median().rename({True: "solved", False: "failed"})
     note = f"Median number of actions: {', '.join(f'{k} {v:g}' for k, v in middle.items())}."
-    return _histogram(title, note, "actions", bins[list(_OUTCOMES)], names)
+    return _histogram(title, note, "actions", bins, names)
 
 
 def rewards(trajectories: draw.Data) -> go.Figure:
     """How near failures came: trajectories by final reward."""
-    title = "How near did failures come?"
-    data = draw.table(trajectories, "trajectories")
+    title, data = "How near did failures come?", draw.table(trajectories, "trajectories")
     if data.empty:
         return draw.nothing(title, _NO_EPISODES)
     bins = tables.reward_bins(data)
-    names = [
-        f"{low:g}" if low == high else f"…{high:g}"
-        for low, high in bins[["low", "high"]].to_numpy()
-    ]
+    names = [f"{a:g}" if a == b else f"…{b:g}" for a, b in bins[["low", "high"]].to_numpy()]
     note = (
         "The first bar is a reward of exactly 0, the last of exactly 1; between them …0.3 means "
         "from 0.2 to below 0.3."
@@ -166,43 +115,50 @@ def rewards(trajectories: draw.Data) -> go.Figure:
     failed = data[~data["solved"]]
     if len(failed):
         note += f" {int((failed['reward'] > 0).sum())} of {len(failed)} failures earned something."
-    return _histogram(title, note, "final reward R", bins[list(_OUTCOMES)], names)
+    return _histogram(title, note, "final reward R", bins, names)
 
 
-def failure_kinds(failures: draw.Data, by: str = "level") -> go.Figure:
-    """Kinds of failure: count, share with its interval, and how they divide on groups of tasks."""
-    title = "Why do trajectories fail?"
-    data = draw.table(failures, "failures")
+def _histogram(title: str, note: str, x: str, bins: pd.DataFrame, names: list[str]) -> go.Figure:
+    """How many trajectories were solved and failed in each bin; at most eight bins are named."""
+    ticks = names[:: math.ceil(len(names) / 8)]
+    axis = {"title_text": x, "type": "category", "tickvals": ticks, "tickangle": 0}
+    bars = draw.stacks(names, bins[list(_OUTCOMES)], _OUTCOMES, upright=True)
+    look: draw.Trace = {"body": 240, "barmode": "stack", "bargap": 0.12}
+    return draw.page(title, note, bars, xaxis=axis, yaxis_title_text="trajectories", **look)
+
+
+# -- failures -------------------------------------------------------------------------------------
+
+
+def failure_kinds(failures: draw.Data, by: str = "level", colours: int = 6) -> go.Figure:
+    """Kinds of failure: count, share with its interval, and how they divide on groups of tasks.
+
+    Args:
+        colours: groups that get a colour of their own, those with most failures.
+    """
+    title, data = "Why do trajectories fail?", draw.table(failures, "failures")
     if data.empty:
         return draw.nothing(title, _NO_FAILURES)
-    rows = taxonomy.counts(data.assign(all="all"), "all")
-    rows = rows.sort_values("n", ascending=False, kind="stable").rename(
-        columns={"n": "wins", "total": "n"}
-    )
+    rows = taxonomy.counts(data.assign(all="all"), "all").rename(columns={"n": "wins"})
+    rows = rows.sort_values("wins", ascending=False, kind="stable")
+    rows = rows.assign(n=rows["total"])
     total, covered = int(rows["n"].iloc[0]), taxonomy.coverage(data)
     main = data[data["primary"]]
     sizes = main[by].value_counts()
-    groups = style.level_order(sizes.index[:GROUPS_SHOWN])
+    groups = style.level_order(sizes.index[:colours])
     looks = style.group_looks(groups)
     parts = {g: (plain(g, 30) or f"no {by}", looks[g], i % 2 == 1) for i, g in enumerate(groups)}
     counts = draw.tally(main, "kind", by, rows["kind"], sizes.index)
     if len(sizes) > len(groups):
         parts["others"] = ("others", draw.PALE, False)
         counts["others"] = counts.drop(columns=groups).sum(axis=1)
-    rows["name"] = [draw.kind_name(k) for k in rows["kind"]]
     rows["meaning"] = [KINDS[k].meaning if k in KINDS else "" for k in rows["kind"]]
-    about = draw.hovers(
-        rows, "{meaning}", "main kind of {won}", "found in {any}, also as a further kind"
-    )
-    names = draw.labels(rows["name"], 24)
-    traces = draw.stacks(names, counts[list(parts)], parts, about)
-    n = rows["wins"].tolist()
-    low, high = zip(*([total * v for v in wilson(k, total)] for k in n), strict=True)
-    spread = draw.whiskers(INKS["soft"][0], n, low, high)
-    ends = draw.mark(
-        "scatter", n, names, mode="markers", marker_opacity=0, error_x=spread, showlegend=False
-    )
-    texts = draw.words(names, high, [f"{k} ({draw.percent(k / total)})" for k in n])
+    further = "found in {any}, also as a further kind"
+    about = draw.hovers(rows, "{meaning}", "main kind of {won}", further)
+    names = draw.labels(map(draw.kind_name, rows["kind"]), 24)
+    low, high = zip(*([total * v for v in wilson(k, total)] for k in rows["wins"]), strict=True)
+    texts = [f"{k} ({draw.percent(k / total)})" for k in rows["wins"]]
+    bars = draw.stacks(names, counts[list(parts)], parts, about)
     least, most = map(draw.percent, covered.interval)
     note = (
         f"{total} failed episodes, each counted once under its main kind. Whiskers are 95 % Wilson "
@@ -211,8 +167,8 @@ def failure_kinds(failures: draw.Data, by: str = "level") -> go.Figure:
     )
     if len(sizes) > len(groups):
         note += f" Of {len(sizes)} groups the {len(groups)} with most failures have a colour."
-    figure = draw.stacked(title, note, "failed trajectories", names, [*traces, ends, texts])
-    return figure.update_layout(showlegend=len(parts) > 1)
+    traces = [*bars, draw.ends(names, low, high, texts, None)]
+    return draw.stacked(title, note, "failed trajectories", names, traces)
 
 
 def failure_agreement(found: Agreement, first: str = "rules", second: str = "model") -> go.Figure:
@@ -220,22 +176,19 @@ def failure_agreement(found: Agreement, first: str = "rules", second: str = "mod
     title = f"Do {first} and {second} name the same kinds?"
     if not found.n:
         return draw.nothing(title, "No failure was labelled by both.")
-    down, across = (
-        draw.labels(map(draw.kind_name, names), 24)
-        for names in (found.table.index, found.table.columns)
-    )
-    glyphs = [KINDS[k].glyph if k in KINDS else plain(k, 3) for k in found.table.columns]
-    counts = found.table.to_numpy().tolist()
+    counts = found.table
+    down, across = (draw.labels(map(draw.kind_name, x), 24) for x in (counts.index, counts.columns))
     told = [
         [
             f"{plain(first)}: {a}<br>{plain(second)}: {b}<br>{n} of {found.n}"
             for b, n in zip(across, row, strict=True)
         ]
-        for a, row in zip(down, counts, strict=True)
+        for a, row in zip(down, counts.to_numpy(), strict=True)
     ]
-    texts = [[str(n or "·") for n in row] for row in counts]
     note = f"Rows: {first}; columns: {second}, in the same order. {found}."
-    figure = draw.heat(title, note, across, down, counts, texts, told)
+    texts = counts.astype(str).replace("0", "·")
+    figure = draw.heat(title, note, across, down, counts, texts, pd.DataFrame(told))
+    glyphs = [KINDS[k].glyph if k in KINDS else plain(k, 3) for k in counts.columns]
     return figure.update_xaxes(tickvals=across, ticktext=glyphs)
 
 
@@ -246,16 +199,21 @@ def steps_to_failure(failures: draw.Data) -> go.Figure:
     if rows.empty:
         return draw.nothing(title, _NO_FAILURES)
     rows = rows.rename(columns={"n": "wins", "total": "n"})
-    rows["name"] = [draw.kind_name(k) for k in rows["kind"]]
+    rows["name"] = rows["kind"].map(draw.kind_name)
     rows["hover"] = draw.hovers(rows, "{name}", "by action {t}: {won}")
-    looks = dict(zip(rows["name"].unique(), GROUPS, strict=False))
     note = (
         "The step that shows a failure is that of its evidence: the purchase, the focus, the first "
         "action of a loop, or the end."
     )
+    looks = dict(zip(rows["name"].unique(), GROUPS, strict=False))
     traces = draw.lines(rows, "name", "t", "share", looks, ["all"])
     x = draw.whole_axis("actions before it", rows["t"].max())
-    return draw.curves(title, note, traces, x, draw.share_axis("failures that show by then"))
+    return draw.page(
+        title, note, traces, xaxis=x, yaxis=draw.share_axis("failures that show by then")
+    )
+
+
+# -- recovery -------------------------------------------------------------------------------------
 
 
 def recovery_map(states: draw.Data, rows: int = 40) -> go.Figure:
@@ -271,27 +229,23 @@ def recovery_map(states: draw.Data, rows: int = 40) -> go.Figure:
     order = tables.recovery_map(data, None)
     width = sum(c[0] == "s" and c[1:].isdecimal() for c in order.columns)
     if order.empty or width < 2:
-        return draw.nothing(title, _UNEXPLORED)
-    shown = order.head(rows)
-    data = data.merge(shown[["seed", "trajectory_id"]])  # a hover for each of thousands takes long
-    tried = data["n"] > 0
-    glyphs = data["status"].map({"untried": "–"}).fillna("!")
-    counts = data["wins"].astype(str) + "/" + data["n"].astype(str)
+        return draw.nothing(title, draw.UNEXPLORED)
+    keys, shown = ["seed", "trajectory_id"], order.head(rows)
+    data = data.merge(shown[keys])  # a hover for each of thousands takes long
+    found = [f"won {draw.won(w, n)}" for w, n in zip(data["wins"], data["n"], strict=True)]
     data = data.assign(
         level=data["level"].where(data["level"] == "", ", level " + data["level"]),
-        text=counts.where(tried, glyphs),
-        found=[f"won {draw.won(w, n)}" for w, n in zip(data["wins"], data["n"], strict=True)],
+        found=pd.Series(found, data.index, dtype=object).where(data["n"] > 0, data["status"]),
     )
-    data["found"] = data["found"].where(tried, data["status"])
     about = ("task {task_id}", "seed {seed}{level}", "the teacher failed after {length} actions")
     data["hover"] = draw.hovers(data, *about, "s{k}, after {t} actions: {found}")
-    keys = ["seed", "trajectory_id", "k"]
-    cells = data.drop_duplicates(keys).set_index(keys)
-    place = pd.MultiIndex.from_frame(shown[keys[:2]])
-    p, text, hover = (
-        cells[c].unstack().reindex(index=place, columns=range(width))
-        for c in ("p", "text", "hover")
+    cells = data.drop_duplicates([*keys, "k"]).set_index([*keys, "k"])
+    place = pd.MultiIndex.from_frame(shown[keys])
+    p, hover = (
+        cells[c].unstack().reindex(index=place, columns=range(width)) for c in ("p", "hover")
     )
+    glyphs = {"untried": "–", "unrestorable": "!", "faulted": "!"}
+    text = shown[[f"s{k}" for k in range(width)]].replace(glyphs)
     lost = int((order["last"] < 0).sum())
     more = f"The first {rows} of {len(order)} are shown. " if len(order) > rows else ""
     note = (
@@ -302,7 +256,7 @@ def recovery_map(states: draw.Data, rows: int = 40) -> go.Figure:
     )
     names = draw.task_labels(shown, order["seed"].nunique() > 1)
     across = [f"s<sub>{k}</sub>" for k in range(width)]
-    return draw.heat(title, note, across, names, p, text.fillna(""), hover.fillna("no such state"))
+    return draw.heat(title, note, across, names, p, text, hover.fillna("no such state"))
 
 
 def recovery_curve(states: draw.Data) -> go.Figure:
@@ -311,58 +265,56 @@ def recovery_curve(states: draw.Data) -> go.Figure:
     data = tables.pick_iteration(draw.table(states, "states"))
     curve = tables.recovery_curve(data)
     if curve.empty or curve["k"].max() < 1:
-        return draw.nothing(title, _UNEXPLORED)
+        return draw.nothing(title, draw.UNEXPLORED)
     curve["hover"] = draw.hovers(curve, "{group}, s{k}", "won {won}", "{states} states")
     looks = style.group_looks(curve["group"])
     bands = looks if len(looks) <= 4 else ["all"]  # many bands hide each other and the lines
-    method, iteration = data["method"].iloc[0], data["iteration"].iloc[0]
     note = (
-        f"{clean(method, 60)}, iteration {iteration}: the student as it was before that "
-        "iteration's training. Bands are 95 % Wilson intervals over rollouts. States with a high k "
-        "exist only where the teacher acted long enough, so points differ in the tasks behind them."
+        f"{clean(data['method'].iloc[0], 60)}, iteration {data['iteration'].iloc[0]}: the student "
+        "as it was before that iteration's training. Bands are 95 % Wilson intervals over "
+        "rollouts. States with a high k exist only where the teacher acted long enough, so points "
+        "differ in the tasks behind them."
     )
     traces = draw.lines(curve, "group", "k", "p", looks, bands)
     x = draw.whole_axis("expert state k (0: the start)", curve["k"].max())
-    return draw.curves(title, note, traces, x, draw.share_axis("rollouts won"))
+    return draw.page(title, note, traces, xaxis=x, yaxis=draw.share_axis("rollouts won"))
 
 
 def trajectory_curve(states: draw.Data, trajectory_id: str, seed: int) -> go.Figure:
     """Wins from each state of one trajectory, with its interval; the point of no return marked."""
     title = "When was this trajectory lost?"
     data = tables.pick_iteration(draw.table(states, "states"))
-    curve = tables.trajectory_curve(data, trajectory_id, seed)
+    own = data[(data["trajectory_id"] == trajectory_id) & (data["seed"] == seed)]
+    curve = own[own["n"] > 0].sort_values("t", ignore_index=True)
     if curve.empty:
         return draw.nothing(
             title, f"No state of trajectory {trajectory_id!r} (seed {seed}) was tried."
         )
-    own = data[(data["trajectory_id"] == trajectory_id) & (data["seed"] == seed)]
-    solved, length = bool(own["teacher_solved"].iloc[0]), int(own["length"].iloc[0])
+    solved, length = bool(curve["teacher_solved"].iloc[0]), int(curve["length"].iloc[0])
     last = int(curve.loc[curve["wins"] > 0, "t"].max()) if curve["wins"].any() else -1
-    marks: dict[str, Any] = {}
     verdict = "The teacher solved it." if solved else "No state of this failure was won."
     if not solved and last >= 0:
         later = curve.loc[curve["t"] > last, "t"]
-        until, bad = int(later.min()) if len(later) else length, INKS["bad"][0]
-        upright = {"type": "line", "yref": "paper", "x0": last, "x1": last, "y0": 0, "y1": 1}
-        marks["shapes"] = [upright | {"line": {"color": bad, "width": 1.6, "dash": "dash"}}]
-        side = "left" if last < 0.35 * length else "right" if last > 0.65 * length else "center"
-        told = {"text": f"no return after action {last}", "font": {"color": bad, "weight": 600}}
-        marks["annotations"] = [told | draw.at("x", last, "paper", 1, side, "bottom")]
         verdict = (
-            f"Last won after {draw.actions(last)}: what the teacher did from there to action "
-            f"{until} lost it, as far as these rollouts tell."
+            f"Last won after {last} action{'s' * (last != 1)}: what the teacher did from there to "
+            f"action {int(later.min()) if len(later) else length} lost it, as far as these "
+            "rollouts tell."
         )
-    curve = curve.assign(
-        who="student", hover=draw.hovers(curve, "s{k}, after {t} actions", "won {won}")
-    )
-    traces = draw.lines(curve, "who", "t", "p", {"student": GROUPS[2]}, ["student"])
-    note, y = (
-        f"{clean(trajectory_id, 120)}, seed {seed}. {verdict}",
-        draw.share_axis("rollouts won"),
-    )
+    hover = draw.hovers(curve, "s{k}, after {t} actions", "won {won}")
+    looks, curve = {"student": GROUPS[2]}, curve.assign(who="student", hover=hover)
+    traces = draw.lines(curve, "who", "t", "p", looks, looks)
+    note = f"{clean(trajectory_id, 120)}, seed {seed}. {verdict}"
     text = f"the teacher's actions before the state (of {length})"
     x = draw.whole_axis(text, length, range=[-0.3, max(length, 1) + 0.3])
-    return draw.curves(title, note, traces, x, y, body=220, above=14, **marks)
+    y = draw.share_axis("rollouts won", 1.2) | {"tickvals": [0, 0.2, 0.4, 0.6, 0.8, 1]}
+    figure = draw.page(title, note, traces, xaxis=x, yaxis=y, body=230)
+    if not solved and last >= 0:
+        said: draw.Trace = {"annotation_text": f"no return after action {last}"}
+        said["annotation_position"] = "top left" if last > length / 2 else "top right"
+        bad = INKS["bad"][0]
+        figure.add_vline(last, line={"color": bad, "dash": "dash", "width": 1.6},
+                         annotation_font={"color": bad, "weight": 600}, **said)  # fmt: skip
+    return figure
 
 
 def segment_ribbon(
@@ -372,7 +324,7 @@ def segment_ribbon(
     diagnosis: Diagnosis | None = None,
 ) -> go.Figure:
     """A trajectory as a band of labelled segments, tried states and the kind of failure with it."""
-    total, traces, marks = max(trajectory.length, 1), [], []
+    total, traces = max(trajectory.length, 1), []
     shown = segments or [Segment(0, total, "unknown", "not explored")]
     for label in dict.fromkeys(s.label for s in shown):
         own, look = [s for s in shown if s.label == label], LABELS[label]
@@ -381,63 +333,40 @@ def segment_ribbon(
             for s in own
         ]
         band = draw.mark("bar", [s.length for s in own], [0] * len(own), told, orientation="h")
-        inside = {"text": [look.glyph] * len(own), "insidetextfont_color": INKS["ink"][0]}
-        inside |= {"textposition": "inside", "insidetextanchor": "middle"}
         band |= {"base": [s.start for s in own], "name": f"{look.glyph} {label}", "width": 0.7}
-        traces.append(
-            band | inside | {"marker": draw.tint(look, label == "harmful"), "textangle": 0}
-        )
+        band |= {"text": [look.glyph] * len(own), "insidetextfont_color": INKS["ink"][0]}
+        band |= {"textposition": "inside", "insidetextanchor": "middle", "textangle": 0}
+        traces.append(band | {"marker": draw.tint(look, label == "harmful")})
     tried = pd.DataFrame(
         [(s.t, s.name, s.wins, s.n) for s in states if s.tried], columns=["t", "name", "wins", "n"]
     )
-    symbols = ["triangle-up" if w else "x" for w in tried["wins"]]
     told = draw.hovers(tried, "{name}, after {t} actions", "won {won}")
     below = draw.mark("scatter", tried["t"], [-0.62] * len(tried), told, mode="markers+text")
     below |= {"text": [f"{w}/{n}" for w, n in zip(tried["wins"], tried["n"], strict=True)]}
-    below |= {"textposition": "bottom center", "marker_symbol": symbols, "marker_size": 9}
-    traces.append(below | {"marker_color": LABELS["beneficial"].light, "showlegend": False})
+    below["marker_symbol"] = ["triangle-up" if w else "x" for w in tried["wins"]]
+    below |= {"marker_color": LABELS["beneficial"].light, "marker_size": 9}
+    traces.append(below | {"textposition": "bottom center", "showlegend": False})
     note = "" if segments else "Not explored: nothing says which actions helped and which hurt. "
     if len(tried):
         note += "Below the band: wins/rollouts of the student from that state. "
     if diagnosis is not None:
         finding = diagnosis.findings[0]
-        note += f"{draw.kind_name(finding.kind)}: {finding.text}"
-        side = "right" if finding.t > total / 2 else "left"
-        words = {
-            "text": f"▼ {plain(draw.kind_name(finding.kind), 40)}",
-            "font_color": INKS["bad"][0],
-        }
-        marks = [words | draw.at("x", min(finding.t, total), "y", 0.4, side, "bottom")]
+        name = draw.kind_name(finding.kind)
+        note += f"{name}: {finding.text}"
+        side = "left" if finding.t > total / 2 else "right"
+        place, font = f"top {side}", {"color": INKS["bad"][0]}
+        failed = draw.mark("scatter", [min(finding.t, total)], [0.42], mode="text")
+        failed |= {"text": [f"▼ {plain(name, 40)}"], "textposition": place, "textfont": font}
+        traces.append(failed | {"showlegend": False})
+    x = draw.whole_axis("actions", total, range=[-0.2, total + 0.2], showgrid=False)
+    y = {"visible": False, "range": [-1.35, 0.9]}
+    layout: draw.Trace = {"body": 130, "barmode": "overlay"}
     return draw.page(
-        "Which actions helped, and which hurt?",
-        note,
-        traces,
-        legend=True,
-        body=130,
-        left=24,
-        barmode="overlay",
-        annotations=marks,
-        xaxis=draw.whole_axis("actions", total, range=[-0.2, total + 0.2], showgrid=False),
-        yaxis={"visible": False, "range": [-1.35, 0.9]},
+        "Which actions helped, and which hurt?", note, traces, xaxis=x, yaxis=y, **layout
     )
 
 
-def first_solved(states: draw.Data) -> go.Figure:
-    """Training tasks that the teacher failed: first won from s0, only from a later state, never."""
-    title = "From where was a task first solved?"
-    reach = tables.reachable(tables.pick_iteration(draw.table(states, "states")))
-    if reach.empty:
-        return draw.nothing(title, _UNEXPLORED)
-    note = (
-        "Training tasks that the teacher failed. “Only from a later state” is what exploring "
-        "expert failures adds: no rollout from the start, s₀, solved these tasks."
-    )
-    names = draw.labels(reach["level"].replace("", "no level"))
-    counts = reach.rename(columns={"from_s0": "s0", "only_deeper": "state"})
-    kinds = {k: v for k, v in draw.FOUND.items() if k != "teacher"}
-    return draw.stacked(
-        title, note, "training tasks", names, draw.stacks(names, counts[list(kinds)], kinds)
-    )
+# -- training -------------------------------------------------------------------------------------
 
 
 def losses(series: Mapping[str, Sequence[float]]) -> go.Figure:
@@ -457,7 +386,7 @@ def losses(series: Mapping[str, Sequence[float]]) -> go.Figure:
     traces = draw.lines(rows, "name", "step", "loss", looks, mode=mode)
     note, x = f"From the first step to the last: {spoken}.", draw.whole_axis("optimiser step", most)
     y = {"title_text": "loss, nats per trained token", "rangemode": "tozero"}
-    return draw.curves(title, note, traces, x, y, body=260)
+    return draw.page(title, note, traces, xaxis=x, yaxis=y, body=260)
 
 
 def shares(rows: pd.DataFrame, x: str, y: str, x_label: str, y_label: str) -> go.Figure:
@@ -469,4 +398,38 @@ def shares(rows: pd.DataFrame, x: str, y: str, x_label: str, y_label: str) -> go
     data["hover"] = draw.hovers(data, "{at}: {x}", "{what}: {y:.0%}")
     traces = draw.lines(data, "what", "x", "y", {y_label: GROUPS[2]})
     across = draw.whole_axis(plain(x_label, 80), data["x"].max())
-    return draw.curves(title, "", traces, across, draw.share_axis(plain(y_label, 60)), body=260)
+    return draw.page(
+        title, "", traces, xaxis=across, yaxis=draw.share_axis(plain(y_label, 60)), body=260
+    )
+
+
+def simplicity_bias(shares: draw.Data, focus: str = "EEF") -> go.Figure:
+    """Per cent of actions of each kind, source by source; from `tables.action_shares`.
+
+    What successes lack and failures hold is what a student cloned from successes never sees. Put
+    `tables.learned_actions` below the others to see what newly solved tasks needed.
+    """
+    title, data = "Which actions does training teach?", draw.table(shares, "actions")
+    if data.empty:
+        return draw.nothing(title, "Neither trajectories nor training samples are recorded yet.")
+    kinds, sources = (list(dict.fromkeys(data[c])) for c in ("kind", "source"))
+    per = (100 * data["share"]).fillna(0)
+    data = data.assign(
+        hover=draw.hovers(data, "{source}", "{kind}: {count:,} of {total:,} actions ({share:.1%})"),
+        text=[f"{p:.0f}" if p >= 9.5 else f"{p:.1f}" if p else "·" for p in per],
+        share=per / 100,
+    )
+    cells = data.drop_duplicates(["source", "kind"]).set_index(["source", "kind"])
+    share, text, hover = (
+        cells[c].unstack().reindex(sources)[kinds] for c in ("share", "text", "hover")
+    )
+    across, down = draw.labels(kinds, 0, 20), draw.labels(sources, 22, 60)
+    ticks = [f"<b>{d}</b>" if s == focus else d for d, s in zip(down, sources, strict=True)]
+    note = (
+        "Per cent of the actions of each source, by kind of action. Of a method: the actions that "
+        "carry loss in its last iteration's samples; “tasks gained”: what its student did on them. "
+        f"Actions counted: {data['total'].min():,} to {data['total'].max():,} a source."
+    )
+    above = 16 + 6 * max(map(len, across))
+    figure = draw.heat(title, note, across, down, share, text, hover, above)
+    return figure.update_yaxes(tickvals=down, ticktext=ticks)

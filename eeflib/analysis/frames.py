@@ -24,157 +24,123 @@ from eeflib.records import Evaluation, Step, Task
 from eeflib.states import state_names
 from eeflib.stats import wilson
 
-__all__ = [
-    "COLUMNS",
-    "Frames",
-    "Who",
-    "branches",
-    "evaluations",
-    "load",
-    "samples",
-    "states",
-    "steps",
-    "tasks",
-    "trajectories",
-]
+__all__ = ["COLUMNS", "Frames", "evaluations", "load", "states"]
 
 _PLACE = ["seed", "method", "iteration"]
+_NAMED = ["seed", "trajectory_id", "task_id", "method", "iteration"]
 _CHUNK = 20_000
 """Rows turned into columns at a time: fewer Python objects are alive at once."""
 
-_WHERE = {
+_COMMON = {
     "seed": ("int64", "seed of the run"),
+    "task_id": ("str", "joins tasks"),
+    "trajectory_id": ("str", "joins trajectories"),
     "method": ("str", "method that explored or trained"),
     "iteration": ("int64", "fine-tuning iteration, from 1; 0 = before any"),
+    "env": ("str", "environment"),
+    "level": ("str", "difficulty level of the task; empty if it has none"),
+    "task_type": ("str", "kind of task; empty if it has none"),
+    "split": ("str", "of the task: train, validation or test"),
+    "task_hash": ("str", "content hash of the task: equal hash, equal task"),
+    "reward": ("float64", "R in [0, 1]; nan if there is none"),
+    "solved": ("bool", "R reached the threshold, no error"),
+    "length": ("int64", "number of actions"),
+    "invalid": ("int64", "actions not understood"),
+    "error": ("str", "fault that ended it; empty if none"),
+    "prompt_tokens": ("int64", "tokens read"),
+    "completion_tokens": ("int64", "tokens written"),
+    "cost_usd": ("float64", "dollars; nan if unknown"),
 }
 
+
+def _columns(names: str, **own: tuple[str, str]) -> dict[str, tuple[str, str]]:
+    """The columns `names` in order, those of `own` as said there, the others as everywhere."""
+    return {name: own.get(name) or _COMMON[name] for name in names.split()}
+
+
 COLUMNS: Mapping[str, Mapping[str, tuple[str, str]]] = {
-    "tasks": {
-        "seed": ("int64", "seed of the run"),
-        "task_id": ("str", "id within the seed"),
-        "task_hash": ("str", "content hash: equal hash, equal task"),
-        "env": ("str", "environment"),
-        "instruction": ("str", "what the agent is asked to do"),
-        "split": ("str", "train, validation or test"),
-        "level": ("str", "difficulty level; empty if the task has none"),
-        "task_type": ("str", "kind of task; empty if the task has none"),
-        "threshold": ("float64", "reward from which on it is solved"),
-    },
-    "trajectories": {
-        "seed": ("int64", "seed of the run"),
-        "trajectory_id": ("str", "id within the seed"),
-        "task_id": ("str", "joins tasks"),
-        "method": ("str", "`teacher`, or the method whose student acted"),
-        "iteration": ("int64", "of the student; 0 for the teacher"),
-        "env": ("str", "environment"),
-        "level": ("str", "of the task"),
-        "task_type": ("str", "of the task"),
-        "split": ("str", "of the task"),
-        "policy": ("str", "name of the policy that acted"),
-        "reward": ("float64", "R in [0, 1]"),
-        "solved": ("bool", "R reached the threshold"),
-        "length": ("int64", "T, number of actions"),
-        "invalid": ("int64", "actions not understood"),
-        "terminated": ("bool", "the environment ended it"),
-        "truncated": ("bool", "a limit ended it"),
-        "error": ("str", "fault that ended it; empty if none"),
-        "prompt_tokens": ("int64", "tokens read"),
-        "completion_tokens": ("int64", "tokens written"),
-        "cost_usd": ("float64", "dollars; nan if unknown"),
-    },
-    "steps": {
-        "seed": ("int64", "seed of the run"),
-        "trajectory_id": ("str", "joins trajectories"),
-        "task_id": ("str", "joins tasks"),
-        "method": ("str", "of the trajectory"),
-        "iteration": ("int64", "of the trajectory"),
-        "t": ("int64", "index of the action, from 0"),
-        "actor": ("str", "teacher, student or human"),
-        "kind": ("str", "kind of action, see eeflib.analysis.taxonomy_rules"),
-        "action": ("str", "action handed to the environment"),
-        "thought": ("str", "reasoning before it"),
-        "observation": ("str", "text of s_t"),
-        "state": ("str", "name of s_t, the same on all the teacher's trajectories through it"),
-        "valid": ("bool", "understood by parser and environment"),
-        "reason": ("str", "why not valid"),
-        "reward": ("float64", "reward of this step"),
-        "score": ("float64", "running score; nan where there is none"),
-    },
-    "branches": {
-        **_WHERE,
-        "branch_id": ("str", "id within seed, method and iteration"),
-        "task_id": ("str", "joins tasks"),
-        "trajectory_id": ("str", "teacher trajectory of the state; nan for s0"),
-        "k": ("int64", "0 for s0, else the expert state's number"),
-        "t": ("int64", "teacher actions before the state"),
-        "attempt": ("int64", "rollout number at this state, from 0"),
-        "restored": ("bool", "the state was restored and verified"),
-        "mismatch": ("str", "why it was not"),
-        "fault": ("str", "fault of provider or environment that ended it; empty if none"),
-        "won": ("bool", "the student solved the task from here"),
-        "reward": ("float64", "R of the rollout; nan if not restored"),
-        "length": ("int64", "the student's own actions"),
-        "invalid": ("int64", "of them not understood"),
-        "prompt_tokens": ("int64", "tokens read"),
-        "completion_tokens": ("int64", "tokens written"),
-        "cost_usd": ("float64", "dollars; nan if unknown"),
-    },
-    "states": {
-        **_WHERE,
-        "trajectory_id": ("str", "joins trajectories"),
-        "task_id": ("str", "joins tasks"),
-        "level": ("str", "of the task"),
-        "teacher_solved": ("bool", "whether the teacher's trajectory succeeded"),
-        "length": ("int64", "T of the teacher's trajectory"),
-        "k": ("int64", "0 for s0, else the expert state's number; -1: explored from others only"),
-        "t": ("int64", "teacher actions before the state; -1 if untried"),
-        "state": ("str", "joins steps; empty if untried"),
-        "n": ("int64", "student rollouts from here that no fault ended"),
-        "wins": ("int64", "of them solved"),
-        "p": ("float64", "wins / n; nan if n is 0"),
-        "low": ("float64", "Wilson interval of p"),
-        "high": ("float64", "Wilson interval of p"),
-        "status": ("str", "tried, unrestorable, faulted or untried"),
-    },
-    "samples": {
-        **_WHERE,
-        "sample_id": ("str", "id within seed, method and iteration"),
-        "task_id": ("str", "joins tasks"),
-        "kind": ("str", "positive, s0, recovery or all"),
-        "source": ("str", "id of the branch or trajectory it came from"),
-        "start": ("int64", "index of the important state"),
-        "length": ("int64", "actions in the sequence"),
-        "trained": ("int64", "of them trained"),
-        "trained_teacher": ("int64", "of the trained ones, the teacher's"),
-        "trained_kinds": ("str", "kinds of the trained actions in order, joined by |"),
-    },
-    "evaluations": {
-        **_WHERE,
-        "task_id": ("str", "joins tasks"),
-        "task_hash": ("str", "content hash of the task"),
-        "split": ("str", "of the task"),
-        "level": ("str", "of the task"),
-        "reward": ("float64", "R in [0, 1]"),
-        "solved": ("bool", "R reached the threshold, no error"),
-        "length": ("int64", "actions"),
-        "invalid": ("int64", "of them not understood"),
-        "error": ("str", "fault that ended it; empty if none"),
-    },
-    "failures": {
-        "seed": ("int64", "seed of the run"),
-        "trajectory_id": ("str", "joins trajectories"),
-        "task_id": ("str", "joins tasks"),
-        "method": ("str", "of the trajectory"),
-        "iteration": ("int64", "of the trajectory"),
-        "env": ("str", "environment"),
-        "level": ("str", "of the task"),
-        "task_type": ("str", "of the task"),
-        "kind": ("str", "kind of failure, see eeflib.analysis.taxonomy"),
-        "primary": ("bool", "the one the failure is counted as; exactly one per trajectory"),
-        "rule": ("str", "name of the rule that assigned it"),
-        "t": ("int64", "step that shows it; T for the end"),
-        "text": ("str", "what was seen or done there"),
-    },
+    "tasks": _columns(
+        "seed task_id task_hash env instruction split level task_type threshold",
+        task_id=("str", "id within the seed"),
+        instruction=("str", "what the agent is asked to do"),
+        threshold=("float64", "reward from which on it is solved"),
+    ),
+    "trajectories": _columns(
+        "seed trajectory_id task_id method iteration env level task_type split policy reward "
+        "solved length invalid terminated truncated error prompt_tokens completion_tokens cost_usd",
+        trajectory_id=("str", "id within the seed"),
+        method=("str", "`teacher`, or the method whose student acted"),
+        iteration=("int64", "of the student; 0 for the teacher"),
+        policy=("str", "name of the policy that acted"),
+        terminated=("bool", "the environment ended it"),
+        truncated=("bool", "a limit ended it"),
+    ),
+    "steps": _columns(
+        "seed trajectory_id task_id method iteration t actor kind action thought observation state "
+        "valid reason reward score",
+        t=("int64", "index of the action, from 0"),
+        actor=("str", "teacher, student or human"),
+        kind=("str", "kind of action, see eeflib.analysis.taxonomy_rules"),
+        action=("str", "action handed to the environment"),
+        thought=("str", "reasoning before it"),
+        observation=("str", "text of s_t"),
+        state=("str", "name of s_t, the same on all the teacher's trajectories through it"),
+        valid=("bool", "understood by parser and environment"),
+        reason=("str", "why not valid"),
+        reward=("float64", "reward of this step"),
+        score=("float64", "running score; nan where there is none"),
+    ),
+    "branches": _columns(
+        "seed method iteration branch_id task_id trajectory_id k t attempt restored mismatch fault "
+        "won reward length invalid prompt_tokens completion_tokens cost_usd",
+        branch_id=("str", "id within seed, method and iteration"),
+        trajectory_id=("str", "teacher trajectory of the state; nan for s0"),
+        k=("int64", "0 for s0, else the expert state's number"),
+        t=("int64", "teacher actions before the state"),
+        attempt=("int64", "rollout number at this state, from 0"),
+        restored=("bool", "the state was restored and verified"),
+        mismatch=("str", "why it was not"),
+        fault=("str", "fault of provider or environment that ended it; empty if none"),
+        won=("bool", "the student solved the task from here"),
+        length=("int64", "the student's own actions"),
+    ),
+    "states": _columns(
+        "seed method iteration trajectory_id task_id level teacher_solved length k t state n wins "
+        "p low high status",
+        teacher_solved=("bool", "whether the teacher's trajectory succeeded"),
+        length=("int64", "T of the teacher's trajectory"),
+        k=("int64", "0 for s0, else the expert state's number; -1: explored from others only"),
+        t=("int64", "teacher actions before the state; -1 if untried"),
+        state=("str", "joins steps; empty if untried"),
+        n=("int64", "student rollouts from here that no fault ended"),
+        wins=("int64", "of them solved"),
+        p=("float64", "wins / n; nan if n is 0"),
+        low=("float64", "Wilson interval of p"),
+        high=("float64", "Wilson interval of p"),
+        status=("str", "tried, unrestorable, faulted or untried"),
+    ),
+    "samples": _columns(
+        "seed method iteration sample_id task_id kind source start length trained trained_teacher "
+        "trained_kinds",
+        sample_id=("str", "id within seed, method and iteration"),
+        kind=("str", "positive, s0, recovery or all"),
+        source=("str", "id of the branch or trajectory it came from"),
+        start=("int64", "index of the important state"),
+        trained=("int64", "actions that are trained"),
+        trained_teacher=("int64", "of the trained ones, the teacher's"),
+        trained_kinds=("str", "kinds of the trained actions in order, joined by |"),
+    ),
+    "evaluations": _columns(
+        "seed method iteration task_id task_hash split level reward solved length invalid error"
+    ),
+    "failures": _columns(
+        "seed trajectory_id task_id method iteration env level task_type kind primary rule t text",
+        kind=("str", "kind of failure, see eeflib.analysis.taxonomy"),
+        primary=("bool", "the one the failure is counted as; exactly one per trajectory"),
+        rule=("str", "name of the rule that assigned it"),
+        t=("int64", "step that shows it; T for the end"),
+        text=("str", "what was seen or done there"),
+    ),
 }
 """Frame -> column -> (dtype, meaning)."""
 
@@ -196,31 +162,48 @@ class Frames:
 
     @cached_property
     def tasks(self) -> pd.DataFrame:
-        return tasks(self.run)
+        """One row per task and seed."""
+        rows = (
+            (s, t.id, t.content_hash, t.env, t.instruction, t.split, *_about(t), t.threshold)
+            for s, group in self.run.tasks.items()
+            for t in group
+        )
+        return _frame("tasks", rows)
 
-    @cached_property
+    @property
     def trajectories(self) -> pd.DataFrame:
-        """The teacher's."""
+        """One row per trajectory of the teacher."""
         return self._taught[0]
 
-    @cached_property
+    @property
     def steps(self) -> pd.DataFrame:
-        """Of the teacher's trajectories."""
+        """One row per action of the teacher's trajectories."""
         return self._taught[1]
 
-    @cached_property
+    @property
     def rollouts(self) -> pd.DataFrame:
         """The students' test episodes; columns as `trajectories`."""
         return self._tested[0]
 
-    @cached_property
+    @property
     def rollout_steps(self) -> pd.DataFrame:
         """Of the students' test episodes; columns as `steps`."""
         return self._tested[1]
 
     @cached_property
     def branches(self) -> pd.DataFrame:
-        return branches(self.run)
+        """One row per exploration rollout, or per state that could not be restored."""
+
+        def rows() -> Iterator[Sequence[Any]]:
+            for place, b in self.run.branches():
+                r = b.rollout
+                own = r.steps if r else ()
+                state = (b.id, b.task_id, b.teacher_id, b.k, b.t, b.attempt)
+                result = (b.restored, b.restore_mismatch, r.error if r else "", b.won)
+                reward = r.reward if r else None
+                yield (*place, *state, *result, reward, *_counts(own), *_usage(own))
+
+        return _frame("branches", rows())
 
     @cached_property
     def states(self) -> pd.DataFrame:
@@ -229,7 +212,17 @@ class Frames:
 
     @cached_property
     def samples(self) -> pd.DataFrame:
-        return samples(self.run)
+        """One row per training sequence."""
+
+        def rows() -> Iterator[Sequence[Any]]:
+            for place, s in self.run.samples():
+                trained = [step for step, on in zip(s.steps, s.trained, strict=True) if on]
+                taught = sum(step.actor == "teacher" for step in trained)
+                kinds = "|".join(_kind(x.action, s.env, x.valid) for x in trained)
+                named = (*place, s.id, s.task_id, s.kind, s.source, s.start)
+                yield (*named, len(s.steps), len(trained), taught, kinds)
+
+        return _frame("samples", rows())
 
     @cached_property
     def evaluations(self) -> pd.DataFrame:
@@ -255,63 +248,6 @@ class Frames:
         return _episodes(self.run, "students")
 
 
-def tasks(run: Run) -> pd.DataFrame:
-    """One row per task and seed."""
-    rows = (
-        (
-            seed,
-            t.id,
-            t.content_hash,
-            t.env,
-            t.instruction,
-            t.split,
-            *_level_and_type(t),
-            t.threshold,
-        )
-        for seed, group in run.tasks.items()
-        for t in group
-    )
-    return _frame("tasks", rows)
-
-
-def trajectories(run: Run, who: Who = "teacher") -> pd.DataFrame:
-    """One row per trajectory: the teacher's, the students' test episodes, or both."""
-    return _episodes(run, who)[0]
-
-
-def steps(run: Run, who: Who = "teacher") -> pd.DataFrame:
-    """One row per action of a trajectory."""
-    return _episodes(run, who)[1]
-
-
-def branches(run: Run) -> pd.DataFrame:
-    """One row per exploration rollout, or per state that could not be restored."""
-
-    def rows() -> Iterator[Sequence[Any]]:
-        for place, b in run.branches():
-            r = b.rollout
-            own = r.steps if r else ()
-            state = (b.id, b.task_id, b.teacher_id, b.k, b.t, b.attempt)
-            result = (b.restored, b.restore_mismatch, r.error if r else "", b.won)
-            yield (*place, *state, *result, r.reward if r else None, *_counts(own), *_usage(own))
-
-    return _frame("branches", rows())
-
-
-def samples(run: Run) -> pd.DataFrame:
-    """One row per training sequence."""
-
-    def rows() -> Iterator[Sequence[Any]]:
-        for place, s in run.samples():
-            trained = [step for step, on in zip(s.steps, s.trained, strict=True) if on]
-            taught = sum(step.actor == "teacher" for step in trained)
-            kinds = "|".join(_kind(x.action, s.env, x.valid) for x in trained)
-            named = (*place, s.id, s.task_id, s.kind, s.source, s.start)
-            yield (*named, len(s.steps), len(trained), taught, kinds)
-
-    return _frame("samples", rows())
-
-
 def evaluations(outcomes: Iterable[Evaluation]) -> pd.DataFrame:
     """One row per outcome."""
     names = list(COLUMNS["evaluations"])
@@ -327,7 +263,7 @@ def _episodes(run: Run, who: Who) -> tuple[pd.DataFrame, pd.DataFrame]:
         for place, e in run.episodes(who):
             seed, method, iteration = place
             task = run.task(seed, e.task_id)
-            about = (e.env, *_level_and_type(task), task.split if task else "", e.policy)
+            about = (e.env, *_about(task), task.split if task else "", e.policy)
             ended = (e.terminated, e.truncated, e.error)
             named = (seed, e.id, e.task_id, method, iteration)
             result = (e.reward, e.solved, *_counts(e.steps))
@@ -336,16 +272,19 @@ def _episodes(run: Run, who: Who) -> tuple[pd.DataFrame, pd.DataFrame]:
             for t, (s, state) in enumerate(zip(e.steps, names, strict=False)):
                 kind = _kind(s.action, e.env, s.valid)
                 seen = (s.thought, s.observation, state)
-                outcome = (s.valid, s.reason, s.reward, s.score)
-                yield (*named, t, s.actor, kind, s.action, *seen, *outcome)
+                yield (t, s.actor, kind, s.action, *seen, s.valid, s.reason, s.reward, s.score)
 
-    moves = _frame("steps", rows())
-    return _frame("trajectories", known), moves
+    moves = _frame("steps", rows(), len(_NAMED))
+    found = _frame("trajectories", known)
+    # What names a step is that of its trajectory: cheaper to repeat than to convert once a step.
+    names = found.loc[found.index.repeat(found["length"]), _NAMED].reset_index(drop=True)
+    return found, pd.concat([names, moves], axis=1)
 
 
-def _frame(name: str, rows: Iterable[Sequence[Any]]) -> pd.DataFrame:
-    """A frame of `COLUMNS` from rows with a value per column."""
-    types: dict[str, Any] = {column: dtype for column, (dtype, _) in COLUMNS[name].items()}
+def _frame(name: str, rows: Iterable[Sequence[Any]], skip: int = 0) -> pd.DataFrame:
+    """A frame of `COLUMNS`, without the first `skip`, from rows with a value per column."""
+    columns_of = itertools.islice(COLUMNS[name].items(), skip, None)
+    types: dict[str, Any] = {column: dtype for column, (dtype, _) in columns_of}
     rows = iter(rows)
     parts: list[pd.DataFrame] = []
     while (chunk := list(itertools.islice(rows, _CHUNK))) or not parts:
@@ -359,7 +298,7 @@ def _frame(name: str, rows: Iterable[Sequence[Any]]) -> pd.DataFrame:
 _kind = lru_cache(maxsize=100_000)(action_kind)
 
 
-def _level_and_type(task: Task | None) -> tuple[str, str]:
+def _about(task: Task | None) -> tuple[str, str]:
     """Level and type, empty if it has none."""
     notes = [task.extra.get(name) if task else None for name in ("level", "task_type")]
     level, task_type = ("" if note is None else str(note) for note in notes)
@@ -407,35 +346,27 @@ def states(branches: pd.DataFrame, trajectories: pd.DataFrame, steps: pd.DataFra
     rows = counts.merge(passed, on=["seed", "state"]).merge(known, on=["seed", "trajectory_id"])
     rows = rows.merge(numbers, on=[*_PLACE, "trajectory_id", "t"], how="left")
     rows["k"] = rows["k"].fillna(-1).astype("int64").where(rows["t"] > 0, 0)
-    rows["status"] = [
-        "tried" if n else "faulted" if restored else "unrestorable"
-        for n, restored in zip(rows["n"], rows["restored"], strict=True)
-    ]
+    rows["status"] = "tried"
+    rows.loc[rows["n"] == 0, "status"] = rows["restored"].map(
+        {True: "faulted", False: "unrestorable"}
+    )
     rows = pd.concat([rows, _untried(rows, known)], ignore_index=True)
-    pairs = list(zip(rows["wins"].astype(int), rows["n"].astype(int), strict=True))
-    bounds = {pair: wilson(*pair) for pair in set(pairs)}
+    bounds = [_bounds(*pair) for pair in zip(rows["wins"], rows["n"], strict=True)]
+    rows[["low", "high"]] = pd.DataFrame(bounds, rows.index, ["low", "high"])
     rows["p"] = rows["wins"].astype("float64") / rows["n"].astype("float64").where(rows["n"] > 0)
-    rows["low"] = [bounds[pair][0] for pair in pairs]
-    rows["high"] = [bounds[pair][1] for pair in pairs]
     types = {column: dtype for column, (dtype, _) in COLUMNS["states"].items()}
     out = rows[list(types)].astype(types)
     return out.sort_values([*_PLACE, "task_id", "trajectory_id", "k", "t"], ignore_index=True)
 
 
+_bounds = lru_cache(maxsize=10_000)(wilson)
+
+
 def _untried(rows: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
+    """The states between s0 and the last one explored that have no branch at all."""
     key = [*_PLACE, "trajectory_id"]
-    rows = rows[rows["k"] >= 0]
-    counts = rows.groupby(key)["k"].agg(["max", "nunique"])
-    gaps = counts.index[counts["nunique"] <= counts["max"]]
-    if gaps.empty:
-        return rows.iloc[:0]
-    some = rows.set_index(key).loc[gaps, "k"]
-    missing = [
-        {**dict(zip(key, group, strict=True)), "k": k}
-        for group, ks in some.groupby(level=key)
-        for k in range(max(ks))
-        if k not in set(ks)
-    ]
-    frame = pd.DataFrame(missing, columns=[*key, "k"])
-    frame = frame.assign(n=0, wins=0, t=-1, state="", status="untried")
-    return frame.merge(known, on=["seed", "trajectory_id"])
+    there = rows[rows["k"] >= 0].groupby(key)["k"].agg(["max", set])
+    there["k"] = [sorted(set(range(most)) - ks) for most, ks in there.to_numpy()]
+    missing = there["k"].explode().dropna().astype("int64").reset_index()
+    missing = missing.assign(n=0, wins=0, t=-1, state="", status="untried")
+    return missing.merge(known, on=["seed", "trajectory_id"])

@@ -38,7 +38,7 @@ from eeflib.analysis.run import TEACHER, Run
 from eeflib.analysis.tables import number
 from eeflib.analysis.taxonomy_rules import KINDS
 from eeflib.files import write_atomic
-from eeflib.stats import mean_reward, pooled, win_rate
+from eeflib.stats import mean_reward, per_seed, sd, win_rate
 
 __all__ = ["comparison_page", "render_report", "write_comparison", "write_report"]
 
@@ -324,16 +324,16 @@ def _method(found: Findings, method: str) -> Row:
     own = method == TEACHER and method not in found.outcomes
     outcomes = found.run.teacher_outcomes if own else found.outcomes.get(method)
     if outcomes:
-        got = pooled(outcomes)
-        rate, low, high, sd = got.rate.rate, got.rate.low, got.rate.high, got.sd
-        reward = mean_reward(outcomes).value
+        got = win_rate(outcomes)
+        rate, low, high, reward = got.rate, got.low, got.high, mean_reward(outcomes)
+        spread = sd([seed.rate for seed in per_seed(outcomes).values()])
     else:
         rate, reward = number(reported.get("win_rate")), number(reported.get("reward"))
         bounds = reported.get("interval")
         pair = bounds if isinstance(bounds, list) and len(bounds) == 2 else [None, None]
-        low, high, sd = number(pair[0]), number(pair[1]), math.nan
+        low, high, spread = number(pair[0]), number(pair[1]), math.nan
     spent = {name: number(reported.get(name)) for name in ("simulations", "seconds")}
-    row = {"name": method, "own": own, "rate": rate, "low": low, "high": high, "sd": sd}
+    row = {"name": method, "own": own, "rate": rate, "low": low, "high": high, "sd": spread}
     return row | {"reward": reward, "after": _early(found, method), **spent}
 
 
@@ -349,9 +349,8 @@ def paired_rows(found: Findings) -> pd.DataFrame:
     for method, p in found.paired.items():
         after = _early(found, method)
         name = f"{p.a} \u2212 {p.b}" + (f" ({after} it.)" if after else "")
-        gained, lost = (sum(getattr(w, side) for w in p.within) for side in ("gained", "lost"))
         gap = f"{points(p.mean)} points"
-        rows.append([name, p.a, p.b, gap, p.low, p.high, p.p, p.n, gained, lost])
+        rows.append([name, p.a, p.b, gap, p.low, p.high, p.p, p.n, p.gained, p.lost])
     names = "name method other difference low high p seeds gained lost"
     return pd.DataFrame(rows, columns=names.split())
 
@@ -369,13 +368,14 @@ def _card(item: Annotated, found: Findings, links: Links) -> Row:
     text = viewer.transcript_html(
         t, segments=item.segments, states=item.states, diagnosis=why, limit=1500
     )
-    curve = tables.trajectory_curve(found.states, t.id, item.seed).rename(columns={"p": "p_won"})
+    own = (found.states["trajectory_id"] == t.id) & (found.states["seed"] == item.seed)
+    tried = found.states[own & (found.states["n"] > 0)].sort_values("t")
     return {
         "item": item,
         "at": at,
         "ribbon": figures.segment_ribbon(t, item.segments, item.states, why),
         "figure": figures.trajectory_curve(found.states, t.id, item.seed),
-        "curve": curve.assign(seed=item.seed, trajectory_id=t.id),
+        "curve": tried.rename(columns={"p": "p_won"}),
         "text": Markup(text),
     }
 
@@ -515,7 +515,7 @@ def _template() -> jinja2.Template:
     )
     env.filters |= {"percent": percent, "points": points, "p_text": p_text, "cut": clean}
     computed = (method_rows, paired_rows, course_lead, recovered, shares_lead, differences,
-                changed_tasks, wide, kind_title, span, shown, win_rate, pooled,
+                changed_tasks, wide, kind_title, span, shown, win_rate, per_seed,
                 change_tag)  # fmt: skip
     env.globals |= {f.__name__: f for f in computed}
     env.globals |= {"figures": figures, "tables": tables, "taxonomy": taxonomy}

@@ -104,12 +104,12 @@ class Run:
     @cached_property
     def tasks(self) -> dict[int, list[Task]]:
         """Tasks by seed."""
-        return _by_seed(self._shared("tasks.jsonl", Task))
+        return _by_seed(self._stream("tasks.jsonl", Task, ""))
 
     @cached_property
     def trajectories(self) -> dict[int, list[Trajectory]]:
         """The teacher's trajectories by seed."""
-        return _by_seed(self._shared("trajectories.jsonl", Trajectory))
+        return _by_seed(self._stream("trajectories.jsonl", Trajectory, ""))
 
     @cached_property
     def seeds(self) -> list[int]:
@@ -150,18 +150,14 @@ class Run:
             for seed, group in self.trajectories.items():
                 yield from ((Place(seed, TEACHER, 0), t) for t in group)
         elif who != "students":
-            for place, t in self._shared("trajectories.jsonl", Trajectory):
+            for place, t in self._stream("trajectories.jsonl", Trajectory, ""):
                 yield Place(place.seed, TEACHER, 0), t
         if who != "teacher":
             yield from self._stream("test_rollouts.jsonl", Trajectory)
 
-    def rollouts(self) -> Iterator[tuple[Place, Trajectory]]:
-        """Every test episode of every student, streamed."""
-        return ((p, t) for p, t in self.episodes("students") if p.method != TEACHER)
-
-    def branches(self) -> Iterator[tuple[Place, Branch]]:
-        """Every exploration rollout, streamed."""
-        return self._stream("branches.jsonl", Branch)
+    def branches(self, method: str | None = None) -> Iterator[tuple[Place, Branch]]:
+        """Every exploration rollout, or those of one method, streamed."""
+        return self._stream("branches.jsonl", Branch, method)
 
     def samples(self) -> Iterator[tuple[Place, Sample]]:
         """Every training sequence, streamed."""
@@ -212,15 +208,18 @@ class Run:
             out.append((path, place))
         return sorted(out, key=lambda item: (item[1], item[0]))
 
-    def _shared(self, name: str, cls: type[R]) -> Iterator[tuple[Place, R]]:
-        """What is recorded once per seed; a method's folder may hold files of that name too."""
-        for path, place in self.files(name, resolve=False):
-            if not place.method:
-                yield from ((place, record) for record in self._records(path, cls))
+    def _stream(
+        self, name: str, cls: type[R], method: str | None = None
+    ) -> Iterator[tuple[Place, R]]:
+        """The records of a kind; where the path names no iteration, the record's own.
 
-    def _stream(self, name: str, cls: type[R]) -> Iterator[tuple[Place, R]]:
-        """What each method recorded; where the path names no iteration, the record's own."""
-        for path, place in self.files(name):
+        Args:
+            method: only what this one recorded; empty: only what is recorded once per seed (a
+                method's folder may hold files of that name too).
+        """
+        for path, place in self.files(name, resolve=method != ""):
+            if method is not None and place.method != method:
+                continue
             for record in self._records(path, cls):
                 own = place.iteration if place.iteration >= 0 else getattr(record, "iteration", 0)
                 yield place._replace(iteration=own), record
@@ -263,17 +262,12 @@ def _by_seed(records: Iterator[tuple[Place, R]]) -> dict[int, list[R]]:
 
 def _place(folders: Sequence[str]) -> Place | None:
     """The place of `[seed-S/][METHOD/][iter-I]`, -1 for what is not given; None for other paths."""
-    rest = list(folders)
-    seed = iteration = -1
-    if rest and (match := re.fullmatch(r"seed-(\d+)", rest[0])):
-        seed = int(match.group(1))
-        rest.pop(0)
-    if rest and (match := re.fullmatch(r"iter-(\d+)", rest[-1])):
-        iteration = int(match.group(1))
-        rest.pop()
-    if len(rest) > 1:
+    path = "".join(f"{folder}/" for folder in folders)
+    found = re.fullmatch(r"(?:seed-(\d+)/)?(?:([^/]+)/)??(?:iter-(\d+)/)?", path)
+    if found is None:
         return None
-    return Place(seed, rest[0] if rest else "", iteration)
+    seed, method, iteration = found.groups()
+    return Place(int(seed or -1), method or "", int(iteration or -1))
 
 
 def _list(value: Any) -> list[Any]:

@@ -16,7 +16,7 @@ import pandas as pd
 from eeflib.records import Label, Trajectory
 from eeflib.states import Evidence, StateOutcome, action_labels
 
-__all__ = ["Segment", "from_labels", "segments", "state_outcomes", "states_by_trajectory"]
+__all__ = ["Segment", "from_labels", "segments", "state_text", "states_by_trajectory"]
 
 
 @dataclass(frozen=True)
@@ -42,17 +42,11 @@ def states_by_trajectory(states: pd.DataFrame) -> dict[tuple[int, str], list[Sta
         states: rows of one method and iteration.
     """
     out: dict[tuple[int, str], list[StateOutcome]] = {}
-    columns = ("seed", "trajectory_id", "k", "t", "n", "wins")
-    for seed, name, k, t, n, wins in zip(*(states[c] for c in columns), strict=True):
-        if t >= 0:
-            state = StateOutcome(int(k), int(t), int(n), int(wins))
-            out.setdefault((int(seed), name), []).append(state)
-    return {key: sorted(group, key=lambda s: (s.t, s.k)) for key, group in out.items()}
-
-
-def state_outcomes(states: pd.DataFrame) -> list[StateOutcome]:
-    """As `states_by_trajectory`, for the rows of a single trajectory."""
-    return next(iter(states_by_trajectory(states).values()), [])
+    rows = states[states["t"] >= 0].sort_values(["t", "k"])
+    columns = ["seed", "trajectory_id", "k", "t", "n", "wins"]
+    for seed, name, k, t, n, wins in rows[columns].itertuples(index=False):
+        out.setdefault((seed, name), []).append(StateOutcome(k, t, n, wins))
+    return out
 
 
 def state_text(state: StateOutcome) -> str:
@@ -68,7 +62,7 @@ def segments(
     """Segments covering all actions in order, cut where a tried state or another label begins.
 
     Args:
-        outcomes: the trajectory's states, see `state_outcomes`.
+        outcomes: the trajectory's states, see `states_by_trajectory`.
         evidence: the rule, see `eeflib.states.action_labels`.
     """
     tried = [o for o in outcomes if o.tried and o.t < trajectory.length]

@@ -18,21 +18,9 @@ from typing import Any
 import plotly.graph_objects as go
 
 __all__ = [
-    "FONT",
-    "GROUPS",
-    "INKS",
-    "LABELS",
-    "Look",
-    "asset",
-    "dark",
-    "group_looks",
-    "method_looks",
-    "order",
-    "template",
-    "themed",
-    "twins",
-    "variables",
-]
+    "FONT", "GROUPS", "INKS", "LABELS", "Look", "asset", "dark", "family", "group_looks",
+    "level_order", "method_looks", "order", "template", "themed", "twins",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -171,8 +159,7 @@ def variables(dark: bool) -> str:
 def themed(scope: str) -> str:
     """Rules that give `scope` the variables: as the notebook says, else as the system says."""
     light, dark = (
-        f"{{color-scheme:light;{variables(False)}}}",
-        f"{{color-scheme:dark;{variables(True)}}}",
+        f"{{color-scheme:{name};{variables(name == 'dark')}}}" for name in ("light", "dark")
     )
     return (
         f"{scope}{light}@media (prefers-color-scheme:dark){{{scope}{dark}}}"
@@ -200,48 +187,32 @@ def twins() -> dict[str, str]:
 def template() -> go.layout.Template:
     """How a figure looks on a white page; registered with plotly as `eef`."""
     paper, ink, soft, rule, grid = (INKS[x][0] for x in ("paper", "ink", "soft", "rule", "grid"))
+    small, clear = {"color": soft, "size": 12}, f"{paper}00"
     axis = {
-        "gridcolor": grid,
-        "linecolor": rule,
-        "zeroline": False,
-        "ticks": "",
-        "tickfont": {"color": soft, "size": 12},
-        "title": {"font": {"color": soft, "size": 12}, "standoff": 8},
-    }
+        "gridcolor": grid, "linecolor": rule, "zeroline": False, "ticks": "", "tickfont": small,
+        "title": {"font": small, "standoff": 8}, "automargin": True,
+    }  # fmt: skip
+    title = {
+        "font": {"size": 16, "weight": 650}, "subtitle_font": {"color": soft, "size": 11.5},
+        "x": 0, "xanchor": "left", "y": 1, "yref": "container", "yanchor": "top",
+        "pad": {"l": 12, "t": 12},
+    }  # fmt: skip
     layout = {
         "font": {"family": FONT, "size": 12.5, "color": ink},
-        "title": {
-            "font": {"size": 16, "weight": 650},
-            "x": 0,
-            "xanchor": "left",
-            "y": 1,
-            "yref": "container",
-            "yanchor": "top",
-            "pad": {"l": 12, "t": 12},
-        },
+        "title": title,
+        "margin": {"l": 24, "r": 24, "b": 46},
         "paper_bgcolor": paper,
         "plot_bgcolor": paper,
         "colorway": [look.light for look in GROUPS],
         "xaxis": axis,
         "yaxis": axis,
-        "legend": {
-            "orientation": "h",
-            "traceorder": "normal",
-            "x": 0,
-            "y": 1,
-            "yanchor": "bottom",
-            "bgcolor": f"{paper}00",
-        },
-        "hoverlabel": {
-            "bgcolor": paper,
-            "bordercolor": soft,
-            "font": {"color": ink},
-            "align": "left",
-        },
+        "legend": {"orientation": "h", "traceorder": "normal", "x": 0, "y": 1, "bgcolor": clear},
+        "legend_yanchor": "bottom",
+        "hoverlabel": {"bgcolor": paper, "bordercolor": soft, "font_color": ink, "align": "left"},
         "hovermode": "closest",
         "dragmode": False,  # a finger on a figure scrolls the page
         "bargap": 0.3,
-        "modebar": {"bgcolor": f"{paper}00", "color": rule, "activecolor": soft},
+        "modebar": {"bgcolor": clear, "color": rule, "activecolor": soft},
     }
     return go.layout.Template(layout=layout)
 

@@ -6,8 +6,8 @@ recovery, actions, costs, outcomes. A figure and a page that use the same table 
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from math import comb
 from typing import Any
@@ -20,26 +20,10 @@ from eeflib.analysis.taxonomy_rules import KINDS, WEBSHOP_KINDS
 from eeflib.stats import wilson
 
 __all__ = [
-    "CHANGES",
-    "action_shares",
-    "budget",
-    "by_group",
-    "courses",
-    "discoveries",
-    "learned_actions",
-    "length_bins",
-    "newly_solved",
-    "other_m",
-    "pick_iteration",
-    "reachable",
-    "recovery_curve",
-    "recovery_map",
-    "reward_bins",
-    "steps_to_failure",
-    "training_actions",
-    "trajectory_curve",
-    "win_rates",
-]
+    "CHANGES", "action_shares", "budget", "by_group", "courses", "discoveries", "learned_actions",
+    "length_bins", "newly_solved", "other_m", "pick_iteration", "reachable", "recovery_curve",
+    "recovery_map", "reward_bins", "steps_to_failure", "training_actions", "win_rates",
+]  # fmt: skip
 
 
 def _rates(counts: pd.DataFrame, share: str = "rate") -> pd.DataFrame:
@@ -280,19 +264,6 @@ def steps_to_failure(failures: pd.DataFrame, kinds: int = 4) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=names)
 
 
-def trajectory_curve(states: pd.DataFrame, trajectory_id: str, seed: int) -> pd.DataFrame:
-    """The tried states of one trajectory in order.
-
-    Args:
-        states: rows of one method and iteration, see `tables.pick_iteration`.
-
-    Columns: k, t, n, wins, p, low, high.
-    """
-    rows = states[(states["trajectory_id"] == trajectory_id) & (states["seed"] == seed)]
-    rows = rows[rows["n"] > 0].sort_values("t", ignore_index=True)
-    return rows[["k", "t", "n", "wins", "p", "low", "high"]]
-
-
 def discoveries(branches: pd.DataFrame, trajectories: pd.DataFrame) -> pd.DataFrame:
     """Per seed, method and training task that was explored: what first solved it.
 
@@ -347,23 +318,19 @@ def other_m(branches: pd.DataFrame, trajectories: pd.DataFrame) -> pd.DataFrame:
     priced = bool(tried["cost_usd"].notna().any())
     most, deepest = (int(counts[c].max()) if len(counts) else -1 for c in ("n", "k"))
     rows = []
-    for m in range(deepest + 1):
-        kept = _keep(counts, trajectories, m)
-        for attempts in range(1, most + 1):
-            part = kept.assign(a=kept["n"].clip(upper=attempts))
-            share = part["a"] / part["n"]
-            triples = zip(part["n"], part["wins"], part["a"], strict=True)
-            # the chance that `a` of a state's n rollouts, drawn without repeating, hold no win
-            miss = pd.Series([comb(n - w, a) / comb(n, a) for n, w, a in triples], part.index)
-            missed = miss.groupby([part["seed"], part["task_id"]]).prod().rename("miss")
-            reached = failed.merge(missed.reset_index(), on=["seed", "task_id"])
-            found = float((1 - reached["miss"]).sum())
-            usd = float((part["usd"] * share).sum()) if priced else math.nan
-            steps = float((part["steps"] * share).sum())
-            of_failed = found / len(failed) if len(failed) else math.nan
-            recorded = m == deepest and attempts == most
-            plan = [m, attempts, int(part["a"].sum()), steps, usd, found, of_failed, recorded]
-            rows.append(plan)
+    for m, attempts in itertools.product(range(deepest + 1), range(1, most + 1)):
+        part = _keep(counts, trajectories, m)
+        part = part.assign(a=part["n"].clip(upper=attempts))
+        share = part["a"] / part["n"]
+        triples = zip(part["n"], part["wins"], part["a"], strict=True)
+        # the chance that `a` of a state's n rollouts, drawn without repeating, hold no win
+        part["miss"] = [comb(n - w, a) / comb(n, a) for n, w, a in triples]
+        missed = part.groupby(["seed", "task_id"], as_index=False)["miss"].prod()
+        found = float((1 - failed.merge(missed, on=["seed", "task_id"])["miss"]).sum())
+        usd = float((part["usd"] * share).sum()) if priced else math.nan
+        steps, of_failed = float((part["steps"] * share).sum()), found / (len(failed) or math.nan)
+        recorded = m == deepest and attempts == most
+        rows.append([m, attempts, int(part["a"].sum()), steps, usd, found, of_failed, recorded])
     names = ["M", "attempts", "rollouts", "steps", "cost_usd", "found", "share", "recorded"]
     return pd.DataFrame(rows, columns=names)
 
@@ -373,10 +340,8 @@ def _keep(counts: pd.DataFrame, trajectories: pd.DataFrame, m: int) -> pd.DataFr
     keys = ["seed", "trajectory_id"]
     lengths = trajectories.set_index(keys)["length"].to_dict()
     kept = list(counts.index[counts["k"] == 0])
-    paths: dict[Any, dict[Any, Any]] = defaultdict(dict)
-    for row in counts[counts["k"] > 0].itertuples():
-        paths[row.seed, row.trajectory_id][row.t] = row.Index
-    for key, left in paths.items():
+    for key, path in counts[counts["k"] > 0].groupby(keys)["t"]:
+        left = {t: at for at, t in path.items()}
         length = lengths.get(key, max(left) + 1)
         for j in range(1, min(m, len(left)) + 1):
             near = length * j / (m + 1)

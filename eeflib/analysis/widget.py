@@ -287,7 +287,7 @@ def _framed(frame: pd.DataFrame, run: Any) -> Collection:
         ["seed", "method", "iteration", "trajectory_id"]
     ]
     keys = [Key(int(s), m, int(i), name) for s, m, i, name in rows.itertuples(index=False)]
-    items = [item for key in keys if (item := known.get(key)) is not None]
+    items = [known[at] for key in keys if (at := known.position(key)) is not None]
     if keys and not items:
         raise DataError("none of the data frame's trajectories is in this run; pass another run=")
     return Collection(items, run=known.run, states=known.states)

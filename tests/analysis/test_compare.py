@@ -6,17 +6,23 @@ import json
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
 from pages import Page, assert_own_scripts_only
 from sample_run import write_jsonl
 
 from eeflib.analysis import figures
-from eeflib.analysis.compare import adjusted, compare_runs, paired_test, unpaired_test
+from eeflib.analysis.compare import compare_runs
 from eeflib.analysis.report import comparison_page
 from eeflib.errors import DataError
 from eeflib.records import Evaluation, Step, Task, Trajectory
-from eeflib.stats import last_iteration, mcnemar, paired_difference, t_test
+from eeflib.stats import (
+    last_iteration,
+    mcnemar,
+    paired,
+    paired_difference,
+    t_test,
+    unpaired,
+)
 
 ACTIONS = {"1": ("search[x]", "click[buy now]"), "0": ("search[x]", "click[next >]", "click[red]")}
 
@@ -175,31 +181,20 @@ def test_what_is_not_there_is_a_clear_error(tmp_path):
 
 def test_the_tests_find_what_is_there_and_not_what_is_not():
     rng = np.random.default_rng(0)
-    seeds = pd.Series(np.zeros(60))
-    a = pd.Series(rng.normal(size=60))
-    shifted = paired_test(a, a + 0.5 + rng.normal(size=60) * 0.5, seeds)
+    a = rng.normal(size=60)
+    shifted = paired([0.5 + rng.normal(size=60) * 0.5], yes_no=False)
     assert shifted.p < 0.01
     assert shifted.low > 0
-    same = [paired_test(a, a + rng.normal(size=60), seeds, seed=i).p for i in range(20)]
+    same = [paired([rng.normal(size=60)], yes_no=False, seed=i).p for i in range(20)]
     assert sum(p < 0.05 for p in same) <= 4
     # exactly: 2 ** 4 sign patterns of equal differences, two of them as extreme
-    exact = paired_test(pd.Series([0.0] * 4), pd.Series([0.5] * 4), seeds[:4])
-    assert exact.p == pytest.approx(2 / 16)
-    assert paired_test(a, a, seeds).p == 1
-    assert unpaired_test(a[:30], a[:30]).p > 0.95
-    one = paired_test(a[:1], a[:1] + 1, seeds[:1])
-    assert one.p == 1
-    none = paired_test(a[:0], a[:0], seeds[:0])
-    assert math.isnan(none.p)
-    assert none.n == 0
-    by_seed = paired_test(a, a + 1, pd.Series([0, 1, 2] * 20))
+    assert paired([[0.5] * 4], yes_no=False).p == pytest.approx(2 / 16)
+    assert paired([[0.0] * 60], yes_no=False).p == 1
+    assert unpaired(a[:30], a[:30]).p > 0.95
+    assert paired([[1.0]], yes_no=False).p == 1
+    assert math.isnan(paired([], yes_no=False).p)
+    by_seed = paired([[1.0] * 20] * 3, yes_no=False)
     assert (by_seed.test, by_seed.p) == ("t over seeds", t_test([1.0, 1.0, 1.0]))
-
-
-def test_many_p_values_are_adjusted_by_benjamini_and_hochberg():
-    p = pd.Series([0.01, 0.04, 0.03, math.nan])
-    assert adjusted(p)[:3].to_list() == pytest.approx([0.03, 0.04, 0.04])
-    assert math.isnan(adjusted(p).iloc[3])
 
 
 def test_the_command_compares_two_runs_in_words_as_a_page_and_as_json(tmp_path, eef):

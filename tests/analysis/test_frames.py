@@ -75,17 +75,8 @@ def test_every_frame_has_its_documented_columns_also_when_empty(tmp_path, run):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "manifest.json").write_text("{}")
     for source in (run, Run(tmp_path / "empty")):
-        made = {
-            "tasks": frames.tasks(source),
-            "trajectories": frames.trajectories(source),
-            "steps": frames.steps(source),
-            "branches": frames.branches(source),
-            "samples": frames.samples(source),
-            "evaluations": frames.evaluations(source.outcomes),
-        }
-        made["states"] = frames.states(made["branches"], made["trajectories"], made["steps"])
-        made["failures"] = frames.load(source).failures
-        assert made.keys() == frames.COLUMNS.keys()
+        loaded = frames.load(source)
+        made = {name: getattr(loaded, name) for name in frames.COLUMNS}
         for name, frame in made.items():
             assert {c: str(d) for c, d in frame.dtypes.items()} == {
                 c: d for c, (d, _) in frames.COLUMNS[name].items()
@@ -93,17 +84,19 @@ def test_every_frame_has_its_documented_columns_also_when_empty(tmp_path, run):
 
 
 def test_frames_join_by_id(run):
-    joined = frames.steps(run).merge(
-        frames.trajectories(run), on=["seed", "trajectory_id", "task_id"], validate="many_to_one"
+    joined = frames.load(run).steps.merge(
+        frames.load(run).trajectories,
+        on=["seed", "trajectory_id", "task_id"],
+        validate="many_to_one",
     )
-    joined = joined.merge(frames.tasks(run), on=["seed", "task_id"], suffixes=("", "_task"))
+    joined = joined.merge(frames.load(run).tasks, on=["seed", "task_id"], suffixes=("", "_task"))
     assert len(joined) == 8 + 3
     assert joined.groupby("trajectory_id")["instruction"].first().to_dict() == {
         "e1": "buy a lamp",
         "e2": "buy a mat",
     }
     assert (joined["level"] == joined["level_task"]).all()
-    branches = frames.branches(run).merge(frames.tasks(run), on=["seed", "task_id"])
+    branches = frames.load(run).branches.merge(frames.load(run).tasks, on=["seed", "task_id"])
     assert len(branches) == 6
 
 
@@ -123,6 +116,7 @@ def test_states_count_rollouts_and_share_s0_between_trajectories(run):
     assert (first["seed"], first["method"], first["iteration"]) == (5, "EEF", 1)
     e2 = table[table["trajectory_id"] == "e2"]
     assert e2[["k", "wins", "teacher_solved"]].to_numpy().tolist() == [[0, 1, True]]
+    assert tables.reachable(table).to_numpy().tolist() == [["hard", 1, 0, 1, 0]]
 
 
 def test_several_attempts_faults_and_gaps(tmp_path):
@@ -151,7 +145,7 @@ def test_several_attempts_faults_and_gaps(tmp_path):
 
 def test_the_worked_example_gets_the_method_pages_labels(run):
     table = frames.load(run).states
-    outcomes = segments.state_outcomes(table[table["trajectory_id"] == "e1"])
+    outcomes = segments.states_by_trajectory(table)[5, "e1"]
     expert = run.trajectories[5][0]
     got = segments.segments(expert, outcomes)
     assert [(s.start, s.stop, s.label) for s in got][:3] == [
@@ -173,35 +167,16 @@ def test_a_beneficial_stretch_names_the_state_that_was_won():
 
 
 def test_samples_frame_counts_only_trained_actions(run):
-    row = frames.samples(run).iloc[0]
+    row = frames.load(run).samples.iloc[0]
     assert (row["length"], row["trained"], row["trained_teacher"]) == (7, 3, 2)
     assert row["trained_kinds"] == "search|search|buy"
     actions = tables.training_actions(
-        frames.steps(run), frames.trajectories(run), frames.samples(run)
+        frames.load(run).steps, frames.load(run).trajectories, frames.load(run).samples
     )
     shares = tables.action_shares(actions).set_index(["source", "kind"])["share"]
     assert shares["EEF", "search"] == pytest.approx(2 / 3)
     assert shares["EEF", "next page"] == 0
     assert shares["teacher failures", "next page"] == 1
-
-
-def test_recovery_curve_counts_shared_s0_rollouts_once(tmp_path):
-    here = tmp_path / "seed-1"
-    write_jsonl(
-        here / "trajectories.jsonl", [trajectory("e1", "u1", 0.0), trajectory("e2", "u1", 0.0)]
-    )
-    rows = [
-        branch("u1", 0, 0, True, None),
-        branch("u1", 1, 2, True, "e1"),
-        branch("u1", 1, 2, False, "e2"),
-    ]
-    write_jsonl(here / "EEF" / "iter-1" / "branches.jsonl", rows)
-    run = Run(tmp_path)
-    curve = tables.recovery_curve(frames.load(run).states)
-    assert curve[["group", "k", "n", "wins"]].to_numpy().tolist() == [
-        ["all", 0, 1, 1],
-        ["all", 1, 2, 1],
-    ]
 
 
 def test_states_are_counted_as_selection_counts_them(tmp_path):
@@ -232,7 +207,7 @@ def test_states_are_counted_as_selection_counts_them(tmp_path):
         own = table[table["trajectory_id"] == name]
         got = list(zip(*(own[c] for c in ("k", "t", "n", "wins")), strict=True))
         assert got == [(o.k, o.t, o.n, o.wins) for o in expected]
-        assert segments.state_outcomes(own) == list(expected)
+        assert segments.states_by_trajectory(own)[1, name] == list(expected)
     e1, e2 = (table[table["trajectory_id"] == name] for name in ("e1", "e2"))
     assert list(zip(e1["k"], e1["t"], e1["n"], e1["wins"], strict=True)) == [
         (0, 0, 2, 1),
@@ -261,16 +236,10 @@ def test_a_state_explored_from_another_trajectory_only_is_shown_without_a_number
     known = frames.load(tmp_path)
     e2 = known.states[known.states["trajectory_id"] == "e2"]
     assert e2[["k", "t", "n", "wins"]].to_numpy().tolist() == [[-1, 2, 1, 1], [0, 0, 1, 0]]
-    first = segments.segments(teachers[1], segments.state_outcomes(e2))[0]
+    first = segments.segments(teachers[1], segments.states_by_trajectory(e2)[1, "e2"])[0]
     assert first.label == "beneficial"
     assert first.evidence == "lost 0/1 from s0, then won 1/1 from the state after 2 actions"
     assert list(tables.recovery_map(known.states).columns)[-2:] == ["s0", "s1"]
-
-
-def test_reachable_splits_tasks_by_where_they_were_first_won(run):
-    table = frames.load(run).states
-    got = tables.reachable(table)
-    assert got.to_numpy().tolist() == [["hard", 1, 0, 1, 0]]
 
 
 def test_win_rates_use_test_tasks_and_pool_seeds():
@@ -316,7 +285,7 @@ def test_bad_lines_are_noted_with_file_and_line_and_skipped(run, tmp_path):
     torn = good[0][: len(good[0]) // 2]
     path.write_text("\n".join([good[0], '{"id": 3}', "[]", "", newer, torn]), "utf-8")
     fresh = Run(tmp_path)
-    assert frames.trajectories(fresh)["trajectory_id"].to_list() == ["e1", "e2"]
+    assert frames.load(fresh).trajectories["trajectory_id"].to_list() == ["e1", "e2"]
     assert fresh.trajectories[5][1].extra["mood"] == "fine"
     *where, last = [p.split(": ")[0] for p in fresh.problems]
     assert where == [f"seed-5/trajectories.jsonl:{n}" for n in (2, 3, 6)]
@@ -350,14 +319,14 @@ def test_frames_and_records_agree_on_what_can_be_read(tmp_path):
     lines = [json.dumps(v) for v in odd.values()]
     path.write_text("\n".join([*lines, "", "{", lines[7], json.dumps(good)[:200]]), "utf-8")
     as_frame, as_records = Run(tmp_path), Run(tmp_path)
-    frame = frames.trajectories(as_frame)
+    frame = frames.load(as_frame).trajectories
     assert len(frame) == len(as_records.trajectories[1]) == 3
     assert as_frame.problems == as_records.problems
     assert [p.split(": ")[0].split(":")[1] for p in as_frame.problems[:-2]] == [
         "1", "2", "3", "4", "5", "9", "10", "11", "12", "13", "15", "17"
     ]  # fmt: skip
     assert "1 records occur twice" in as_frame.problems[-2]
-    assert len(frames.steps(Run(tmp_path))) == 24
+    assert len(frames.load(Run(tmp_path)).steps) == 24
 
 
 def test_test_episodes_of_students_are_frames_too(run, tmp_path):
@@ -365,17 +334,14 @@ def test_test_episodes_of_students_are_frames_too(run, tmp_path):
     write_jsonl(folder / "test_rollouts.jsonl", [trajectory("u1#test", "u1", 1.0, 3)])
     outcome = Evaluation("EEF", 5, 2, "u1", "h", "test", "hard", 1.0)
     write_jsonl(folder.parent / "evaluations.jsonl", [outcome])
-    both = frames.trajectories(Run(tmp_path), "all")
-    assert both[["trajectory_id", "method", "iteration", "level"]].to_numpy().tolist() == [
-        ["e1", "teacher", 0, "hard"],
-        ["e2", "teacher", 0, "easy"],
-        ["u1#test", "EEF", 2, "hard"],
-    ]
     loaded = frames.load(tmp_path)
-    assert loaded.rollouts["trajectory_id"].to_list() == ["u1#test"]
-    assert len(loaded.rollout_steps) == 3
-    assert loaded.trajectories.equals(frames.trajectories(Run(tmp_path)))
-    assert loaded.steps.equals(frames.steps(Run(tmp_path)))
+    for frame, rows in (
+        (loaded.trajectories, [["e1", "teacher", 0, "hard"], ["e2", "teacher", 0, "easy"]]),
+        (loaded.rollouts, [["u1#test", "EEF", 2, "hard"]]),
+    ):
+        names = ["trajectory_id", "method", "iteration", "level"]
+        assert frame[names].to_numpy().tolist() == rows
+    assert loaded.rollout_steps["method"].to_list() == ["EEF"] * 3
 
 
 def test_what_a_run_lacks_is_said(run, tmp_path):
@@ -395,7 +361,7 @@ def test_branches_carry_what_their_rollouts_cost(tmp_path):
     rollout = Trajectory("r", "u", "webshop", "i", "s", (used, used), "end", 1.0, True, False)
     rows = [Branch("b", "u", 0, 0, 0, None, rollout), Branch("c", "u", 1, 2, 0, "e", None, "gone")]
     write_jsonl(tmp_path / "EEF" / "iter-1" / "branches.jsonl", rows)
-    table = frames.branches(Run(tmp_path))
+    table = frames.load(Run(tmp_path)).branches
     assert table["prompt_tokens"].to_list() == [200, 0]
     assert table["completion_tokens"].to_list() == [14, 0]
     assert table["cost_usd"].iloc[0] == 0.5
@@ -415,8 +381,3 @@ def test_a_run_without_subfolders_is_read_too(run, tmp_path):
     assert set(table["seed"]) == {42}
     assert set(table["iteration"]) == {1}
     assert len(table) == 6
-
-
-def test_a_missing_folder_is_a_clear_error(tmp_path):
-    with pytest.raises(DataError, match="no run folder at"):
-        Run(tmp_path / "nowhere")
