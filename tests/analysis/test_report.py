@@ -197,18 +197,6 @@ def test_methods_evaluated_on_different_tasks_are_not_compared(tmp_path):
     assert "EEF − RFTx6" in text
 
 
-def test_summary_fills_in_for_missing_records_and_says_so(tmp_path):
-    row = {"method": "EEF", "win_rate": 0.6, "interval": [0.5, 0.7], "reward": 0.8, "dropped": 3}
-    summary = {"methods": [row, {"method": "RFT"}, 7], "seeds": "none"}
-    (tmp_path / "summary.json").write_text(json.dumps(summary), "utf-8")
-    page = Page(write_report(tmp_path).read_text("utf-8"))
-    assert page.row("EEF")[1:3] == ["60.0\u202f%", "50.0 – 70.0"]
-    assert page.row("RFT")[1] == "–"
-    assert "No evaluation records for RFT, EEF" in page.text
-    assert ["EEF", "dropped", "3"] in page.rows
-    assert page.row("EEF")[3] == "", "an interval is drawn, not told twice"
-
-
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_text_anywhere_in_a_run_is_inert(tmp_path, text):
     write_everywhere(tmp_path, text)

@@ -377,14 +377,6 @@ def test_a_run_of_one_trajectory_or_without_exploration(new_page, tmp_path):
         assert page.evaluate("window.ran") is None
 
 
-def test_a_compressed_report_opens_as_well(new_page, run, tmp_path):
-    path = write_report(run, tmp_path / "small.html", budget=400_000)
-    assert '"gzip":' in path.read_text("utf-8")
-    page = enter(new_page(), f"{path.as_uri()}#!t")
-    listed(page, 43)
-    expect(page.locator(".right .goal")).to_be_visible()
-
-
 def test_an_empty_run_and_a_phone(new_page, tmp_path):
     open_folder(tmp_path, {}).close()
     page = enter(new_page(viewport={"width": 380, "height": 740}), write_report(tmp_path).as_uri())

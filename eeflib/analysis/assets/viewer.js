@@ -99,24 +99,11 @@ function interval(wins, n) { // Wilson's
 
 // ---- Data ---------------------------------------------------------------------------------------
 
-const SEPARATORS = [" [SEP] ", "\n"];
-
 // The data as viewer.py writes it, with a function for texts and steps as objects.
-async function readData(raw) {
-  let data = raw;
-  if (data.gzip) {
-    const bytes = Uint8Array.from(atob(data.gzip), (c) => c.charCodeAt(0));
-    const plain = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-    data = JSON.parse(await new Response(plain).text());
-  }
-  const whole = new Map();
-  data.text = (n) => { // a text's number, or a text that was written meanwhile
-    if (typeof n === "string") return n;
-    const row = data.texts[n || 0];
-    if (typeof row === "string") return row;
-    if (!whole.has(n)) whole.set(n, row.slice(1).map((part) => data.texts[part]).join(SEPARATORS[row[0]]));
-    return whole.get(n);
-  };
+async function readData(packed) {
+  const plain = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const data = JSON.parse(await new Response(plain).text());
+  data.text = (n) => (typeof n === "string" ? n : data.texts[n || 0]); // or what was written meanwhile
   const { text } = data;
   const step = (row) => ({
     saw: row[0] || 0, action: row[1] || 0, actor: text(row[2]), kind: text(row[3]), thought: row[4] || 0,
@@ -1184,7 +1171,7 @@ export async function startReport() {
   let viewer = null;
   let before = "";
   try {
-    const data = await readData(JSON.parse(document.getElementById("data").textContent));
+    const data = await readData(Uint8Array.from(atob(document.getElementById("data").textContent), (c) => c.charCodeAt(0)));
     viewer = mount(root, data, {
       keys: document, first: ["#findings"],
       changed: (address, stay) => history[stay ? "replaceState" : "pushState"](null, "", address),
@@ -1234,7 +1221,7 @@ function render({ model, el }) {
       viewer.go(message.address);
     } else if (message.kind === "data" && !viewer) {
       try {
-        const data = await readData(JSON.parse(new TextDecoder().decode(buffers[0])));
+        const data = await readData(buffers[0]);
         viewer = mount(root, data, { keys: root, ask, live: message.live, changed: (address) => model.send({ kind: "at", address }) });
         if (!viewer.go(message.address)) viewer.go(`#!${viewer.views[0]}`);
         root.dataset.ready = "true";
