@@ -22,7 +22,7 @@ from playwright.sync_api import Browser, sync_playwright
 REPEATS = 3
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
-# Waits until what an act changed is on the screen; typing is answered after a pause of 120 ms.
+# Waits until what an act changed is on the screen; typing is answered after a pause of 50 ms.
 TOOLS = """
 const drawn = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
 const timed = async (act, changed) => {

@@ -242,14 +242,15 @@ class Findings(frames.Frames):
     def first_won(self) -> pd.DataFrame:
         """Tasks that the teacher failed: first won from `s0`, from a `later state`, from `none`.
 
-        Columns: seed, task_id, where; the counts by level are `tables.reachable`'s.
+        Columns: seed, task_id, level, where; the counts by level are `tables.reachable`'s.
         """
         failed = self.states[~self.states["teacher_solved"]]
         won = failed["wins"] > 0
         marked = failed.assign(s0=won & (failed["k"] == 0), deep=won & (failed["t"] > 0))
-        tasks = marked.groupby(["seed", "task_id"], as_index=False)[["s0", "deep"]].any()
+        keys = ["seed", "task_id", "level"]
+        tasks = marked.groupby(keys, as_index=False)[["s0", "deep"]].any()
         where = tasks["deep"].map({True: "a later state", False: "none"}).mask(tasks["s0"], "s0")
-        return tasks[["seed", "task_id"]].assign(where=where)
+        return tasks[keys].assign(where=where)
 
     @cached_property
     def no_return(self) -> pd.DataFrame:
@@ -277,13 +278,9 @@ class Findings(frames.Frames):
 
         Columns: seed, task_id, level, best (the best reward of any rollout of any method).
         """
-        lost = self.first_won[self.first_won["where"] == "none"]
-        level = self.states[["seed", "task_id", "level"]].drop_duplicates(["seed", "task_id"])
+        lost = self.first_won[self.first_won["where"] == "none"].drop(columns="where")
         best = self.branches.groupby(["seed", "task_id"])["reward"].max().rename("best")
-        rows = lost.merge(level, on=["seed", "task_id"]).merge(
-            best.reset_index(), on=["seed", "task_id"], how="left"
-        )
-        return rows[["seed", "task_id", "level", "best"]].fillna({"best": 0.0})
+        return lost.merge(best.reset_index(), how="left").fillna({"best": 0.0})
 
     @cached_property
     def counted(self) -> pd.DataFrame:

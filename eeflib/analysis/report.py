@@ -96,7 +96,6 @@ def render_report(run: Run, budget: int = viewer.BUDGET) -> str:
         bias=_bias(found),
         skipped=list(skipped[skipped != ""].value_counts().head(5).items()),
         reproduce=_reproduce(run),
-        played_by_person=_played_by_person(run),
     )
 
 
@@ -366,16 +365,12 @@ def _about(run: Run) -> list[str]:
     config = run.manifest.get("config")
     config = config if isinstance(config, dict) else {}
     envs = sorted({t.env for group in run.trajectories.values() for t in group})
-    env = run.summary.get("env") or config.get("env") or ", ".join(envs)
-    out = [clean(env, 80)] if isinstance(env, str) and env else []
-    for key in ("preset", "student"):
-        if isinstance(config.get(key), str):
-            out.append(f"{key} {clean(config[key], 80)}")
+    out = [run.summary.get("env") or config.get("env") or ", ".join(envs)]
+    out += [f"{key} {config[key]}" for key in ("preset", "student") if config.get(key)]
     if run.seeds:
         named = ", ".join(map(str, run.seeds[:12])) + (" \u2026" if len(run.seeds) > 12 else "")
         out.append(f"{len(run.seeds)} seed{'s' if len(run.seeds) > 1 else ''} ({named})")
-    created = run.manifest.get("created")
-    return [*out, created[:10]] if isinstance(created, str) else out
+    return [clean(x, 80) for x in (*out, str(run.manifest.get("created", ""))[:10]) if x]
 
 
 def _reproduce(run: Run) -> tuple[dict[str, str], str] | None:
@@ -389,8 +384,7 @@ def _reproduce(run: Run) -> tuple[dict[str, str], str] | None:
         "command": manifest.get("command"),
         "seeds": run.seeds,
         "config hash": manifest.get("config_hash"),
-        "python": manifest.get("python"),
-        "platform": manifest.get("platform"),
+        **{name: manifest.get(name) for name in ("python", "platform")},
         "CPUs": manifest.get("cpus"),
         "title nouns": ", ".join(sorted(nouns - {""})),
     }
@@ -402,11 +396,6 @@ def _reproduce(run: Run) -> tuple[dict[str, str], str] | None:
     known = {k: clean(v, 2000) for k, v in facts.items() if v not in (None, "", [])}
     text = json.dumps(config, indent=2, ensure_ascii=False, default=str) if config else ""
     return known, text
-
-
-def _played_by_person(run: Run) -> bool:
-    played = [t.steps for group in run.trajectories.values() for t in group if t.steps]
-    return bool(played) and all(step.actor == "human" for steps in played for step in steps)
 
 
 # -- the page -------------------------------------------------------------------------------------

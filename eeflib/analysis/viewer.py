@@ -223,7 +223,7 @@ def people_said(
 
 
 def _steps(steps: Iterable[Step], env: str, texts: Texts) -> list[list[Any]]:
-    """Per step [saw, action, actor, kind, thought, reply, reason if not valid, score, cost].
+    """Per step [saw, action, actor, kind, thought, reply, reason if not valid, score].
 
     What is usual at the end of a row is left out.
     """
@@ -240,25 +240,11 @@ def _steps(steps: Iterable[Step], env: str, texts: Texts) -> list[list[Any]]:
             0 if plain else texts[s.reply],
             None if s.valid else texts[s.reason or "no reason recorded"],
             None if s.score is None else round(s.score, 4),
-            texts[_cost(s)],
         ]
         while row and row[-1] in (None, 0):
             row.pop()
         out.append(row)
     return out
-
-
-def _cost(step: Step) -> str:
-    if step.usage is None:
-        return ""
-    u, parts = step.usage, []
-    if u.prompt_tokens or u.completion_tokens:
-        parts.append(f"{u.prompt_tokens:,} tokens read, {u.completion_tokens:,} written")
-    if u.cost_usd:
-        parts.append(f"${u.cost_usd:.4f}")
-    if u.seconds >= 0.05:
-        parts.append(f"{u.seconds:.1f} s")
-    return " \u00b7 ".join(parts)
 
 
 def _tries(item: Item, collection: Collection, texts: Texts) -> dict[str, list[Any]]:

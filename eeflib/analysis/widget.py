@@ -259,9 +259,9 @@ def _framed(frame: pd.DataFrame, run: Any) -> Collection:
     known = Collection.of(_run(run), who="all")
     rows = frame.assign(method=frame.get("method", TEACHER), iteration=frame.get("iteration", 0))
     names = ["seed", "method", "iteration", "trajectory_id"]
-    keys = [Key(int(s), m, int(i), name) for s, m, i, name in rows[names].itertuples(index=False)]
-    items = [item for key in keys if (item := known.get(key)) is not None]
-    if keys and not items:
+    found = [known.get(Key(*key)) for key in rows[names].itertuples(index=False, name=None)]
+    items = [item for item in found if item is not None]
+    if found and not items:
         raise DataError("none of the data frame's trajectories is in this run; pass another run=")
     return Collection(items, run=known.run, states=known.states)
 

@@ -174,12 +174,9 @@ def test_trajectories_alone_are_worth_a_report(tmp_path):
     assert page.row("teacher †")[1] == "0.0\u202f%"
 
 
-def test_episodes_of_a_person_are_called_so_and_the_rewards_nouns_are_named(tmp_path):
+def test_the_nouns_that_the_reward_went_by_are_named(tmp_path):
     step = Step("WebShop", "search[shirt]", "human")
     facts = ("e", "u", "webshop", "a shirt", "human", (step,), "page", 0.0, False, True)
-    write_jsonl(tmp_path / "seed-1" / "trajectories.jsonl", [Trajectory(*facts)])
-    text = Page(write_report(tmp_path).read_text("utf-8")).text
-    assert "A person played these episodes" in text
     bought = Trajectory(*facts, extra={"nouns": "words <b>"})
     write_jsonl(tmp_path / "seed-1" / "trajectories.jsonl", [bought])
     (tmp_path / "manifest.json").write_text('{"seed": 1}')

@@ -45,7 +45,16 @@
       draw(target);
     }
   }, { rootMargin: "300px" });
-  for (const place of places) watch.observe(place);
+  let begun = false;
+  function begin() {
+    if (begun) return;
+    begun = true;
+    for (const place of places) watch.observe(place);
+  }
+  // The reader's first key or click comes before the figures.
+  const browsing = document.getElementById("data");
+  if (browsing) document.addEventListener("viewer", () => setTimeout(begin, 50));
+  addEventListener("load", () => setTimeout(begin, browsing ? 2000 : 0));
   dark.addEventListener("change", () => {
     for (const place of places) if (place.dataset.drawn) draw(place);
   });
