@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -83,14 +83,6 @@ class Question:
     task_id: str = ""
 
 
-class Labeller(Protocol):
-    """A policy: `eeflib.policies.base.Policy`."""
-
-    name: str
-
-    def act(self, conversations: Sequence[Any], *, rng: Sequence[np.random.Generator]) -> Any: ...
-
-
 def question(trajectory: Trajectory, task: Task | None = None, *, limit: int = 12_000) -> Question:
     """The question about one failed episode.
 
@@ -126,7 +118,7 @@ def _short(text: str, limit: int = 500) -> str:
 
 def label_failures(
     cases: Iterable[Case],
-    labeller: Labeller,
+    labeller: Any,
     cache: str | Path,
     *,
     batch_size: int = 16,
@@ -140,6 +132,7 @@ def label_failures(
     that names no kind of the list is kept too, with an empty kind. A failed request is not kept.
 
     Args:
+        labeller: a policy, see `eeflib.policies.base.Policy`.
         cache: a JSON-lines file; made if it is missing.
         batch_size: questions handed to the policy at once.
         seed: of the generators that the policy gets.
