@@ -295,7 +295,9 @@ def test_figures_are_drawn_when_scrolled_to_and_fit_the_page(new_page, address, 
     assert page.evaluate("window.ran") is None
     page.emulate_media(color_scheme="dark" if scheme == "light" else "light")
     other = "dark" if scheme == "light" else "light"
-    expect(page.locator("#recovery .plot").first).to_have_attribute("data-drawn", other)
+    expect(page.locator("#recovery .plot").first).to_have_attribute(
+        "data-drawn", other, timeout=20_000
+    )
     assert said == []
 
 
