@@ -59,13 +59,15 @@ def figures(folder: Path) -> dict[str, Any]:
     from eeflib.analysis.run import Run
 
     found = Findings(Run(folder))
-    f = found.frames
+    f = found
     tables = (f.states, found.actions, found.changes, found.costs, found.other_m, f.failures)
     best = found.annotated[0]
     work: dict[str, Callable[[], Any]] = {
         "recovery_map": lambda: draw.recovery_map(f.states),
         "recovery_curve": lambda: draw.recovery_curve(f.states),
-        "trajectory_curve": lambda: draw.trajectory_curve(f.states, best.trajectory.id, best.seed),
+        "trajectory_curve": lambda: draw.trajectory_curve(
+            f.states, best.trajectory.id, best.key.seed
+        ),
         "segment_ribbon": lambda: draw.segment_ribbon(best.trajectory, best.segments, best.states),
         "simplicity_bias": lambda: draw.simplicity_bias(found.actions, found.focus),
         "newly_solved": lambda: draw.newly_solved(found.changes),

@@ -11,6 +11,7 @@ import shutil
 import sys
 import tempfile
 import time
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ from playwright.sync_api import Browser, sync_playwright
 REPEATS = 3
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
-# Waits until what an act changed is on the screen; typing is answered after a pause of 120 ms.
+# Waits until what an act changed is on the screen; typing is answered after a pause of 50 ms.
 TOOLS = """
 const drawn = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
 const timed = async (act, changed) => {
@@ -85,15 +86,15 @@ VIEWER = """async () => {
 }"""
 
 PAGE = """<!doctype html><meta charset="utf-8"><style>{style}</style>
-<div id="place"></div><script type="application/json" id="data">{data}</script>
+<div id="place"></div><script type="text/plain" id="data">{data}</script>
 <script type="module">{script}
 const model = {{
   on(name, hear) {{ this.hear = hear; }},
   off() {{}},
   send(message) {{
-    const text = document.getElementById("data").textContent;
+    const text = atob(document.getElementById("data").textContent);
     const known = {{ kind: "data", address: "#!t", live: true }};
-    if (message.kind === "ready") this.hear(known, [new TextEncoder().encode(text)]);
+    if (message.kind === "ready") this.hear(known, [Uint8Array.from(text, (c) => c.charCodeAt(0))]);
   }},
 }};
 render({{ model, el: document.getElementById("place") }});
@@ -135,7 +136,7 @@ def viewer(folder: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as temporary, chromium() as browser:
         page_file = Path(temporary) / "viewer.html"
         page_file.write_text(
-            PAGE.format(style=sheet(), data=sent[0].decode(), script=script()), "utf-8"
+            PAGE.format(style=sheet(), data=b64encode(sent[0]).decode(), script=script()), "utf-8"
         )
         for _ in range(REPEATS + 1):
             page = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()

@@ -12,16 +12,18 @@ from __future__ import annotations
 import getpass
 import os
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import pandas as pd
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_random
 
-from eeflib.analysis.segments import Segment, from_labels
+from eeflib.analysis.segments import Segment
 from eeflib.errors import DataError
 from eeflib.files import ReadReport, RunLock, append_lines, read_objects
 from eeflib.records import Label, Record, canonical_json
@@ -93,23 +95,22 @@ class Annotations:
             folder: the run folder.
             author: who annotates; None: `EEFLIB_AUTHOR`, else the name of the user.
         """
-        self._folder = Path(folder) / "annotations"
-        self.path = self._folder / "log.ndjson"
+        self.path = Path(folder) / "annotations" / "log.ndjson"
         self.author = author or os.environ.get("EEFLIB_AUTHOR") or _user()
-        self._seen: tuple[int, int] | None = None
-        self._lines: list[Annotation] = []
-        self._report = ReadReport()
-
-    @property
-    def problems(self) -> list[str]:
-        """Lines of the file that could not be read."""
-        return [str(s) for s in self._report.skipped]
+        self.problems: list[str] = []
+        """Lines of the file that could not be read when it was last looked at."""
 
     def all(self) -> list[Annotation]:
         """The annotations of all trajectories, in the order written, without retracted ones."""
-        self._refresh()
-        gone = {a.of for a in self._lines if a.kind == "retract"}
-        return [a for a in self._lines if a.kind != "retract" and a.id not in gone]
+        report, lines = ReadReport(), []
+        for number, data in read_objects(self.path, report) if self.path.is_file() else ():
+            try:
+                lines.append(Annotation.from_dict(data))
+            except DataError as exc:
+                report.skip(self.path, number, str(exc))
+        self.problems = [str(s) for s in report.skipped]
+        gone = {a.of for a in lines if a.kind == "retract"}
+        return [a for a in lines if a.kind != "retract" and a.id not in gone]
 
     def of(self, key: Key) -> list[Annotation]:
         """The annotations of one trajectory, in the order written."""
@@ -124,8 +125,8 @@ class Annotations:
 
     def labels(self) -> list[str]:
         """Labels in use, the most frequent first."""
-        used = [a.text for a in self.all() if a.kind == "label"]
-        return sorted(set(used), key=lambda x: (-used.count(x), x))
+        used = Counter(sorted(a.text for a in self.all() if a.kind == "label"))
+        return [text for text, _ in used.most_common()]
 
     def frame(self) -> pd.DataFrame:
         """One row per annotation that is not retracted."""
@@ -181,24 +182,8 @@ class Annotations:
         made = Annotation(
             uuid.uuid4().hex, *key[:3], key.id, kind, self.author, now, text, start, stop, of
         )
-        _write(self._folder, self.path, canonical_json(made.to_dict()))
+        append(self.path, [canonical_json(made.to_dict())])
         return made
-
-    def _refresh(self) -> None:
-        try:
-            at = self.path.stat()
-        except OSError:
-            self._seen, self._lines, self._report = None, [], ReadReport()
-            return
-        if (at.st_size, at.st_mtime_ns) == self._seen:
-            return
-        report, lines = ReadReport(), []
-        for number, data in read_objects(self.path, report):
-            try:
-                lines.append(Annotation.from_dict(data))
-            except DataError as exc:
-                report.skip(self.path, number, str(exc))
-        self._seen, self._lines, self._report = (at.st_size, at.st_mtime_ns), lines, report
 
 
 def corrected(
@@ -211,37 +196,23 @@ def corrected(
         annotations: of that trajectory, in the order written.
         length: actions of the trajectory.
     """
-    overrides: list[Annotation | None] = [None] * length
+    said: list[Annotation | None] = [None] * length
     for a in annotations:
-        if a.kind == "segment" and a.start is not None and a.stop is not None:
-            if a.text not in SEGMENT_LABELS:
-                continue  # of another version
-            span = range(min(a.start, length), min(a.stop, length))
-            overrides[span.start : span.stop] = [a] * len(span)
-    if not any(overrides):
+        if a.kind == "segment" and a.text in SEGMENT_LABELS and a.start is not None and a.stop:
+            span = range(length)[a.start : a.stop]
+            said[span.start : span.stop] = [a] * len(span)
+    if not any(said):
         return list(parts)
     out: list[Segment] = []
-    for part in parts or from_labels(["unknown"] * length):
-        at = part.start
-        while at < part.stop:
-            override, stop = overrides[at], at + 1
-            while stop < part.stop and overrides[stop] is override:
-                stop += 1
-            if override is None:
-                out.append(Segment(at, stop, part.label, part.evidence))
-            else:
-                out.append(Segment(at, stop, _label(override.text), _why(override, part)))
-            at = stop
+    for part in parts or [Segment(0, length, "unknown")]:
+        was = f"{part.label} ({part.evidence})" if part.evidence else part.label
+        for a, run in groupby(range(part.start, part.stop), lambda t: said[t]):
+            steps, label, why = list(run), part.label, part.evidence
+            if a is not None:
+                label = cast(Label, a.text)
+                why = f"{a.author}, {a.day}; exploration: {was}"
+            out.append(Segment(steps[0], steps[-1] + 1, label, why))
     return out
-
-
-def _label(text: str) -> Label:
-    return next(x for x in SEGMENT_LABELS if x == text)
-
-
-def _why(a: Annotation, part: Segment) -> str:
-    was = f"{part.label} ({part.evidence})" if part.evidence else part.label
-    return f"{a.author}, {a.day}; exploration: {was}"
 
 
 def _held(exc: BaseException) -> bool:
@@ -255,11 +226,16 @@ def _held(exc: BaseException) -> bool:
     stop=stop_after_delay(_PATIENCE),
     reraise=True,
 )
-def _write(folder: Path, path: Path, line: str) -> None:
-    lock = RunLock(folder)
+def append(path: Path, lines: Sequence[str]) -> None:
+    """Add lines to a file in which other kernels write, too.
+
+    Raises:
+        DataError: the folder cannot be written, or somebody else writes in it for long.
+    """
+    lock = RunLock(path.parent)
     lock.acquire()
     try:
-        append_lines(path, [line])
+        append_lines(path, lines)
     finally:
         lock.release()
 

@@ -22,7 +22,7 @@ from eeflib.analysis import taxonomy
 from eeflib.analysis.findings import Findings
 from eeflib.analysis.run import TEACHER, Run
 from eeflib.analysis.tables import changes
-from eeflib.analysis.taxonomy_rules import KINDS, WEBSHOP_KINDS, action_kind
+from eeflib.analysis.taxonomy import KINDS, WEBSHOP_KINDS, action_kind
 from eeflib.errors import DataError
 from eeflib.stats import last_iteration, paired, unpaired
 

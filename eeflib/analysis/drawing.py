@@ -22,7 +22,7 @@ from eeflib.analysis.findings import Findings
 from eeflib.analysis.markup import clean, plain
 from eeflib.analysis.run import Run
 from eeflib.analysis.style import INKS, LABELS, Look
-from eeflib.analysis.taxonomy_rules import KINDS
+from eeflib.analysis.taxonomy import KINDS
 from eeflib.stats import wilson
 
 Trace = dict[str, Any]
@@ -116,7 +116,7 @@ def table(data: Data, name: str) -> pd.DataFrame:
     """`data`, or that table of the run."""
     if isinstance(data, pd.DataFrame):
         return data
-    found = data if isinstance(data, Findings) else Findings(data)  # type: ignore[arg-type]
+    found = data if isinstance(data, Findings) else Findings(data)
     return getattr(found, name)
 
 

@@ -41,8 +41,7 @@ from eeflib.analysis.labels import Agreement
 from eeflib.analysis.markup import clean, plain
 from eeflib.analysis.segments import Segment
 from eeflib.analysis.style import GROUPS, INKS, LABELS, dark
-from eeflib.analysis.taxonomy import Diagnosis
-from eeflib.analysis.taxonomy_rules import KINDS
+from eeflib.analysis.taxonomy import KINDS, Diagnosis
 from eeflib.records import Trajectory
 from eeflib.states import StateOutcome
 from eeflib.stats import wilson

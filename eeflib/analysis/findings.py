@@ -7,24 +7,23 @@ that every count can lead to its episodes.
 
 from __future__ import annotations
 
-import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from eeflib.analysis import frames, labels, style, tables
 from eeflib.analysis.annotations import Key
+from eeflib.analysis.collection import Collection, Item
 from eeflib.analysis.run import TEACHER, Run
-from eeflib.analysis.segments import Segment, segments, states_by_trajectory
 from eeflib.errors import DataError
-from eeflib.records import Evaluation, Trajectory
-from eeflib.states import StateOutcome
+from eeflib.records import Evaluation
 from eeflib.stats import PairedDifference, last_iteration, paired_difference
 
-__all__ = ["LAST", "Annotated", "Findings", "change_tag"]
+__all__ = ["LAST", "Findings", "change_tag"]
 
 LAST = "reported"
 """Tag of the students' episodes that the reported win rates count: those of the last iteration."""
@@ -42,31 +41,22 @@ def change_tag(change: str, other: str) -> str:
     return f"{_CHANGED[change]} {other}"
 
 
-@dataclass(frozen=True)
-class Annotated:
-    """A teacher trajectory with what exploration says about it."""
+class Findings(frames.Frames):
+    """The frames of one run, and what is compared in them, each computed when first asked for."""
 
-    seed: int
-    level: str
-    trajectory: Trajectory
-    segments: list[Segment]
-    states: list[StateOutcome]
+    def __init__(self, run: Run | str | Path) -> None:
+        """Args:
+        run: the run or its folder.
 
-    @property
-    def labels(self) -> set[str]:
-        return {s.label for s in self.segments}
+        Raises:
+            DataError: there is no such folder.
+        """
+        super().__init__(run if isinstance(run, Run) else Run(run))
 
-
-@dataclass
-class Findings:
-    """Frames and comparisons of one run, each computed when first asked for."""
-
-    run: Run
-    """Or the folder of one."""
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.run, Run):
-            self.run = Run(self.run)
+    @cached_property
+    def collection(self) -> Collection:
+        """Every episode that can be read one by one."""
+        return Collection.of(self.run, who="all")
 
     @cached_property
     def outcomes(self) -> dict[str, list[Evaluation]]:
@@ -79,32 +69,6 @@ class Findings:
     @cached_property
     def _test(self) -> list[Evaluation]:
         return [o for o in self.run.outcomes if o.split == "test"] or self.run.outcomes
-
-    @cached_property
-    def frames(self) -> frames.Frames:
-        """Every frame of the run."""
-        return frames.load(self.run)
-
-    @property
-    def evaluations(self) -> pd.DataFrame:
-        return self.frames.evaluations
-
-    @property
-    def trajectories(self) -> pd.DataFrame:
-        return self.frames.trajectories
-
-    @property
-    def branches(self) -> pd.DataFrame:
-        return self.frames.branches
-
-    @property
-    def samples(self) -> pd.DataFrame:
-        return self.frames.samples
-
-    @property
-    def failures(self) -> pd.DataFrame:
-        """Why the teacher's failures failed, see `eeflib.analysis.taxonomy`."""
-        return self.frames.failures
 
     @cached_property
     def changes(self) -> pd.DataFrame:
@@ -125,26 +89,26 @@ class Findings:
     @cached_property
     def other_m(self) -> pd.DataFrame:
         """What another M would have cost and found."""
-        first = tables.pick_iteration(self.branches)
-        return tables.other_m(first, self.trajectories)
+        return tables.other_m(tables.pick_iteration(self.branches), self.trajectories)
 
     @cached_property
     def states(self) -> pd.DataFrame:
-        """Of the method and iteration that `tables.pick_iteration` names."""
+        """Of the method and iteration that `tables.pick_iteration` names, and of no other."""
         first = tables.pick_iteration(self.branches)
-        return frames.states(first, self.trajectories, self.frames.steps)
+        return frames.states(first, self.trajectories, self.steps)
 
     @cached_property
     def actions(self) -> pd.DataFrame:
         """Shares of kinds of action: the teacher's, trained on, and in tasks gained."""
-        f = self.frames
-        counts = tables.training_actions(f.steps, f.trajectories, f.samples)
-        learned = tables.learned_actions(f.rollouts, f.rollout_steps, self.changes, self.focus)
+        counts = tables.training_actions(self.steps, self.trajectories, self.samples)
+        learned = tables.learned_actions(
+            self.rollouts, self.rollout_steps, self.changes, self.focus
+        )
         return tables.action_shares(pd.concat([counts, learned], ignore_index=True))
 
     @cached_property
     def reported(self) -> dict[str, Mapping[str, Any]]:
-        """What `summary.json` says of each method."""
+        """What `summary.json` says of each method: simulations and seconds stand nowhere else."""
         rows = self.run.summary.get("methods")
         rows = rows if isinstance(rows, list) else []
         named = [r for r in rows if isinstance(r, dict) and isinstance(r.get("method"), str)]
@@ -152,11 +116,8 @@ class Findings:
 
     @cached_property
     def methods(self) -> list[str]:
-        """Every method the run knows of, in reading order, the teacher first."""
-        names = [*self.outcomes, *self.reported]
-        if self.run.teacher_outcomes:
-            names.append(TEACHER)
-        return style.order(names)
+        """Every method with results, in reading order, the teacher first."""
+        return style.order([*self.outcomes, *([TEACHER] if self.run.teacher_outcomes else [])])
 
     @cached_property
     def focus(self) -> str:
@@ -198,10 +159,9 @@ class Findings:
     def _comparisons(self) -> tuple[dict[str, PairedDifference], list[str]]:
         out, faults = {}, []
         for method in self.outcomes:
-            if method == self.focus:
-                continue
             try:
-                out[method] = paired_difference(*self.matched(self.focus, method))
+                if method != self.focus:
+                    out[method] = paired_difference(*self.matched(self.focus, method))
             except DataError as exc:
                 faults.append(f"{self.focus} against {method}: {exc}")
         return out, faults
@@ -212,13 +172,10 @@ class Findings:
 
         Other method -> the focus's rows of `tables.newly_solved`.
         """
-        sft = next((m for m in self.outcomes if style.family(m) == "sft"), "")
-        out = {}
-        for method in dict.fromkeys((sft, self.baseline)):
-            if method in self.paired:  # else the tasks differ, and `faults` says so
-                rows = tables.newly_solved(self.evaluations, method)
-                out[method] = rows[rows["method"] == self.focus]
-        return out
+        sft = [m for m in self.outcomes if style.family(m) == "sft"][:1]
+        others = [m for m in dict.fromkeys((*sft, self.baseline)) if m in self.paired]
+        rows = {m: tables.newly_solved(self.evaluations, m) for m in others}
+        return {m: part[part["method"] == self.focus] for m, part in rows.items()}
 
     def matched(self, a: str, b: str) -> tuple[list[Evaluation], list[Evaluation]]:
         """Outcomes of the methods `a` and `b` after the same number of iterations, per seed.
@@ -227,20 +184,15 @@ class Findings:
         is taken at that iteration. Methods that do not iterate (last iteration 0) are compared as
         they are.
         """
-        last: dict[tuple[str, int], int] = {}
-        for group in (self.outcomes[a], self.outcomes[b]):
-            last.update({(o.method, o.seed): o.iteration for o in group})
+        last = {(o.method, o.seed): o.iteration for m in (a, b) for o in self.outcomes[m]}
 
-        def pick(own: str, other: str) -> list[Evaluation]:
-            out = []
-            for o in self._test:
-                if o.method == own:
-                    limit = last.get((other, o.seed), 0)
-                    final = last[own, o.seed]
-                    out += [o] if o.iteration == (min(limit, final) if limit else final) else []
-            return out
+        def at(own: str, other: str, seed: int) -> int:
+            final = last[own, seed]
+            return min(final, last.get((other, seed)) or final)
 
-        return pick(a, b), pick(b, a)
+        mine = [o for o in self._test if o.method == a and o.iteration == at(a, b, o.seed)]
+        theirs = [o for o in self._test if o.method == b and o.iteration == at(b, a, o.seed)]
+        return mine, theirs
 
     def iteration(self, method: str) -> int:
         """The highest iteration of `method` that is evaluated."""
@@ -249,31 +201,28 @@ class Findings:
     @cached_property
     def tags(self) -> dict[Key, list[str]]:
         """What is counted of an episode in words: `gained against RFTx6`, `won from s3`, ..."""
-        out: dict[Key, list[str]] = {}
+        out: dict[Key, list[str]] = defaultdict(list)
+        tested: dict[tuple[Any, ...], list[Key]] = defaultdict(list)
+        taught: dict[tuple[Any, ...], list[Key]] = defaultdict(list)
 
         def mark(keys: Iterable[Key], tag: str) -> None:
             for key in keys:
-                out.setdefault(key, []).append(tag)
+                out[key].append(tag)
 
-        tested: dict[tuple[Any, ...], list[Key]] = {}
-        episodes = _rows(self.frames.rollouts, "seed", "method", "iteration", "task_id")
-        for place, name in zip(episodes, self.frames.rollouts["trajectory_id"], strict=True):
-            tested.setdefault(place, []).append(Key(place[0], place[1], place[2], name))
-        for o in (o for group in self.outcomes.values() for o in group):
-            mark(tested.get((o.seed, o.method, o.iteration, o.task_id), ()), LAST)
-        last: dict[tuple[str, str], dict[int, int]] = {}
-        for rows in [self.changes, *(v for m, v in self.gained.items() if m != self.baseline)]:
-            names = ("seed", "task_id", "method", "baseline", "change")
-            for seed, task, method, base, change in _rows(rows, *names):
-                if (method, base) not in last:
-                    own = self.matched(method, base)[0]
-                    last[method, base] = {o.seed: o.iteration for o in own}
-                place = (seed, method, last[method, base].get(seed), task)
-                mark(tested.get(place, ()), change_tag(change, base))
-
-        taught: dict[tuple[int, str], list[Key]] = {}
+        names = ("seed", "method", "iteration", "task_id", "trajectory_id")
+        for seed, method, i, task, name in _rows(self.rollouts, *names):
+            tested[seed, method, i, task].append(Key(seed, method, i, name))
         for seed, task, name in _rows(self.trajectories, "seed", "task_id", "trajectory_id"):
-            taught.setdefault((seed, task), []).append(Key(seed, TEACHER, 0, name))
+            taught[seed, task].append(Key(seed, TEACHER, 0, name))
+        for o in (o for group in self.outcomes.values() for o in group):
+            mark(tested[o.seed, o.method, o.iteration, o.task_id], LAST)
+        others = [rows for m, rows in self.gained.items() if m != self.baseline]
+        changes = pd.concat([self.changes, *others])
+        for pair, rows in changes.groupby(["method", "baseline"], sort=False):
+            method, base = map(str, pair)
+            at = {o.seed: o.iteration for o in self.matched(method, base)[0]}
+            for seed, task, change in _rows(rows, "seed", "task_id", "change"):
+                mark(tested[seed, method, at.get(seed), task], change_tag(change, base))
         won = self.states[~self.states["teacher_solved"] & (self.states["wins"] > 0)]
         for seed, name, k in _rows(won[won["k"] >= 0], "seed", "trajectory_id", "k"):
             mark([Key(seed, TEACHER, 0, name)], f"won from s{k}")
@@ -284,23 +233,24 @@ class Findings:
         every = tables.discoveries(self.branches, self.trajectories)
         for seed, task, method, found in _rows(every, "seed", "task_id", "method", "found"):
             if found in ("s0", "state"):
-                mark(taught.get((seed, task), ()), f"found by {method}")
+                mark(taught[seed, task], f"found by {method}")
             if method == self.focus:
-                mark(taught.get((seed, task), ()), f"{method}: {found}")
-        return out
+                mark(taught[seed, task], f"{method}: {found}")
+        return dict(out)
 
     @cached_property
     def first_won(self) -> pd.DataFrame:
         """Tasks that the teacher failed: first won from `s0`, from a `later state`, from `none`.
 
-        Columns: seed, task_id, where; the counts by level are `tables.reachable`'s.
+        Columns: seed, task_id, level, where; the counts by level are `tables.reachable`'s.
         """
         failed = self.states[~self.states["teacher_solved"]]
         won = failed["wins"] > 0
         marked = failed.assign(s0=won & (failed["k"] == 0), deep=won & (failed["t"] > 0))
-        tasks = marked.groupby(["seed", "task_id"], as_index=False)[["s0", "deep"]].any()
+        keys = ["seed", "task_id", "level"]
+        tasks = marked.groupby(keys, as_index=False)[["s0", "deep"]].any()
         where = tasks["deep"].map({True: "a later state", False: "none"}).mask(tasks["s0"], "s0")
-        return tasks[["seed", "task_id"]].assign(where=where)
+        return tasks[keys].assign(where=where)
 
     @cached_property
     def no_return(self) -> pd.DataFrame:
@@ -317,7 +267,7 @@ class Findings:
         after = later[later["t"] > later["t_last"]].groupby(keys)["t"].min().rename("until")
         rows = last.merge(after.reset_index(), on=keys, how="left")
         rows["until"] = rows["until"].fillna(rows["length"]).astype("int64")
-        steps = self.frames.steps[[*keys, "t", "action"]]
+        steps = self.steps[[*keys, "t", "action"]]
         rows = rows.merge(steps, on=[*keys, "t"], how="left").fillna({"action": ""})
         names = [*keys, "task_id", "level", "length", "k", "t", "until", "action"]
         return rows[names].sort_values(["t", *keys], ascending=[False, True, True])
@@ -328,13 +278,9 @@ class Findings:
 
         Columns: seed, task_id, level, best (the best reward of any rollout of any method).
         """
-        lost = self.first_won[self.first_won["where"] == "none"]
-        level = self.states[["seed", "task_id", "level"]].drop_duplicates(["seed", "task_id"])
+        lost = self.first_won[self.first_won["where"] == "none"].drop(columns="where")
         best = self.branches.groupby(["seed", "task_id"])["reward"].max().rename("best")
-        rows = lost.merge(level, on=["seed", "task_id"]).merge(
-            best.reset_index(), on=["seed", "task_id"], how="left"
-        )
-        return rows[["seed", "task_id", "level", "best"]].fillna({"best": 0.0})
+        return lost.merge(best.reset_index(), how="left").fillna({"best": 0.0})
 
     @cached_property
     def counted(self) -> pd.DataFrame:
@@ -346,24 +292,16 @@ class Findings:
         """
         b, s = self.branches, self.samples
         deep, restored = b["k"] > 0, b["restored"].astype(bool)
-        counts = {
-            "starts": (b, restored & ~deep),
-            "restored": (b, restored & deep),
-            "skipped": (b, ~restored & deep),
-            "faults": (b, b["fault"] != ""),
-            "won": (b, b["won"]),
-            "samples": (s, s["trained"] >= 0),
-            "empty": (s, s["trained"] == 0),
-            "teacher": (s, s["trained_teacher"]),
-            "student": (s, s["trained"] - s["trained_teacher"]),
-        }
-        sums = {
-            name: values.astype("int64").groupby(rows["method"]).sum()
-            for name, (rows, values) in counts.items()
-        }
-        table = pd.DataFrame(sums).fillna(0).astype("int64")
-        table = table.reindex(style.order(table.index))
-        return table.rename_axis("method").reset_index()
+        explored = {"starts": restored & ~deep, "restored": restored & deep}
+        explored |= {"skipped": ~restored & deep, "faults": b["fault"] != "", "won": b["won"]}
+        taught = {"samples": s["trained"] >= 0, "empty": s["trained"] == 0}
+        taught |= {"teacher": s["trained_teacher"], "student": s["trained"] - s["trained_teacher"]}
+        sums = [
+            pd.DataFrame(counts).astype("int64").groupby(rows["method"]).sum()
+            for rows, counts in ((b, explored), (s, taught))
+        ]
+        table = pd.concat(sums, axis=1).fillna(0).astype("int64")
+        return table.loc[style.order(table.index)].rename_axis("method").reset_index()
 
     @cached_property
     def noted(self) -> pd.DataFrame:
@@ -371,18 +309,16 @@ class Findings:
 
         Columns: method, count (what was counted), value (the sum over seeds and iterations).
         """
-        totals: dict[tuple[str, str], float] = {}
-        for place, noted in self.run.phases("select"):
-            for key, value in noted.items():
-                if isinstance(value, int):
-                    totals[place.method, key] = totals.get((place.method, key), 0) + value
-        known = {"method", "win_rate", "reward", "simulations", "seconds", "n", "sd_over_seeds"}
-        for method, row in self.reported.items():
-            for key, value in row.items():
-                if key not in known and not math.isnan(tables.number(value)):
-                    totals[method, key] = value
-        rows = [(*names, value) for names, value in totals.items()]
-        return pd.DataFrame(rows, columns=["method", "count", "value"])
+        rows = [
+            [place.method, count, value]
+            for place, noted in self.run.phases("select")
+            for count, value in noted.items()
+            if isinstance(value, int)
+        ]
+        names = ["method", "count", "value"]
+        return (
+            pd.DataFrame(rows, columns=names).groupby(names[:2], sort=False, as_index=False).sum()
+        )
 
     @cached_property
     def agreement(self) -> dict[str, labels.Agreement]:
@@ -392,35 +328,24 @@ class Findings:
         return {str(m): labels.agreement(self.failures, x) for m, x in own.groupby("model")}
 
     @cached_property
-    def annotated(self) -> list[Annotated]:
+    def annotated(self) -> list[Item]:
         """Failed teacher trajectories that show most, best first.
 
         Both beneficial and harmful segments come before harmful only, before beneficial only,
-        before none; then more labelled segments, then the shorter trajectory.
+        before none; then more labelled segments, then the shorter trajectory. Where nothing was
+        explored, the plain transcripts of failures are still worth a look.
         """
-        known = {(s, t.id): t for s, group in self.run.trajectories.items() for t in group}
-        failed = self.states[~self.states["teacher_solved"]]
-        levels = failed.set_index(["seed", "trajectory_id"])["level"].to_dict()
-        found = [
-            Annotated(key[0], str(levels[key]), t, segments(t, states), states)
-            for key, states in states_by_trajectory(failed).items()
-            if (t := known.get(key)) is not None and t.length
-        ]
-        if not found:  # nothing explored: the plain transcripts of failures are still worth a look
-            found = [
-                Annotated(s, "", t, [], [])
-                for (s, _), t in known.items()
-                if not t.solved and t.length
-            ]
-        return sorted(found, key=_interest)
+        taught = [x for x in self.collection if x.key.method == TEACHER]
+        failed = [x for x in taught if not x.trajectory.solved and x.trajectory.length]
+        return sorted([x for x in failed if x.states] or failed, key=_interest)
 
 
 def _rows(frame: pd.DataFrame, *columns: str) -> Iterable[tuple[Any, ...]]:
     return frame[list(columns)].itertuples(index=False, name=None)
 
 
-def _interest(item: Annotated) -> tuple[int, int, int, int, str]:
-    harmful, beneficial = "harmful" in item.labels, "beneficial" in item.labels
+def _interest(item: Item) -> tuple[int, int, int, Key]:
+    labelled = [s.label for s in item.segments if s.label != "unknown"]
+    harmful, beneficial = "harmful" in labelled, "beneficial" in labelled
     rank = 0 if harmful and beneficial else 1 if harmful else 2 if beneficial else 3
-    known = sum(s.label != "unknown" for s in item.segments)
-    return (rank, -min(known, 3), item.trajectory.length, item.seed, item.trajectory.id)
+    return rank, -min(len(labelled), 3), item.trajectory.length, item.key

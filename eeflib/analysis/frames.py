@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 
 from eeflib.analysis.run import TEACHER, Run, Who
-from eeflib.analysis.taxonomy_rules import action_kind
+from eeflib.analysis.taxonomy import action_kind
 from eeflib.records import Evaluation, Step, Task
 from eeflib.states import state_names
 from eeflib.stats import wilson
@@ -80,7 +80,7 @@ COLUMNS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "valid reason reward score",
         t=("int64", "index of the action, from 0"),
         actor=("str", "teacher, student or human"),
-        kind=("str", "kind of action, see eeflib.analysis.taxonomy_rules"),
+        kind=("str", "kind of action, see eeflib.analysis.taxonomy"),
         action=("str", "action handed to the environment"),
         thought=("str", "reasoning before it"),
         observation=("str", "text of s_t"),

@@ -14,19 +14,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from eeflib.analysis.annotations import append
 from eeflib.analysis.markup import clean
-from eeflib.analysis.taxonomy import primaries
-from eeflib.analysis.taxonomy_rules import KINDS, Case
-from eeflib.files import ReadReport, RunLock, append_lines, read_objects
+from eeflib.analysis.taxonomy import KINDS, Case, primaries
+from eeflib.files import ReadReport, read_objects
 from eeflib.records import Task, Trajectory, canonical_json, content_hash
 from eeflib.stats import wilson
 
@@ -44,12 +44,15 @@ LABEL_COLUMNS = {
 }
 """Columns of `label_failures`; seed, method, iteration and trajectory_id join the rules' table."""
 
-_SPECIAL = {
-    "webshop": {"wrong_focus", "menu_mishap", "no_progress", "ran_out_of_steps", "wrong_end"},
-    "scienceworld": {"wandered"},
-}
+EPISODE = list(LABEL_COLUMNS)[:5]
+"""The columns that name an episode."""
+
 _SHOPPING = {"wrong_product", "missed_attribute", "wrong_option", "missing_option", "over_price"}
 _SHOPPING |= {"never_bought", "bad_purchase", "wandered"}
+_LAB = {"wrong_focus", "menu_mishap"}
+_ELSEWHERE = {"webshop": _LAB | {"no_progress", "ran_out_of_steps", "wrong_end"}}
+_ELSEWHERE |= {"scienceworld": _SHOPPING}
+"""Environment -> kinds that do not occur there; in any other those of both."""
 _SYSTEM = (
     "You are shown an episode of an agent that failed its task. Decide what it failed by. Answer "
     "in two lines and nothing else:\nKind: one name from the list\nWhy: one sentence naming the "
@@ -59,7 +62,7 @@ _KIND = re.compile(r"^\W*kind\W+([a-z][a-z _-]*)", re.IGNORECASE | re.MULTILINE)
 _WHY = re.compile(r"^\W*why\W+(.+)", re.IGNORECASE | re.MULTILINE)
 
 
-_ELSEWHERE = frozenset({"base_url", "max_cost_usd"})
+_NOT_DECIDING = frozenset({"base_url", "max_cost_usd"})
 """Options of a policy that do not decide its answer."""
 
 
@@ -80,25 +83,14 @@ class Question:
     task_id: str = ""
 
 
-class Labeller(Protocol):
-    """A policy: `eeflib.policies.base.Policy`."""
-
-    name: str
-
-    def act(self, conversations: Sequence[Any], *, rng: Sequence[np.random.Generator]) -> Any: ...
-
-
 def question(trajectory: Trajectory, task: Task | None = None, *, limit: int = 12_000) -> Question:
     """The question about one failed episode.
 
     Args:
         limit: characters of the episode shown; what is in its middle is left out first.
     """
-    env = trajectory.env
-    hidden = _SPECIAL.get(env, set()) | (set() if env == "webshop" else _SHOPPING)
-    hidden |= set() if env == "scienceworld" else {"wrong_focus", "menu_mishap"}
-    names = [k for k in KINDS if k not in hidden]
-    kinds = "\n".join(f"- {k}: {KINDS[k].meaning}" for k in names)
+    hidden = _ELSEWHERE.get(trajectory.env, _SHOPPING | _LAB)
+    kinds = "\n".join(f"- {k}: {v.meaning}" for k, v in KINDS.items() if k not in hidden)
     lines = [
         f"{t}. saw: {_short(s.observation)}\n   did: {_short(s.action) or '(nothing usable)'}"
         + ("" if s.valid else f" [not understood: {_short(s.reason, 80)}]")
@@ -106,7 +98,10 @@ def question(trajectory: Trajectory, task: Task | None = None, *, limit: int = 1
     ]
     end = "the environment" if trajectory.terminated else "a limit, or the agent itself"
     goal = f"Goal on record: {canonical_json(task.goal)[:1500]}\n" if task and task.goal else ""
-    episode = _cut("\n".join(lines), limit)
+    episode = "\n".join(lines)
+    if len(episode) > limit:
+        left_out = f"[... {len(episode) - limit // 2 * 2} characters ...]"
+        episode = f"{episode[: limit // 2]}\n{left_out}\n{episode[-(limit // 2) :]}"
     text = (
         f"Kinds:\n{kinds}\n\nTask: {clean(trajectory.instruction, 1500)}\n{goal}"
         f"Episode:\n{episode}\nEnd: {_short(trajectory.final_observation)}\n"
@@ -121,16 +116,9 @@ def _short(text: str, limit: int = 500) -> str:
     return clean(" ".join(text.split()), limit)
 
 
-def _cut(text: str, limit: int) -> str:
-    if len(text) <= limit:
-        return text
-    half = limit // 2
-    return f"{text[:half]}\n[... {len(text) - 2 * half} characters ...]\n{text[-half:]}"
-
-
 def label_failures(
     cases: Iterable[Case],
-    labeller: Labeller,
+    labeller: Any,
     cache: str | Path,
     *,
     batch_size: int = 16,
@@ -144,6 +132,7 @@ def label_failures(
     that names no kind of the list is kept too, with an empty kind. A failed request is not kept.
 
     Args:
+        labeller: a policy, see `eeflib.policies.base.Policy`.
         cache: a JSON-lines file; made if it is missing.
         batch_size: questions handed to the policy at once.
         seed: of the generators that the policy gets.
@@ -154,14 +143,14 @@ def label_failures(
     """
     cases, path = list(cases), Path(cache)
     config: Mapping[str, Any] = getattr(labeller, "config", dict)()
-    about = [labeller.name, {k: v for k, v in config.items() if k not in _ELSEWHERE}]
+    about = [labeller.name, {k: v for k, v in config.items() if k not in _NOT_DECIDING}]
     asked = [question(c.trajectory, c.task) for c in cases]
     keys = [content_hash([about, [tuple(m) for m in q.messages]]) for q in asked]
-    known = _read(path)
+    known = {row["key"]: row["reply"] for row in _read(path) if isinstance(row.get("key"), str)}
     missing = list({key: i for i, key in enumerate(keys) if key not in known}.values())
     errors: dict[str, str] = {}
     if missing:
-        _append(path, [])  # a folder that cannot be written is found out before anything is paid
+        append(path, [])  # a folder that cannot be written is found out before anything is paid
     with tqdm(total=len(missing), desc="labels", disable=not progress) as bar:
         for start in range(0, len(missing), batch_size):
             batch = missing[start : start + batch_size]
@@ -175,45 +164,20 @@ def label_failures(
                     known[keys[i]] = reply.text
                     answer = {"key": keys[i], "model": labeller.name, "reply": reply.text}
                     rows.append(answer | dict(zip(EPISODE, _names(cases[i]), strict=True)))
-            _append(path, rows)
+            append(path, [json.dumps(row) for row in rows])
             bar.update(len(batch))
-    return _table(cases, [known.get(k) for k in keys], [errors.get(k, "") for k in keys])
+    table = []
+    for case, key in zip(cases, keys, strict=True):
+        kind, reason = parse(known.get(key, ""))
+        none = "" if kind else "the answer names no kind of the list"
+        table.append([*_names(case), kind, reason, errors.get(key, none)])
+    return pd.DataFrame(table, columns=list(LABEL_COLUMNS)).astype(LABEL_COLUMNS)
 
 
-def _read(path: Path) -> dict[str, str]:
-    if not path.exists():
-        return {}
-    rows = [row for _, row in read_objects(path, ReadReport())]
-    return {
-        row["key"]: row["reply"]
-        for row in rows
-        if isinstance(row.get("key"), str) and isinstance(row.get("reply"), str)
-    }
-
-
-def _append(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    lock = RunLock(path.parent)
-    lock.acquire()
-    try:
-        append_lines(path, [json.dumps(row) for row in rows])
-    finally:
-        lock.release()
-
-
-def _table(
-    cases: Sequence[Case], replies: Sequence[str | None], errors: Sequence[str]
-) -> pd.DataFrame:
-    rows = []
-    for case, reply, error in zip(cases, replies, errors, strict=True):
-        kind, reason = parse(reply or "")
-        if not error and not kind:
-            error = "the answer names no kind of the list"
-        rows.append([*_names(case), kind, reason, error])
-    return pd.DataFrame(rows, columns=list(LABEL_COLUMNS)).astype(LABEL_COLUMNS)
-
-
-EPISODE = list(LABEL_COLUMNS)[:5]
-"""The columns that name an episode."""
+def _read(path: Path) -> list[dict[str, Any]]:
+    """The answers in a cache."""
+    rows = read_objects(path, ReadReport()) if path.is_file() else ()
+    return [row for _, row in rows if isinstance(row.get("reply"), str)]
 
 
 def _names(case: Case) -> list[Any]:
@@ -227,10 +191,10 @@ def recorded(cache: str | Path) -> pd.DataFrame:
     Answers that do not say which episode they are of (older caches) are left out.
     """
     rows = []
-    for _, row in read_objects(Path(cache), ReadReport()) if Path(cache).is_file() else ():
+    for row in _read(Path(cache)):
         names: list[Any] = [row.get(name) for name in EPISODE]
         fits = [isinstance(x, t) for x, t in zip(names, (int, str, str, str, int), strict=True)]
-        if all(fits) and isinstance(row.get("reply"), str) and max(names[0], names[4]) < 2**63:
+        if all(fits) and max(names[0], names[4]) < 2**63:
             rows.append([*names, *parse(row["reply"]), "", str(row.get("model", ""))])
     table = pd.DataFrame(rows, columns=[*LABEL_COLUMNS, "model"])
     return table.astype({**LABEL_COLUMNS, "model": "str"})

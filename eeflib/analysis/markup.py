@@ -1,7 +1,7 @@
-"""Untrusted text as HTML: escaped, inert, visible.
+"""Untrusted text in a page or a figure: inert, readable, of bounded length.
 
-Import `escape`: all text of an environment, a model or a file enters a page through it, and enters
-a figure through `plain`. `table` and `code` build small pieces of HTML.
+Import `template` for HTML, whose texts are escaped and `clean` by themselves, and `plain` for what
+enters a figure.
 """
 
 from __future__ import annotations
@@ -9,9 +9,15 @@ from __future__ import annotations
 import html
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Any
 
-__all__ = ["LIMIT", "cell", "clean", "code", "escape", "plain", "table"]
+import jinja2
+from markupsafe import Markup
+
+from eeflib.analysis import style
+
+__all__ = ["LIMIT", "clean", "escape", "inert", "plain", "template"]
 
 LIMIT = 6000
 """Characters of one text shown at most: a page stays readable whatever a simulator prints."""
@@ -33,9 +39,8 @@ def clean(text: object, limit: int = LIMIT) -> str:
     shown = _ANSI.sub("", raw[: 2 * limit]).replace("\r\n", "\n").replace("\r", "\n")
     shown = _HIDDEN.sub(lambda m: f"\u27e8U+{ord(m.group()):04X}\u27e9", shown)
     if len(raw) > 2 * limit or len(shown) > limit:
-        rest = (
-            f" [{len(raw) - limit:,} more characters]" if limit >= 200 and len(raw) > limit else ""
-        )
+        many = limit >= 200 and len(raw) > limit
+        rest = f" [{len(raw) - limit:,} more characters]" if many else ""
         shown = f"{shown[:limit]} \u2026{rest}"
     return shown
 
@@ -60,35 +65,25 @@ def plain(text: object, limit: int = 400, width: int = 0) -> str:
     return out.replace("%{", "&#37;{").replace("$", "&#36;")
 
 
-def code(text: object, limit: int = 400) -> str:
-    """Escaped text as `<code>`, isolated so that right-to-left text keeps to itself."""
-    return f'<code dir="auto">{escape(text, limit)}</code>'
+def inert(json: str) -> Markup:
+    """JSON text that no HTML parser takes for markup, for a script tag of type application/json."""
+    return Markup(json.translate({ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}))
 
 
-def cell(content: str, *, number: bool = False, head: bool = False) -> str:
-    """A table cell around ready HTML."""
-    tag = "th" if head else "td"
-    scope = ' scope="col"' if head else ""
-    return f"<{tag}{scope}{' class=num' if number else ''}>{content}</{tag}>"
+def _finalize(value: Any) -> Any:
+    """All that a template shows: readable and, by jinja2, escaped; markup of ours as it is."""
+    return value if isinstance(value, (Markup, int)) else clean(value, 20_000)
 
 
-def table(
-    head: Sequence[str],
-    rows: Iterable[Sequence[str]],
-    *,
-    numbers: Sequence[int] = (),
-    caption: str = "",
-    kind: str = "",
-) -> str:
-    """A table of ready HTML cells; `numbers` are the columns set to the right."""
-    top = "".join(cell(h, number=i in numbers, head=True) for i, h in enumerate(head))
-    body = "".join(
-        "<tr>" + "".join(cell(c, number=i in numbers) for i, c in enumerate(row)) + "</tr>"
-        for row in rows
+@cache
+def template(name: str) -> jinja2.Template:
+    """The template `name` in `assets/`; `text|cut(300)` shortens as `clean` does."""
+    env = jinja2.Environment(
+        autoescape=True,
+        finalize=_finalize,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    name = f' class="{kind}"' if kind else ""
-    title = f"<caption>{caption}</caption>" if caption else ""
-    return (
-        f'<div class="scroll"><table{name}>{title}<thead><tr>{top}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
+    env.filters["cut"] = clean
+    return env.from_string(style.asset(name))

@@ -15,14 +15,13 @@ import hashlib
 import json
 import math
 import re
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlencode
 
-import jinja2
 import pandas as pd
 import plotly.graph_objects as go
 from markupsafe import Markup
@@ -32,11 +31,11 @@ from eeflib.analysis import figures, style, tables, taxonomy, viewer
 from eeflib.analysis.annotations import Key
 from eeflib.analysis.collection import Collection
 from eeflib.analysis.compare import Comparison
-from eeflib.analysis.findings import LAST, Annotated, Findings, change_tag
-from eeflib.analysis.markup import clean
+from eeflib.analysis.findings import LAST, Findings, change_tag
+from eeflib.analysis.markup import clean, inert, template
 from eeflib.analysis.run import TEACHER, Run
 from eeflib.analysis.tables import number
-from eeflib.analysis.taxonomy_rules import KINDS
+from eeflib.analysis.taxonomy import KINDS
 from eeflib.files import write_atomic
 from eeflib.stats import mean_reward, per_seed, sd, win_rate
 
@@ -82,26 +81,21 @@ def write_comparison(comparison: Comparison, path: str | Path) -> Path:
 def render_report(run: Run, budget: int = viewer.BUDGET) -> str:
     """The report's HTML; see `write_report`."""
     found = Findings(run)
-    collection = Collection.of(run, who="all")
-    links = Links(collection, found.tags)
     cases = {name: Findings(inner) for name, inner in run.cases().items()}
-    looks = style.method_looks(m for f in (found, *cases.values()) for m in f.methods)
     skipped = found.branches["mismatch"]
     return _page(
-        links,
-        viewer.viewer_data(collection, focus=found.focus, tags=found.tags, budget=budget),
+        Links(found.collection, found.tags),
+        viewer.viewer_data(found.collection, tags=found.tags, budget=budget),
         title="Exploring Expert Failures",
         about=_about(run),
         found=found,
         cases=cases,
-        looks=looks,
+        looks=style.method_looks(m for f in (found, *cases.values()) for m in f.methods),
         by=_grouping(found.trajectories),
         failed_by=_grouping(found.failures),
-        cards=[_card(item, found, links) for item in found.annotated[:3]],
         bias=_bias(found),
         skipped=list(skipped[skipped != ""].value_counts().head(5).items()),
         reproduce=_reproduce(run),
-        played_by_person=_played_by_person(run),
     )
 
 
@@ -117,25 +111,6 @@ def comparison_page(comparison: Comparison) -> str:
 
 
 # -- tables, figures, links -----------------------------------------------------------------------
-
-
-class Cell(NamedTuple):
-    """What stands in a table's cell."""
-
-    text: str
-    href: str
-    """Where it leads; empty: nowhere."""
-    number: bool
-
-
-@dataclass(frozen=True)
-class Table:
-    """The numbers behind a figure."""
-
-    head: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
-    total: int
-    """Rows there are; `rows` may hold fewer."""
 
 
 WORDS = {
@@ -163,28 +138,28 @@ def table(
     leads: Mapping[str, Lead] | None = None,
     limit: int = 60,
     **words: str,
-) -> Table:
-    """Columns of a frame as text.
+) -> dict[str, Any]:
+    """Columns of a frame as text: `head`, `rows` of (text, address, whether a number), `total`.
 
     Args:
         columns: names; `low` stands for the interval from `low` to `high`.
         leads: column -> where its cells lead.
-        limit: rows at most.
+        limit: rows at most; `total` counts all.
         words: column -> heading, where it is neither of `WORDS` nor its name.
     """
     names = columns.split() if isinstance(columns, str) else list(columns)
-    out = []
+
+    def cell(row: Row, name: str) -> tuple[str, str, bool]:
+        text = span(row["low"], row["high"]) if name == "low" else shown(name, row[name])
+        href = links.cell(leads[name], row, name) if leads and name in leads else ""
+        return text, href, name == "low" or not isinstance(row[name], str)
+
     records: list[Any] = rows.head(limit).to_dict("records")
-    for row in records:
-        cells = []
-        for name in names:
-            value = span(row["low"], row["high"]) if name == "low" else shown(name, row[name])
-            lead = (leads or {}).get(name)
-            href = "" if lead is None else links.cell(lead, row, name)
-            cells.append(Cell(value, href, name == "low" or not isinstance(row[name], str)))
-        out.append(cells)
-    head = [words.get(name, WORDS.get(name, name.replace("_", " "))) for name in names]
-    return Table(head, out, len(rows))
+    return {
+        "head": [words.get(name, WORDS.get(name, name.replace("_", " "))) for name in names],
+        "rows": [[cell(row, name) for name in names] for row in records],
+        "total": len(rows),
+    }
 
 
 def shown(name: str, value: Any) -> str:
@@ -241,31 +216,18 @@ def wide(
     return sums.rename_axis(index=index, columns=None).reset_index()
 
 
-@dataclass(frozen=True)
-class Chart:
-    """A figure for the page, whose title and note are text of the page."""
+def chart(links: Links, figure: go.Figure, *args: Any, **words: Any) -> dict[str, Any]:
+    """A figure for the page, and the table behind it, whose arguments are those of `table`.
 
-    title: str
-    note: str
-    nothing: str
-    """Why there is nothing to draw; else empty."""
-    json: Markup
-    height: float
-    numbers: Table | None
-
-
-def chart(links: Links, figure: go.Figure, *args: Any, **words: Any) -> Chart:
-    """A figure with the table behind it, whose arguments are those of `table`."""
-    meta = figure.layout.meta or {}
-    bare = figures.bare(figure)
-    title, note, why = (str(meta.get(name) or "") for name in ("title", "note", "nothing"))
-    numbers = table(links, *args, **words) if args else None
-    return Chart(title, note, why, inert(bare.to_json()), bare.layout.height or 380, numbers)
-
-
-def inert(text: str) -> Markup:
-    """JSON text that no HTML parser takes for markup, for a script tag of type application/json."""
-    return Markup(text.translate({ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}))
+    Its title and note are text of the page; `nothing` says why there is nothing to draw.
+    """
+    bare, meta = figures.bare(figure), figure.layout.meta or {}
+    return {
+        **{name: meta.get(name) or "" for name in ("title", "note", "nothing")},
+        "json": inert(bare.to_json()),
+        "height": bare.layout.height or 380,
+        "numbers": table(links, *args, **words) if args else None,
+    }
 
 
 class Links:
@@ -273,22 +235,26 @@ class Links:
 
     def __init__(self, collection: Collection, tags: Mapping[Key, Sequence[str]]) -> None:
         self.collection = collection
-        self._at: dict[tuple[str, str], set[int]] = {}
+        self._at: dict[tuple[str, str], set[int]] = defaultdict(set)
         for i, x in enumerate(collection):
-            facts = [("method", x.key.method), ("seed", str(x.key.seed)), ("outcome", x.outcome)]
-            facts += [("failure", x.failure), ("level", x.level), ("task", x.trajectory.task_id)]
-            facts += [("iteration", str(x.key.iteration))] if x.key.iteration else []
-            for fact in [*facts, *(("tag", t) for t in tags.get(x.key, ()))]:
-                self._at.setdefault(fact, set()).add(i)
+            facts = {"method": x.key.method, "seed": str(x.key.seed), "outcome": x.outcome}
+            facts |= {"failure": x.failure, "level": x.level, "task": x.trajectory.task_id}
+            if x.key.method != TEACHER:
+                facts["iteration"] = str(x.key.iteration)
+            for fact in (*facts.items(), *(("tag", tag) for tag in tags.get(x.key, ()))):
+                self._at[fact].add(i)
 
     def __call__(self, **wanted: Any) -> str:
-        """The list of episodes with these values of method, seed, outcome, tag and so on."""
-        found = [self._at.get((name, str(value)), set()) for name, value in wanted.items()]
-        if max(len(str(value)) for value in wanted.values()) > 200:  # such texts are cut there
+        """The list of episodes with these values of method, seed, outcome, tag and so on.
+
+        An empty value is no filter.
+        """
+        asked = {name: str(value) for name, value in wanted.items() if value != ""}
+        found = [self._at.get(fact, set()) for fact in asked.items()]
+        # The viewer cuts texts of more than 200 characters.
+        if not found or max(map(len, asked.values())) > 200 or not set.intersection(*found):
             return ""
-        if not set.intersection(*found):
-            return ""
-        return f"#!t?{urlencode({name: clean(value) for name, value in wanted.items()})}"
+        return f"#!t?{urlencode({name: clean(value) for name, value in asked.items()})}"
 
     def cell(self, lead: Lead, row: Row, name: str) -> str:
         """Where a cell leads."""
@@ -314,30 +280,24 @@ class Links:
 # -- what the template cannot compute -------------------------------------------------------------
 
 
-def method_rows(found: Findings) -> list[Row]:
-    """Every method with its results, from the records, else from `summary.json`."""
-    return [_method(found, method) for method in found.methods]
+def method_row(found: Findings, method: str) -> Row:
+    """A method's results on the test tasks; the teacher's own without any: on what it recorded."""
+    own = method not in found.outcomes
+    outcomes = found.run.teacher_outcomes if own else found.outcomes[method]
+    seeds, said = per_seed(outcomes).values(), found.reported.get(method, {})
+    return {
+        "name": method,
+        "own": own,
+        "n": [rate.n for rate in seeds],
+        "rate": win_rate(outcomes),
+        "sd": sd([rate.rate for rate in seeds]),
+        "reward": mean_reward(outcomes),
+        "after": early(found, method),
+        **{name: number(said.get(name)) for name in ("simulations", "seconds")},
+    }
 
 
-def _method(found: Findings, method: str) -> Row:
-    reported = found.reported.get(method, {})
-    own = method == TEACHER and method not in found.outcomes
-    outcomes = found.run.teacher_outcomes if own else found.outcomes.get(method)
-    if outcomes:
-        got = win_rate(outcomes)
-        rate, low, high, reward = got.rate, got.low, got.high, mean_reward(outcomes)
-        spread = sd([seed.rate for seed in per_seed(outcomes).values()])
-    else:
-        rate, reward = number(reported.get("win_rate")), number(reported.get("reward"))
-        bounds = reported.get("interval")
-        pair = bounds if isinstance(bounds, list) and len(bounds) == 2 else [None, None]
-        low, high, spread = number(pair[0]), number(pair[1]), math.nan
-    spent = {name: number(reported.get(name)) for name in ("simulations", "seconds")}
-    row = {"name": method, "own": own, "rate": rate, "low": low, "high": high, "sd": spread}
-    return row | {"reward": reward, "after": _early(found, method), **spent}
-
-
-def _early(found: Findings, method: str) -> int:
+def early(found: Findings, method: str) -> int:
     """Iterations after which the focus and `method` are compared; 0: both after all of theirs."""
     last = found.iteration(method)
     return last if 0 < last < found.iteration(found.focus) else 0
@@ -347,7 +307,7 @@ def paired_rows(found: Findings) -> pd.DataFrame:
     """The focus against each other method."""
     rows = []
     for method, p in found.paired.items():
-        after = _early(found, method)
+        after = early(found, method)
         name = f"{p.a} \u2212 {p.b}" + (f" ({after} it.)" if after else "")
         gap = f"{points(p.mean)} points"
         rows.append([name, p.a, p.b, gap, p.low, p.high, p.p, p.n, p.gained, p.lost])
@@ -360,24 +320,11 @@ def _grouping(rows: pd.DataFrame) -> str:
     return "level" if rows["level"].nunique() > 1 or not rows["task_type"].any() else "task_type"
 
 
-def _card(item: Annotated, found: Findings, links: Links) -> Row:
-    """A failure for close reading: its ribbon, its recovery curve, its transcript."""
-    t = item.trajectory
-    at = links.collection.position(Key(item.seed, TEACHER, 0, t.id))
-    why = None if at is None else links.collection[at].diagnosis
-    text = viewer.transcript_html(
-        t, segments=item.segments, states=item.states, diagnosis=why, limit=1500
-    )
-    own = (found.states["trajectory_id"] == t.id) & (found.states["seed"] == item.seed)
+def tried_states(found: Findings, trajectory_id: str, seed: int) -> pd.DataFrame:
+    """The states of one of the teacher's trajectories that were tried, in their order."""
+    own = (found.states["trajectory_id"] == trajectory_id) & (found.states["seed"] == seed)
     tried = found.states[own & (found.states["n"] > 0)].sort_values("t")
-    return {
-        "item": item,
-        "at": at,
-        "ribbon": figures.segment_ribbon(t, item.segments, item.states, why),
-        "figure": figures.trajectory_curve(found.states, t.id, item.seed),
-        "curve": tried.rename(columns={"p": "p_won"}),
-        "text": Markup(text),
-    }
+    return tried.rename(columns={"p": "p_won"})
 
 
 def _bias(found: Findings) -> Row | None:
@@ -393,46 +340,17 @@ def _bias(found: Findings) -> Row | None:
     return {"kind": kind, "gap": gap[kind], "shares": shares.loc[kind].to_dict()}
 
 
-def course_lead(found: Findings, links: Links) -> Lead:
-    """Where a win rate of an iteration leads: to its episodes, or those of them that solved."""
-
-    def lead(row: Row, name: str) -> str:
-        last = row["iteration"] == found.iteration(row["method"])
-        which = {"tag": LAST} if last else {"iteration": row["iteration"]}
-        solved = {"outcome": "solved"} if name == "wins" else {}
-        return links(method=row["method"], **which, **solved)
-
-    return lead
-
-
-def recovered(links: Links) -> Lead:
-    """Where rollouts won from a state lead: to the failures that were won from it."""
-
-    def lead(row: Row, name: str) -> str:
-        level = {} if row["group"] == "all" else {"level": row["group"]}
-        return links(tag=f"won from s{row['k']}", **level) if row["wins"] else ""
-
-    return lead
-
-
 def shares_lead(found: Findings, links: Links) -> Lead:
     """Where a share of actions leads: to the episodes, or the training data, of its source."""
-    gained, both = (
-        {"method": found.focus, "tag": change_tag(c, found.baseline)} for c in ("gained", "both")
-    )
-    fixed = {
-        "teacher successes": {"method": TEACHER, "outcome": "solved"},
-        "teacher failures": {"method": TEACHER, "outcome": "failed"},
-        f"{found.focus}, tasks gained": gained,
-        f"{found.focus}, tasks {found.baseline} solves too": both,
+    gained, both = (change_tag(change, found.baseline) for change in ("gained", "both"))
+    leads = {
+        "teacher successes": links(method=TEACHER, outcome="solved"),
+        "teacher failures": links(method=TEACHER, outcome="failed"),
+        f"{found.focus}, tasks gained": links(method=found.focus, tag=gained),
+        f"{found.focus}, tasks {found.baseline} solves too": links(method=found.focus, tag=both),
+        found.focus: "#!s",
     }
-
-    def lead(row: Row, name: str) -> str:
-        if row["source"] in fixed:
-            return links(**fixed[row["source"]])
-        return "#!s" if row["source"] == found.focus else ""
-
-    return lead
+    return lambda row, _: leads.get(row["source"], "")
 
 
 def differences(rows: pd.DataFrame) -> pd.DataFrame:
@@ -453,16 +371,12 @@ def _about(run: Run) -> list[str]:
     config = run.manifest.get("config")
     config = config if isinstance(config, dict) else {}
     envs = sorted({t.env for group in run.trajectories.values() for t in group})
-    env = run.summary.get("env") or config.get("env") or ", ".join(envs)
-    out = [clean(env, 80)] if isinstance(env, str) and env else []
-    for key in ("preset", "student"):
-        if isinstance(config.get(key), str):
-            out.append(f"{key} {clean(config[key], 80)}")
+    out = [run.summary.get("env") or config.get("env") or ", ".join(envs)]
+    out += [f"{key} {config[key]}" for key in ("preset", "student") if config.get(key)]
     if run.seeds:
         named = ", ".join(map(str, run.seeds[:12])) + (" \u2026" if len(run.seeds) > 12 else "")
         out.append(f"{len(run.seeds)} seed{'s' if len(run.seeds) > 1 else ''} ({named})")
-    created = run.manifest.get("created")
-    return [*out, created[:10]] if isinstance(created, str) else out
+    return [clean(x, 80) for x in (*out, str(run.manifest.get("created", ""))[:10]) if x]
 
 
 def _reproduce(run: Run) -> tuple[dict[str, str], str] | None:
@@ -476,8 +390,7 @@ def _reproduce(run: Run) -> tuple[dict[str, str], str] | None:
         "command": manifest.get("command"),
         "seeds": run.seeds,
         "config hash": manifest.get("config_hash"),
-        "python": manifest.get("python"),
-        "platform": manifest.get("platform"),
+        **{name: manifest.get(name) for name in ("python", "platform")},
         "CPUs": manifest.get("cpus"),
         "title nouns": ", ".join(sorted(nouns - {""})),
     }
@@ -491,39 +404,10 @@ def _reproduce(run: Run) -> tuple[dict[str, str], str] | None:
     return known, text
 
 
-def _played_by_person(run: Run) -> bool:
-    played = [t.steps for group in run.trajectories.values() for t in group if t.steps]
-    return bool(played) and all(step.actor == "human" for steps in played for step in steps)
-
-
 # -- the page -------------------------------------------------------------------------------------
 
 
-def _finalize(value: Any) -> Any:
-    """All that a template shows: readable and, by jinja2, escaped; markup of ours as it is."""
-    return value if isinstance(value, (Markup, int)) else clean(value, 20_000)
-
-
-@cache
-def _template() -> jinja2.Template:
-    env = jinja2.Environment(
-        autoescape=True,
-        finalize=_finalize,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    env.filters |= {"percent": percent, "points": points, "p_text": p_text, "cut": clean}
-    computed = (method_rows, paired_rows, course_lead, recovered, shares_lead, differences,
-                changed_tasks, wide, kind_title, span, shown, win_rate, per_seed,
-                change_tag)  # fmt: skip
-    env.globals |= {f.__name__: f for f in computed}
-    env.globals |= {"figures": figures, "tables": tables, "taxonomy": taxonomy}
-    env.globals |= {"LAST": LAST, "TEACHER": TEACHER, "CHANGES": tables.CHANGES}
-    return env.from_string(style.asset("report.html"))
-
-
-def _page(links: Links, data: str = "", **content: Any) -> str:
+def _page(links: Links, data: bytes = b"", **content: Any) -> str:
     """The whole document.
 
     Its policy lets only its own scripts run, known by their hashes, whatever text it holds, and
@@ -538,7 +422,14 @@ def _page(links: Links, data: str = "", **content: Any) -> str:
     scripts = [x for x in (drawing, browsing, plotly) if x]
     hashes = [f"'sha256-{_base64(hashlib.sha256(x.encode()).digest())}'" for x in scripts]
     sheet = style.themed(":root") + (viewer.sheet() if data else "") + style.asset("report.css")
-    text = _template().render(
+    computed = (
+        *(percent, points, p_text, span, shown, kind_title, wide, method_row, paired_rows),
+        *(shares_lead, differences, changed_tasks, change_tag, win_rate, viewer.transcript_html),
+    )
+    text = template("report.html").render(
+        **{f.__name__: f for f in computed},
+        **{"figures": figures, "tables": tables, "taxonomy": taxonomy},
+        **{"LAST": LAST, "TEACHER": TEACHER, "CHANGES": tables.CHANGES},
         **content,
         link=links,
         nowhere=Links(Collection([]), {}),
@@ -550,19 +441,19 @@ def _page(links: Links, data: str = "", **content: Any) -> str:
         sheet=Markup(sheet),
         drawing=Markup(drawing),
         browsing=Markup(browsing),
-        plotly=Markup(packed),
+        plotly=packed,
         look=inert(json.dumps({"twins": style.twins(), "config": figures.CONFIG})),
-        data=Markup(data),
+        data=_base64(data),
     )
     return f"{text.strip()}\n"
 
 
 @cache
-def _plotly() -> tuple[str, str]:
+def _plotly() -> tuple[str, Markup]:
     """plotly.js as it runs, and as a page holds it: compressed, unpacked for the first figure."""
     code = get_plotlyjs()
     return code, _base64(gzip.compress(code.encode(), 6, mtime=0))
 
 
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode()
+def _base64(data: bytes) -> Markup:
+    return Markup(base64.b64encode(data).decode())

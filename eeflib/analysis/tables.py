@@ -16,7 +16,7 @@ import pandas as pd
 
 from eeflib.analysis import style
 from eeflib.analysis.run import TEACHER
-from eeflib.analysis.taxonomy_rules import KINDS, WEBSHOP_KINDS
+from eeflib.analysis.taxonomy import KINDS, WEBSHOP_KINDS
 from eeflib.stats import wilson
 
 __all__ = [

@@ -19,19 +19,11 @@ from urllib.parse import urlencode
 
 import pandas as pd
 
-from eeflib.analysis import style
 from eeflib.analysis.annotations import Annotations, Key
 from eeflib.analysis.collection import Collection, Item
 from eeflib.analysis.markup import clean, escape
 from eeflib.analysis.run import TEACHER, Run
-from eeflib.analysis.viewer import (
-    browsable,
-    fitting,
-    people_said,
-    script,
-    sheet,
-    transcript_html,
-)
+from eeflib.analysis.viewer import people_said, script, sheet, transcript_html, viewer_data
 from eeflib.errors import DataError, EefError, PrerequisiteError
 from eeflib.masking import IGNORE, Dropped, Encoded, EncodedSet, Reason, describe_tokens
 from eeflib.records import Sample, Trajectory
@@ -46,8 +38,8 @@ except ImportError as exc:
 
 __all__ = ["Viewer"]
 
-BUDGET = 60_000_000
-"""Bytes of the data at most: it comes from the machine the kernel runs on."""
+BUDGET = 20_000_000
+"""Bytes of the compressed data at most: it comes from the machine the kernel runs on."""
 
 _FEW = 0.01
 """A share of trained tokens below this raises an alarm."""
@@ -159,18 +151,11 @@ class Viewer(anywidget.AnyWidget):
 
     def _send_data(self) -> None:
         notes = self._annotations()
-
-        def data(*measure: Any) -> dict[str, Any]:
-            return browsable(self.collection, _focus(self.collection.run), {}, *measure)
-
-        more: dict[str, Any] = {}
+        more: dict[str, Any] = {"masks": self.masks.overview()} if self.masks else {}
         if notes:
-            more = {"labels": [clean(x, 80) for x in notes.labels()], "author": notes.author}
-        if self.masks:
-            more["masks"] = self.masks.overview()
-        text = fitting(data, BUDGET, more)
+            more |= {"labels": [clean(x, 80) for x in notes.labels()], "author": notes.author}
         known = {"kind": "data", "address": self._address, "live": notes is not None}
-        self.send(known, [text.encode()])
+        self.send(known, [viewer_data(self.collection, budget=BUDGET, more=more)])
 
     def _write(self, kind: str, message: dict[str, Any]) -> dict[str, Any]:
         """Keep what a person wrote about an item, or take it back; then all that is said of it."""
@@ -185,26 +170,20 @@ class Viewer(anywidget.AnyWidget):
                     notes.retract(said)
         elif kind == "annotate":
             span = tuple(message["span"]) if message.get("span") else None
-            if message["label"].strip():
-                notes.add_label(item.key, message["label"], span)
-                done.append("the label")
-            if message["note"].strip():
-                notes.add_note(item.key, message["note"], span)
-                done.append("the note")
-            if message["segment"]:
-                if span is None:
-                    raise DataError("say which steps the segment has")
-                notes.correct(item.key, message["segment"], span)
-                done.append("the segment")
+            if message["segment"] and span is None:
+                raise DataError("say which steps the segment has")
+            ways: dict[str, Any] = {"label": notes.add_label, "note": notes.add_note}
+            for what, keep in (ways | {"segment": notes.correct}).items():
+                if message[what].strip():
+                    keep(item.key, message[what], span)
+                    done.append(f"the {what}")
             if not done:
                 raise DataError("write a label or a note first")
         told = people_said(item, notes.of(item.key), lambda text: clean(text))
         return told | {"message": f"Saved {', '.join(done)}."}
 
     def _tokens(self, message: dict[str, Any]) -> dict[str, Any]:
-        if self.masks is None:
-            raise DataError("there are no encoded samples in this viewer")
-        return {"runs": self.masks.runs(int(message["sample"]))}
+        return {"runs": self.masks.runs(int(message["sample"])) if self.masks else []}
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         """The live viewer, and for a saved notebook what it is about."""
@@ -225,18 +204,15 @@ class Viewer(anywidget.AnyWidget):
 
     def summary(self) -> str:
         """A static summary, ready HTML: what a saved notebook shows."""
-        shown = self.item
-        body = (
-            transcript_html(
+        shown, body = self.item, ""
+        if shown and shown.trajectory.length <= 40:
+            body = transcript_html(
                 shown.trajectory,
                 segments=shown.segments,
                 states=shown.states,
                 diagnosis=shown.diagnosis,
                 limit=1500,
             )
-            if shown and shown.trajectory.length <= 40
-            else ""
-        )
         return (
             f"<p><b>{escape(self.caption, 300)}.</b> Run the notebook to browse "
             f"{'them' if not self.masks else 'it token by token'}.</p>{body}"
@@ -252,22 +228,20 @@ def _collection(what: Any, run: Any) -> Collection:
         return what
     if isinstance(what, pd.DataFrame):
         return _framed(what, run)
-    if isinstance(what, Trajectory):
-        what = [what]
-    if isinstance(what, Iterable) and not isinstance(what, (str, Run, os.PathLike)):
-        found = list(what)
-        if not all(isinstance(x, Trajectory) for x in found):
-            kinds = sorted({type(x).__name__ for x in found if not isinstance(x, Trajectory)})
-            raise DataError(f"a Viewer shows trajectories; this list holds {', '.join(kinds)}")
-        loose = Collection.loose(found)
-        loose.run = _run(run) if run is not None else None
-        return loose
     if isinstance(what, (str, Run, os.PathLike)):
         return Collection.of(_run(what), who="all")
-    raise DataError(
-        "a Viewer shows a run, trajectories, a data frame of them or an EncodedSet, not "
-        f"{type(what).__name__}"
-    )
+    if isinstance(what, Trajectory):
+        what = [what]
+    found = list(what) if isinstance(what, Iterable) else [what]
+    wrong = sorted({type(x).__name__ for x in found if not isinstance(x, Trajectory)})
+    if wrong:
+        raise DataError(
+            "a Viewer shows a run, trajectories, a data frame of them or an EncodedSet; this holds "
+            + ", ".join(wrong)
+        )
+    loose = Collection.loose(found)
+    loose.run = _run(run) if run is not None else None
+    return loose
 
 
 def _run(what: Any) -> Run:
@@ -293,14 +267,6 @@ def _framed(frame: pd.DataFrame, run: Any) -> Collection:
     return Collection(items, run=known.run, states=known.states)
 
 
-def _focus(run: Run | None) -> str:
-    """The method whose training sequences are shown: EEF if it is there."""
-    if run is None:
-        return ""
-    methods = style.order(place.method for _, place in run.files("samples.jsonl"))
-    return next((m for m in methods if style.family(m) == "eef"), methods[-1] if methods else "")
-
-
 class Masks:
     """Encoded training sequences, and what should make a reader look twice."""
 
@@ -323,22 +289,16 @@ class Masks:
 
     def overview(self) -> dict[str, Any]:
         """Totals, and per sample its counts and alarms; no tokens."""
-        names = [r.name.lower() for r in Reason]
-        rows = []
+        rows: list[dict[str, Any]] = []
         for number, x in enumerate(self.items):
             sample = self.known.get(x.sample_id)
-            row = {
-                "number": number,
-                "id": clean(x.sample_id, 200),
-                "kind": clean(sample.kind, 20) if sample else "",
-                "alarms": alarms(x),
-            }
+            kind = clean(sample.kind, 20) if sample else ""
+            row = {"number": number, "id": clean(x.sample_id, 200), "kind": kind}
             if isinstance(x, Encoded):
                 row |= {"length": x.length, "trained": x.trained_tokens, "counts": x.counts}
-            else:
-                row |= {"dropped": True}
-            rows.append(row)
-        return {"all": rows, "counts": {name: self.data.counts[name] for name in names}}
+            rows.append(row | {"dropped": isinstance(x, Dropped), "alarms": alarms(x)})
+        counts = {r.name.lower(): self.data.counts[r.name.lower()] for r in Reason}
+        return {"all": rows, "counts": counts}
 
     def runs(self, number: int) -> list[list[Any]]:
         """The tokens of a sample: [reason, step, trained, texts] for each stretch of one kind.
@@ -364,17 +324,14 @@ def alarms(x: Encoded | Dropped) -> list[str]:
     if isinstance(x, Dropped):
         return [clean(f"not trained on ({x.reason}): {x.detail}", 400)]
     out = []
-    on = x.labels != IGNORE
     if not x.trained_tokens:
         out.append("0 trained tokens: this sequence teaches nothing")
     elif x.trained_tokens < _FEW * x.length:
         out.append(f"only {x.trained_tokens} of {x.length:,} tokens are trained")
+    trained = Counter(Reason(int(r)) for r in x.reasons[x.labels != IGNORE])
     for reason in (Reason.HARMFUL_ACTION, Reason.UNKNOWN_ACTION):
-        n = int((on & (x.reasons == reason.value)).sum())
-        if n:
+        if n := trained.pop(reason, 0):
             out.append(f"{n} tokens of {reason.name.lower().replace('_', ' ')}s are trained")
-    others = (Reason.OBSERVATION, Reason.SYSTEM, Reason.TEMPLATE, Reason.CONTEXT_ACTION)
-    n = int(sum((on & (x.reasons == r.value)).sum() for r in others))
-    if n:
+    if n := sum(trained.values()) - trained[Reason.TRAINED_ACTION] - trained[Reason.END_OF_ACTION]:
         out.append(f"{n} tokens are trained that are no trained action's")
     return out

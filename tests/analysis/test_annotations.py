@@ -105,12 +105,6 @@ def test_nothing_empty_or_endless_is_kept(tmp_path):
     assert not notes.path.exists()
 
 
-def test_a_folder_that_cannot_be_written_is_said_at_once(tmp_path):
-    (tmp_path / "annotations").write_text("in the way")
-    with pytest.raises(DataError, match="cannot be written"):
-        Annotations(tmp_path, "ann").add_label(KEY, "x")
-
-
 def test_a_correction_overrides_its_actions_and_names_its_author(tmp_path):
     parts = [Segment(0, 2, "beneficial", "lost 0/1 from s0"), Segment(2, 6, "unknown")]
     notes = Annotations(tmp_path, "ann")

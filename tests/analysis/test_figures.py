@@ -48,8 +48,8 @@ def every(found):
 
 def drawn(found: Findings) -> dict[str, go.Figure]:
     """Every figure of a run."""
-    f, best = found.frames, found.annotated[0] if found.annotated else None
-    task = found.run.task(best.seed, best.trajectory.task_id) if best else None
+    f, best = found, found.annotated[0] if found.annotated else None
+    task = found.run.task(best.key.seed, best.trajectory.task_id) if best else None
     out = {name: getattr(figures, name)(found) for name in OF_A_RUN} | {
         "paired": figures.paired(found.paired),
         "rates": figures.rates(
@@ -71,7 +71,9 @@ def drawn(found: Findings) -> dict[str, go.Figure]:
         out["segment_ribbon"] = figures.segment_ribbon(
             best.trajectory, best.segments, best.states, diagnosis
         )
-        out["trajectory_curve"] = figures.trajectory_curve(f.states, best.trajectory.id, best.seed)
+        out["trajectory_curve"] = figures.trajectory_curve(
+            f.states, best.trajectory.id, best.key.seed
+        )
     if found.focus and found.baseline:
         c = compare_runs(found.run, found.run, method_a=found.baseline, method_b=found.focus)
         out |= {

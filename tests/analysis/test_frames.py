@@ -11,7 +11,7 @@ from sample_run import write_jsonl
 
 from eeflib.analysis import frames, segments, tables
 from eeflib.analysis.run import Run
-from eeflib.analysis.taxonomy_rules import action_kind
+from eeflib.analysis.taxonomy import action_kind
 from eeflib.errors import DataError
 from eeflib.records import Branch, Evaluation, Sample, Step, Task, Trajectory, Usage
 from eeflib.states import StateOutcome, state_outcomes

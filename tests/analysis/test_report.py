@@ -174,12 +174,9 @@ def test_trajectories_alone_are_worth_a_report(tmp_path):
     assert page.row("teacher †")[1] == "0.0\u202f%"
 
 
-def test_episodes_of_a_person_are_called_so_and_the_rewards_nouns_are_named(tmp_path):
+def test_the_nouns_that_the_reward_went_by_are_named(tmp_path):
     step = Step("WebShop", "search[shirt]", "human")
     facts = ("e", "u", "webshop", "a shirt", "human", (step,), "page", 0.0, False, True)
-    write_jsonl(tmp_path / "seed-1" / "trajectories.jsonl", [Trajectory(*facts)])
-    text = Page(write_report(tmp_path).read_text("utf-8")).text
-    assert "A person played these episodes" in text
     bought = Trajectory(*facts, extra={"nouns": "words <b>"})
     write_jsonl(tmp_path / "seed-1" / "trajectories.jsonl", [bought])
     (tmp_path / "manifest.json").write_text('{"seed": 1}')
@@ -195,18 +192,6 @@ def test_methods_evaluated_on_different_tasks_are_not_compared(tmp_path):
     text = Page(write_report(run).read_text("utf-8")).text
     assert "Not comparable: EEF against RFT: seed 1" in text
     assert "EEF − RFTx6" in text
-
-
-def test_summary_fills_in_for_missing_records_and_says_so(tmp_path):
-    row = {"method": "EEF", "win_rate": 0.6, "interval": [0.5, 0.7], "reward": 0.8, "dropped": 3}
-    summary = {"methods": [row, {"method": "RFT"}, 7], "seeds": "none"}
-    (tmp_path / "summary.json").write_text(json.dumps(summary), "utf-8")
-    page = Page(write_report(tmp_path).read_text("utf-8"))
-    assert page.row("EEF")[1:3] == ["60.0\u202f%", "50.0 – 70.0"]
-    assert page.row("RFT")[1] == "–"
-    assert "No evaluation records for RFT, EEF" in page.text
-    assert ["EEF", "dropped", "3"] in page.rows
-    assert page.row("EEF")[3] == "", "an interval is drawn, not told twice"
 
 
 @pytest.mark.parametrize("text", HOSTILE)

@@ -41,7 +41,7 @@ function current(link, on) {
 
 function later(act) {
   let waiting = 0;
-  return () => { clearTimeout(waiting); waiting = setTimeout(act, 120); };
+  return () => { clearTimeout(waiting); waiting = setTimeout(act, 50); };
 }
 
 // Segments [start, stop, label, why, trained] as a strip, as wide as they are long.
@@ -99,28 +99,22 @@ function interval(wins, n) { // Wilson's
 
 // ---- Data ---------------------------------------------------------------------------------------
 
-const SEPARATORS = [" [SEP] ", "\n"];
+function bytesOf(base64) {
+  const text = atob(base64);
+  const bytes = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i += 1) bytes[i] = text.charCodeAt(i);
+  return bytes;
+}
 
 // The data as viewer.py writes it, with a function for texts and steps as objects.
-async function readData(raw) {
-  let data = raw;
-  if (data.gzip) {
-    const bytes = Uint8Array.from(atob(data.gzip), (c) => c.charCodeAt(0));
-    const plain = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-    data = JSON.parse(await new Response(plain).text());
-  }
-  const whole = new Map();
-  data.text = (n) => { // a text's number, or a text that was written meanwhile
-    if (typeof n === "string") return n;
-    const row = data.texts[n || 0];
-    if (typeof row === "string") return row;
-    if (!whole.has(n)) whole.set(n, row.slice(1).map((part) => data.texts[part]).join(SEPARATORS[row[0]]));
-    return whole.get(n);
-  };
+async function readData(packed) {
+  const plain = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const data = JSON.parse(await new Response(plain).text());
+  data.text = (n) => (typeof n === "string" ? n : data.texts[n || 0]); // or what was written meanwhile
   const { text } = data;
   const step = (row) => ({
     saw: row[0] || 0, action: row[1] || 0, actor: text(row[2]), kind: text(row[3]), thought: row[4] || 0,
-    reply: row[5] || 0, valid: row[6] == null, reason: text(row[6]), score: row[7], cost: row[8] || 0,
+    reply: row[5] || 0, valid: row[6] == null, reason: text(row[6]), score: row[7],
   });
   data.listed = data.items.filter(Boolean);
   data.items.forEach((item, i) => {
@@ -144,28 +138,24 @@ const meaningOf = (data, kind) => (Object.hasOwn(data.kinds, kind) ? data.kinds[
 // A group that repeats and holds something that repeats: such expressions may never end.
 const ENDLESS = /\((?:\\.|[^()\\])*[*+}](?:\\.|[^()\\])*\)\??[*+{]/;
 
+const patternOf = (query, flags) => new RegExp(query.regex ? query.text : query.text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"), flags);
+
 // Which texts match: [test(number) -> bool, problem]. A text is looked at once, wherever it occurs.
 function matcher(data, query) {
   if (!query.text) return [null, ""];
-  let hit;
-  if (query.regex) {
-    if (ENDLESS.test(query.text)) return [null, "not searched: a repeated group that repeats inside may never end"];
-    try {
-      const pattern = new RegExp(query.text, "im");
-      hit = (t) => pattern.test(t);
-    } catch (error) {
-      return [null, `not a regular expression: ${error.message.split(": ").pop()}`];
-    }
-  } else {
-    const needle = query.text.toLowerCase();
-    hit = (t) => t.toLowerCase().includes(needle);
+  if (query.regex && ENDLESS.test(query.text)) return [null, "not searched: a repeated group that repeats inside may never end"];
+  let pattern;
+  try {
+    pattern = patternOf(query, "im");
+  } catch (error) {
+    return [null, `not a regular expression: ${error.message.split(": ").pop()}`];
   }
   const known = new Map();
   const end = performance.now() + 2000;
   return [(n) => {
     if (!known.has(n)) {
       if (performance.now() > end) throw new Error("slow");
-      known.set(n, hit(data.text(n)));
+      known.set(n, pattern.test(data.text(n)));
     }
     return known.get(n);
   }, ""];
@@ -175,7 +165,7 @@ function matcher(data, query) {
 function marker(query) {
   if (!query || !query.text || (query.regex && ENDLESS.test(query.text))) return null;
   try {
-    return new RegExp(query.regex ? query.text : query.text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"), "gim");
+    return patternOf(query, "gim");
   } catch {
     return null;
   }
@@ -253,7 +243,6 @@ function transcript(data, shown, look) {
     if (!step.valid) rows.push(["not valid", step.reason]);
     if (step.reply && !look.raw) rows.push(["raw reply", h("code", { dir: "auto" }, find(text(step.reply)))]);
     if (step.score != null) rows.push(["score", step.score.toFixed(2)]);
-    if (step.cost) rows.push(["cost", text(step.cost)]);
     return h("dl", null, rows.map(([name, value]) => [h("dt", null, name), h("dd", { dir: "auto" }, value)]),
       notes(t).map(noteRow), look.form ? h("dd", { class: "wide" }, h("button", { type: "button", class: "plain",
         on: { click: () => look.form.about(t) } }, "\u270e annotate this step")) : "");
@@ -1003,17 +992,18 @@ export function mount(root, data, host) {
   let address = "";
 
   const plain = () => ({ ...look, query: { text: "", fields: [] } });
-  const parts = {
-    t: makeGrid(data, (picked, byHand) => {
-      if (view !== "t") return;
-      if (byHand) visit(`#!t/${picked.number}`);
-      else showItem(picked);
-    }),
-    map: makeMap(data, (n, k) => visit(`#!map/${n}/${k}`)),
-    s: makeSamples(data, (n) => visit(`#!s/${n}`)),
-    mask: data.masks && makeMasks(data, (n) => visit(`#!mask/${n}`)),
+  const grid = makeGrid(data, (picked, byHand) => {
+    if (view !== "t") return;
+    if (byHand) visit(`#!t/${picked.number}`);
+    else showItem(picked);
+  });
+  const made = { t: grid };
+  const make = {
+    map: () => makeMap(data, (n, k) => visit(`#!map/${n}/${k}`)),
+    s: () => makeSamples(data, (n) => visit(`#!s/${n}`)),
+    mask: () => makeMasks(data, (n) => visit(`#!mask/${n}`)),
   };
-  const grid = parts.t;
+  const part = (name) => (made[name] ||= make[name]()); // when it is first looked at
 
   const previous = pill("\u2039 previous", "previous (k)", () => step(-1));
   const next = pill("next \u203a", "next (j)", () => step(1));
@@ -1085,7 +1075,7 @@ export function mount(root, data, host) {
   }
 
   function step(by) {
-    const list = parts[view];
+    const list = view && part(view);
     const other = list && list.neighbour && list.neighbour(by);
     if (other && (view !== "t" || other !== item)) visit(`#!${view}/${other.number}`, true);
   }
@@ -1111,11 +1101,11 @@ export function mount(root, data, host) {
   function go(place) {
     const [path, search] = place.replace(/^#/, "").split("?");
     const [name, ...rest] = path.startsWith("!") ? path.slice(1).split("/") : [""];
-    const inside = Object.hasOwn(VIEWS, name) && parts[name] != null;
+    const inside = Object.hasOwn(VIEWS, name) && Boolean(name !== "mask" || data.masks);
     address = place;
     if (name !== view) {
       view = inside ? name : "";
-      left.replaceChildren(...(inside ? parts[name].element : []));
+      left.replaceChildren(...(inside ? part(name).element : []));
       tools.replaceChildren(...(inside ? buttons[name] : []));
       for (const link of tabs ? tabs.children : []) current(link, link.getAttribute("href") === `#!${view}`);
       if (host.entered) host.entered(view);
@@ -1134,12 +1124,12 @@ export function mount(root, data, host) {
     } else if (name === "map") {
       const row = data.items[n];
       if (rest.length > 1 && row) {
-        parts.map.choose(`${n}/${rest[1]}`);
+        part(name).choose(`${n}/${rest[1]}`);
         right.replaceChildren(behind(data, row, Number(rest[1]), Number(rest[2] || 0), plain()));
       } else right.replaceChildren(missing("Pick a cell: behind it are the student's rollouts from that state."));
     } else {
       const s = (name === "s" ? data.samples : data.masks.all)[rest.length ? n : 0];
-      parts[name].choose(s ? s.number : -1);
+      part(name).choose(s ? s.number : -1);
       right.replaceChildren(!s ? "" : name === "s" ? transcript(data, sampleShown(data, s), plain()) : maskShown(data, s, host.ask));
     }
     return true;
@@ -1184,7 +1174,7 @@ export async function startReport() {
   let viewer = null;
   let before = "";
   try {
-    const data = await readData(JSON.parse(document.getElementById("data").textContent));
+    const data = await readData(bytesOf(document.getElementById("data").textContent));
     viewer = mount(root, data, {
       keys: document, first: ["#findings"],
       changed: (address, stay) => history[stay ? "replaceState" : "pushState"](null, "", address),
@@ -1209,6 +1199,7 @@ export async function startReport() {
   nav.hidden = false;
   if (!viewer.go(location.hash)) current(nav.querySelector("a"), true);
   document.documentElement.dataset.ready = "true";
+  document.dispatchEvent(new Event("viewer"));
 }
 
 // The notebook: data comes from the kernel when asked for, what is written goes there.
@@ -1234,7 +1225,7 @@ function render({ model, el }) {
       viewer.go(message.address);
     } else if (message.kind === "data" && !viewer) {
       try {
-        const data = await readData(JSON.parse(new TextDecoder().decode(buffers[0])));
+        const data = await readData(buffers[0]);
         viewer = mount(root, data, { keys: root, ask, live: message.live, changed: (address) => model.send({ kind: "at", address }) });
         if (!viewer.go(message.address)) viewer.go(`#!${viewer.views[0]}`);
         root.dataset.ready = "true";
