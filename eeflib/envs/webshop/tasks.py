@@ -111,7 +111,7 @@ class Wish:
 
 def ranked(catalogue: Catalogue, query: str) -> list[str]:
     """Product ids of the results of `query`, best first."""
-    return [catalogue.products[i].asin for i in catalogue.index.search(query)]
+    return [catalogue[i].asin for i in catalogue.index.search(query)]
 
 
 def same_titles(store: Store) -> dict[str, list[Item]]:
@@ -372,6 +372,7 @@ def make_tasks(
             is none.
     """
     shares = _shares(mix)
+    by_asin = {product.asin: product for product in catalogue}
     twins = same_titles(store)
     pools: dict[str, list[Any]] = {**_candidates(store, catalogue, twins)}
     finder = WishFinder(store, catalogue, np.random.default_rng([seed, 3]))
@@ -390,7 +391,7 @@ def make_tasks(
             wish = _next(left.get(_POOLS.get(level, level), iter(())), used, level, counts)
             if isinstance(wish, Item):
                 wish = _wish(wish, twins[wish.asin], level, rng)
-            goal = _goal(catalogue.by_asin[wish.asin], wish, rng)
+            goal = _goal(by_asin[wish.asin], wish, rng)
             tasks.append(
                 Task(
                     id=f"webshop-{split}-{number:04d}",
