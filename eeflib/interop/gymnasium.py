@@ -52,7 +52,22 @@ class AnyText(spaces.Text):
 
 
 class GymTextEnv(gymnasium.Env[str, str]):
-    """One `TextEnv` and its tasks; see `to_gymnasium`."""
+    """A `TextEnv` as a `gymnasium.Env` over `tasks`, each reset starting one of them.
+
+    `info` holds what the environment's has (`score`, `won`, `valid`, `state_key`), and `task` (its
+    id), `instruction`, `cut` (characters of the observation over `max_length`). The instruction is
+    not part of the observation unless the environment puts it there.
+
+    Several at once: `SyncVectorEnv([lambda: to_gymnasium(make_env(), tasks)] * 8)`.
+
+    Args:
+        max_length: of an observation and of an action, in characters.
+        list_actions: also `info["valid_actions"]`; may be costly.
+
+    Raises:
+        DataError: no tasks, two with one id, or an unknown render mode.
+        PrerequisiteError: gymnasium is missing (at the import of this module).
+    """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi"], "render_fps": 1}  # type: ignore[misc]
 
@@ -150,30 +165,4 @@ class GymTextEnv(gymnasium.Env[str, str]):
         return self._text, out
 
 
-def to_gymnasium(
-    env: TextEnv,
-    tasks: Sequence[Task],
-    *,
-    max_length: int = MAX_LENGTH,
-    list_actions: bool = False,
-    render_mode: str | None = None,
-) -> GymTextEnv:
-    """`env` as a `gymnasium.Env` over `tasks`, each reset starting one of them.
-
-    `info` holds what the environment's has (`score`, `won`, `valid`, `state_key`), and `task` (its
-    id), `instruction`, `cut` (characters of the observation over `max_length`). The instruction is
-    not part of the observation unless the environment puts it there.
-
-    Several at once: `SyncVectorEnv([lambda: to_gymnasium(make_env(), tasks)] * 8)`.
-
-    Args:
-        max_length: of an observation and of an action, in characters.
-        list_actions: also `info["valid_actions"]`; may be costly.
-
-    Raises:
-        DataError: no tasks, two with one id, or an unknown render mode.
-        PrerequisiteError: gymnasium is missing (at the import of this module).
-    """
-    return GymTextEnv(
-        env, tasks, max_length=max_length, list_actions=list_actions, render_mode=render_mode
-    )
+to_gymnasium = GymTextEnv
