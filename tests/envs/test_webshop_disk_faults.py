@@ -115,13 +115,6 @@ def test_an_error_while_building_leaves_nothing(tmp_path: Path) -> None:
         build_catalogue(ROWS, tmp_path / "c", attributes=[1])  # type: ignore[arg-type]
     with pytest.raises(DataError, match="list of rows"):
         build_catalogue({"asin": "B1"}, tmp_path / "c")
-
-    def unplugged() -> Iterator[Any]:
-        yield ROWS[0]
-        raise OSError(5, "Input/output error")
-
-    with pytest.raises(DataError, match="rows cannot be read"):
-        build_catalogue(unplugged(), tmp_path / "c")
     assert names(tmp_path) in ([], [".c.lock"])
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(DataError, match="cannot be written"):

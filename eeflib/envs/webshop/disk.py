@@ -19,11 +19,11 @@ import sqlite3
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import msgspec
 from filelock import FileLock, Timeout
@@ -36,8 +36,6 @@ from eeflib.files import write_atomic
 __all__ = ["MANIFEST", "DiskCatalogue", "Manifest", "build_catalogue", "open_catalogue"]
 
 log = logging.getLogger(__name__)
-
-V = TypeVar("V")
 
 FORMAT = 3
 """Version of the folder's layout; another one cannot be opened."""
@@ -122,14 +120,14 @@ def build_catalogue(
 
     Raises:
         DataError: something is at `folder` already, another process is building there, the disk is
-            full, the rows cannot be read, or an argument has another shape.
+            full, or an argument has another shape.
     """
     folder = Path(folder).absolute()
     work = folder.with_name(f"{folder.name}.building")
-    reads = _readable(read_rows(rows, attributes, human_instructions, seed))
+    reads = read_rows(rows, attributes, human_instructions, seed)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _sole_builder(folder):
+        with FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0):
             _check_place(folder, replace)
             shutil.rmtree(work, ignore_errors=True)  # of a build that was killed
             work.mkdir()
@@ -140,31 +138,16 @@ def build_catalogue(
                 work.rename(folder)
             finally:
                 shutil.rmtree(work, ignore_errors=True)
+    except Timeout:
+        raise DataError(
+            f"{folder}: another process is building this catalogue; wait for it, then open it"
+        ) from None
     except (OSError, sqlite3.Error) as exc:
         raise DataError(
             f"{folder}: cannot be written ({getattr(exc, 'strerror', None) or exc}); nothing "
             "half-built is left. Make room or choose another folder, then build again"
         ) from exc
     return open_catalogue(folder)
-
-
-def _readable(rows: Iterator[V]) -> Iterator[V]:
-    """The rows; an error in reading them is distinguished from one in writing."""
-    try:
-        yield from rows
-    except OSError as exc:
-        raise DataError(f"the rows cannot be read ({exc}); check the files they come from") from exc
-
-
-@contextmanager
-def _sole_builder(folder: Path) -> Iterator[None]:
-    try:
-        with FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0):
-            yield
-    except Timeout:
-        raise DataError(
-            f"{folder}: another process is building this catalogue; wait for it, then open it"
-        ) from None
 
 
 def _check_place(folder: Path, replace: bool) -> None:

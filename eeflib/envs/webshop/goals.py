@@ -43,19 +43,7 @@ from eeflib.envs.webshop.catalogue import Catalogue, Product
 from eeflib.errors import DataError
 from eeflib.records import Task, content_hash
 
-__all__ = [
-    "N_GOALS",
-    "SHUFFLE_SEED",
-    "Split",
-    "build_goals",
-    "find_split",
-    "goal_hash",
-    "leaks",
-    "scheme_places",
-    "split_tasks",
-    "task_from_goal",
-    "text_key",
-]
+__all__ = ["Split", "build_goals", "find_split", "leaks", "split_tasks", "task_from_goal"]
 
 SHUFFLE_SEED = 233
 """Official seed of the goal order."""
@@ -80,7 +68,8 @@ def build_goals(
     return goals
 
 
-def _goal(product: Product, **rest: Any) -> dict[str, Any]:
+def goal_for(product: Product, **rest: Any) -> dict[str, Any]:
+    """A goal that `product` fits, with its instruction and what else `build_goals` lists."""
     return {
         "asin": product.asin,
         "category": product.category,
@@ -107,7 +96,7 @@ def _human(catalogue: Catalogue, rng: random.Random) -> list[dict[str, Any]]:
             if wish.instruction_attributes:
                 limit, phrase = _price_limit(product.price, rng)
                 goals.append(
-                    _goal(
+                    goal_for(
                         product,
                         instruction_text=wish.instruction.strip(".") + phrase,
                         attributes=list(wish.instruction_attributes),
@@ -131,7 +120,7 @@ def _synthetic(catalogue: Catalogue, rng: random.Random) -> list[dict[str, Any]]
             chosen = dict(zip(names, values, strict=True))
             wishes = ", and ".join(f"{name}: {value}" for name, value in chosen.items())
             goals.append(
-                _goal(
+                goal_for(
                     product,
                     instruction_text=text + (f" with {wishes}" if wishes else "") + phrase,
                     attributes=list(attributes),

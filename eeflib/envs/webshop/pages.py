@@ -18,16 +18,7 @@ from typing import Literal, NamedTuple
 
 from eeflib.envs.webshop.catalogue import Product
 
-__all__ = [
-    "Node",
-    "Session",
-    "Target",
-    "WebShopState",
-    "clickables",
-    "parse_action",
-    "to_rich",
-    "to_text",
-]
+__all__ = ["Node", "Session", "Target", "WebShopState", "clickables", "parse_action"]
 
 PAGE_SIZE = 10
 """Products a result page."""

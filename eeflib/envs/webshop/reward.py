@@ -29,17 +29,12 @@ from eeflib.envs.webshop.catalogue import Product
 from eeflib.errors import PrerequisiteError
 
 __all__ = [
-    "CACHED_TITLES",
-    "COLOURS",
     "Nouns",
     "Reward",
     "best_nouns",
-    "is_close",
-    "normalize_color",
     "nouns_name",
     "purchase_reward",
     "spacy_nouns",
-    "token_set_ratio",
     "word_nouns",
 ]
 

@@ -30,16 +30,7 @@ import numpy as np
 import regex
 from tqdm.auto import tqdm
 
-__all__ = [
-    "STOP_WORDS",
-    "TOP_K",
-    "Index",
-    "IndexBuilder",
-    "analyze",
-    "decode_length",
-    "encode_length",
-    "stem",
-]
+__all__ = ["STOP_WORDS", "TOP_K", "Index", "IndexBuilder", "analyze", "stem"]
 
 TOP_K = 50
 """Results of one search at most."""
@@ -75,13 +66,11 @@ _TOUCHED = frozenset("cdegilmnrstuy")
 """Last letters of the suffixes that Porter's rules look for; other words are their own stems."""
 _K1, _B = np.float32(0.9), np.float32(0.4)
 _FREE = 24
-"""Lengths below this are coded exactly."""
+"""Lengths below this are kept exactly."""
 CHUNK = 6_000_000
 """Terms that are collected before they are sorted and put away: about 300 MB at the peak."""
-_PIECE = 60
-"""Characters; longer pieces of a text are not remembered."""
-_PIECES = 1_000_000
-"""Pieces whose terms are remembered: stemming a word costs a hundred times a look-up (250 MB)."""
+_PIECES = 500_000
+"""Pieces of texts whose terms are remembered: stemming a word costs a hundred times a look-up."""
 _CACHED = 4_096
 """Distinct queries whose results are remembered."""
 _LONG = 1_000
@@ -166,23 +155,11 @@ def analyze(text: str) -> list[str]:
     return terms
 
 
-def encode_length(length: int) -> int:
-    """Lucene's one-byte code of a document length (0..255): 3 bits of mantissa above 24 + 16."""
-    if length < _FREE:
-        return length
-    rest = length - _FREE
-    shift = rest.bit_length() - 4
-    if shift < 0:
-        return _FREE + rest
-    return _FREE + (((rest >> shift) & 7) | ((shift + 1) << 3))
-
-
-def decode_length(code: int) -> int:
-    """The smallest length that has this code: what the ranking takes the length to be."""
-    if code < _FREE:
-        return code
-    mantissa, shift = (code - _FREE) & 7, ((code - _FREE) >> 3) - 1
-    return _FREE + (mantissa if shift < 0 else (mantissa | 8) << shift)
+def coded_length(length: int) -> int:
+    """What the ranking takes a document length to be: Lucene keeps 24 + a number of four bits."""
+    rest = max(length - _FREE, 0)
+    shift = max(rest.bit_length() - 4, 0)
+    return length if length < _FREE else _FREE + (rest >> shift << shift)
 
 
 class Index:
@@ -283,23 +260,6 @@ class Index:
         return total.astype(np.float32)
 
 
-class _Pieces(dict[str, tuple[int, ...]]):
-    """Piece of a text -> its terms; forgets everything when it is full (one that forgets piece by
-    piece is half as fast)."""
-
-    def __init__(self, analyze: Callable[[str], tuple[int, ...]]) -> None:
-        super().__init__()
-        self._analyze = analyze
-
-    def __missing__(self, piece: str) -> tuple[int, ...]:
-        if len(piece) > _PIECE:
-            return self._analyze(piece)
-        if len(self) >= _PIECES:
-            self.clear()
-        found = self[piece] = self._analyze(piece)
-        return found
-
-
 class IndexBuilder:
     """Takes texts one by one; `finish` gives the index.
 
@@ -319,7 +279,7 @@ class IndexBuilder:
         self._waiting, self._lengths = array("i"), array("i")
         self._first = 0  # document that the waiting terms start with
         self._runs: list[tuple[np.ndarray, np.ndarray] | Path] = []
-        self._pieces = _Pieces(self._analyze)
+        self._pieces = lru_cache(_PIECES)(self._analyze)
 
     @property
     def _document_lengths(self) -> np.ndarray:
@@ -330,7 +290,7 @@ class IndexBuilder:
         self._ids.append(id)
         before = len(self._waiting)
         # No term holds a blank, so texts are taken apart at them: pieces repeat, texts do not.
-        pieces = map(self._pieces.__getitem__, text.lower().split(" "))
+        pieces = map(self._pieces, text.lower().split(" "))
         self._waiting.extend(chain.from_iterable(pieces))
         self._lengths.append(len(self._waiting) - before)
         if len(self._waiting) >= self._chunk:
@@ -402,5 +362,5 @@ class IndexBuilder:
         filled = np.count_nonzero(lengths)
         average = np.float32(lengths.sum(dtype=np.int64) / filled) if filled else one
         coded = range(int(lengths.max(initial=0)) + 1)
-        kept = np.array([decode_length(encode_length(n)) for n in coded], np.float32)[lengths]
+        kept = np.array([coded_length(n) for n in coded], np.float32)[lengths]
         return one / (_K1 * ((one - _B) + _B * kept / average))
