@@ -220,15 +220,6 @@ def test_a_server_that_cannot_go_on_is_told_and_keeps_the_part(
     assert get(shop, tmp_path).read_bytes() == shop.files[PRODUCTS]
 
 
-def test_a_server_that_always_breaks_off_is_given_up(
-    shop: Shop, tmp_path: Path, quick: None
-) -> None:
-    shop.drops = [1_000] * 50
-    with pytest.raises(PrerequisiteError, match="received 0 bytes but the server announced"):
-        get(shop, tmp_path)
-    assert len(shop.asked) == 4
-
-
 def test_a_file_that_changes_during_the_transfer_is_not_spliced(
     shop: Shop, tmp_path: Path, quick: None
 ) -> None:

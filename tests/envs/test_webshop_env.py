@@ -256,17 +256,6 @@ def test_the_key_names_task_and_state_but_not_the_way(catalogue: Catalogue, task
     assert env.state_key != key
 
 
-def test_environments_share_the_catalogue_and_nothing_else(
-    catalogue: Catalogue, task: Task
-) -> None:
-    a, b = WebShopEnv(catalogue), WebShopEnv(catalogue)
-    a.reset(task)
-    b.reset(task)
-    a.step("search[sofa]")
-    assert b.state == WebShopState()
-    assert a.catalogue.index is b.catalogue.index
-
-
 def test_tasks_that_do_not_belong_here(catalogue: Catalogue, task: Task) -> None:
     env = WebShopEnv(catalogue)
     with pytest.raises(EnvironmentFault, match="reset"):

@@ -99,12 +99,6 @@ def test_titles_are_remembered_but_not_without_end():
     assert word_nouns.cache_info().currsize == CACHED_TITLES
 
 
-def test_odd_titles_are_tagged_too():
-    for title in ("", " ", "🛋️", "<b>x</b>", "\x00\x1b", "沙发床", "a" * 5000, "é-è ½"):
-        for tagger in (spacy_nouns(), word_nouns):
-            assert all(isinstance(noun, str) for noun in tagger(title)), title
-
-
 def test_the_strict_reward_is_that_of_the_official_nouns():
     """A purchase on which the two taggers disagree, played."""
     catalogue: Catalogue = VECTORS.catalogue
