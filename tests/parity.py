@@ -30,8 +30,8 @@ from eeflib.envs.webshop.catalogue import Catalogue, Product, option_value, pars
 from eeflib.envs.webshop.disk import build_catalogue
 from eeflib.envs.webshop.env import WebShopEnv
 from eeflib.envs.webshop.goals import SHUFFLE_SEED, build_goals, task_from_goal
-from eeflib.envs.webshop.pages import WebShopState, hits, parse_action
-from eeflib.envs.webshop.reward import Nouns, best_nouns, fixed_nouns, word_nouns
+from eeflib.envs.webshop.pages import WebShopState, parse_action
+from eeflib.envs.webshop.reward import Nouns, best_nouns, word_nouns
 from eeflib.errors import DataError, EefError
 from tests.webshop_wrappers import (
     EtoEpisode,
@@ -39,6 +39,7 @@ from tests.webshop_wrappers import (
     parse_agentgym,
     parse_eto,
     sample_resets,
+    size_pattern,
 )
 
 _NO_LIMIT = 1_000_000
@@ -98,7 +99,15 @@ class Vectors:
 
     @cached_property
     def nouns(self) -> Nouns:
-        return fixed_nouns(self.load("title_nouns")["titles"])
+        """The recorded nouns of a title."""
+        known = self.load("title_nouns")["titles"]
+        return lambda title: tuple(known[title]) if title in known else word_nouns(title)
+
+    def product(self, asin: str) -> Product:
+        found = self.catalogue.find(asin)
+        if found is None:
+            raise DataError(f"product {asin!r} is not in the catalogue")
+        return found
 
 
 def _official(p: Product) -> dict[str, Any]:
@@ -138,12 +147,12 @@ def check_rows(v: Vectors) -> Checks:
 def check_loaded(v: Vectors) -> Checks:
     loaded, catalogue = v.load("catalogue_loaded"), v.catalogue
     for want in loaded["products"]:
-        have = catalogue.by_asin.get(want["asin"])
+        have = catalogue.find(want["asin"])
         same = have is not None and all(_official(have).get(key) == want[key] for key in want)
         yield f"product {want['asin']}", same
     for name in ("sampled_prices", "sampled_prices_synthetic_server"):
         for asin, price in loaded[name].items():
-            yield f"{name} {asin}", catalogue.prices.get(asin) == price
+            yield f"{name} {asin}", v.product(asin).price == price
 
 
 def check_goals(v: Vectors) -> Checks:
@@ -166,7 +175,7 @@ def check_goals(v: Vectors) -> Checks:
 
 def check_rewards(v: Vectors) -> Checks:
     for case in v.load("reward_cases")["cases"]:
-        product = v.catalogue.by_asin[case["asin"]]
+        product = v.product(case["asin"])
         got = reward.purchase_reward(product, case["goal"], case["price"], case["options"], v.nouns)
         want = (case["reward"], case["info"], case["num_attr_matches"], case["num_option_matches"])
         yield case["id"], (got.value, got.info, got.attribute_matches, got.option_matches) == want
@@ -179,7 +188,7 @@ def check_nouns(v: Vectors) -> Checks:
     `word_nouns`, unlike the official reward.
     """
     table, own = v.load("title_nouns")["titles"], best_nouns()
-    for product in v.catalogue.products:
+    for product in v.catalogue:
         yield f"in the table: {product.title}", product.title in table
     if own is not word_nouns:
         for title, nouns in table.items():
@@ -191,7 +200,7 @@ def check_searches(v: Vectors) -> Checks:
     catalogue = v.catalogue
     for case in v.load("searches")["queries"]:
         found = catalogue.index.scored(case["query"].lower())
-        asins = [catalogue.products[i].asin for i, _ in found]
+        asins = [catalogue[i].asin for i, _ in found]
         close = all(abs(s - w) < 6e-5 for (_, s), w in zip(found, case["scores"], strict=False))
         yield case["query"][:60], asins == case["asins"] and close
 
@@ -208,7 +217,7 @@ def check_units(v: Vectors) -> Checks:
     u = v.load("units")
     for name, pairs, function in (
         ("normalize_color", u["normalize_color"], reward.normalize_color),
-        ("size_mapping", u["size_mapping"].items(), reward.size_pattern),
+        ("size_mapping", u["size_mapping"].items(), size_pattern),
         ("option value", u["option_values"], option_value),
     ):
         for raw, want in pairs:
@@ -273,7 +282,7 @@ def _step_differs(env: WebShopEnv, result: StepResult, want: dict[str, Any]) -> 
     if (result.reward, result.terminated) != (want["reward"], want["done"]):
         out.append("reward or done")
     if "search" in want:
-        found = [env.catalogue.products[i].asin for i in env.hits()]
+        found = [env.catalogue[i].asin for i in env.ranking(env.state)]
         keywords = list(env.state.keywords)
         if (keywords, found) != (want["search"]["keywords"], want["search"]["asins"]):
             out.append("search")
@@ -283,20 +292,19 @@ def _step_differs(env: WebShopEnv, result: StepResult, want: dict[str, Any]) -> 
 
 def check_rollouts(v: Vectors) -> Checks:
     """Every reset and every step of every episode."""
-    number_of = {p.asin: i for i, p in enumerate(v.catalogue.products)}
+    number_of = {p.asin: i for i, p in enumerate(v.catalogue)}
     drawn: list[str] = []
 
-    def ranker(catalogue: Catalogue, state: WebShopState) -> tuple[int, ...]:
-        # The only random search: take the recorded draw.
-        if drawn and state.query.startswith("<r>"):
-            return tuple(number_of[asin] for asin in drawn)
-        return hits(catalogue, state, strict=True)
+    class Shopper(WebShopEnv):
+        def ranking(self, state: WebShopState) -> tuple[int, ...]:
+            # The only random search: take the recorded draw.
+            if drawn and state.query.startswith("<r>"):
+                return tuple(number_of[asin] for asin in drawn)
+            return super().ranking(state)
 
     for episode in v.load("rollouts")["episodes"]:
         shown = episode["show_attrs"]
-        env = WebShopEnv(
-            v.catalogue, strict=True, show_attributes=shown, nouns=v.nouns, ranker=ranker
-        )
+        env = Shopper(v.catalogue, strict=True, show_attributes=shown, nouns=v.nouns)
         goal = v.goals[episode["goal_set"]][episode["goal_idx"]]
         session, want = str(episode["goal_idx"]), episode["reset"]
         text = env.reset(task_from_goal(goal, v.catalogue, max_steps=_NO_LIMIT)).text

@@ -23,7 +23,7 @@ assert Path(eeflib.__file__).is_relative_to(sys.argv[1]), eeflib.__file__
 from eeflib.analysis.style import asset
 from eeflib.envs.scienceworld import ScienceWorldEnv
 from eeflib.envs.scienceworld_splits import subset_choices
-from eeflib.envs.webshop.goals import scheme_indices
+from eeflib.envs.webshop.goals import scheme_places
 from eeflib.notebook import dated_result, hand_labelled
 from eeflib.policies.loading import tiny_path
 from eeflib.world import webshop
@@ -36,7 +36,7 @@ assert (tiny_path() / "model.safetensors").stat().st_size > 100_000
 world = webshop(7, train=3, test=0)  # its products are made of the lexicon
 env = world.make_env()
 assert world.tasks[0].instruction in env.reset(world.tasks[0]).text
-assert len(scheme_indices("eto")["train"]) > 1000
+assert len(scheme_places("eto")["train"]) > 1000
 assert subset_choices(ScienceWorldEnv(), "eto", "test")
 
 assert len(hand_labelled("writing")) + len(hand_labelled("held_out")) == 158

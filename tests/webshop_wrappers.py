@@ -1,7 +1,8 @@
 """What others built around WebShop, for the comparison with recordings of it (`tests.parity`).
 
 The history text and the session-less resets of the official environment, the scoring of ETO's
-wrapper and AgentGym's reply parser, each with its quirks. Sources: princeton-nlp/WebShop commit
+wrapper, AgentGym's reply parser and the classes of sizes (which no reward uses), each with its
+quirks. Sources: princeton-nlp/WebShop commit
 64fa2a5, Yifan-Song793/ETO commit a2fc5da, WooooDyy/AgentGym commit 3ef9235.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import bisect
 import random
+import re
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +21,51 @@ import numpy as np
 from eeflib.envs.webshop.env import WebShopEnv
 from eeflib.records import Task
 
+_SIZE_WORDS = """
+    xx-large|3x-large|4x-large|5x-large|x-large|x-small|medium|large|small|queen|twin|full|king|
+    one size|pack
+"""
+_SIZE_SHAPES = r"""
+    (.*)neck(.*)sleeve
+    (.*) women \| (.*) men
+    (.*)w x(.*)l
+    (.*)w by (.*)l
+    (.*)w x(.*)h
+    (.*)wide
+    (.*)x-wide
+    (.*)narrow
+    (.*)petite
+    (.*)inch
+    (.*)plus
+    (.*)mm
+    women(.*)
+    (.*)x(.*)
+    (.*)ft
+    (.*)feet
+    (.*)meter
+    (.*)yards
+    (.*)\*(.*)
+    (.*)\-(.*)
+    (\d+)"$
+    (\d+)f$
+    (\d+)m$
+    (\d+)cm$
+    (\d+)g$
+"""
+_SIZES = tuple(
+    re.compile(text.strip())
+    for text in [*_SIZE_WORDS.split("|"), *_SIZE_SHAPES.strip().splitlines()]
+)
+
 _NO_ACTION = "Observation: Invalid format. The input must contains 'Action: '"
+
+
+def size_pattern(value: str) -> str:
+    """The official class of a size value: a pattern, `numeric_size` or `not_matched`."""
+    hit = next((p.pattern for p in _SIZES if p.search(value)), None)
+    if hit is not None:
+        return hit
+    return "numeric_size" if value.replace(".", "", 1).isdigit() else "not_matched"
 
 
 def joined_history(

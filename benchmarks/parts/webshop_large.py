@@ -23,8 +23,7 @@ from typing import Any
 
 from eeflib.envs.webshop.env import WebShopEnv
 from eeflib.envs.webshop.goals import task_from_goal
-from eeflib.envs.webshop.official import Official, load_official
-from eeflib.envs.webshop.sources import file_of
+from eeflib.envs.webshop.official import SOURCES, Official, load_official
 
 PER_INSTRUCTION = 98
 """Products for one human instruction; officially 1,181,436 for 12,087."""
@@ -71,10 +70,10 @@ def measure_generate(folder: str, products: str) -> dict[str, Any]:
                 people[row["asin"]] = [bulk_instruction(row)]
             yield json.dumps(row)
 
-    write(target / file_of("full", "products").name, "[]", rows())
+    write(target / SOURCES["full"][0].name, "[]", rows())
     entries = (f"{json.dumps(asin)}: {json.dumps(bulk_attributes(asin))}" for asin in asins)
-    write(target / file_of("full", "attributes").name, "{}", entries)
-    (target / file_of("human", "instructions").name).write_text(json.dumps(people))
+    write(target / SOURCES["full"][1].name, "{}", entries)
+    (target / SOURCES["full"][2].name).write_text(json.dumps(people))
     size = sum(path.stat().st_size for path in target.glob("*.json"))
     return {"s": time.perf_counter() - start, "cpu_s": cpu_s(), "files_mb": size / 1e6}
 

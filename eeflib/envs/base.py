@@ -7,11 +7,12 @@ knows nothing of policies; `eeflib.rollout` plays episodes in a pool of them.
 from __future__ import annotations
 
 import logging
+import operator
 import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import astuple, dataclass, field
 from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
 from eeflib.errors import EnvironmentFault, PrerequisiteError
@@ -47,22 +48,11 @@ class RestoreReport:
     replayed_steps: int = 0
     """Recorded actions that the simulator was given, attempts that failed included."""
 
-    @property
-    def tried(self) -> int:
-        return self.restored + self.skipped
-
     def __add__(self, other: RestoreReport) -> RestoreReport:
-        return self._combined(other, 1)
+        return RestoreReport(*map(operator.add, astuple(self), astuple(other)))
 
     def __sub__(self, other: RestoreReport) -> RestoreReport:
-        return self._combined(other, -1)
-
-    def _combined(self, other: RestoreReport, sign: int) -> RestoreReport:
-        names = [f.name for f in fields(self)]
-        return RestoreReport(*(getattr(self, n) + sign * getattr(other, n) for n in names))
-
-    def to_dict(self) -> dict[str, int]:
-        return {"tried": self.tried, **asdict(self)}
+        return RestoreReport(*map(operator.sub, astuple(self), astuple(other)))
 
 
 FREE_TEXT = "<text>"

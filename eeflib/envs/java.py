@@ -12,7 +12,6 @@ import functools
 import importlib
 import logging
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -32,16 +31,16 @@ DETERMINISM_FLAGS = ("-XX:+UnlockExperimentalVMOptions", "-XX:hashCode=2")
 """Every object gets the same identity hash, so that sets of objects iterate in the order in which
 they were filled: without it the same actions give different object orders from run to run."""
 
-MEMORY_FLAGS = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError")
-"""Holds a simulator's JVM near 0.5 GB; with Java's defaults it grows past 2 GB. A JVM out of memory
-ends: one that goes on may have lost the thread that answers us, and we would wait for ever."""
+MEMORY_FLAGS = ("-Xmx512m", "-XX:+UseSerialGC")
+"""Holds a simulator's JVM near 0.5 GB; with Java's defaults it grows past 2 GB."""
+_END_FLAG = "-XX:+ExitOnOutOfMemoryError"
+"""A JVM out of memory ends: one that goes on may have lost the thread that answers us, and we would
+wait for ever."""
 
 USER_OPTIONS = ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS")
-"""Variables of the process environment in which every JVM reads options. A heap size or a garbage
-collector that is chosen there is the user's; our other options are in force beside theirs."""
+"""Variables of the process environment in which every JVM reads options. Where there are any, heap
+size and garbage collector are the user's affair; our other options are in force beside theirs."""
 
-_THEIR_HEAP = re.compile(r"-Xm[sx]\d|-XX:\w*HeapSize=|-XX:\w*RAMPercentage=")
-_THEIR_COLLECTOR = re.compile(r"-XX:\+Use\w+GC\b")
 _EXECUTABLE = "java.exe" if sys.platform == "win32" else "java"
 _PROBE_SECONDS = 60.0
 _EXIT_SECONDS = 3.0
@@ -153,8 +152,7 @@ class JavaSimulator:
             ) from exc
         _silence_py4j()
         chosen = " ".join(value for _, value in _user_options())
-        taken = [p for p in (_THEIR_HEAP, _THEIR_COLLECTOR) if p.search(chosen)]
-        flags = (*(f for f in MEMORY_FLAGS if not any(p.search(f) for p in taken)), *flags)
+        flags = (*(() if chosen else MEMORY_FLAGS), _END_FLAG, *flags)
         java = find_java(flags)
         self.title = title
         self._error, self._java_error = Py4JError, Py4JJavaError

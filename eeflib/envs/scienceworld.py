@@ -10,7 +10,6 @@ import difflib
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 from eeflib.envs.java import DETERMINISM_FLAGS
@@ -94,7 +93,7 @@ class ScienceWorldEnv(SimulatedEnv):
         deterministic: start the JVM so that the same actions give the same texts (stock
             ScienceWorld 1.2.3 does not: about two of three replays differ somewhere); restoring
             needs it.
-        max_steps, gold_file: see `SimulatedEnv`.
+        max_steps: see `SimulatedEnv`.
         max_parallel: how many of these environments a rollout of a model may hold at once: each has
             its JVM. More than one pays where the model answers in batches. Policies whose replies
             do not depend on the batch get one per core, see `eeflib.envs.base.EnvPool.width`.
@@ -115,12 +114,11 @@ class ScienceWorldEnv(SimulatedEnv):
         *,
         deterministic: bool = True,
         max_steps: int = DEFAULT_MAX_STEPS,
-        gold_file: str | Path | None = None,
         max_parallel: int = 1,
     ) -> None:
         self._menu = False
         self._wires: set[tuple[str, ...]] = set()
-        super().__init__(max_steps, gold_file)
+        super().__init__(max_steps)
         self.flags = DETERMINISM_FLAGS if deterministic else ()
         self.max_parallel = max_parallel
         self._sizes: dict[str, int] = {}
@@ -136,9 +134,6 @@ class ScienceWorldEnv(SimulatedEnv):
         return self._sizes
 
     # ---- for SimulatedEnv
-
-    def _renew(self) -> None:
-        self._drop()
 
     def _options(self, value: Any, kind: str) -> tuple[list[str], str]:
         """Names of simplifications, comma-separated or one by one, spelled out.

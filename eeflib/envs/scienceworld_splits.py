@@ -14,9 +14,8 @@ Yifan-Song793/ETO (commit a2fc5da), whose lists are in `scienceworld_eto.json`; 
   variations that are official validation, 54 of which are in its own validation list as well: these
   are left out of `eto` validation (140 remain) unless they are asked for. It shares none with test.
 - ETO reports the highest score of an episode, AgentGym the last one, in 0-100.
-- AgentGym numbers all 4,639 variations of its types in one row (`agentgym_item`). Which numbers it
-  trains and evaluates on is part of its data sets, not of its code: the splits here are
-  ScienceWorld's.
+- Which of the 4,639 variations of its types AgentGym trains and evaluates on is part of its data
+  sets, not of its code: the splits here are ScienceWorld's.
 """
 
 from __future__ import annotations
@@ -24,10 +23,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from importlib import resources
-from typing import Any, Literal, get_args
+from itertools import groupby
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -36,7 +36,7 @@ from eeflib.envs.simulated import SPLITS, check_draw
 from eeflib.errors import DataError
 from eeflib.records import Task
 
-__all__ = ["agentgym_item", "subset_choices", "subset_tasks"]
+__all__ = ["subset_choices", "subset_tasks"]
 
 Subset = Literal["official", "eto", "agentgym"]
 LONG_TYPES = ("inclined-plane-", "mendelian-genetics-")
@@ -44,8 +44,7 @@ LONG_TYPES = ("inclined-plane-", "mendelian-genetics-")
 _NOT_IN_AGENTGYM = ("5-1", "5-2", "9-1", "9-2", "9-3", "10-1", "10-2")
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """One variation of a subset, and how the subset plays it."""
 
     name: str
@@ -115,47 +114,17 @@ def subset_tasks(
     """
     check_draw(split, per_type)
     with ScienceWorldEnv() if env is None else nullcontext(env) as env:
-        choices = subset_choices(env, subset, split, types=types, shared=shared)
-        tasks = []
-        for each in _thinned(choices, per_type, seed):
-            task = env.task(
-                each.name, each.variation, each.simplifications, max_steps=each.max_steps
-            )
-            tasks.append(replace(task, split=split, extra={**task.extra, "subset": subset}))
+        choices, tasks = subset_choices(env, subset, split, types=types, shared=shared), []
+        rng = np.random.default_rng(seed)
+        for _, each in groupby(choices, key=lambda choice: choice.name):
+            group = list(each)
+            if per_type is not None:
+                drawn = rng.choice(len(group), min(per_type, len(group)), replace=False)
+                group = [group[i] for i in sorted(drawn)]
+            for name, variation, simplifications, limit in group:
+                task = env.task(name, variation, simplifications, max_steps=limit)
+                tasks.append(replace(task, split=split, extra={**task.extra, "subset": subset}))
         return tasks
-
-
-def _thinned(choices: list[Choice], per_type: int | None, seed: int) -> list[Choice]:
-    if per_type is None:
-        return choices
-    by_type: dict[str, list[Choice]] = {}
-    for choice in choices:
-        by_type.setdefault(choice.name, []).append(choice)
-    rng = np.random.default_rng(seed)
-    return [
-        group[i]
-        for group in by_type.values()
-        for i in sorted(rng.choice(len(group), min(per_type, len(group)), replace=False))
-    ]
-
-
-def agentgym_item(env: ScienceWorldEnv, number: int) -> tuple[str, int]:
-    """(task type, variation) of AgentGym's item `sciworld_{number}`.
-
-    Raises:
-        DataError: no such number.
-    """
-    sizes = {name: env.task_sizes[name] for name in _agentgym_types()}
-    total, left = sum(sizes.values()), number
-    if not 0 <= number < total:
-        raise DataError(
-            f"AgentGym's ScienceWorld items are numbered 0 to {total - 1}, not {number}"
-        )
-    for name in sizes:
-        if left < sizes[name]:
-            break
-        left -= sizes[name]
-    return name, left
 
 
 def _agentgym_types() -> list[str]:

@@ -3,20 +3,18 @@
 Import `SimulatedEnv` from here; `scienceworld` and `textworld` are its two. It reads and makes task
 records, starts and drops the JVM, keeps the rules of an episode that no simulator keeps by itself
 (every action counts, the limit, the end, one user at a time), restores verified and twice if need
-be, and keeps gold paths.
+be, and remembers gold paths.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import weakref
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -24,7 +22,6 @@ import numpy as np
 from eeflib.envs.base import Observation, Restored, RestoreReport, StepResult, replay_restore
 from eeflib.envs.java import JavaSimulator
 from eeflib.errors import DataError, EnvironmentFault
-from eeflib.files import ReadReport, append_lines, read_objects
 from eeflib.records import Step, Task
 
 __all__ = ["SPLITS", "SimulatedEnv", "Spec", "Turn"]
@@ -39,8 +36,7 @@ _SHARING = threading.RLock()
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Spec:
+class Spec(NamedTuple):
     """What a simulator needs to start a task."""
 
     kind: str
@@ -75,7 +71,6 @@ class SimulatedEnv:
 
     Args:
         max_steps: the limit where a task's settings give none.
-        gold_file: a JSONL file that keeps gold paths between runs; made when missing.
     """
 
     name: str
@@ -104,12 +99,11 @@ class SimulatedEnv:
     own_process = True
     """See `eeflib.envs.base.EnvPool`."""
 
-    def __init__(self, max_steps: int, gold_file: str | Path | None) -> None:
+    def __init__(self, max_steps: int) -> None:
         self.max_steps = max_steps
         self.restores = RestoreReport()
         """How restoring went since the environment was made."""
-        self._gold_file = None if gold_file is None else Path(gold_file)
-        self._gold: dict[tuple[str, int, str], tuple[str, ...]] | None = None
+        self._gold: dict[tuple[str, int, str], tuple[str, ...]] = {}
         self._simulator: JavaSimulator | None = None
         self._server: Any = None  # an object of `interface`; None: make another
         self._busy = threading.RLock()
@@ -149,15 +143,15 @@ class SimulatedEnv:
         """A fingerprint of the state at hand."""
         raise NotImplementedError
 
-    def _renew(self) -> None:
-        """Before a replay is repeated: a fresh simulator, where that is possible."""
-
     def _unrestorable(self, expected: str | None) -> str:
-        """Why the state with the text `expected`, or the one at hand (None), is none to act from.
-
-        Empty if it is one.
-        """
+        """Why the state with the text `expected`, or the one at hand (None), is none to act from;
+        empty if it is one."""
         return ""
+
+    def _renew(self) -> None:
+        """Before a replay is repeated: a fresh simulator, unless others work in it."""
+        if not self.shares_jvm:
+            self._drop()
 
     # ---- the protocol
 
@@ -275,8 +269,7 @@ class SimulatedEnv:
     def gold_actions(self, task: Task) -> tuple[str, ...]:
         """The simulator's own solution, cut where the task is first solved.
 
-        Computed once per task, then from memory or `gold_file`; the same in every run. Ends an
-        episode under way.
+        Computed once per task, the same in every run. Ends an episode under way.
 
         Raises:
             DataError, PrerequisiteError: see `reset`.
@@ -285,8 +278,6 @@ class SimulatedEnv:
         with self._alone(), _named(task):
             self._end_episode()
             spec = self._read(task)
-            if self._gold is None:
-                self._gold = dict(self._read_gold())
             if spec.key not in self._gold:
                 self._gold[spec.key] = self._compute_gold(spec)
             return self._gold[spec.key]
@@ -388,13 +379,9 @@ class SimulatedEnv:
             jvm = _SHARED.get(self.title)
             if jvm is None or not jvm.alive:
                 jvm = JavaSimulator(
-                    self.title,
-                    self.package,
-                    self.jar,
-                    self.name,
-                    flags=self.flags,
-                    survives_errors=self.shares_jvm,
-                )
+                    self.title, self.package, self.jar, self.name,
+                    flags=self.flags, survives_errors=self.shares_jvm,
+                )  # fmt: skip
                 if self.shares_jvm:
                     _SHARED[self.title] = jvm
             jvm.join(self)
@@ -485,27 +472,7 @@ class SimulatedEnv:
                 f"the gold path of {spec.kind}, variation {spec.variation}, does not solve it; "
                 "leave the task out"
             )
-        if self._gold_file is not None:
-            row = dict(zip(self._gold_fields, spec.key, strict=True)) | {"actions": actions}
-            append_lines(self._gold_file, [json.dumps(row, ensure_ascii=False)])
         return tuple(actions)
-
-    @property
-    def _gold_fields(self) -> tuple[str, str, str]:
-        return self.goal_field, "variation", self.option_field
-
-    def _read_gold(self) -> Iterator[tuple[tuple[str, int, str], tuple[str, ...]]]:
-        """Paths that were computed before; an unusable line is told, its path computed again."""
-        if self._gold_file is None or not self._gold_file.exists():
-            return
-        report = ReadReport()
-        for number, row in read_objects(self._gold_file, report):
-            kind, variation, text, actions = map(row.get, (*self._gold_fields, "actions"))
-            texts = [kind, text, *actions] if isinstance(actions, list) and actions else [None]
-            if isinstance(variation, int) and all(isinstance(each, str) for each in texts):
-                yield (str(kind), variation, str(text)), tuple(map(str, texts[2:]))
-            else:
-                report.skip(self._gold_file, number, "no gold path: a field is missing or no text")
 
 
 def check_draw(split: str, per_kind: int | None) -> None:

@@ -11,7 +11,6 @@ import difflib
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any, ClassVar
 
 import msgspec
@@ -102,10 +101,8 @@ class TextWorldEnv(SimulatedEnv):
     idle_gold = True
     in_threads = False  # see `EnvPool`: a step of 0.2 ms is not worth a thread
 
-    def __init__(
-        self, *, max_steps: int = DEFAULT_MAX_STEPS, gold_file: str | Path | None = None
-    ) -> None:
-        super().__init__(max_steps, gold_file)
+    def __init__(self, *, max_steps: int = DEFAULT_MAX_STEPS) -> None:
+        super().__init__(max_steps)
         self._loaded: tuple[int, str, str] | None = None  # JVM, game, parameters
         self._now: _Answer | None = None
 

@@ -74,7 +74,7 @@ class Official:
 
             def search(self, query: str, k: int) -> list[Any]:
                 found = ours.index.scored(query)[:k]
-                return [types.SimpleNamespace(docid=ours.products[i].asin) for i, _ in found]
+                return [types.SimpleNamespace(docid=ours[i].asin) for i, _ in found]
 
             def doc(self, asin: str) -> Any:
                 return types.SimpleNamespace(raw=lambda: json.dumps({"id": asin}))

@@ -19,10 +19,7 @@ from eeflib.envs.java import DETERMINISM_FLAGS, find_java
 from eeflib.envs.scienceworld import ScienceWorldEnv
 from eeflib.envs.textworld import TextWorldEnv
 from eeflib.errors import EnvironmentFault, PrerequisiteError
-from eeflib.policies.noisy_gold import NoisyGoldTeacher
-from eeflib.prompts import get_format
 from eeflib.records import Task
-from eeflib.rollout import EnvPool, Episode, run_episodes
 
 PLANT = Task("p", "scienceworld", "?", {"task": "find-plant", "variation": 0})
 TWC = Task("t", "textworld", "?", {"game": "twc", "variation": 0})
@@ -121,19 +118,6 @@ def test_out_of_memory_ends_the_jvm_and_says_what_to_do(
         env.reset(PLANT)
     assert not [r for r in caplog.records if r.levelno >= logging.WARNING], "no noise besides"
     env.close()
-
-
-def test_out_of_memory_is_a_failed_row_of_a_rollout(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Xmx24m")
-    teacher = NoisyGoldTeacher({PLANT.id: ["look around"]})
-    react = get_format("react", "scienceworld")
-    with EnvPool(ScienceWorldEnv) as pool:
-        episodes = [Episode(PLANT, "teacher")]
-        (row,) = run_episodes(episodes, teacher, pool, react, actor="teacher", seed=0)
-    assert pool.redone == 1
-    assert row.error.startswith("EnvironmentFault")
-    assert "ran out of memory" in row.error
-    assert not row.solved
 
 
 def test_the_users_heap_and_collector_are_theirs(monkeypatch: pytest.MonkeyPatch) -> None:

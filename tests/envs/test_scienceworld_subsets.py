@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from eeflib.envs.scienceworld import ScienceWorldEnv
-from eeflib.envs.scienceworld_splits import agentgym_item, subset_choices, subset_tasks
+from eeflib.envs.scienceworld_splits import subset_choices, subset_tasks
 from eeflib.errors import DataError
 from eeflib.records import Task
 
@@ -55,13 +55,6 @@ def test_agentgym(env: ScienceWorldEnv) -> None:
     assert len({c.name for c in chosen}) == 23
     assert len(chosen) == 4639
     assert {(c.simplifications, c.max_steps) for c in chosen} == {("", 100)}
-    items = [agentgym_item(env, n) for n in range(len(chosen))]
-    assert set(items) == {(c.name, c.variation) for c in chosen}
-    assert items[0] == ("boil", 0)
-    assert items[30] == ("melt", 0)
-    for number in (-1, len(chosen)):
-        with pytest.raises(DataError, match=f"0 to {len(chosen) - 1}"):
-            agentgym_item(env, number)
 
 
 def test_tasks_of_a_subset_are_played_as_it_says(env: ScienceWorldEnv) -> None:

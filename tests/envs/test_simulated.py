@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -36,13 +33,11 @@ def env(request: pytest.FixtureRequest) -> SimulatedEnv:
     return request.getfixturevalue(request.param)
 
 
-def another(env: SimulatedEnv, **named: Any) -> SimulatedEnv:
+def another(env: SimulatedEnv) -> SimulatedEnv:
     """One more environment in the same JVM."""
     if isinstance(env, ScienceWorldEnv):
-        lent = Lent(env)
-        lent._gold_file = named.get("gold_file")
-        return lent
-    return TextWorldEnv(**named)
+        return Lent(env)
+    return TextWorldEnv()
 
 
 @pytest.fixture(scope="module")
@@ -116,22 +111,14 @@ def test_a_recording_that_does_not_match_is_not_restored(
     assert env.simulator.alive
 
 
-def test_gold_paths_are_kept_in_a_file(
-    env: SimulatedEnv, tasks: list[Task], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = tmp_path / "gold.jsonl"
-    writer = another(env, gold_file=path)
-    expected = [writer.gold_actions(task) for task in tasks[1:3]]
-    assert expected == [env.gold_actions(task) for task in tasks[1:3]]
-    writer.close()
+def test_gold_paths_are_remembered(env: SimulatedEnv, tasks: list[Task]) -> None:
+    other = another(env)
+    path = other.gold_actions(tasks[1])
+    assert path == env.gold_actions(tasks[1])
+    assert other.gold_actions(tasks[1]) is path
+    other.close()
     if isinstance(env, ScienceWorldEnv):  # later resets do not plan again, a second each
         assert env._call("goldPathGenerationEnabled") is False
-    path.write_text('{"task": "find-plant", "game": "twc"}\nnot json\n' + path.read_text())
-    with type(env)(gold_file=path) as reader, caplog.at_level(logging.WARNING):  # type: ignore[call-arg,arg-type]
-        assert [reader.gold_actions(task) for task in tasks[1:3]] == expected
-        assert reader._simulator is None, "a known path needs no JVM"
-    assert ":1: " in caplog.text
-    assert ":2: " in caplog.text
 
 
 def test_a_noisy_teacher_wins_some_and_states_of_its_failures_restore(env: SimulatedEnv) -> None:

@@ -36,7 +36,7 @@ def first_product_on_page_1(n: int) -> list[float]:
         env = world.make_env()
         env.reset(task)
         env.step(f"search[{task.instruction}]")
-        asin = env.catalogue.products[env.hits()[0]].asin
+        asin = env.catalogue[env.ranking(env.state)[0]].asin
         env.step(f"click[{asin.lower()}]")
         rewards.append(env.step("click[buy now]").reward)
     return rewards

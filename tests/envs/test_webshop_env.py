@@ -26,6 +26,7 @@ def product(number: int, **changes: object) -> Product:
         "bullets": ("Washable cover", "Vegan glue"),
         "price_text": "$25.0",
         "prices": (25.0,),
+        "price": 25.0,
         "category": "garden",
         "query": "sofas",
         "product_category": "Home › Sofas",
@@ -209,26 +210,16 @@ def recorded_episodes() -> list[tuple[Task, list[str], bool]]:
 
 
 @pytest.mark.parametrize("strict", [False, True])
-def test_jumping_and_replaying_restore_the_same_state(strict: bool) -> None:
-    fresh = VECTORS.catalogue
-    compared = jumped = 0
+def test_recorded_states_are_restored(strict: bool) -> None:
+    restored = 0
     for task, actions, show in recorded_episodes():
-        env = WebShopEnv(fresh, strict=strict, show_attributes=show)
+        env = WebShopEnv(VECTORS.catalogue, strict=strict, show_attributes=show)
         steps = play(env, task, actions)
-        twin = WebShopEnv(fresh, strict=strict, show_attributes=show)
         for t in range(len(steps)):
-            a, b = steps[:t], [replace(s, state_key="") for s in steps[:t]]
-            expected = steps[t].observation
-            fast = env.restore(task, a, expected)
-            slow = twin.restore(task, b, expected)
-            assert fast == slow
-            if fast.ok:
-                assert (env.state, env.text) == (twin.state, twin.text)
-                assert env.valid_actions() == twin.valid_actions()
-                compared += 1
-                jumped += bool(a) and env._jump(task, a, expected) is not None
-    assert compared > 450
-    assert jumped > 0.8 * compared
+            if env.restore(task, steps[:t], steps[t].observation).ok:
+                assert (env.text, env.state_key) == (steps[t].observation, steps[t].state_key)
+                restored += 1
+    assert restored > 450
 
 
 def test_a_restored_state_is_verified(catalogue: Catalogue, task: Task) -> None:
@@ -263,17 +254,6 @@ def test_the_key_names_task_and_state_but_not_the_way(catalogue: Catalogue, task
     assert env.state_key != key
     play(env, replace(task, instruction="other"), ["search[sofa]"])
     assert env.state_key != key
-
-
-def test_environments_share_the_catalogue_and_nothing_else(
-    catalogue: Catalogue, task: Task
-) -> None:
-    a, b = WebShopEnv(catalogue), WebShopEnv(catalogue)
-    a.reset(task)
-    b.reset(task)
-    a.step("search[sofa]")
-    assert b.state == WebShopState()
-    assert a.catalogue.index is b.catalogue.index
 
 
 def test_tasks_that_do_not_belong_here(catalogue: Catalogue, task: Task) -> None:

@@ -12,11 +12,10 @@ import pytest
 from eeflib.envs.webshop import Catalogue, WebShopEnv, build_goals
 from eeflib.envs.webshop import goals as splits
 from eeflib.envs.webshop.goals import (
-    assign_splits,
     find_split,
     goal_hash,
     leaks,
-    scheme_indices,
+    scheme_places,
     split_tasks,
     text_key,
 )
@@ -59,13 +58,20 @@ def places(goals: list[Any]) -> list[int]:
     return [int(goal["asin"][1:]) for goal in goals]
 
 
+def assigned(scheme: str, **options: Any) -> dict[str, list[int]]:
+    """Split -> the places whose texts `TEXTS` has, in the order of the tasks."""
+    catalogue, goals = shop(TEXTS)
+    found = split_tasks(goals, catalogue, scheme, **options)
+    return {name: places([task.goal for task in tasks]) for name, tasks in found.items()}
+
+
 def test_the_baseline_split_of_a_subset() -> None:
     """Wherever a goal stands in the list at hand: what counts is its place in the full list."""
+    found = assigned("baseline")
+    assert found["test"] == [0, 442]
+    assert found["validation"] == [500, 728, 818, 978]
+    assert sorted(found["train"]) == [1500, 2853, 4116]
     _, goals = shop(TEXTS)
-    found = assign_splits(goals, "baseline")
-    assert places(found["test"]) == [0, 442]
-    assert places(found["validation"]) == [500, 728, 818, 978]
-    assert sorted(places(found["train"])) == [1500, 2853, 4116]
     detail = find_split(goals, "baseline")
     assert places([goals[i] for i in detail.ambiguous]) == [15]  # in test and in train
     assert not detail.complete
@@ -75,53 +81,37 @@ def test_the_baseline_split_of_a_subset() -> None:
 
 
 def test_etos_split_of_a_subset() -> None:
+    found = assigned("eto")
+    assert found["test"] == [2853, 978, 818]  # in the order of its list
+    assert found["train"] == [0, 818, 978, 1500]
     _, goals = shop(TEXTS)
-    found = assign_splits(goals, "eto")
-    assert places(found["test"]) == [2853, 978, 818]  # in the order of its list
-    assert places(found["train"]) == [0, 818, 978, 1500]
     assert places([goals[i] for i in find_split(goals, "eto").ambiguous]) == [4116]
-    kept = assign_splits(goals, "eto", drop_leaked=True)
-    assert places(kept["test"]) == [2853, 978, 818]
-    assert places(kept["train"]) == [0, 1500]
-    assert sorted(places([goals[i] for i in find_split(goals, "eto").leaked])) == [818, 978]
-    assert places(assign_splits(goals, "eto-500")["test"]) == [728, 442]
+    kept = assigned("eto", drop_leaked=True)
+    assert kept["test"] == [2853, 978, 818]
+    assert kept["train"] == [0, 1500]
+    assert assigned("eto-500")["test"] == [728, 442]
 
 
 def test_etos_leaks() -> None:
     """21 of its 200 test goals are in its train list."""
     found = leaks("eto")
-    assert (found.n_test, len(found.same_goal), len(found.same_text)) == (200, 21, 2)
-    assert found.same_goal[:3] == (818, 978, 1211)
-    assert found.repeated == (4116,)
-    assert "21 of 200 test goals" in str(found)
-    assert "11580" in str(found)
-    assert (leaks("eto-500").n_test, leaks("eto-500").same_goal) == (500, ())
-    assert leaks("baseline").same_goal == ()
-    assert len(leaks("baseline").same_text) == 34
-    assert leaks({"test": [1, 2], "train": [2, 3, 3]}).same_goal == (2,)
-    with pytest.raises(DataError, match="name them so"):
-        leaks({"dev": [1], "train": [2]})
+    assert (len(found["same_goal"]), len(found["same_text"])) == (21, 2)
+    assert found["same_goal"][:3] == [818, 978, 1211]
+    assert found["repeated"] == [4116]
+    assert 11580 in found["same_text"] + found["same_goal"]
+    assert leaks("eto-500")["same_goal"] == leaks("baseline")["same_goal"] == []
+    assert len(leaks("baseline")["same_text"]) == 34
 
 
 def test_the_lists() -> None:
-    baseline = scheme_indices("baseline")
+    baseline = scheme_places("baseline")
     assert [len(baseline[s]) for s in ("test", "validation", "train")] == [500, 1000, 10_587]
-    eto = scheme_indices("eto")
+    eto = scheme_places("eto")
     assert (len(eto["train"]), len(set(eto["train"])), len(set(eto["test"]))) == (1824, 1823, 200)
-    assert eto["test"][:4] == (2853, 5934, 1642, 4914)
+    assert list(eto["test"][:4]) == [2853, 5934, 1642, 4914]
     assert len(set(eto["train"]) & set(range(500))) == 274  # the baseline's test goals
     with pytest.raises(DataError, match=r"'etoo'.*baseline, eto"):
-        scheme_indices("etoo")
-    for bad in (12_087, -1, True, "3"):
-        with pytest.raises(DataError, match=r"split 'dev'.*0 to 12086"):
-            scheme_indices({"dev": [5, bad]})  # type: ignore[list-item]
-
-
-def test_lists_of_ones_own() -> None:
-    _, goals = shop(TEXTS)
-    found = assign_splits(goals, {"dev": [978, 0, 978], "rest": [728]})
-    assert places(found["dev"]) == [978, 0]
-    assert places(found["rest"]) == [728]
+        scheme_places("etoo")
 
 
 def test_tasks_carry_split_and_hash() -> None:
@@ -154,7 +144,7 @@ def test_goals_of_other_data_are_refused_or_told() -> None:
     vectors = Path(__file__).parents[1] / "data" / "webshop_parity" / "goals.json.gz"
     invented = json.loads(gzip.decompress(vectors.read_bytes()))["human"]
     with pytest.raises(DataError, match=r"none of these \d+ goals is an official"):
-        assign_splits(invented)
+        find_split(invented)
     _, goals = shop({**TEXTS, 99_999: "i want a thing that nobody has asked for yet"})
     (unknown,) = find_split(goals).unknown
     assert places([goals[unknown]]) == [99_999]
@@ -166,16 +156,12 @@ def test_in_the_complete_list_the_place_decides(monkeypatch: pytest.MonkeyPatch)
     goals = [{"instruction_text": text, "asin": f"B{i:09d}"} for i, text in enumerate(texts)]
     keys = "".join(text_key(goal) for goal in goals)
     monkeypatch.setattr(splits, "_data", lambda: {"keys": keys})
-    splits._places.cache_clear()
-    try:
-        found = find_split(goals)
-        assert found.complete
-        assert (found.ambiguous, found.unknown) == ((), ())
-        assert found.positions["test"] == tuple(range(500))
-        assert found.positions["train"] == tuple(range(1500, splits.N_GOALS))
-        shifted = find_split(goals[1:])
-        assert not shifted.complete
-        assert len(shifted.ambiguous) == 2 * 87 - 1  # one of the first pair is not there
-        assert len(shifted.positions["test"]) == 500 - 87
-    finally:
-        splits._places.cache_clear()
+    found = find_split(goals)
+    assert found.complete
+    assert (found.ambiguous, found.unknown) == ([], [])
+    assert found.positions["test"] == list(range(500))
+    assert found.positions["train"] == list(range(1500, splits.N_GOALS))
+    shifted = find_split(goals[1:])
+    assert not shifted.complete
+    assert len(shifted.ambiguous) == 2 * 87 - 1  # one of the first pair is not there
+    assert len(shifted.positions["test"]) == 500 - 87

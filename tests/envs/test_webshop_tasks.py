@@ -15,12 +15,11 @@ from itertools import combinations
 
 import pytest
 
-from eeflib.config import PRESETS
 from eeflib.envs.webshop import Catalogue, WebShopEnv
 from eeflib.envs.webshop import shop as words
 from eeflib.envs.webshop.reward import is_close, normalize_color, purchase_reward
 from eeflib.envs.webshop.shop import Item, Store, generate_store
-from eeflib.envs.webshop.tasks import FIRST_LEVELS, make_tasks
+from eeflib.envs.webshop.tasks import make_tasks
 from eeflib.errors import DataError
 from eeflib.policies.scripted import ScriptedShopper, Skill
 from eeflib.prompts import get_format
@@ -73,17 +72,6 @@ def play(tasks: list[Task], catalogue: Catalogue, policy: ScriptedShopper) -> li
     )
 
 
-def wanted_words(s: Shop, task: Task) -> str:
-    """All that the task wishes of the product, as a search."""
-    item = s.items[task.goal["asin"]]
-    hidden = f" {item.hidden}" if task.extra["level"] == "subpage" else ""
-    return f"{' '.join(item.pair)} {item.noun}{hidden}"
-
-
-def listed(page: str) -> list[str]:
-    return [p for p in page.split(" [SEP] ") if re.fullmatch(r"B[A-Z0-9]{9}", p)]
-
-
 FACTS = """
 import json, sys
 from eeflib.envs.webshop import Catalogue
@@ -121,7 +109,7 @@ def test_the_store_is_as_large_and_varied_as_promised(seed):
     s = shop(seed)
     assert len(s.catalogue) == len(s.store.items) >= 1000
     assert not s.catalogue.skipped
-    assert len({p.category for p in s.catalogue.products}) >= 8
+    assert len({p.category for p in s.catalogue}) >= 8
     assert len({item.asin for item in s.store.items}) == len(s.store.items)
 
 
@@ -176,96 +164,10 @@ def test_no_listing_of_another_type_is_worth_the_full_reward(seed):
         others = [x for x in s.store.items if x.noun != target.noun]
         near = [x for x in others if x.category == target.category or x.asin[-1] == target.asin[-1]]
         for other in near:
-            product = s.catalogue.by_asin[other.asin]
+            product = s.catalogue.find(other.asin)
+            assert product is not None
             reward = purchase_reward(product, goal, price=1.0, options={})
             assert reward.value < 1.0, (task.instruction, product.title)
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-def test_prices_and_texts_vary_with_the_type(seed):
-    s = shop(seed)
-    prices: dict[str, list[int]] = {}
-    for item in s.store.items:
-        prices.setdefault(item.noun, []).append(item.price)
-    for kind in TYPES:
-        low, high = kind.prices
-        assert low <= min(prices[kind.noun]) <= max(prices[kind.noun]) <= high
-        assert len(set(prices[kind.noun])) > 8
-    assert max(prices["crackers"]) < min(prices["sofa"])
-    descriptions = Counter(r["full_description"] for r in s.store.rows)
-    assert max(descriptions.values()) < 0.02 * len(s.store.rows)
-    for row in s.store.rows:
-        assert len(row["small_description"]) == 4
-        assert len(set(row["small_description"])) == 4
-
-
-def walk_to_page(env: WebShopEnv, task: Task, query: str, page: int) -> str:
-    env.reset(task)
-    text = env.step(f"search[{query}]").text
-    for _ in range(page - 1):
-        assert "Next >" in text
-        text = env.step("click[Next >]").text
-    assert f"Page {page} " in text
-    return text
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("level", FIRST_LEVELS)
-def test_a_level_says_on_which_page_the_product_is(seed, level):
-    s = shop(seed)
-    env = WebShopEnv(s.catalogue)
-    page = {"page2": 2, "page3": 3}.get(level, 1)
-    for task in s.of(level):
-        asin, query = task.goal["asin"], wanted_words(s, task)
-        assert asin in listed(walk_to_page(env, task, query, page))
-        noun = s.items[asin].noun
-        for less in (query, noun, *(f"{a} {noun}" for a in s.items[asin].pair)):
-            for earlier in range(1, page):
-                assert asin not in listed(walk_to_page(env, task, less, earlier)), (task.id, less)
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-def test_a_level_says_how_many_options_are_asked_for(seed):
-    asked = {
-        level: Counter(len(t.goal["goal_options"]) for t in shop(seed).of(level))
-        for level in FIRST_LEVELS
-    }
-    assert set(asked["options"]) == {2}
-    assert set(asked["subpage"]) == {0}
-    for level in ("easy", "page2", "page3"):
-        assert set(asked[level]) <= {0, 1}
-    assert set(asked["easy"]) == {0, 1}
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-def test_twins_differ_for_this_wish_in_their_features_page_only(seed):
-    s = shop(seed)
-    env = WebShopEnv(s.catalogue)
-    for task in s.of("subpage"):
-        item = s.items[task.goal["asin"]]
-        twins = [
-            x
-            for x in s.store.items
-            if x.noun == item.noun and set(x.pair) == set(item.pair) and x.asin != item.asin
-        ]
-        assert twins
-        page = listed(walk_to_page(env, task, wanted_words(s, task), 1))
-        for x in (item, *twins):
-            assert x.asin in page
-            texts = {}
-            for sub in ("Features", "Description", "Reviews", "Attributes"):
-                walk_to_page(env, task, wanted_words(s, task), 1)
-                shown = env.step(f"click[{x.asin}]").text
-                assert x.price <= task.goal["price_upper"]
-                assert (item.hidden in shown.replace(task.instruction, "").lower()) is False
-                if f"click[{sub.lower()}]" in env.valid_actions():
-                    texts[sub] = env.step(f"click[{sub}]").text.replace(task.instruction, "")
-            assert (item.hidden in texts["Features"].lower()) is (x is item)
-            assert item.hidden not in texts["Description"].lower()
-            walk_to_page(env, task, wanted_words(s, task), 1)
-            env.step(f"click[{x.asin}]")
-            reward = env.step("click[Buy Now]").reward
-            assert (reward == 1.0) is (x is item), (task.id, x)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -276,16 +178,6 @@ def test_splits_share_neither_product_nor_content(seed):
     assert len({t.goal["asin"] for t in tasks}) == len(tasks)
     assert len({t.content_hash for t in tasks}) == len(tasks)
     assert len({t.instruction for t in tasks}) == len(tasks)
-
-
-def test_every_split_has_the_same_mix_of_levels():
-    tasks = shop(SEEDS[0]).tasks
-    for level in FIRST_LEVELS:
-        shares = [
-            sum(t.extra["level"] == level for t in tasks if t.split == split) / n
-            for split, n in COUNTS.items()
-        ]
-        assert max(shares) - min(shares) <= 0.05, level
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -305,22 +197,6 @@ def test_a_shopper_without_mistakes_solves_every_task(seed):
         )
         assert all(step.valid for step in p.steps)
         assert p.length <= task.settings["max_steps"] - 2  # room for a detour
-
-
-def test_a_forgotten_wish_costs_the_win():
-    s = shop(SEEDS[0])
-    env = WebShopEnv(s.catalogue)
-    for task in s.of("options")[:8]:
-        (path,) = play([task], s.catalogue, expert())
-        chosen = [a for a in path.actions if a[6:-1] in task.goal["goal_options"]]
-        assert len(chosen) == 2
-        for left_out in chosen:
-            env.reset(task)
-            for action in path.actions:
-                if action != left_out:
-                    result = env.step(action)
-            assert result.terminated
-            assert 0 < result.reward < 1
 
 
 class Spy:
@@ -366,17 +242,6 @@ def test_neither_instruction_nor_prompt_holds_the_answer():
             assert asin not in text
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_an_instruction_says_all_that_is_wanted(seed):
-    s = shop(seed)
-    for task in s.tasks:
-        goal = task.goal
-        for wish in (*goal["attributes"], s.items[goal["asin"]].noun, *goal["goal_options"]):
-            assert wish in task.instruction, task
-        assert task.instruction.endswith(f"price lower than {goal['price_upper']:.2f} dollars")
-        assert s.items[goal["asin"]].price < goal["price_upper"]
-
-
 def test_too_many_tasks_are_refused_with_the_level_and_what_to_do():
     s = shop(SEEDS[0])
     with pytest.raises(DataError, match=r"too few products of level 'page3' .*5000.*fewer"):
@@ -385,12 +250,3 @@ def test_too_many_tasks_are_refused_with_the_level_and_what_to_do():
     catalogue = Catalogue.from_rows(few.rows, few.attributes, seed=1)
     with pytest.raises(DataError, match="ask for fewer tasks, more families or another mix"):
         make_tasks(few, catalogue, 1, {"train": 60})
-
-
-@pytest.mark.parametrize("seed", [1000, 1001, 3, 4])
-def test_every_preset_finds_enough_products(seed):
-    store = generate_store(seed)
-    catalogue = Catalogue.from_rows(store.rows, store.attributes, seed=seed)
-    largest = max((c.counts for c in PRESETS.values()), key=lambda c: sum(c.values()))
-    tasks = make_tasks(store, catalogue, seed, largest)
-    assert Counter(t.split for t in tasks) == largest

@@ -33,13 +33,7 @@ from eeflib.envs.webshop.catalogue import Catalogue, Product, SkippedRow, parse_
 from eeflib.envs.webshop.env import WebShopEnv
 from eeflib.envs.webshop.goals import build_goals, task_from_goal
 from eeflib.envs.webshop.pages import WebShopState
-from eeflib.envs.webshop.reward import (
-    best_nouns,
-    fixed_nouns,
-    purchase_reward,
-    spacy_nouns,
-    word_nouns,
-)
+from eeflib.envs.webshop.reward import best_nouns, purchase_reward, spacy_nouns, word_nouns
 from eeflib.envs.webshop.tasks import embedded_shop
 
 __all__ = [
@@ -51,7 +45,6 @@ __all__ = [
     "best_nouns",
     "build_goals",
     "embedded_shop",
-    "fixed_nouns",
     "parse_price",
     "purchase_reward",
     "spacy_nouns",

@@ -14,31 +14,21 @@ import hashlib
 import json
 import logging
 import os
-import random
 import shutil
 import sqlite3
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from functools import cached_property, lru_cache
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal
 
 import msgspec
-import numpy as np
 from filelock import FileLock, Timeout
 
-from eeflib.envs.webshop.catalogue import (
-    Catalogue,
-    CatalogueId,
-    Product,
-    SkippedRow,
-    draw_price,
-    read_rows,
-)
+from eeflib.envs.webshop.catalogue import Catalogue, CatalogueId, Product, SkippedRow, read_rows
 from eeflib.envs.webshop.search import Index, IndexBuilder
 from eeflib.errors import DataError
 from eeflib.files import write_atomic
@@ -47,31 +37,23 @@ __all__ = ["MANIFEST", "DiskCatalogue", "Manifest", "build_catalogue", "open_cat
 
 log = logging.getLogger(__name__)
 
-V = TypeVar("V")
-
-FORMAT = 2
+FORMAT = 3
 """Version of the folder's layout; another one cannot be opened."""
 MANIFEST = "manifest.json"
 _DATABASE = "products.db"
 _TABLES = """
     PRAGMA journal_mode = OFF;
     PRAGMA synchronous = OFF;
-    CREATE TABLE products (number INTEGER PRIMARY KEY, asin BLOB, lower BLOB, price REAL,
-        category BLOB, query BLOB, human INTEGER, synthetic INTEGER);
+    CREATE TABLE products (number INTEGER PRIMARY KEY, asin BLOB, category BLOB, query BLOB,
+        human INTEGER, synthetic INTEGER);
     CREATE TABLE records (number INTEGER PRIMARY KEY, record BLOB);
-    CREATE TABLE skipped (number INTEGER PRIMARY KEY, asin BLOB, reason BLOB);
     CREATE TABLE terms (term BLOB PRIMARY KEY, number INTEGER) WITHOUT ROWID;
     CREATE TABLE made (id TEXT);
 """
 """Texts are bytes, as half of a surrogate pair is no text for SQLite. Nothing is journalled: a
 folder takes its place when all of it is on the disk."""
-_INDEXES = """
-    CREATE UNIQUE INDEX by_asin ON products (asin);
-    CREATE INDEX by_lower ON products (lower);
-"""
 _REMEMBERED = 2_000
 """Products that stay decoded, about 6 kB each."""
-_DECODE = msgspec.json.Decoder(Product).decode
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -88,14 +70,13 @@ class Manifest(msgspec.Struct, frozen=True):
     """Products with any searchable term."""
     files: dict[str, tuple[int, str]]
     """Name -> bytes, SHA-256."""
+    skipped: list[SkippedRow]
+    origin: Any = None
+    """What the builder's caller says of where the rows came from."""
 
 
 def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
-
-
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "surrogatepass")
 
 
 def _fault(folder: Path, reason: str) -> DataError:
@@ -116,51 +97,51 @@ def build_catalogue(
     attributes: Mapping[str, Any] | None = None,
     human_instructions: Mapping[str, Any] | None = None,
     seed: int = 0,
-    limit: int | None = None,
     replace: bool = False,
     progress: bool = False,
-    last: Callable[[Path], None] | None = None,
+    origin: Callable[[], Any] | None = None,
 ) -> DiskCatalogue:
     """Write the catalogue of `rows` to `folder`, and open it.
 
     The same products, prices, skipped rows and rankings as `Catalogue.from_rows`. All is written
-    beside the folder and then renamed: it holds a whole catalogue or is as it was before, whenever
-    the process is killed. Memory: the index (1 GB for 1.18 million products), some numbers a
-    product, and what the caller passes as `attributes`.
+    beside the folder and takes its place at the end: whenever the process is killed, the folder
+    holds a whole catalogue or none. Memory: the index (1 GB for 1.18 million products), some
+    numbers a product, and what the caller passes as `attributes`.
 
     Args:
         rows: of the official products file; an iterator is enough.
         attributes: asin -> entry of items_ins_v2.
         human_instructions: asin -> entries of items_human_ins.
         seed: draws the reward prices.
-        limit: only so many rows.
         replace: put it in the place of a catalogue that is already there. Whoever has that one open
             keeps it.
         progress: show a bar for the part after the last row.
-        last: gets the finished folder before it takes its place, to add a note of the caller's.
+        origin: called after the last row; gives `Manifest.origin`.
 
     Raises:
         DataError: something is at `folder` already, another process is building there, the disk is
-            full, the rows cannot be read, or an argument has another shape.
+            full, or an argument has another shape.
     """
     folder = Path(folder).absolute()
-    work, old = (folder.with_name(f"{folder.name}{end}") for end in (".building", ".old"))
-    reads = islice(_readable(read_rows(rows, attributes, human_instructions)), limit)
+    work = folder.with_name(f"{folder.name}.building")
+    reads = read_rows(rows, attributes, human_instructions, seed)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _sole_builder(folder):
-            _clear(folder, work, old, replace)
+        with FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0):
+            _check_place(folder, replace)
+            shutil.rmtree(work, ignore_errors=True)  # of a build that was killed
             work.mkdir()
             try:
-                _write(work, reads, seed, progress)
-                if last is not None:
-                    last(work)
+                _write(work, reads, seed, progress, origin)
                 if folder.exists():
-                    folder.rename(old)
+                    shutil.rmtree(folder)
                 work.rename(folder)
             finally:
                 shutil.rmtree(work, ignore_errors=True)
-                shutil.rmtree(old, ignore_errors=True)
+    except Timeout:
+        raise DataError(
+            f"{folder}: another process is building this catalogue; wait for it, then open it"
+        ) from None
     except (OSError, sqlite3.Error) as exc:
         raise DataError(
             f"{folder}: cannot be written ({getattr(exc, 'strerror', None) or exc}); nothing "
@@ -169,35 +150,8 @@ def build_catalogue(
     return open_catalogue(folder)
 
 
-def _readable(rows: Iterator[V]) -> Iterator[V]:
-    """The rows; an error in reading them is distinguished from one in writing."""
-    try:
-        yield from rows
-    except OSError as exc:
-        raise DataError(f"the rows cannot be read ({exc}); check the files they come from") from exc
-
-
-@contextmanager
-def _sole_builder(folder: Path) -> Iterator[None]:
-    try:
-        with FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0):
-            yield
-    except Timeout:
-        raise DataError(
-            f"{folder}: another process is building this catalogue; wait for it, then open it"
-        ) from None
-
-
-def _clear(folder: Path, work: Path, old: Path, replace: bool) -> None:
-    """Undo what a killed build left; refuse to touch what is no catalogue."""
-    if work.exists():
-        log.warning("%s: a build was interrupted here; it starts again", work)
-        shutil.rmtree(work)
-    if old.exists():
-        if folder.exists():
-            shutil.rmtree(old)
-        else:  # killed between the two renames of a replacement
-            old.rename(folder)
+def _check_place(folder: Path, replace: bool) -> None:
+    """Refuse to touch what is no catalogue."""
     if not folder.exists():
         return
     if not replace:
@@ -208,46 +162,44 @@ def _clear(folder: Path, work: Path, old: Path, replace: bool) -> None:
         raise DataError(f"{folder} is no catalogue and is left alone; choose another folder")
 
 
-def _write(work: Path, reads: Iterator[Product | SkippedRow], seed: int, progress: bool) -> None:
+def _write(
+    work: Path,
+    reads: Iterator[Product | SkippedRow],
+    seed: int,
+    progress: bool,
+    origin: Callable[[], Any] | None,
+) -> None:
     """All files of a catalogue, and its manifest when they are on the disk."""
-    rng, hashed, number, ranges = random.Random(seed), CatalogueId(), 0, 0
+    hashed, skipped, number, ranges = CatalogueId(), list[SkippedRow](), 0, 0
     with (
         TemporaryDirectory(prefix="chunks-", dir=work) as chunks,
         closing(sqlite3.connect(work / _DATABASE)) as db,
     ):
         db.executescript(_TABLES)
-        index = IndexBuilder(Path(chunks))
-        for row, read in enumerate(reads):
-            if isinstance(read, Product):
-                try:
-                    db.execute("INSERT INTO records VALUES (?, ?)", (number, _pack(read)))
-                except DataError as exc:
-                    read = SkippedRow(row, read.asin, str(exc))
+        builder = IndexBuilder(Path(chunks))
+        for read in reads:
             if isinstance(read, SkippedRow):
-                values: tuple[Any, ...] = (row, _bytes(read.asin), _bytes(read.reason))
-                db.execute("INSERT INTO skipped VALUES (?, ?, ?)", values)
+                skipped.append(read)
                 continue
-            price = draw_price(read.prices, rng)
-            values = (
-                *(number, _bytes(read.asin), _bytes(read.asin.lower()), price),
-                *(_bytes(read.category), _bytes(read.query)),
-                *(bool(read.instructions), bool(read.synthetic_attributes)),
-            )
-            db.execute("INSERT INTO products VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+            texts = map(_bytes, (read.asin, read.category, read.query))
+            kinds = bool(read.instructions), bool(read.synthetic_attributes)
+            db.execute("INSERT INTO products VALUES (?, ?, ?, ?, ?, ?)", (number, *texts, *kinds))
+            db.execute("INSERT INTO records VALUES (?, ?)", (number, _pack(read)))
             ranges += len(read.prices) > 1
-            hashed.add(read, price)
-            index.add(read.document)
+            hashed.add(read)
+            builder.add(read.asin, read.document)
             number += 1
-        db.executescript(_INDEXES)
+        db.execute("CREATE UNIQUE INDEX by_asin ON products (asin)")
         db.execute("INSERT INTO made VALUES (?)", (hashed.digest(),))
-        terms = sorted((_bytes(term), n) for term, n in index.terms.items())
+        terms = sorted((_bytes(term), n) for term, n in builder.terms.items())
         db.executemany("INSERT INTO terms VALUES (?, ?)", terms)
-        by_rank = [n for (n,) in db.execute("SELECT number FROM products ORDER BY asin")]
         db.commit()
-        ranks = np.empty(number, np.int32)
-        ranks[by_rank] = np.arange(number, dtype=np.int32)
-        index.finish(ranks, progress=progress).save(work)
-    _seal(work, hashed.digest(), seed, number, ranges, index.filled)
+        index = builder.finish(progress=progress)
+        index.save(work)
+    id, said = hashed.digest(), None if origin is None else origin()
+    files = _sealed(work)
+    made = Manifest(FORMAT, id, seed, number, ranges, index.filled, files, skipped, said)
+    write_atomic(work / MANIFEST, msgspec.json.encode(made).decode())
 
 
 def _pack(product: Product) -> bytes:
@@ -255,18 +207,17 @@ def _pack(product: Product) -> bytes:
     try:
         return zlib.compress(json.dumps(msgspec.to_builtins(product)).encode(), 1)
     except (TypeError, ValueError, RecursionError) as exc:
-        raise DataError(f"cannot be written as JSON ({exc})") from exc
+        raise DataError(f"{product.asin!r} cannot be written as JSON ({exc})") from exc
 
 
-def _seal(work: Path, id: str, seed: int, products: int, ranges: int, filled: int) -> None:
-    """Write the manifest, after the other files and their content have reached the disk."""
+def _sealed(work: Path) -> dict[str, tuple[int, str]]:
+    """`Manifest.files`, when their content has reached the disk."""
     files = {}
     for path in sorted(work.iterdir()):
         with open(path, "rb") as file:
             os.fsync(file.fileno())
             files[path.name] = path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()
-    made = Manifest(FORMAT, id, seed, products, ranges, filled, files)
-    write_atomic(work / MANIFEST, msgspec.json.encode(made).decode())
+    return files
 
 
 # -- opening ---------------------------------------------------------------------------------------
@@ -318,14 +269,16 @@ class DiskCatalogue(Catalogue):
     def __init__(self, folder: Path, *, verify: bool = False) -> None:
         self.folder = folder = folder.absolute()
         self.manifest = made = _read_manifest(folder, verify)
-        self.seed, self.ranges, self.memo = made.seed, made.ranges, {}
+        self.id, self.seed, self.ranges, self.skipped = (
+            made.id,
+            made.seed,
+            made.ranges,
+            made.skipped,
+        )
         self._local = threading.local()
-        self.products = _Products(self)
-        found = "SELECT {} FROM products WHERE asin = ?"
-        self.by_asin = _Table(self, found.format("number"), self.products.__getitem__)
-        self.prices = _Table(self, found.format("price"), float)
+        self._product = lru_cache(_REMEMBERED)(self._read)
         try:  # mapped now, so that a catalogue that replaces this one does not get mixed in
-            self._index = Index.open(folder, self._term, made.filled)
+            self.index = Index.open(folder, self._term, made.filled)
         except (OSError, ValueError, EOFError) as exc:
             raise _fault(folder, f"an array cannot be read ({exc})") from exc
         self.rows("SELECT id FROM made")
@@ -333,44 +286,32 @@ class DiskCatalogue(Catalogue):
     def __len__(self) -> int:
         return self.manifest.products
 
+    def __getitem__(self, number: int) -> Product:
+        return self._product(range(len(self))[number])
+
     def __reduce__(self) -> tuple[Any, ...]:
         return open_catalogue, (self.folder,)
 
-    @property
-    def id(self) -> str:
-        return self.manifest.id
-
-    @property
-    def index(self) -> Index:
-        return self._index
-
-    @cached_property
-    def skipped(self) -> Sequence[SkippedRow]:  # type: ignore[override]
-        found = self.rows("SELECT number, asin, reason FROM skipped ORDER BY number")
-        return tuple(SkippedRow(n, _text(asin), _text(reason)) for n, asin, reason in found)
-
-    @cached_property
-    def by_lower_asin(self) -> Mapping[str, str]:
-        # of ids that differ in case only, the last one
-        sql = "SELECT asin FROM products WHERE lower = ? ORDER BY number DESC LIMIT 1"
-        return _Table(self, sql, _text, names="lower")
+    def find(self, asin: str) -> Product | None:
+        found = self.rows("SELECT number FROM products WHERE asin = ?", str(asin))
+        return self[found[0][0]] if found else None
 
     def numbers_with(self, field: Literal["category", "query"], value: str) -> tuple[int, ...]:
         assert field in ("category", "query")
         sql = f"SELECT number FROM products WHERE {field} = ? ORDER BY number"
-        return tuple(n for (n,) in self.rows(sql, _bytes(value)))
+        return tuple(n for (n,) in self.rows(sql, value))
 
     def instructed(self, kind: Literal["human", "synthetic"]) -> Iterator[Product]:
         assert kind in ("human", "synthetic")
         for (number,) in self.rows(f"SELECT number FROM products WHERE {kind} ORDER BY number"):
-            yield self.products[number]
+            yield self[number]
 
     def _term(self, term: str) -> int | None:
         """The number of a term of the index."""
-        found = self.rows("SELECT number FROM terms WHERE term = ?", _bytes(term))
+        found = self.rows("SELECT number FROM terms WHERE term = ?", term)
         return found[0][0] if found else None
 
-    def rows(self, sql: str, *values: Any) -> list[Any]:
+    def rows(self, sql: str, *texts: str) -> list[Any]:
         """What a query gives. Each thread of each process has a connection of its own.
 
         Raises:
@@ -381,7 +322,7 @@ class DiskCatalogue(Catalogue):
             if getattr(local, "process", None) != os.getpid():
                 local.db = self._connect()
                 local.process = os.getpid()
-            return local.db.execute(sql, values).fetchall()
+            return local.db.execute(sql, tuple(map(_bytes, texts))).fetchall()
         except sqlite3.Error as exc:
             raise _fault(self.folder, f"{_DATABASE} is damaged ({exc})") from exc
 
@@ -392,62 +333,14 @@ class DiskCatalogue(Catalogue):
             raise DataError(f"{self.folder}: another catalogue is here by now; open it again")
         return db
 
-
-class _Products(Sequence[Product]):
-    """The products by number, read when they are looked at."""
-
-    def __init__(self, catalogue: DiskCatalogue) -> None:
-        self._catalogue = catalogue
-        self._get = lru_cache(_REMEMBERED)(self._read)
-
-    def __len__(self) -> int:
-        return len(self._catalogue)
-
-    @overload
-    def __getitem__(self, number: int) -> Product: ...
-    @overload
-    def __getitem__(self, number: slice) -> Sequence[Product]: ...
-    def __getitem__(self, number: int | slice) -> Product | Sequence[Product]:
-        if isinstance(number, slice):
-            return [self._get(i) for i in range(*number.indices(len(self)))]
-        return self._get(range(len(self))[number])
-
-    def __iter__(self) -> Iterator[Product]:
-        return map(self._read, range(len(self)))  # past the memory, which it would only sweep
-
     def _read(self, number: int) -> Product:
-        found = self._catalogue.rows("SELECT record FROM records WHERE number = ?", number)
+        found = self.rows(f"SELECT record FROM records WHERE number = {number}")
         try:
             raw = zlib.decompress(found[0][0])
             try:
-                return _DECODE(raw)
-            except msgspec.DecodeError:  # half a surrogate pair, an infinite number
+                return msgspec.json.decode(raw, type=Product)
+            except msgspec.DecodeError:  # half a surrogate pair
                 return msgspec.convert(json.loads(raw), Product)
         except (IndexError, TypeError, ValueError, zlib.error) as exc:
             reason = f"{_DATABASE}: product {number} is damaged ({exc})"
-            raise _fault(self._catalogue.folder, reason) from exc
-
-
-class _Table(Mapping[str, V]):
-    """A column of the products, by asin or another text."""
-
-    def __init__(
-        self, catalogue: DiskCatalogue, sql: str, make: Callable[[Any], V], names: str = "asin"
-    ) -> None:
-        self._catalogue, self._sql, self._make, self._names = catalogue, sql, make, names
-
-    def __getitem__(self, name: str) -> V:
-        found = self._catalogue.rows(self._sql, _bytes(name)) if isinstance(name, str) else []
-        if not found:
-            raise KeyError(name)
-        return self._make(found[0][0])
-
-    def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and bool(self._catalogue.rows(self._sql, _bytes(name)))
-
-    def __iter__(self) -> Iterator[str]:
-        found = self._catalogue.rows(f"SELECT {self._names} FROM products ORDER BY number")
-        return iter(dict.fromkeys(_text(name) for (name,) in found))
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self) if self._names != "asin" else len(self._catalogue)
+            raise _fault(self.folder, reason) from exc

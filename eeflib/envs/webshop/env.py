@@ -1,29 +1,20 @@
 """WebShop as a text environment: many of them over one shared catalogue.
 
-Import `WebShopEnv` from here. The pages and the rules of the shop are in `pages`, the reward in
-`reward`, the catalogue in `catalogue`.
+Import `WebShopEnv` from here. Both rule sets are here: the official one (`strict`) and the repaired
+one. What pages look like is in `pages`, the reward in `reward`, the products in `catalogue`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from eeflib.envs.base import FREE_TEXT, Observation, Restored, StepResult, replay_restore
 from eeflib.envs.webshop import pages
 from eeflib.envs.webshop.catalogue import Catalogue
-from eeflib.envs.webshop.pages import (
-    Move,
-    Ranker,
-    View,
-    WebShopState,
-    click,
-    hits,
-    parse_action,
-    search,
-)
+from eeflib.envs.webshop.pages import Node, Session, Target, WebShopState, parse_action
 from eeflib.envs.webshop.reward import (
     Nouns,
     Reward,
@@ -32,6 +23,7 @@ from eeflib.envs.webshop.reward import (
     purchase_reward,
     word_nouns,
 )
+from eeflib.envs.webshop.search import TOP_K
 from eeflib.errors import DataError, EnvironmentFault
 from eeflib.records import Step, Task, solved
 
@@ -40,9 +32,16 @@ __all__ = ["WebShopEnv"]
 GOAL_FIELDS = ("asin", "query", "product_category", "name", "attributes", "price_upper",
                "goal_options")  # fmt: skip
 """What `Task.goal` must hold."""
-REMEMBERED = 100_000
-LONGEST_QUERY = 1_000
-"""Characters."""
+_OFFICIAL_ORDER = ("search_results", "item_page", "item_sub_page", "done")
+
+
+class _Move(NamedTuple):
+    """Outcome of an action, before the reward."""
+
+    state: WebShopState
+    valid: bool = True
+    reason: str = ""
+    """Why nothing happened; in strict, the exception that the official environment raises."""
 
 
 class WebShopEnv:
@@ -55,7 +54,6 @@ class WebShopEnv:
         max_steps: actions before the episode is cut; a task's `settings["max_steps"]` comes first.
         show_attributes: offer the Attributes sub page (officially off).
         nouns: nouns for the title score; None: spaCy if installed in strict, words otherwise.
-        ranker: replaces the search; for tests against recorded rankings.
     """
 
     name = "webshop"
@@ -69,7 +67,6 @@ class WebShopEnv:
         max_steps: int = 15,
         show_attributes: bool = False,
         nouns: Nouns | None = None,
-        ranker: Ranker | None = None,
     ) -> None:
         if observation_mode not in ("text", "text_rich"):
             raise DataError(
@@ -81,16 +78,13 @@ class WebShopEnv:
         self.max_steps = max_steps
         self.show_attributes = show_attributes
         self._nouns = nouns
-        self._ranker: Ranker = ranker or partial(hits, strict=strict)
         self._task: Task | None = None
         self._salt = ""
         self._limit = max_steps
         self._state = WebShopState()
         self._text = ""
         self._key = ""
-        self._view = View(catalogue, self._ranker, observation_mode, strict, show_attributes)
-        self._view_name = self._view.name
-        self._nodes: list[pages.Node] = []
+        self._nodes: list[Node] = []
 
     @property
     def nouns(self) -> Nouns:
@@ -106,12 +100,11 @@ class WebShopEnv:
 
     def set_state(self, state: WebShopState) -> str:
         """Stand at `state` of the current task; gives its observation."""
-        task = self._require_task()
+        self._nodes = self._page(state)
         self._state = state
-        self._nodes = self._view.nodes(task, state)
-        self._text = self._view.text(self._nodes, state)
+        rich = self.observation_mode == "text_rich"
+        self._text = self.rich() if rich else pages.to_text(self._nodes)
         self._key = state.key(self._salt)
-        self._remember()
         return self._text
 
     @property
@@ -150,20 +143,20 @@ class WebShopEnv:
         before = self._state
         over = self._over(before)
         if over:
-            return self._result(before, Move(before, False, over), None)
+            return self._result(_Move(before, False, over), None)
         move = self._move(replace(before, steps=before.steps + 1), action)
         judged = None
         state = move.state
-        if state.done and move.valid:
-            judged = self._judge(state)
-            state = replace(state, score=judged.value)
-        if move.valid:
-            self.set_state(state)
-        else:
+        if not move.valid:
             if state.session != before.session:
                 self._key = state.key(self._salt)
             self._state = state
-        return self._result(before, move._replace(state=state), judged)
+        else:
+            if state.done:
+                judged = self._judge(state)
+                state = replace(state, score=judged.value)
+            self.set_state(state)
+        return self._result(move._replace(state=state), judged)
 
     def valid_actions(self) -> list[str]:
         """`search[<text>]` where a search box is shown, else a click for each button."""
@@ -176,13 +169,8 @@ class WebShopEnv:
         return [f"click[{n}]" for n in names if parse_action(f"click[{n}]")[1] == n != "search"]
 
     def restore(self, task: Task, prefix: Sequence[Step], expected: str | None = None) -> Restored:
-        """Stand at the state after `prefix`, every recorded observation compared.
-
-        A prefix whose state keys were met before in this process is not replayed: the state before
-        its last action is copied, after the observations were compared with those remembered.
-        """
-        jumped = self._jump(task, prefix, expected)
-        return jumped or replay_restore(self, task, prefix, expected)
+        """Replay `prefix` (under 0.1 ms a step), every recorded observation compared."""
+        return replay_restore(self, task, prefix, expected)
 
     def close(self) -> None:
         """End the episode; a later `reset` starts another. The catalogue stays."""
@@ -192,13 +180,40 @@ class WebShopEnv:
         """What can be clicked now, in the official order (the search button included)."""
         return list(pages.clickables(self._nodes))
 
-    def rich(self, nodes: Sequence[pages.Node] | None = None) -> str:
-        """The current page (or `nodes`) in mode `text_rich`."""
-        return self._view.rich(self._nodes if nodes is None else nodes, self._state)
+    def rich(self) -> str:
+        """The current page in mode `text_rich`."""
+        chosen = dict(self._state.options)
+        address = self._state.address() if self.strict else ""
 
-    def hits(self) -> tuple[int, ...]:
-        """Product numbers of the current search, best first; empty before a search."""
-        return self._ranker(self.catalogue, self._state) if self._state.query else ()
+        def is_chosen(node: Node) -> bool:
+            # Officially a value is marked where the address holds it in quotes.
+            return (
+                f'"{node.text}"' in address if self.strict else chosen.get(node.group) == node.text
+            )
+
+        return pages.to_rich(self._nodes, is_chosen, self._state.seen.__contains__)
+
+    def ranking(self, state: WebShopState) -> tuple[int, ...]:
+        """Product numbers of the state's search, best first; empty before a search.
+
+        In strict, the back-door queries work: `<c> category`, `<q> query`, and `<r>`, 50 random
+        products (here drawn from the query and the page number, so that a state fixes its page).
+
+        Raises:
+            LookupError, TypeError, ValueError: strict only, where the official environment does.
+        """
+        query = state.query
+        first, *rest = query.split(" ")
+        if self.strict and first == "<r>":
+            rng = random.Random(f"{query} {state.number}")
+            return tuple(rng.sample(range(len(self.catalogue)), TOP_K))
+        if self.strict and first == "<a>":
+            raise TypeError("'NoneType' object is not subscriptable")
+        if self.strict and first == "<c>":
+            return self.catalogue.numbers_with("category", rest[0].strip())
+        if self.strict and first == "<q>":
+            return self.catalogue.numbers_with("query", " ".join(rest).strip())
+        return self.catalogue.index.search(query) if query else ()
 
     # -- one step ---------------------------------------------------------------------------------
 
@@ -215,26 +230,100 @@ class WebShopEnv:
             return "the episode is over: the purchase is made"
         return "the episode is over: no steps left" if state.steps >= self._limit else ""
 
-    def _move(self, state: WebShopState, action: str) -> Move:
+    def _page(self, state: WebShopState) -> list[Node]:
+        """What `state` shows."""
+        task, catalogue = self._require_task(), self.catalogue
+        # Officially the goal's own text, blanks around it and all; prompts know the task's.
+        instruction = task.goal.get("instruction_text") if self.strict else None
+        instruction = instruction or task.instruction
+        if state.page == "index":
+            return pages.index_page(instruction)
+        if state.page == "results":
+            found, size = self.ranking(state), pages.PAGE_SIZE
+            window = found[(state.number - 1) * size : state.number * size]
+            products = [catalogue[i] for i in window]
+            return pages.results_page(instruction, products, state.number, len(found))
+        if state.page == "done":
+            return pages.done_page(state.asin, dict(state.options), state.score)
+        product = catalogue.find(state.asin)
+        assert product is not None, "only products of the catalogue are opened"
+        if state.page == "sub":
+            return pages.sub_page(instruction, product, state.sub_page)
+        return pages.item_page(instruction, product, self.show_attributes)
+
+    def _move(self, state: WebShopState, action: str) -> _Move:
         if not isinstance(action, str):
-            return Move(state, False, f"an action is a text, not {type(action).__name__}")
+            return _Move(state, False, f"an action is a text, not {type(action).__name__}")
         verb, argument = parse_action(action)
         argument = argument and argument.lower()
         if verb == "search" and argument:
-            return search(self.catalogue, state, argument, 1, self._ranker, self.strict)
+            return self._search(state, argument, 1)
         if verb != "click" or not argument:
-            return Move(state, False, "not an action: write search[keywords] or click[value]")
+            return _Move(state, False, "not an action: write search[keywords] or click[value]")
         targets = pages.clickables(self._nodes)
         if argument not in targets or argument == "search":
-            return Move(state, False, f"nothing here is called {argument[:60]!r}")
-        return click(self.catalogue, state, argument, targets, self._ranker, self.strict)
+            return _Move(state, False, f"nothing here is called {argument[:60]!r}")
+        return self._click(state, argument, targets)
+
+    def _search(self, state: WebShopState, query: str, number: int) -> _Move:
+        """Results of `query` from any page; forgets the product and its options."""
+        shown = WebShopState(
+            "results", query, number, seen=state.seen, steps=state.steps, score=state.score
+        )
+        if self.strict:
+            try:
+                self.ranking(shown)
+            except (LookupError, TypeError, ValueError) as exc:
+                session = Session(query, number, "", ())
+                return _Move(replace(state, session=session), False, type(exc).__name__)
+        return _Move(shown)
+
+    def _click(self, state: WebShopState, name: str, targets: Mapping[str, Target]) -> _Move:
+        """Click `name` (lower case), which is one of `targets`. Buy Now leads to the done page."""
+        live, target = state.live, targets[name]
+        if name == "buy now":
+            if self.catalogue.find(live.asin) is None:
+                return _Move(state, False, "KeyError")
+            return _Move(WebShopState("done", *live, seen=state.seen, steps=state.steps))
+        if name == "back to search":
+            return _Move(WebShopState(steps=state.steps, score=state.score))
+        page = self._page_name(state)
+        if name in ("next >", "< prev") and page == "search_results":
+            return self._search(state, live.query, live.number + (1 if name == "next >" else -1))
+        if name == "< prev" and page == "item_page":
+            return self._search(state, live.query, live.number)
+        if name in pages.SUB_PAGES:
+            return self._open(state, live, pages.SUB_PAGES[name])
+        if target.kind == "link":
+            asin = name.upper() if self.strict else target.group
+            state = replace(state, seen=tuple(sorted({*state.seen, asin})))
+            live = live._replace(asin=asin)
+        elif target.kind == "option":
+            options = {**dict(live.options), target.group: name}
+            live = live._replace(options=tuple(options.items()))
+        return self._open(state, live, "")
+
+    def _page_name(self, state: WebShopState) -> str:
+        """The page's official name; in strict guessed from the address, which holds the query."""
+        if not self.strict:
+            return pages.PAGE_NAMES[state.page]
+        address = state.address()
+        return next((name for name in _OFFICIAL_ORDER if name in address), "")
+
+    def _open(self, state: WebShopState, live: Session, sub_page: str) -> _Move:
+        """Show the product of `live`, or one of its sub pages."""
+        if self.catalogue.find(live.asin) is None:
+            return _Move(replace(state, session=live), False, "KeyError")
+        page: pages.Page = "sub" if sub_page else "item"
+        return _Move(WebShopState(page, *live, sub_page, state.seen, state.steps, state.score))
 
     def _judge(self, state: WebShopState) -> Reward:
-        catalogue, goal = self.catalogue, self._require_task().goal
-        product, price = catalogue.by_asin[state.asin], catalogue.prices[state.asin]
-        return purchase_reward(product, goal, price, dict(state.options), self.nouns)
+        product = self.catalogue.find(state.asin)
+        assert product is not None, "only products of the catalogue are bought"
+        goal, options = self._require_task().goal, dict(state.options)
+        return purchase_reward(product, goal, product.price, options, self.nouns)
 
-    def _result(self, before: WebShopState, move: Move, judged: Reward | None) -> StepResult:
+    def _result(self, move: _Move, judged: Reward | None) -> StepResult:
         state, task = move.state, self._require_task()
         info: dict[str, Any] = {
             "score": state.score,
@@ -244,24 +333,15 @@ class WebShopEnv:
         }
         if move.reason:
             info["reason"] = move.reason
-        if judged is not None:
+        product = self.catalogue.find(state.asin) if judged else None
+        if judged is not None and product is not None:
             info["reward_info"] = judged.info
             info["nouns"] = nouns_name(self.nouns)
-            info["bought"] = {
-                "asin": state.asin,
-                "options": dict(state.options),
-                "price": self.catalogue.prices[state.asin],
-            }
+            options = dict(state.options)
+            info["bought"] = {"asin": state.asin, "options": options, "price": product.price}
         ended = judged is not None or (state.done and not self.strict)
-        return StepResult(
-            self._text,
-            judged.value if judged is not None else 0.0,
-            ended,
-            not ended and state.steps >= self._limit,
-            info,
-        )
-
-    # -- tasks and restoring ----------------------------------------------------------------------
+        truncated = not ended and state.steps >= self._limit
+        return StepResult(self._text, judged.value if judged else 0.0, ended, truncated, info)
 
     def _check(self, task: Task) -> None:
         if task.env != self.name:
@@ -280,39 +360,8 @@ class WebShopEnv:
             raise DataError(
                 f"task {task.id!r}: its goal lacks {', '.join(missing)}; see task_from_goal"
             )
-        if task.goal["asin"] not in self.catalogue.by_asin:
+        if self.catalogue.find(task.goal["asin"]) is None:
             raise DataError(
                 f"task {task.id!r}: product {task.goal['asin']!r} is not in {self.catalogue!r}; "
                 "load the catalogue that the task was made from"
             )
-
-    def _remember(self) -> None:
-        """Keep the state in the catalogue's table of the newest `REMEMBERED` states: (view,
-        fingerprint) -> (state, hash of its observation). Very long searches are not kept."""
-        memo, name = self.catalogue.memo, (self._view_name, self._key)
-        if len(self._state.query) > LONGEST_QUERY or name in memo:
-            return
-        if len(memo) >= REMEMBERED:
-            memo.pop(next(iter(memo)), None)
-        memo[name] = self._state, hash(self._text)
-
-    def _jump(self, task: Task, prefix: Sequence[Step], expected: str | None) -> Restored | None:
-        """Restore from remembered states; None where any is unknown, or something differs."""
-        limit = int(task.settings.get("max_steps", self.max_steps))
-        if not prefix or len(prefix) >= limit:
-            return None
-        self._check(task)
-        for step in prefix:
-            known = self.catalogue.memo.get((self._view_name, step.state_key))
-            if known is None or known[1] != hash(step.observation) or known[0].done:
-                return None
-        assert known is not None
-        state: WebShopState = known[0]
-        self._task, self._limit, self._salt = task, limit, task.content_hash
-        text = self.set_state(replace(state, steps=len(prefix) - 1))
-        if self._key != prefix[-1].state_key or text != prefix[-1].observation:
-            return None  # the steps belong to another task
-        result = self.step(prefix[-1].action)
-        if result.terminated or (expected is not None and result.text != expected):
-            return None
-        return Restored(True, result.text)

@@ -34,7 +34,7 @@ import random
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any, Literal
@@ -43,20 +43,7 @@ from eeflib.envs.webshop.catalogue import Catalogue, Product
 from eeflib.errors import DataError
 from eeflib.records import Task, content_hash
 
-__all__ = [
-    "N_GOALS",
-    "SHUFFLE_SEED",
-    "Split",
-    "assign_splits",
-    "build_goals",
-    "find_split",
-    "goal_hash",
-    "leaks",
-    "scheme_indices",
-    "split_tasks",
-    "task_from_goal",
-    "text_key",
-]
+__all__ = ["Split", "build_goals", "find_split", "leaks", "split_tasks", "task_from_goal"]
 
 SHUFFLE_SEED = 233
 """Official seed of the goal order."""
@@ -81,7 +68,8 @@ def build_goals(
     return goals
 
 
-def _goal(product: Product, **rest: Any) -> dict[str, Any]:
+def goal_for(product: Product, **rest: Any) -> dict[str, Any]:
+    """A goal that `product` fits, with its instruction and what else `build_goals` lists."""
     return {
         "asin": product.asin,
         "category": product.category,
@@ -104,22 +92,19 @@ def _price_limit(price: float, rng: random.Random) -> tuple[float, str]:
 def _human(catalogue: Catalogue, rng: random.Random) -> list[dict[str, Any]]:
     goals = []
     for product in catalogue.instructed("human"):
-        for row in product.instructions:
-            attributes = row.get("instruction_attributes")
-            text = row.get("instruction")
-            if not attributes or not isinstance(text, str):
-                continue
-            limit, phrase = _price_limit(catalogue.prices[product.asin], rng)
-            goals.append(
-                _goal(
-                    product,
-                    instruction_text=text.strip(".") + phrase,
-                    attributes=list(attributes),
-                    price_upper=limit,
-                    goal_options=list(row.get("instruction_options") or ()),
-                    weight=1,
+        for wish in product.instructions:
+            if wish.instruction_attributes:
+                limit, phrase = _price_limit(product.price, rng)
+                goals.append(
+                    goal_for(
+                        product,
+                        instruction_text=wish.instruction.strip(".") + phrase,
+                        attributes=list(wish.instruction_attributes),
+                        price_upper=limit,
+                        goal_options=list(wish.instruction_options),
+                        weight=1,
+                    )
                 )
-            )
     return goals
 
 
@@ -129,13 +114,13 @@ def _synthetic(catalogue: Catalogue, rng: random.Random) -> list[dict[str, Any]]
         text, attributes = product.synthetic_instruction, product.synthetic_attributes
         if text is None:
             continue
-        limit, phrase = _price_limit(catalogue.prices[product.asin], rng)
+        limit, phrase = _price_limit(product.price, rng)
         names = sorted(product.options)
         for values in itertools.product(*(product.options[name] for name in names)):
             chosen = dict(zip(names, values, strict=True))
             wishes = ", and ".join(f"{name}: {value}" for name, value in chosen.items())
             goals.append(
-                _goal(
+                goal_for(
                     product,
                     instruction_text=text + (f" with {wishes}" if wishes else "") + phrase,
                     attributes=list(attributes),
@@ -163,7 +148,7 @@ def task_from_goal(
     Raises:
         DataError: the goal's product is not in the catalogue, or it has no instruction.
     """
-    if goal.get("asin") not in catalogue.by_asin:
+    if catalogue.find(goal.get("asin", "")) is None:
         raise DataError(f"goal for {goal.get('asin')!r}: no such product in {catalogue!r}")
     text = goal.get("instruction_text")
     if not isinstance(text, str) or not text.strip():
@@ -186,9 +171,6 @@ N_GOALS = 12_087
 """Human goals of the full set."""
 
 SCHEMES = ("baseline", "eto", "eto-500")
-
-Scheme = str | Mapping[str, Sequence[int]]
-"""A name of `SCHEMES`, or lists of one's own: split -> places in the official order."""
 
 _NOT_WORD = re.compile(r"[\W_]+")
 _LIMIT_PHRASE = ", and price lower than"
@@ -221,209 +203,132 @@ def _data() -> dict[str, Any]:
     return json.loads(file.read_bytes())
 
 
-@cache
-def _places() -> Mapping[str, tuple[int, ...]]:
-    """Text key -> its places in the official order."""
-    text, out = _data()["keys"], defaultdict(list)
-    for place in range(N_GOALS):
-        out[text[place * _KEY : (place + 1) * _KEY]].append(place)
-    return {key: tuple(places) for key, places in out.items()}
+def _keys() -> list[str]:
+    """The text key of each place in the official order."""
+    text = _data()["keys"]
+    return [text[place * _KEY : (place + 1) * _KEY] for place in range(N_GOALS)]
 
 
-def scheme_indices(scheme: Scheme) -> dict[str, tuple[int, ...]]:
+def scheme_places(scheme: str) -> dict[str, Sequence[int]]:
     """Split -> places in the official order, as published (repeats and leaks included).
 
     Raises:
-        DataError: unknown scheme, or a place that is none of 0 to 12,086.
+        DataError: unknown scheme.
     """
-    if isinstance(scheme, str):
-        if scheme == "baseline":
-            return {
-                "test": tuple(range(500)),
-                "validation": tuple(range(500, 1500)),
-                "train": tuple(range(1500, N_GOALS)),
-            }
-        if scheme not in SCHEMES:
-            raise DataError(f"no split scheme {scheme!r}; choose from {', '.join(SCHEMES)}")
-        test = "eto_test" if scheme == "eto" else "eto_test_500"
-        return {"test": tuple(_data()[test]), "train": tuple(_data()["eto_train"])}
-    out = {name: tuple(places) for name, places in scheme.items()}
-    for name, places in out.items():
-        bad = [p for p in places if type(p) is not int or not 0 <= p < N_GOALS]
-        if bad:
-            raise DataError(
-                f"split {name!r}: {bad[0]!r} is no place in the official order; they go from 0 "
-                f"to {N_GOALS - 1}"
-            )
-    return out
+    if scheme == "baseline":
+        return {"test": range(500), "validation": range(500, 1500), "train": range(1500, N_GOALS)}
+    if scheme not in SCHEMES:
+        raise DataError(f"no split scheme {scheme!r}; choose from {', '.join(SCHEMES)}")
+    test = "eto_test" if scheme == "eto" else "eto_test_500"
+    return {"test": tuple(_data()[test]), "train": tuple(_data()["eto_train"])}
 
 
 @dataclass(frozen=True)
 class Split:
     """Which goals belong where, by their positions in the list that was given."""
 
-    scheme: str
-    positions: dict[str, tuple[int, ...]]
+    positions: dict[str, list[int]]
     """Split -> positions, in the order of the published list; each at most once."""
-    places: dict[int, int] = field(default_factory=dict)
+    places: dict[int, int]
     """Position -> place in the official order, where it is certain."""
-    unknown: tuple[int, ...] = ()
+    unknown: list[int]
     """Positions of goals that are not among the official ones."""
-    ambiguous: tuple[int, ...] = ()
+    ambiguous: list[int]
     """Positions of goals whose text stands in several splits, so that the split is ambiguous."""
-    complete: bool = False
+    complete: bool
     """The list is the complete official one."""
-    leaked: tuple[int, ...] = ()
-    """Positions in more than one split."""
 
 
-def find_split(goals: Sequence[Mapping[str, Any]], scheme: Scheme = "baseline") -> Split:
+def find_split(goals: Sequence[Mapping[str, Any]], scheme: str = "baseline") -> Split:
     """Find each goal in the published lists.
 
     Raises:
         DataError: no goal is an official one (other data, or synthetic goals), or an unknown
             scheme.
     """
-    lists = scheme_indices(scheme)
-    keys, known = [text_key(goal) for goal in goals], _places()
-    agree = sum(n < N_GOALS and n in known.get(key, ()) for n, key in enumerate(keys))
+    lists, known = scheme_places(scheme), defaultdict[str, list[int]](list)
+    for place, key in enumerate(_keys()):
+        known[key].append(place)
+    keys = [text_key(goal) for goal in goals]
+    agree = sum(n in known.get(key, ()) for n, key in enumerate(keys))
     complete = len(goals) == N_GOALS and agree >= _WHOLE * N_GOALS
-    splits_of: dict[int, set[str]] = defaultdict(set)
-    for name, places in lists.items():
-        for place in places:
-            splits_of[place].add(name)
-    places_of: dict[int, int] = {}
-    at: dict[str, list[tuple[int, int]]] = defaultdict(list)  # split -> (place, position)
-    unknown, ambiguous, leaked = [], [], []
+    rank = {name: {p: n for n, p in reversed(list(enumerate(lists[name])))} for name in lists}
+    places: dict[int, int] = {}
+    found: dict[str, list[tuple[int, int]]] = {name: [] for name in lists}  # (rank, position)
+    unknown, ambiguous = list[int](), list[int]()
     for position, key in enumerate(keys):
-        candidates = (position,) if complete else known.get(key, ())
-        if not candidates:
-            unknown.append(position)
-            continue
+        candidates = [position] if complete else known.get(key, [])
         if len(candidates) == 1:
-            places_of[position] = candidates[0]
-        kinds = {frozenset(splits_of.get(place, ())) for place in candidates}
-        if len(kinds) > 1:
-            ambiguous.append(position)
+            places[position] = candidates[0]
+        kinds = {tuple(name for name in lists if p in rank[name]) for p in candidates}
+        if len(kinds) != 1:
+            (ambiguous if kinds else unknown).append(position)
             continue
-        (names,) = kinds
-        if len(names) > 1:
-            leaked.append(position)
-        for name in names:
-            at[name].append((candidates[0], position))
+        for name in kinds.pop():
+            found[name].append((rank[name][candidates[0]], position))
     if len(unknown) == len(goals):
         raise DataError(
             f"none of these {len(goals)} goals is an official human goal: splits by published "
             "lists need official data (load_official with human=True)"
         )
-    positions = {}
-    for name, places in lists.items():
-        rank = {place: n for n, place in reversed(list(enumerate(places)))}
-        positions[name] = tuple(pos for _, pos in sorted((rank[p], pos) for p, pos in at[name]))
-    return Split(
-        scheme if isinstance(scheme, str) else "custom",
-        positions, places_of, tuple(unknown), tuple(ambiguous), complete, tuple(leaked),
-    )  # fmt: skip
+    positions = {name: [position for _, position in sorted(found[name])] for name in lists}
+    return Split(positions, places, unknown, ambiguous, complete)
 
 
-def assign_splits(
-    goals: Sequence[Mapping[str, Any]], scheme: Scheme = "baseline", *, drop_leaked: bool = False
-) -> dict[str, list[Mapping[str, Any]]]:
-    """Split -> its goals, in the order of the published list.
+def split_tasks(
+    goals: Sequence[Mapping[str, Any]],
+    catalogue: Catalogue,
+    scheme: str = "baseline",
+    *,
+    drop_leaked: bool = False,
+    max_steps: int = 15,
+) -> dict[str, list[Task]]:
+    """Split -> its goals as tasks for `WebShopEnv`, in the order of the published list.
+
+    `Task.split` is set; `extra` holds `goal_hash`, `scheme`, and `official_index` where it is
+    certain. Ids number the goals of the list that was given.
 
     Args:
         drop_leaked: take goals that are also in `test` out of the other splits; as published they
             stay in both.
 
     Raises:
-        DataError: see `find_split`, which also reports what could not be assigned.
+        DataError: see `find_split`, which also reports what could not be assigned, and
+            `task_from_goal`.
     """
-    found = find_split(goals, scheme)
-    return {
-        name: [goals[i] for i in positions]
-        for name, positions in _without_leaks(found, drop_leaked).items()
-    }
-
-
-def split_tasks(
-    goals: Sequence[Mapping[str, Any]],
-    catalogue: Catalogue,
-    scheme: Scheme = "baseline",
-    *,
-    drop_leaked: bool = False,
-    max_steps: int = 15,
-) -> dict[str, list[Task]]:
-    """`assign_splits` as tasks for `WebShopEnv` over `catalogue`.
-
-    `Task.split` is set; `extra` holds `goal_hash`, `scheme`, and `official_index` where it is
-    certain. Ids number the goals of the list that was given.
-
-    Raises:
-        DataError: see `find_split` and `task_from_goal`.
-    """
-    found = find_split(goals, scheme)
-    out: dict[str, list[Task]] = {}
-    for name, positions in _without_leaks(found, drop_leaked).items():
+    found, out = find_split(goals, scheme), dict[str, list[Task]]()
+    leaked = set(found.positions["test"]) if drop_leaked else set()
+    for name, positions in found.positions.items():
         out[name] = []
         for i in positions:
+            if i in leaked and name != "test":
+                continue
             task = task_from_goal(
                 goals[i], catalogue, split=name, id=f"webshop-{name}-{i:05d}", max_steps=max_steps
             )
-            task.extra.update(goal_hash=goal_hash(goals[i]), scheme=found.scheme)
+            task.extra.update(goal_hash=goal_hash(goals[i]), scheme=scheme)
             if i in found.places:
                 task.extra["official_index"] = found.places[i]
             out[name].append(task)
     return out
 
 
-def _without_leaks(found: Split, drop: bool) -> dict[str, tuple[int, ...]]:
-    if not drop:
-        return found.positions
-    test = set(found.positions.get("test", ()))
-    return {
-        name: places if name == "test" else tuple(p for p in places if p not in test)
-        for name, places in found.positions.items()
-    }
+def leaks(scheme: str = "eto") -> dict[str, list[int]]:
+    """What the train list of a scheme shares with its test list; needs no product data.
 
-
-@dataclass(frozen=True)
-class Leaks:
-    """Test goals that training has seen, as places in the official order."""
-
-    scheme: str
-    n_test: int
-    same_goal: tuple[int, ...]
-    """Test goals that are in the train list."""
-    same_text: tuple[int, ...]
-    """Further test goals whose instruction is, letter for letter, that of a train goal."""
-    repeated: tuple[int, ...]
-    """Train goals that are listed more than once."""
-
-    def __str__(self) -> str:
-        return (
-            f"{self.scheme}: {len(self.same_goal)} of {self.n_test} test goals are in the train "
-            f"list ({', '.join(map(str, self.same_goal)) or 'none'}); {len(self.same_text)} more "
-            f"have the text of a train goal ({', '.join(map(str, self.same_text)) or 'none'})"
-        )
-
-
-def leaks(scheme: Scheme = "eto") -> Leaks:
-    """Compare the test list of a scheme with its train list; needs no product data.
+    Returns:
+        Places in the official order: `same_goal`, test goals that are in the train list;
+        `same_text`, further test goals whose instruction is, letter for letter, that of a train
+        goal; `repeated`, train goals that are listed more than once.
 
     Raises:
-        DataError: unknown scheme, or one without `test` and `train`.
+        DataError: unknown scheme.
     """
-    lists = scheme_indices(scheme)
-    if not {"test", "train"} <= set(lists):
-        raise DataError(f"splits {sorted(lists)}: 'test' and 'train' are compared; name them so")
-    train, test = set(lists["train"]), sorted(set(lists["test"]))
-    key_at = {place: key for key, places in _places().items() for place in places}
-    seen = {key_at[place] for place in train}
-    counts = Counter(lists["train"])
-    return Leaks(
-        scheme if isinstance(scheme, str) else "custom",
-        len(test),
-        tuple(p for p in test if p in train),
-        tuple(p for p in test if p not in train and key_at[p] in seen),
-        tuple(sorted(p for p, n in counts.items() if n > 1)),
-    )
+    lists, keys = scheme_places(scheme), _keys()
+    counts, test = Counter(lists["train"]), sorted(set(lists["test"]))
+    seen = {keys[place] for place in counts}
+    return {
+        "same_goal": [p for p in test if p in counts],
+        "same_text": [p for p in test if p not in counts and keys[p] in seen],
+        "repeated": sorted(p for p, n in counts.items() if n > 1),
+    }

@@ -2,12 +2,18 @@
 
     python -m eeflib.envs.webshop.official FOLDER [--set small|full] [--seed N] ...
 
-One call fetches what is missing, builds what is not built, and opens the catalogue. Rules:
+One call fetches what is missing (gdown: Google Drive or a server of your own), builds what is not
+built (ijson: entry by entry, in bounded memory), and opens the catalogue. Rules: setup.sh,
 `load_products` and `get_goals` of princeton-nlp/WebShop, commit 64fa2a5.
 
 The small set is held in memory, the full one on disk: built once, in minutes, opened in seconds.
 Goals exist only for products that are loaded, so the small set has the few hundred human goals of
 its own products, in an order of their own (see `goals`).
+
+Upstream publishes neither sizes nor checksums. The SHA-256 of each file is therefore written to
+`checksums.json` beside it when it first arrives, and compared ever after: that finds damage and
+later changes, not a file that was wrong from the start. If you know the right sums, pass them as
+`expected`.
 
 A catalogue on disk counts as stale when a file it was made from has another content; a file that
 was only copied or touched is compared by its SHA-256. A source file that is gone does not make it
@@ -17,187 +23,415 @@ stale: source files may be deleted once the catalogue is built.
 from __future__ import annotations
 
 import argparse
+import hashlib
+import importlib
+import json
 import logging
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
+from filelock import FileLock, Timeout
+from tqdm.auto import tqdm
 
-from eeflib.envs.webshop.catalogue import Catalogue
+from eeflib.envs.webshop.catalogue import Catalogue, SkippedRow
 from eeflib.envs.webshop.disk import MANIFEST, DiskCatalogue, build_catalogue, open_catalogue
 from eeflib.envs.webshop.env import WebShopEnv
 from eeflib.envs.webshop.goals import build_goals
 from eeflib.envs.webshop.reward import Nouns, best_nouns, nouns_name, word_nouns
-from eeflib.envs.webshop.sources import (
-    LeftOut,
-    OnError,
-    Size,
-    download,
-    file_of,
-    open_sources,
-    sha256_of,
-    source_names,
-)
-from eeflib.errors import DataError, EefError
+from eeflib.errors import DataError, EefError, PrerequisiteError
 from eeflib.files import write_atomic
 
-__all__ = ["LeftOut", "Official", "What", "download", "load_official", "main"]
+__all__ = ["SOURCES", "Official", "Size", "Source", "download", "load_official", "main"]
 
 log = logging.getLogger(__name__)
 
-MADE_FROM = "made_from.json"
-"""In the folder of the catalogue; outside of what its manifest compares, as times may change."""
+Size = Literal["small", "full"]
+"""1,000 products, or all 1.18 million."""
+
+CHECKSUMS = "checksums.json"
+INSTALL = "pip install 'eeflib[webshop]'"
+RETRIES = 10
+"""Further attempts at each file."""
+TIMEOUT = 30.0
+"""Seconds without a byte."""
+
+_BLANK = b" \t\r\n"
+_BOM = b"\xef\xbb\xbf"
+_PASSING = (408, 425, 429, 500, 502, 503, 504)
+_LARGEST = 64 << 20
+"""Bytes of one entry; more means that a bracket or quote is missing somewhere."""
+_DEEPEST = 500
+"""Open brackets: the parser's memory grows with the square of their number."""
+
+
+class Source(NamedTuple):
+    """One file of the official data."""
+
+    name: str
+    drive_id: str
+    """Id on Google Drive."""
+    ends: bytes
+    """First and last character: `[]` for a list of rows, `{}` for asin -> entry."""
+    about: str
+
+    @property
+    def url(self) -> str:
+        """The address that setup.sh downloads from."""
+        return f"https://drive.google.com/uc?export=download&id={self.drive_id}"
+
+
+_HUMAN = Source(
+    "items_human_ins.json", "14Kb5SPBk_jfdLZ_CDBNitW98QLDlKR5O", b"{}",
+    "12,087 human instructions, a few MB",
+)  # fmt: skip
+_ENTRIES = "their attributes and synthetic instructions"
+SOURCES: Mapping[str, tuple[Source, Source, Source]] = {
+    "small": (
+        Source("items_shuffle_1000.json", "1EgHdxQ_YxqIQlvvq5iKlCrkEKR6-j0Ib", b"[]",
+               "1,000 products, a few MB"),
+        Source("items_ins_v2_1000.json", "1IduG0xl544V_A_jv3tHXC0kyFi7PnyBu", b"{}", _ENTRIES),
+        _HUMAN,
+    ),
+    "full": (
+        Source("items_shuffle.json", "1A2whVgOO0euk5O13n2iYDM0bQRkkRduB", b"[]",
+               "1.18 million products, about 5 GB"),
+        Source("items_ins_v2.json", "1s2j6NgHljiZzQNL3veZaAiyW_qDEgBNi", b"{}", _ENTRIES),
+        _HUMAN,
+    ),
+}  # fmt: skip
+"""Size -> the files of products, attributes and human instructions."""
+
+
+def _sources(size: str) -> tuple[Source, Source, Source]:
+    if size not in SOURCES:
+        raise DataError(f"size must be 'small' or 'full', not {size!r}")
+    return SOURCES[size]
+
+
+# -- fetching --------------------------------------------------------------------------------------
+
+
+def download(
+    folder: str | Path,
+    size: Size = "small",
+    base_url: str | None = None,
+    *,
+    expected: Mapping[str, str] | None = None,
+    progress: bool = True,
+) -> None:
+    """Make sure that `folder` holds the official files, whole and unchanged.
+
+    What is there is checked, what is missing is fetched; a broken transfer goes on where it
+    stopped, also in another process.
+
+    Args:
+        base_url: a folder on a web server that has the files under their names; None: Google Drive.
+        expected: file name -> SHA-256 in hex, from a source you trust.
+
+    Raises:
+        PrerequisiteError: the files cannot be had (offline, quota, not found), or gdown is missing;
+            says how to get them by hand and where to put them.
+        DataError: a file differs from its checksum or is cut off; the disk is full; another
+            process is downloading into `folder`.
+    """
+    folder, files = Path(folder), _sources(size)
+    if strangers := set(expected or ()).difference(f.name for f in files):
+        raise DataError(f"expected: {sorted(strangers)} is not among {[f.name for f in files]}")
+    if base_url and not base_url.startswith(("http://", "https://")):
+        raise DataError(f"{base_url}: only http and https addresses can be fetched")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".download.lock", timeout=0):
+            for file in files:
+                path = folder / file.name
+                if not path.is_file():
+                    path = folder / f"{file.name}.new"
+                    url = f"{base_url.rstrip('/')}/{file.name}" if base_url else file.url
+                    _fetch(url, path, files, progress)
+                try:
+                    _check_ends(path, file)
+                except DataError:
+                    (folder / f"{file.name}.new").unlink(missing_ok=True)
+                    raise
+                _compare(path, folder / file.name, (expected or {}).get(file.name))
+                # The sum is on disk before the name: what has its name has been checked.
+                path.replace(folder / file.name)
+    except Timeout:
+        raise DataError(
+            f"{folder}: another process is downloading into it; wait until it is done"
+        ) from None
+    except OSError as exc:
+        raise DataError(
+            f"{folder}: cannot be written ({exc.strerror or exc}); what has arrived is kept. Make "
+            "room, or choose another folder, then run the same again: it continues"
+        ) from exc
+
+
+def _fetch(url: str, path: Path, files: Sequence[Source], progress: bool) -> None:
+    """Bring a file to `path`; what has arrived when this fails is in `path*.part`."""
+    gdown, requests, tenacity = (_library(name) for name in ("gdown", "requests", "tenacity"))
+
+    def busy(exc: BaseException) -> bool:
+        answer = getattr(exc, "response", None)
+        return answer is not None and answer.status_code in _PASSING
+
+    try:
+        tenacity.Retrying(
+            retry=tenacity.retry_if_exception(busy),
+            stop=tenacity.stop_after_attempt(RETRIES + 1),
+            wait=tenacity.wait_exponential(max=60),
+            reraise=True,
+        )(
+            gdown.download, url, str(path), quiet=not progress, resume=True, use_cookies=False,
+            timeout=TIMEOUT, retries=RETRIES,
+        )  # fmt: skip
+    except (
+        requests.RequestException,
+        gdown.exceptions.DownloadError,
+        gdown.exceptions.FileURLRetrievalError,
+    ) as exc:
+        parts = ", ".join(p.name for p in path.parent.glob(f"{path.name}*.part"))
+        kept = f"\nkept for the next run (delete it to start anew): {parts}" if parts else ""
+        missing = [f for f in files if not (path.parent / f.name).is_file()]
+        listed = "".join(f"\n  {f.name}  {f.url}  ({f.about})" for f in missing)
+        raise PrerequisiteError(
+            f"{url}: {str(exc).strip()}{kept}\nBy hand: open these addresses in a browser and save "
+            f"them in {path.parent} as{listed}\nthen run the same again: it checks them. From a "
+            "server of your own: --from URL, or base_url=URL. The embedded catalogue needs none of "
+            "these files."
+        ) from exc
+
+
+def _library(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as exc:
+        raise PrerequisiteError(f"official WebShop data needs {name}: {INSTALL}") from exc
+
+
+def _check_ends(path: Path, file: Source) -> None:
+    """First and last character; the middle is the reader's business."""
+    with open(path, "rb") as stream:
+        first = stream.read(1024).removeprefix(_BOM).lstrip(_BLANK)[:1]
+        stream.seek(max(0, path.stat().st_size - 1024))
+        last = stream.read().rstrip()[-1:]
+    if first + last != file.ends:
+        raise DataError(
+            f"{path}: not the JSON it should be: starts with {first!r}, ends with {last!r}, "
+            f"expected {file.ends!r}; it is cut off, compressed, a web page or another file: "
+            "delete it if it is there, then run the same again"
+        )
+
+
+def _compare(path: Path, target: Path, expected: str | None) -> None:
+    """Hold a file against the expected sum and the recorded one; record it if it is new."""
+    found, note = sha256_of(path), target.with_name(CHECKSUMS)
+    try:
+        raw = note.read_bytes() if note.exists() else b"{}"
+        sums = msgspec.json.decode(raw, type=dict[str, str])
+    except msgspec.DecodeError as exc:
+        raise DataError(f"{note}: cannot be read ({exc}); delete it to record new sums") from exc
+    if expected is not None and found != expected.lower():
+        raise DataError(
+            f"{path}: its SHA-256 is {found}, expected {expected}. Delete it and run again; if "
+            "you trust it, run without the expected sum"
+        )
+    if sums.setdefault(target.name, found) != found:
+        raise DataError(
+            f"{path}: its SHA-256 is {found}, but {CHECKSUMS} has {sums[target.name]}: it was "
+            "damaged or has changed. Delete it and run again; if the new file is right, delete "
+            f"its entry in {CHECKSUMS}"
+        )
+    write_atomic(note, json.dumps(sums, indent=2) + "\n")
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# -- reading ---------------------------------------------------------------------------------------
+
+
+class _Watched:
+    """A file as the parser reads it, with a bar, and guarded against missing brackets."""
+
+    def __init__(self, file: Any, bar: Any) -> None:
+        self._file, self._bar = file, bar
+        self.entry()
+
+    def entry(self) -> None:
+        """An entry was complete."""
+        self._unread = self._open = 0
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(size)
+        self._bar.update(len(data))
+        self._unread += len(data)
+        self._open += sum(map(data.count, (b"[", b"{"))) - sum(map(data.count, (b"]", b"}")))
+        if self._unread > _LARGEST:
+            raise ValueError("an entry over 64 MB: a bracket or quote is missing")
+        if self._open > _DEEPEST:
+            raise ValueError("brackets nested too deeply")
+        return data
+
+
+def entries(path: Path, ends: bytes, progress: bool = False) -> Iterator[Any]:
+    """The rows of a JSON array (`[]`), or the (key, value) pairs of an object (`{}`), one by one.
+
+    Raises:
+        DataError: the JSON is damaged; after everything before the damage was yielded.
+    """
+    ijson, number = _library("ijson"), 0
+    try:
+        with (
+            open(path, "rb") as file,
+            tqdm(
+                total=path.stat().st_size, unit="B", unit_scale=True, desc=path.name,
+                disable=not progress,
+            ) as bar,
+        ):  # fmt: skip
+            start = file.read(1024)
+            found = start.removeprefix(_BOM).lstrip(_BLANK)[:1]
+            file.seek(len(_BOM) if start.startswith(_BOM) else 0)
+            watched = _Watched(file, bar)
+            if start.startswith(b"\x1f\x8b"):
+                raise ValueError("it is compressed with gzip: unpack it")
+            if found != ends[:1]:
+                raise ValueError(f"expected {ends[:1]!r}, found {found!r}" if found else "empty")
+            if ends == b"[]":
+                items = ijson.items(watched, "item", use_float=True)
+            else:
+                items = ijson.kvitems(watched, "", use_float=True)
+            for item in items:
+                watched.entry()
+                number += 1
+                yield item
+    except OSError as exc:
+        raise DataError(f"{path}: cannot be read ({exc.strerror or exc})") from exc
+    except (ijson.JSONError, ValueError) as exc:
+        text = exc.args[0] if exc.args else ""
+        text = text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
+        ended = "premature EOF" in text
+        raise DataError(
+            f"{path}: entry {number}: {'the file ends in the middle' if ended else text:.200}; it "
+            "is damaged or cut off: delete it and fetch it again "
+            f"(python -m eeflib.envs.webshop.official {path.parent})"
+        ) from exc
+
+
+def _shared(entry: Any) -> Any:
+    """An entry of the attributes file, its attribute texts, which repeat, held once."""
+    if isinstance(entry, dict):
+        for name in ("attributes", "instruction_attributes"):
+            if isinstance(entry.get(name), list):
+                entry[name] = [sys.intern(v) if isinstance(v, str) else v for v in entry[name]]
+    return entry
 
 
 class What(msgspec.Struct, frozen=True):
     """What a catalogue is made of; another one is another catalogue."""
 
     size: Size
-    human: bool
     seed: int
     limit: int | None
 
     @property
     def name(self) -> str:
         """Of its folder."""
-        kind = "human" if self.human else "synthetic"
         first = f"-first{self.limit}" if self.limit is not None else ""
-        return f"catalogue-{self.size}-{kind}-seed{self.seed}{first}"
+        return f"catalogue-{self.size}-seed{self.seed}{first}"
 
 
-class _File(msgspec.Struct, frozen=True):
-    bytes: int
-    mtime_ns: int
-    sha256: str
+class Origin(msgspec.Struct, frozen=True):
+    """What is in the manifest of a catalogue that was made of official files."""
 
-
-class _MadeFrom(msgspec.Struct, frozen=True):
     what: What
-    files: dict[str, _File]
-    left_out: list[tuple[str, str, str]] = []
-    cut: str = ""
-    """Where a file was damaged, if the build was to go on."""
+    files: dict[str, tuple[int, str]]
+    """Name -> bytes, SHA-256."""
 
 
-def open_made(
-    place: Path, folder: str | Path, what: What, on_error: OnError
-) -> tuple[DiskCatalogue, list[LeftOut]] | None:
-    """The catalogue at `place` and what was left out of it; None if it has to be built.
-
-    The log says why it has to be built again.
-
-    Args:
-        folder: holds the files that it was made from.
+def _open_made(place: Path, folder: Path, what: What) -> DiskCatalogue | None:
+    """The catalogue at `place`; None if it has to be built. The log says why if it is built again.
 
     Raises:
-        DataError: it was made from a damaged file and `on_error` is `raise`, or not here at all.
+        DataError: it was not made of official files.
     """
     if not (place / MANIFEST).exists():
         return None
-    if not (place / MADE_FROM).exists():
-        raise DataError(
-            f"{place}: a catalogue that was not made from official files by load_official is left "
-            "alone; choose another folder, or pass catalogue=open_catalogue(...)"
-        )
     try:
         catalogue = open_catalogue(place)
-        made = msgspec.json.decode((place / MADE_FROM).read_bytes(), type=_MadeFrom)
-    except (DataError, OSError, msgspec.DecodeError) as exc:
+    except DataError as exc:
         log.warning("%s: it is built again: %s", place, exc)
         return None
-    if made.what != what:
-        log.warning("%s: it is built again: it has %s, wanted is %s", place, made.what, what)
-        return None
-    found: dict[str, _File] = {}
-    for name, known in made.files.items():
-        path = Path(folder) / name
-        found[name] = known
+    try:
+        origin = msgspec.convert(catalogue.manifest.origin, Origin)
+    except msgspec.ValidationError:
+        raise DataError(
+            f"{place}: a catalogue that was not made from official files by load_official is left "
+            "alone; choose another folder"
+        ) from None
+    stale = f"it has {origin.what}, wanted is {what}" if origin.what != what else ""
+    note, changed = place / MANIFEST, False
+    for name, (size, sha256) in origin.files.items():
+        path = folder / name
         if not path.is_file():
             continue  # deleted after the build
-        size, time = _stat(path)
-        if (size, time) == (known.bytes, known.mtime_ns):
-            continue
-        if size != known.bytes or sha256_of(path) != known.sha256:
-            log.warning("%s: it is built again: %s has changed", place, path)
-            return None
-        found[name] = msgspec.structs.replace(known, mtime_ns=time)
-    if made.cut and on_error == "raise":
-        raise DataError(made.cut)
-    if found != made.files:
-        _remember(place, msgspec.structs.replace(made, files=found))
-    return catalogue, [LeftOut(*item) for item in made.left_out]
+        now = path.stat()
+        newer = max(now.st_mtime_ns, now.st_ctime_ns) >= note.stat().st_mtime_ns
+        changed = changed or newer
+        if now.st_size != size or (newer and sha256_of(path) != sha256):
+            stale = f"{path} has changed"
+    if stale:
+        log.warning("%s: it is built again: %s", place, stale)
+        return None
+    if changed:
+        with suppress(OSError):  # read-only: the files are compared again next time
+            os.utime(note)
+    return catalogue
 
 
-def make_catalogue(
-    place: Path, folder: str | Path, what: What, *, on_error: OnError, progress: bool
-) -> tuple[DiskCatalogue, list[LeftOut]]:
-    """Build the catalogue of the files in `folder` at `place`, in the place of any that is there.
-
-    Raises:
-        PrerequisiteError: a file is missing.
-        DataError: a file is damaged or changes meanwhile, or see `build_catalogue`.
-    """
-    folder = Path(folder)
-    names = source_names(what.size, what.human)
-    before = {name: _stat(folder / name) for name in names if (folder / name).is_file()}
-    sources = open_sources(
-        folder,
-        size=what.size,
-        human=what.human,
-        on_error=on_error,
-        limit=what.limit,
-        progress=progress,
-    )
-
-    def note(work: Path) -> None:
-        files = {n: _File(*before[n], sha256_of(folder / n)) for n in names}
-        changed = [n for n in names if _stat(folder / n) != before[n]]
-        if changed:
-            raise DataError(
-                f"{folder / changed[0]}: has changed while it was read; build again when nothing "
-                "writes to it"
-            )
-        cut = next((str(i) for i in sources.left_out if i.place.startswith("from entry")), "")
-        cut = cut and f"{folder}: {cut}; the catalogue at {place} was built from what comes before"
-        left_out = [(i.file, _plain(i.place), _plain(i.reason)) for i in sources.left_out]
-        _write(work, _MadeFrom(what, files, left_out, cut))
-
-    catalogue = build_catalogue(
-        sources.rows,
-        place,
-        attributes=sources.attributes,
-        human_instructions=sources.instructions,
-        seed=what.seed,
-        replace=True,
-        progress=progress,
-        last=note,
-    )
-    return catalogue, sources.left_out
+def _read(folder: Path, what: What, progress: bool) -> tuple[Iterable[Any], Any, Any]:
+    """Rows, attributes and human instructions, for `Catalogue.from_rows`."""
+    products, attributes, people = _sources(what.size)
+    if missing := [f.name for f in _sources(what.size) if not (folder / f.name).is_file()]:
+        raise PrerequisiteError(
+            f"{folder}: {', '.join(missing)} missing: fetch them with "
+            f"python -m eeflib.envs.webshop.official {folder} --set {what.size}"
+        )
+    read = {f: entries(folder / f.name, f.ends, progress) for f in _sources(what.size)}
+    about = {asin: _shared(entry) for asin, entry in read[attributes]}
+    return islice(read[products], what.limit), about, dict(read[people])
 
 
-def _plain(text: str) -> str:
-    """Half surrogate pairs written out: no file can hold them."""
-    return text.encode("utf-8", "backslashreplace").decode()
+def _build(place: Path, folder: Path, what: What, progress: bool) -> DiskCatalogue:
+    """The catalogue of the files in `folder` at `place`, in the place of any that is there."""
+    rows, attributes, people = _read(folder, what, progress)
+    paths = [folder / f.name for f in _sources(what.size)]
+    before = [p.stat() for p in paths]
 
+    def origin() -> Origin:
+        files = {p.name: (p.stat().st_size, sha256_of(p)) for p in paths}
+        for path, old in zip(paths, before, strict=True):
+            now = path.stat()
+            if (now.st_size, now.st_mtime_ns) != (old.st_size, old.st_mtime_ns):
+                raise DataError(
+                    f"{path}: has changed while it was read; build again when nothing writes to it"
+                )
+        return Origin(what, files)
 
-def _stat(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns
-
-
-def _write(place: Path, made: _MadeFrom) -> None:
-    write_atomic(place / MADE_FROM, msgspec.json.encode(made).decode())
-
-
-def _remember(place: Path, made: _MadeFrom) -> None:
-    """Note new times of the same content, where that is possible."""
-    try:
-        _write(place, made)
-    except (DataError, OSError) as exc:  # a folder that may only be read
-        log.info("%s: %s; the files are compared again next time", place, exc)
+    return build_catalogue(
+        rows, place, attributes=attributes, human_instructions=people, seed=what.seed,
+        replace=True, progress=progress, origin=origin,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -205,21 +439,20 @@ class Official:
     """Everything that was loaded."""
 
     catalogue: Catalogue
+    """`catalogue.skipped` lists the rows that are not used."""
     goals: tuple[dict[str, Any], ...]
     """In official order (seed 233)."""
     kind: Literal["human", "synthetic"]
     size: Size
     strict: bool
     """Whether environments keep the official quirks."""
-    left_out: tuple[LeftOut, ...] = ()
-    """Rows, entries and instructions that are not used."""
     limit: int | None = None
     """Rows of the products file that were read; None: all."""
 
     @property
-    def seed(self) -> int:
-        """Seed of prices and price limits."""
-        return self.catalogue.seed
+    def left_out(self) -> Sequence[SkippedRow]:
+        """Rows of the products file that are not used."""
+        return self.catalogue.skipped
 
     @property
     def nouns(self) -> Nouns:
@@ -233,15 +466,13 @@ class Official:
     def summary(self) -> str:
         """One paragraph for reports: what was loaded, what was left out, which nouns are used."""
         part = f", first {self.limit:,} rows" if self.limit is not None else ""
-        where = (
-            f"; on disk: {self.catalogue.folder}"
-            if isinstance(self.catalogue, DiskCatalogue)
-            else ""
-        )
+        shop = self.catalogue
+        where = f"; on disk: {shop.folder}" if isinstance(shop, DiskCatalogue) else ""
         return (
-            f"official WebShop data ({self.size} set{part}): {len(self.catalogue):,} products, "
-            f"{len(self.goals):,} {self.kind} goals, {len(self.left_out):,} entries left out; "
-            f"seed {self.seed}, strict {self.strict}, title nouns {nouns_name(self.nouns)}{where}"
+            f"official WebShop data ({self.size} set{part}): {len(shop):,} products, "
+            f"{len(self.goals):,} {self.kind} goals, {len(self.left_out):,} rows left out; "
+            f"seed {shop.seed}, strict {self.strict}, "
+            f"title nouns {nouns_name(self.nouns)}{where}"
         )
 
 
@@ -252,9 +483,7 @@ def load_official(
     human: bool = True,
     strict: bool = True,
     seed: int = 0,
-    on_error: OnError = "raise",
     limit: int | None = None,
-    catalogue: Catalogue | None = None,
     disk: bool | str | Path | None = None,
     fetch: bool = False,
     base_url: str | None = None,
@@ -272,10 +501,7 @@ def load_official(
         human: goals with human instructions; else synthetic ones.
         strict: environments of `Official.env` keep the official quirks.
         seed: draws prices and price limits, which have no seed officially.
-        on_error: `raise` at damaged JSON, or `report` it and use what comes before it. Single
-            unusable rows and entries are always left out and listed in `Official.left_out`.
         limit: only so many rows of the products file (officially 100, 1,000 or 100,000).
-        catalogue: one that was built from the same files and seed; then nothing is read.
         disk: whether the catalogue lies on disk, or the folder for it; True: a folder in `folder`,
             `What.name`; None: the full set does, the small one is held in memory. It is
             built again when it is damaged or a file has changed, and needs the files no longer.
@@ -287,49 +513,33 @@ def load_official(
         PrerequisiteError: a file is missing; names the command that fetches it.
         DataError: a file is damaged or of another shape, or no product or goal is left.
     """
-    what = What(size, human, seed, limit)
-    made: tuple[Catalogue, list[LeftOut]] | None = None
+    folder, what = Path(folder), What(size, seed, limit)
     disk = size == "full" if disk is None else disk
-    place = Path(folder) / what.name if isinstance(disk, bool) else Path(disk)
-    if catalogue is not None:
-        if catalogue.seed != seed:
-            raise DataError(f"the catalogue has seed {catalogue.seed}, asked for is {seed}")
-        made = catalogue, []
-    elif disk:
-        made = open_made(place, folder, what, on_error)
-    if made is None and fetch:
-        sets = (size, "human") if human else (size,)
-        download(folder, sets, base_url, expected=expected, progress=progress)
-    if made is None:
+    place = folder / what.name if isinstance(disk, bool) else Path(disk)
+    catalogue: Catalogue | None = _open_made(place, folder, what) if disk else None
+    if catalogue is None:
+        if fetch:
+            download(folder, size, base_url, expected=expected, progress=progress)
         if disk:
-            made = make_catalogue(place, folder, what, on_error=on_error, progress=progress)
+            catalogue = _build(place, folder, what, progress)
         else:
-            sources = open_sources(folder, size=size, human=human, on_error=on_error, limit=limit)
-            in_memory = Catalogue.from_rows(
-                sources.rows, sources.attributes, sources.instructions, seed=seed
-            )
-            made = in_memory, sources.left_out
-    catalogue, left_out = made
-    left_out += [
-        LeftOut(file_of(size, "products").name, f"row {s.row}", f"{s.asin}: {s.reason}")
-        for s in catalogue.skipped
-    ]
+            catalogue = Catalogue.from_rows(*_read(folder, what, False), seed=seed)
     kind: Literal["human", "synthetic"] = "human" if human else "synthetic"
-    goals = build_goals(catalogue, kind)
+    goals, skipped = tuple(build_goals(catalogue, kind)), catalogue.skipped
     if not goals:
         raise DataError(
-            f"{folder}: no {kind} goals for its {len(catalogue)} products ({len(left_out)} entries "
+            f"{folder}: no {kind} goals for its {len(catalogue)} products ({len(skipped)} rows "
             "left out); do the files belong together?"
         )
-    found = Official(catalogue, tuple(goals), kind, size, strict, tuple(left_out), limit)
-    for item in left_out[:5]:
-        log.warning("left out: %s", item)
-    if len(left_out) > 5:
-        log.warning("left out: %d more, see Official.left_out", len(left_out) - 5)
-    return found
+    for row in skipped[:5]:
+        log.warning("left out: row %d (%s): %s", row.row, row.asin, row.reason)
+    if len(skipped) > 5:
+        log.warning("left out: %d more, see Official.left_out", len(skipped) - 5)
+    return Official(catalogue, goals, kind, size, strict, limit)
 
 
-def _parser() -> argparse.ArgumentParser:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the summary; the exit code is 0 only if the data are ready."""
     parser = argparse.ArgumentParser(
         prog="python -m eeflib.envs.webshop.official",
         description="Make the official WebShop data ready: fetch what is missing, build the "
@@ -343,40 +553,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--synthetic", action="store_true", help="synthetic goals instead of human ones")
     add("--seed", type=int, default=0, help="of prices and price limits (0)")
     add("--limit", type=int, metavar="N", help="only the first N rows of the products file")
-    add(
-        "--disk",
-        metavar="DIR",
-        help="put the catalogue on disk there (the full set: a folder in FOLDER)",
-    )
-    add("--report", action="store_true", help="use what comes before damage in a file")
-    add("--no-fetch", action="store_true", help="download nothing")
     add("--from", metavar="URL", dest="base_url", help="a server with the files")
-    add("--sha256", action="append", default=[], metavar="NAME=HEX",
-        help="the sum that a file must have (may be repeated)")  # fmt: skip
-    add("--quiet", action="store_true", help="no progress bars")
-    return parser
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the summary; the exit code is 0 only if the data are ready."""
-    options = _parser().parse_args(arguments)
+    options = vars(parser.parse_args(arguments))
+    human = not options.pop("synthetic")
     try:
-        expected = dict(pair.split("=", 1) for pair in options.sha256 if "=" in pair)
-        if len(expected) != len(options.sha256):
-            raise DataError("--sha256 is written NAME=HEX, once per file")
-        found = load_official(
-            options.folder,
-            size=options.size,
-            human=not options.synthetic,
-            seed=options.seed,
-            limit=options.limit,
-            on_error="report" if options.report else "raise",
-            disk=options.disk,
-            fetch=not options.no_fetch,
-            base_url=options.base_url,
-            expected=expected,
-            progress=not options.quiet,
-        )
+        found = load_official(options.pop("folder"), human=human, fetch=True, **options)
     except EefError as exc:
         sys.stderr.write(f"{exc}\n")
         return 2

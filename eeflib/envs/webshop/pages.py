@@ -1,9 +1,8 @@
-"""The pages of the shop: their text, what can be clicked on them, and what a click does.
+"""The pages of the shop: their text, and what can be clicked on them.
 
-The environment imports `WebShopState` (where an episode stands, as one small value: copying it is
-restoring it), `parse_action`, `View` (the page of a state, in two observation modes), `click`,
-`search` and `clickables` from here. Both rule sets are here: the official one (`strict`) and the
-repaired one. Nothing is ever parsed as HTML, so markup in a title is shown as it is.
+The environment imports from here: `WebShopState` (where an episode stands, as one small value),
+`parse_action`, the pages as lists of nodes, `clickables`, `to_text` and `to_rich`. Nothing is ever
+parsed as HTML, so markup in a title is shown as it is.
 
 `text`: the visible strings joined by ` [SEP] `. `text_rich`: one string a line, buttons as
 `[button] x [button_]`, chosen options and opened products as `[clicked button]`.
@@ -13,31 +12,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from eeflib.envs.webshop.catalogue import Catalogue, Product
-from eeflib.envs.webshop.search import TOP_K
-from eeflib.records import Task
+from eeflib.envs.webshop.catalogue import Product
 
-__all__ = [
-    "Move",
-    "Node",
-    "Ranker",
-    "Session",
-    "Target",
-    "View",
-    "WebShopState",
-    "click",
-    "clickables",
-    "hits",
-    "item_page",
-    "parse_action",
-    "search",
-    "sub_page",
-]
+__all__ = ["Node", "Session", "Target", "WebShopState", "clickables", "parse_action"]
 
 PAGE_SIZE = 10
 """Products a result page."""
@@ -151,18 +132,13 @@ def parse_action(action: str) -> tuple[str, str | None]:
     return line[:start], line[start + 1 : close]
 
 
-Ranker = Callable[[Catalogue, WebShopState], tuple[int, ...]]
-"""Product numbers of the results of `state.query`, best first."""
-_OFFICIAL_ORDER = ("search_results", "item_page", "item_sub_page", "done")
-
-
 class Node(NamedTuple):
     """One visible string."""
 
     text: str
     kind: Literal["text", "button", "link", "option"] = "text"
     group: str = ""
-    """Option name, for an option."""
+    """Name of an option; id of a product."""
 
 
 class Target(NamedTuple):
@@ -192,7 +168,7 @@ def results_page(
         nodes.append(_PREV)
     nodes.append(_NEXT)
     for p in products:
-        nodes += (Node(p.asin, "link"), Node(p.title), Node(p.price_text))
+        nodes += (Node(p.asin, "link", p.asin), Node(p.title), Node(p.price_text))
     return nodes
 
 
@@ -293,166 +269,3 @@ def to_rich(
             text = f"\n[{mark}] {text} [{mark}_]"
         body.append(f"{text}\n")
     return head + "".join(body)
-
-
-class Move(NamedTuple):
-    """Outcome of an action, before the reward."""
-
-    state: WebShopState
-    valid: bool
-    reason: str = ""
-    """Why nothing happened; in strict, the exception that the official environment raises."""
-
-
-def hits(catalogue: Catalogue, state: WebShopState, strict: bool = False) -> tuple[int, ...]:
-    """Product numbers of the state's search, best first.
-
-    In strict, the back-door queries work: `<c> category`, `<q> query`, and `<r>`, 50 random
-    products (here drawn from the query and the page number, so that a state fixes its page).
-
-    Raises:
-        LookupError, TypeError, ValueError: strict only, where the official environment raises so.
-    """
-    query = state.query
-    if not strict or not query.startswith("<"):
-        return catalogue.index.search(query)
-    first, *rest = query.split(" ")
-    if first == "<r>":
-        rng = random.Random(f"{query} {state.number}")
-        return tuple(rng.sample(range(len(catalogue)), TOP_K))
-    if first == "<a>":
-        raise TypeError("'NoneType' object is not subscriptable")
-    if first == "<c>":
-        return catalogue.numbers_with("category", rest[0].strip())
-    if first == "<q>":
-        return catalogue.numbers_with("query", " ".join(rest).strip())
-    return catalogue.index.search(query)
-
-
-def search(
-    catalogue: Catalogue, state: WebShopState, query: str, number: int, ranker: Ranker, strict: bool
-) -> Move:
-    """Results of `query` from any page; forgets the product and its options."""
-    shown = WebShopState(
-        "results", query, number, seen=state.seen, steps=state.steps, score=state.score
-    )
-    if strict:
-        try:
-            ranker(catalogue, shown)
-        except (LookupError, TypeError, ValueError) as exc:
-            session = Session(query, number, "", ())
-            return Move(replace(state, session=session), False, type(exc).__name__)
-    return Move(shown, True)
-
-
-def _page_name(state: WebShopState, strict: bool) -> str:
-    """The page's official name; in strict guessed from the address, which holds the query."""
-    if not strict:
-        return PAGE_NAMES[state.page]
-    address = state.address()
-    return next((name for name in _OFFICIAL_ORDER if name in address), "")
-
-
-def _open(catalogue: Catalogue, state: WebShopState, live: Session, sub_page: str) -> Move:
-    """Show the product of `live`, or one of its sub pages."""
-    if live.asin not in catalogue.by_asin:
-        return Move(replace(state, session=live), False, "KeyError")
-    page = "sub" if sub_page else "item"
-    shown = WebShopState(
-        page, live.query, live.number, live.asin, live.options, sub_page,  # type: ignore[arg-type]
-        state.seen, state.steps, state.score,
-    )  # fmt: skip
-    return Move(shown, True)
-
-
-def click(
-    catalogue: Catalogue,
-    state: WebShopState,
-    name: str,
-    targets: Mapping[str, Target],
-    ranker: Ranker,
-    strict: bool,
-) -> Move:
-    """Click `name` (lower case), which is one of `targets`. Buy Now leads to the done page."""
-    live, target = state.live, targets[name]
-    if name == "buy now":
-        if live.asin not in catalogue.by_asin:
-            return Move(state, False, "KeyError")
-        shown = WebShopState(
-            "done", live.query, live.number, live.asin, live.options, "", state.seen, state.steps
-        )
-        return Move(shown, True)
-    if name == "back to search":
-        return Move(WebShopState(steps=state.steps, score=state.score), True)
-    page = _page_name(state, strict)
-    if name == "next >" and page == "search_results":
-        return search(catalogue, state, live.query, live.number + 1, ranker, strict)
-    if name == "< prev" and page == "search_results":
-        return search(catalogue, state, live.query, live.number - 1, ranker, strict)
-    if name == "< prev" and page == "item_page":
-        return search(catalogue, state, live.query, live.number, ranker, strict)
-    if name in SUB_PAGES and not (name == "< prev" and page == "item_sub_page"):
-        return _open(catalogue, state, live, SUB_PAGES[name])
-    if target.kind == "link":
-        asin = name.upper() if strict else catalogue.by_lower_asin[name]
-        state = replace(state, seen=tuple(sorted({*state.seen, asin})))
-        live = live._replace(asin=asin)
-    elif target.kind == "option":
-        options = dict(live.options)
-        options[target.group] = name
-        live = live._replace(options=tuple(options.items()))
-    return _open(catalogue, state, live, "")
-
-
-@dataclass(frozen=True)
-class View:
-    """Shows states; arguments as those of `WebShopEnv`."""
-
-    catalogue: Catalogue
-    ranker: Ranker
-    mode: Literal["text", "text_rich"]
-    strict: bool
-    show_attributes: bool
-
-    @property
-    def name(self) -> str:
-        """Equal for views that show the same states in the same way."""
-        return f"{self.mode} {self.strict} {self.show_attributes}"
-
-    def nodes(self, task: Task, state: WebShopState) -> list[Node]:
-        """The page of `state`."""
-        # Officially the goal's own text, blanks around it and all; prompts know the task's.
-        instruction = task.goal.get("instruction_text") if self.strict else None
-        instruction = instruction or task.instruction
-        catalogue = self.catalogue
-        if state.page == "index":
-            return index_page(instruction)
-        if state.page == "results":
-            found = self.ranker(catalogue, state)
-            size = PAGE_SIZE
-            window = found[(state.number - 1) * size : state.number * size]
-            products = [catalogue.products[i] for i in window]
-            return results_page(instruction, products, state.number, len(found))
-        if state.page == "done":
-            return done_page(state.asin, dict(state.options), state.score)
-        product = catalogue.by_asin[state.asin]
-        if state.page == "sub":
-            return sub_page(instruction, product, state.sub_page)
-        return item_page(instruction, product, self.show_attributes)
-
-    def text(self, nodes: Sequence[Node], state: WebShopState) -> str:
-        """The observation."""
-        return to_text(nodes) if self.mode == "text" else self.rich(nodes, state)
-
-    def rich(self, nodes: Sequence[Node], state: WebShopState) -> str:
-        """The observation in mode `text_rich`."""
-        chosen = dict(state.options)
-        address = state.address() if self.strict else ""
-
-        def is_chosen(node: Node) -> bool:
-            # Officially a value is marked where the address holds it in quotes.
-            return (
-                f'"{node.text}"' in address if self.strict else chosen.get(node.group) == node.text
-            )
-
-        return to_rich(nodes, is_chosen, state.seen.__contains__)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from functools import cache, lru_cache
@@ -29,19 +29,12 @@ from eeflib.envs.webshop.catalogue import Product
 from eeflib.errors import PrerequisiteError
 
 __all__ = [
-    "CACHED_TITLES",
-    "COLOURS",
     "Nouns",
     "Reward",
     "best_nouns",
-    "fixed_nouns",
-    "is_close",
-    "normalize_color",
     "nouns_name",
     "purchase_reward",
-    "size_pattern",
     "spacy_nouns",
-    "token_set_ratio",
     "word_nouns",
 ]
 
@@ -81,41 +74,6 @@ _COLOUR_WORDS = """
 """
 COLOURS = tuple(_COLOUR_WORDS.split())
 """The official colour words, in the order in which they are looked for."""
-_SIZE_WORDS = """
-    xx-large|3x-large|4x-large|5x-large|x-large|x-small|medium|large|small|queen|twin|full|king|
-    one size|pack
-"""
-_SIZE_SHAPES = r"""
-    (.*)neck(.*)sleeve
-    (.*) women \| (.*) men
-    (.*)w x(.*)l
-    (.*)w by (.*)l
-    (.*)w x(.*)h
-    (.*)wide
-    (.*)x-wide
-    (.*)narrow
-    (.*)petite
-    (.*)inch
-    (.*)plus
-    (.*)mm
-    women(.*)
-    (.*)x(.*)
-    (.*)ft
-    (.*)feet
-    (.*)meter
-    (.*)yards
-    (.*)\*(.*)
-    (.*)\-(.*)
-    (\d+)"$
-    (\d+)f$
-    (\d+)m$
-    (\d+)cm$
-    (\d+)g$
-"""
-_SIZES = tuple(
-    re.compile(text.strip())
-    for text in [*_SIZE_WORDS.split("|"), *_SIZE_SHAPES.strip().splitlines()]
-)
 _NON_WORD = re.compile(r"\W")
 _LATIN_1 = re.compile(r"[\x80-\xff]")
 
@@ -171,18 +129,6 @@ def spacy_nouns(model: str | None = None) -> Nouns:
     return nouns
 
 
-def fixed_nouns(table: Mapping[str, Iterable[str]], otherwise: Nouns = word_nouns) -> Nouns:
-    """Nouns from a table title -> nouns, such as the one of the golden vectors."""
-    known = {title: tuple(nouns) for title, nouns in table.items()}
-
-    def nouns(title: str) -> tuple[str, ...]:
-        hit = known.get(title)
-        return otherwise(title) if hit is None else hit
-
-    nouns.__name__ = "fixed"
-    return nouns
-
-
 @cache
 def best_nouns() -> Nouns:
     """spaCy's nouns if it is installed, the fallback otherwise.
@@ -219,14 +165,6 @@ def normalize_color(value: Any) -> Any:
     "contains" a colour only as a whole element, and is otherwise kept.
     """
     return next((colour for colour in COLOURS if colour in value), value)
-
-
-def size_pattern(value: str) -> str:
-    """The official class of a size value: a pattern, `numeric_size` or `not_matched`."""
-    hit = next((p.pattern for p in _SIZES if p.search(value)), None)
-    if hit is not None:
-        return hit
-    return "numeric_size" if value.replace(".", "", 1).isdigit() else "not_matched"
 
 
 def _plain(text: str) -> str:

@@ -18,10 +18,9 @@ underscores costs linear, not quadratic time.
 
 from __future__ import annotations
 
-import hashlib
 from array import array
-from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
 from functools import cache, lru_cache
 from itertools import chain, count
 from pathlib import Path
@@ -31,17 +30,7 @@ import numpy as np
 import regex
 from tqdm.auto import tqdm
 
-__all__ = [
-    "STOP_WORDS",
-    "TOP_K",
-    "Index",
-    "IndexBuilder",
-    "analyze",
-    "decode_length",
-    "encode_length",
-    "id_ranks",
-    "stem",
-]
+__all__ = ["STOP_WORDS", "TOP_K", "Index", "IndexBuilder", "analyze", "stem"]
 
 TOP_K = 50
 """Results of one search at most."""
@@ -77,19 +66,16 @@ _TOUCHED = frozenset("cdegilmnrstuy")
 """Last letters of the suffixes that Porter's rules look for; other words are their own stems."""
 _K1, _B = np.float32(0.9), np.float32(0.4)
 _FREE = 24
-"""Lengths below this are coded exactly."""
+"""Lengths below this are kept exactly."""
 CHUNK = 6_000_000
 """Terms that are collected before they are sorted and put away: about 300 MB at the peak."""
-_PIECE = 60
-"""Characters; longer pieces of a text are not remembered."""
-_PIECES = 1_000_000
-"""Pieces whose terms are remembered: stemming a word costs a hundred times a look-up (250 MB)."""
+_PIECES = 500_000
+"""Pieces of texts whose terms are remembered: stemming a word costs a hundred times a look-up."""
+_CACHED = 4_096
+"""Distinct queries whose results are remembered."""
 _LONG = 1_000
-"""Characters; of a longer query only a hash is remembered."""
+"""Characters; the results of longer queries are not remembered."""
 _ARRAYS = ("starts", "docs", "denominators", "ranks")
-_LANES = 4_096
-"""Documents are dealt out to so many lanes: the best of each lane show quickly which documents
-cannot be among the best `TOP_K`."""
 
 
 def _pictographs() -> str:
@@ -169,23 +155,11 @@ def analyze(text: str) -> list[str]:
     return terms
 
 
-def encode_length(length: int) -> int:
-    """Lucene's one-byte code of a document length (0..255): 3 bits of mantissa above 24 + 16."""
-    if length < _FREE:
-        return length
-    rest = length - _FREE
-    shift = rest.bit_length() - 4
-    if shift < 0:
-        return _FREE + rest
-    return _FREE + (((rest >> shift) & 7) | ((shift + 1) << 3))
-
-
-def decode_length(code: int) -> int:
-    """The smallest length that has this code: what the ranking takes the length to be."""
-    if code < _FREE:
-        return code
-    mantissa, shift = (code - _FREE) & 7, ((code - _FREE) >> 3) - 1
-    return _FREE + (mantissa if shift < 0 else (mantissa | 8) << shift)
+def coded_length(length: int) -> int:
+    """What the ranking takes a document length to be: Lucene keeps 24 + a number of four bits."""
+    rest = max(length - _FREE, 0)
+    shift = max(rest.bit_length() - 4, 0)
+    return length if length < _FREE else _FREE + (rest >> shift << shift)
 
 
 class Index:
@@ -201,7 +175,6 @@ class Index:
         denominators: P times 1 + occurrences / (k1 * (1 - b + b * length / average)), float32.
         ranks: N places of the documents' ids in their order, int32: what breaks ties.
         filled: documents that hold any term, the N of the formula.
-        cached: how many distinct queries keep their result.
     """
 
     def __init__(
@@ -213,20 +186,18 @@ class Index:
         denominators: np.ndarray,
         ranks: np.ndarray,
         filled: int,
-        cached: int = 4096,
     ) -> None:
         self.find, self.starts, self.docs = find, starts, docs
         self.denominators, self.ranks, self.filled = denominators, ranks, filled
-        self._cached = cached
-        self._cache: OrderedDict[str, tuple[int, ...]] = OrderedDict()
+        self._cache: dict[str, tuple[int, ...]] = {}
 
     @classmethod
-    def of(cls, ids: Sequence[str], texts: Sequence[str]) -> Index:
-        """The index of N ids and texts, in memory."""
+    def of(cls, documents: Iterable[tuple[str, str]]) -> Index:
+        """The index of N documents (id, text), in memory."""
         builder = IndexBuilder()
-        for text in texts:
-            builder.add(text)
-        return builder.finish(id_ranks(ids))
+        for id, text in documents:
+            builder.add(id, text)
+        return builder.finish()
 
     @classmethod
     def open(cls, folder: Path, find: Callable[[str], int | None], filled: int) -> Index:
@@ -252,22 +223,19 @@ class Index:
 
     def search(self, query: str) -> tuple[int, ...]:
         """Numbers of the best documents, best first, `TOP_K` at most; without a hit, empty."""
-        known = query
-        if len(query) > _LONG:
-            known = hashlib.sha256(query.encode("utf-8", "surrogatepass")).hexdigest()
-        hit = self._cache.get(known)
+        hit = self._cache.get(query)
         if hit is None:
-            hit = self._cache[known] = tuple(doc for doc, _ in self.scored(query))
-            if len(self._cache) > self._cached:
-                self._cache.popitem(last=False)
+            hit = tuple(doc for doc, _ in self.scored(query))
+            if len(query) <= _LONG:  # longer ones would pile up in memory
+                self._cache[query] = hit
+            if len(self._cache) > _CACHED:
+                self._cache.pop(next(iter(self._cache)), None)
         return hit
 
     def scored(self, query: str) -> list[tuple[int, float]]:
         """`search` with its scores; not cached."""
         scores = self._scores(query)
-        tops = scores.reshape(-1, _LANES).max(axis=0)
-        floor = np.partition(tops, -TOP_K)[-TOP_K]  # so much have TOP_K documents at least
-        found = np.flatnonzero(scores >= floor if floor > 0 else scores)
+        found = np.flatnonzero(scores)
         if len(found) > TOP_K:
             # Everything that ties with the last place stays in until the ids decide.
             own = scores[found]
@@ -276,8 +244,8 @@ class Index:
         return [(int(i), float(scores[i])) for i in found[order]]
 
     def _scores(self, query: str) -> np.ndarray:
-        """The score of each document, float32, 0 without any of the terms; padded to full lanes."""
-        total = np.zeros(max(1, -(-len(self) // _LANES)) * _LANES, dtype=np.float64)
+        """The score of each document, float32, 0 without any of the terms."""
+        total = np.zeros(len(self), dtype=np.float64)
         for term, times in Counter(analyze(query)).items():
             at = self.find(term)
             if at is None:
@@ -290,23 +258,6 @@ class Index:
             # of one type on both sides, and no document twice: three times as fast as indexing
             np.add.at(total, self.docs[start:end], values.astype(np.float64))
         return total.astype(np.float32)
-
-
-class _Pieces(dict[str, tuple[int, ...]]):
-    """Piece of a text -> its terms; forgets everything when it is full (one that forgets piece by
-    piece is half as fast)."""
-
-    def __init__(self, analyze: Callable[[str], tuple[int, ...]]) -> None:
-        super().__init__()
-        self._analyze = analyze
-
-    def __missing__(self, piece: str) -> tuple[int, ...]:
-        if len(piece) > _PIECE:
-            return self._analyze(piece)
-        if len(self) >= _PIECES:
-            self.clear()
-        found = self[piece] = self._analyze(piece)
-        return found
 
 
 class IndexBuilder:
@@ -324,21 +275,22 @@ class IndexBuilder:
         self.terms: defaultdict[str, int] = defaultdict(count().__next__)
         """Term -> its number in the index."""
         self._folder, self._chunk = folder, chunk
+        self._ids: list[str] = []
         self._waiting, self._lengths = array("i"), array("i")
         self._first = 0  # document that the waiting terms start with
         self._runs: list[tuple[np.ndarray, np.ndarray] | Path] = []
-        self._pieces = _Pieces(self._analyze)
+        self._pieces = lru_cache(_PIECES)(self._analyze)
 
     @property
-    def filled(self) -> int:
-        """Documents that hold any term."""
-        return int(np.count_nonzero(np.frombuffer(self._lengths, np.int32)))
+    def _document_lengths(self) -> np.ndarray:
+        return np.frombuffer(self._lengths, np.int32)
 
-    def add(self, text: str) -> None:
+    def add(self, id: str, text: str) -> None:
         """Take the next document."""
+        self._ids.append(id)
         before = len(self._waiting)
         # No term holds a blank, so texts are taken apart at them: pieces repeat, texts do not.
-        pieces = map(self._pieces.__getitem__, text.lower().split(" "))
+        pieces = map(self._pieces, text.lower().split(" "))
         self._waiting.extend(chain.from_iterable(pieces))
         self._lengths.append(len(self._waiting) - before)
         if len(self._waiting) >= self._chunk:
@@ -347,13 +299,8 @@ class IndexBuilder:
     def _analyze(self, piece: str) -> tuple[int, ...]:
         return tuple(map(self.terms.__getitem__, analyze(piece)))
 
-    def finish(self, ranks: np.ndarray, *, progress: bool = False) -> Index:
-        """Merge the chunks into the arrays of an index.
-
-        Args:
-            ranks: N places of the documents' ids in their order.
-            progress: show a bar.
-        """
+    def finish(self, *, progress: bool = False) -> Index:
+        """Merge the chunks into the arrays of an index; `progress` shows a bar."""
         self._put_away()
         size = len(self.terms)
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(self._found())])
@@ -370,9 +317,12 @@ class IndexBuilder:
             denominators[where] = np.float32(1) + times.astype(np.float32) * norms[own]
             free += counts
         find = dict(self.terms).get
+        ranks = np.empty(len(self._ids), np.int32)
+        by_id = sorted(range(len(self._ids)), key=self._ids.__getitem__)
+        ranks[np.array(by_id, np.int64)] = np.arange(len(by_id))
         return Index(
             find, starts=starts, docs=docs, denominators=denominators, ranks=ranks,
-            filled=self.filled,
+            filled=int(np.count_nonzero(self._document_lengths)),
         )  # fmt: skip
 
     def _found(self) -> np.ndarray:
@@ -384,7 +334,7 @@ class IndexBuilder:
 
     def _put_away(self) -> None:
         """Sort the waiting terms: (term << 32 | document), ascending, and how often each occurs."""
-        lengths = np.frombuffer(self._lengths, np.int32)[self._first :]
+        lengths = self._document_lengths[self._first :]
         owners = np.repeat(np.arange(self._first, self._first + len(lengths)), lengths)
         keys = (np.frombuffer(self._waiting, np.int32).astype(np.int64) << 32) | owners
         keys.sort()
@@ -408,18 +358,9 @@ class IndexBuilder:
 
     def _norms(self) -> np.ndarray:
         """Per document 1 / (k1 * (1 - b + b * length / average length)), float32."""
-        lengths = np.frombuffer(self._lengths, np.int32)
-        filled, one = self.filled, np.float32(1)
+        lengths, one = self._document_lengths, np.float32(1)
+        filled = np.count_nonzero(lengths)
         average = np.float32(lengths.sum(dtype=np.int64) / filled) if filled else one
         coded = range(int(lengths.max(initial=0)) + 1)
-        kept = np.array([decode_length(encode_length(n)) for n in coded], np.float32)[lengths]
+        kept = np.array([coded_length(n) for n in coded], np.float32)[lengths]
         return one / (_K1 * ((one - _B) + _B * kept / average))
-
-
-def id_ranks(ids: Sequence[str]) -> np.ndarray:
-    """Document number -> place of its id in the order of ids."""
-    ranks = np.empty(len(ids), dtype=np.int32)
-    ranks[np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64)] = np.arange(
-        len(ids)
-    )
-    return ranks

@@ -32,24 +32,7 @@ import numpy as np
 
 from eeflib.errors import DataError
 
-__all__ = [
-    "ASIN_HEADS",
-    "ASIN_TAILS",
-    "BRANDS",
-    "BULLETS",
-    "CATEGORIES",
-    "FILLER",
-    "FORMS",
-    "OPENINGS",
-    "OPTION_GROUPS",
-    "OPTION_NAMES",
-    "OPTION_WORDING",
-    "OPTION_WORDS",
-    "Item",
-    "Store",
-    "generate_store",
-    "phrase",
-]
+__all__ = ["Item", "Store", "generate_store", "phrase"]
 
 _DATA: Mapping[str, Any] = tomllib.loads(
     files("eeflib.envs.webshop").joinpath("lexicon.toml").read_text("utf-8")

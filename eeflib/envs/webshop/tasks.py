@@ -32,27 +32,14 @@ import numpy as np
 
 from eeflib.envs.webshop.catalogue import Catalogue, Product
 from eeflib.envs.webshop.env import WebShopEnv
+from eeflib.envs.webshop.goals import goal_for
 from eeflib.envs.webshop.reward import is_close, normalize_color
 from eeflib.envs.webshop.search import TOP_K
 from eeflib.envs.webshop.shop import Item, Store, generate_store, phrase
 from eeflib.errors import DataError
 from eeflib.records import Task, episode_rng, split_order
 
-__all__ = [
-    "FIRST_LEVELS",
-    "LEVELS",
-    "MIX",
-    "MIXES",
-    "PAGE",
-    "SKILLS",
-    "Wish",
-    "count_products",
-    "embedded_shop",
-    "limits",
-    "make_tasks",
-    "ranked",
-    "reference_queries",
-]
+__all__ = ["LEVELS", "MIX", "MIXES", "count_products", "embedded_shop", "make_tasks"]
 
 PAGE = 10
 """Results on a page."""
@@ -111,7 +98,7 @@ class Wish:
 
 def ranked(catalogue: Catalogue, query: str) -> list[str]:
     """Product ids of the results of `query`, best first."""
-    return [catalogue.products[i].asin for i in catalogue.index.search(query)]
+    return [catalogue[i].asin for i in catalogue.index.search(query)]
 
 
 def same_titles(store: Store) -> dict[str, list[Item]]:
@@ -259,17 +246,13 @@ def _candidates(
 def _goal(product: Product, wish: Wish, rng: np.random.Generator) -> dict[str, Any]:
     upper = float(wish.limits[rng.integers(len(wish.limits))])
     text = phrase(wish.item.noun, wish.attributes, wish.options, upper, rng)
-    return {
-        "asin": product.asin,
-        "category": product.category,
-        "query": product.query,
-        "name": product.title,
-        "product_category": product.product_category,
-        "instruction_text": text,
-        "attributes": list(wish.attributes),
-        "price_upper": upper,
-        "goal_options": list(wish.options.values()),
-    }
+    return goal_for(
+        product,
+        instruction_text=text,
+        attributes=list(wish.attributes),
+        price_upper=upper,
+        goal_options=list(wish.options.values()),
+    )
 
 
 def _scarce(pools: Mapping[str, Sequence[Any]]) -> dict[str, set[str]]:
@@ -280,12 +263,6 @@ def _scarce(pools: Mapping[str, Sequence[Any]]) -> dict[str, set[str]]:
         out[name] = set(smaller)
         smaller |= {x.asin for x in pools[name]}
     return out
-
-
-def _nearest_first(
-    pool: Sequence[Any], near: Mapping[str, tuple[float, float]], scarce: set[str]
-) -> Iterator[Any]:
-    return iter(sorted(pool, key=lambda x: (x.asin in scarce, near[x.asin])))
 
 
 def _next(pool: Iterator[Any], used: set[str], level: str, counts: Mapping[str, int]) -> Any:
@@ -372,6 +349,7 @@ def make_tasks(
             is none.
     """
     shares = _shares(mix)
+    by_asin = {product.asin: product for product in catalogue}
     twins = same_titles(store)
     pools: dict[str, list[Any]] = {**_candidates(store, catalogue, twins)}
     finder = WishFinder(store, catalogue, np.random.default_rng([seed, 3]))
@@ -385,12 +363,15 @@ def make_tasks(
         rng = episode_rng(seed, "webshop", split)
         start = _PLACES.get(split, float(rng.random()))
         near = {asin: (abs(at - start), at) for asin, at in place.items()}
-        left = {name: _nearest_first(pool, near, scarce[name]) for name, pool in pools.items()}
+        left = {
+            name: iter(sorted(pool, key=lambda x: (x.asin in scarce[name], near[x.asin])))
+            for name, pool in pools.items()
+        }
         for number, level in enumerate(_level_order(shares, counts[split])):
             wish = _next(left.get(_POOLS.get(level, level), iter(())), used, level, counts)
             if isinstance(wish, Item):
                 wish = _wish(wish, twins[wish.asin], level, rng)
-            goal = _goal(catalogue.by_asin[wish.asin], wish, rng)
+            goal = _goal(by_asin[wish.asin], wish, rng)
             tasks.append(
                 Task(
                     id=f"webshop-{split}-{number:04d}",
