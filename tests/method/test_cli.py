@@ -17,8 +17,8 @@ from eeflib import config
 from eeflib.config import PRESETS, make_config
 from eeflib.demo import compare, method_row, render_table, sentence
 from eeflib.errors import EefError, PrerequisiteError, ProviderError
-from eeflib.openrun import open_run
 from eeflib.records import Evaluation
+from eeflib.run import open_run
 from eeflib.stats import wilson
 
 ROOT = Path(__file__).parents[2]

@@ -383,11 +383,12 @@ def test_a_config_is_json_and_reports_on_seeds_apart_from_development():
         ({"env": "mars"}, "unknown environment 'mars'; choose one of webshop"),
         ({"preset": "huge"}, "unknown preset 'huge'; choose one of tiny"),
         ({"iteratons": 3}, "unknown setting iteratons; did you mean iterations?"),
-        ({"train": "many"}, r"Expected `int`, got `str` - at `\$.train`"),
-        ({"train": 0}, "train is 0; it must be at least 1"),
-        ({"temperature": 0.0}, "temperature is 0.0; it must be above 0"),
+        ({"train": "many"}, r"train is 'many': Expected `int`, got `str`"),
+        ({"train": 0}, r"train is 0: Expected `int` >= 1"),
+        ({"temperature": 0.0}, r"temperature is 0\.0: Expected `float` > 0"),
         ({"prompt": "poem"}, "prompt"),
-        ({"learning_rate": -1.0}, "learning_rate = -1.0 must be at least 0"),
+        ({"learning_rate": -1.0}, r"learning_rate is -1\.0: Expected `float` >= 0"),
+        ({"schedule": "stairs"}, "unknown schedule 'stairs'; choose one of cosine"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_by_name(settings, message):
