@@ -51,8 +51,6 @@ R = TypeVar("R", bound=Record)
 T = TypeVar("T")
 
 MANIFEST = "manifest.json"
-FORMAT = "eeflib-run"
-"""Value of `format` in every manifest."""
 DECIDES = "decides.json"
 _NAME = re.compile(r"[\w+~-][\w.+~-]*(/[\w+~-][\w.+~-]*)*")
 
@@ -448,7 +446,7 @@ class RunFolder:
         """
         wanted = plain(decides, path="decides")
         folder = self.sub(name)
-        begun = any(p.is_file() for p in visible(folder.path))
+        begun = any(p.is_file() and p.name[0] != "." for p in folder.path.glob("*"))
         if begun and folder.decides != wanted:
             first, slash, rest = name.partition("/")
             folder = self.sub(f"{first}~{content_hash(wanted)[:6]}{slash}{rest}")
@@ -468,15 +466,6 @@ class RunFolder:
                 f"{self.path / DECIDES}: unreadable ({exc}), so nobody knows how {self.path} was "
                 "made: restore the file, or delete the folder"
             ) from exc
-
-    @property
-    def manifest(self) -> dict[str, Any]:
-        """The run's manifest.
-
-        Raises:
-            DataError: missing or unreadable.
-        """
-        return read_manifest(self.lock.folder)
 
     def file(self, name: str) -> Path:
         """Path of the record file `name`: `trajectories` -> PATH/trajectories.jsonl."""
@@ -637,27 +626,3 @@ def _named(name: str) -> str:
             "with / between folders"
         )
     return name
-
-
-def visible(folder: Path) -> list[Path]:
-    """What is in `folder`, less hidden files; the manifest last."""
-    found = sorted(folder.iterdir()) if folder.is_dir() else []
-    return sorted((p for p in found if p.name[0] != "."), key=lambda p: p.name == MANIFEST)
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST
-    try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise DataError(
-            f"{folder} is not a run folder: it holds no {MANIFEST}; name the folder that "
-            "`eef demo --run DIR` or a notebook wrote, or an empty or new one"
-        ) from None
-    except (OSError, ValueError, RecursionError) as exc:
-        raise DataError(
-            f"{path}: unreadable ({exc}); use another --run DIR, or delete this folder"
-        ) from exc
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise DataError(f"{path} is not the manifest of a run; use another --run DIR")
-    return content

@@ -15,6 +15,7 @@ A killed process loses at most the line it was writing; what it had finished cou
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import platform
@@ -25,7 +26,6 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
-from html import escape
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -33,16 +33,7 @@ from typing import Any
 from eeflib.config import Config, make_config
 from eeflib.errors import DataError
 from eeflib.exploration import Exploration, ExplorationReport
-from eeflib.files import (
-    FORMAT,
-    MANIFEST,
-    ReadReport,
-    RunFolder,
-    RunLock,
-    read_manifest,
-    repair,
-    visible,
-)
+from eeflib.files import MANIFEST, RunFolder, RunLock, repair
 from eeflib.methods import Method, get_method
 from eeflib.policies.student import Student
 from eeflib.records import (
@@ -57,10 +48,12 @@ from eeflib.records import (
 )
 from eeflib.world import World, make_world
 
-__all__ = ["ReadReport", "Run", "RunFolder", "open_folder", "open_run"]
+__all__ = ["Run", "RunFolder", "open_folder", "open_run"]
 
 log = logging.getLogger(__name__)
 
+FORMAT = "eeflib-run"
+"""Value of `format` in every manifest."""
 _DRIVE = Path("/content/drive/MyDrive")
 _PACKAGES = (
     *("eeflib", "numpy", "pandas", "scipy", "torch", "transformers", "peft", "accelerate"),
@@ -92,9 +85,9 @@ def open_folder(
     manifest = _make_manifest(config, seeds)
     try:
         run.lock.acquire()
-        if fresh and visible(run.path):
+        if fresh and _visible(run.path):
             _wipe(run.path)
-        if not visible(run.path):
+        if not _visible(run.path):
             run.write_json(MANIFEST, manifest)
         else:
             _check_same(run.path, manifest)
@@ -106,11 +99,17 @@ def open_folder(
     return run
 
 
+def _visible(folder: Path) -> list[Path]:
+    """What is in `folder`, less hidden files; the manifest last."""
+    found = sorted(folder.iterdir()) if folder.is_dir() else []
+    return sorted((p for p in found if p.name[0] != "."), key=lambda p: p.name == MANIFEST)
+
+
 def _wipe(folder: Path) -> None:
     """Delete a run's files, but only a run's; the manifest last, so that a kill leaves a run."""
-    read_manifest(folder)
+    _read_manifest(folder)
     try:
-        for item in visible(folder):
+        for item in _visible(folder):
             if item.is_dir() and not item.is_symlink():
                 shutil.rmtree(item)
             else:
@@ -141,9 +140,27 @@ def _make_manifest(config: Mapping[str, Any], seeds: Sequence[int]) -> dict[str,
     }
 
 
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise DataError(
+            f"{folder} is not a run folder: it holds no {MANIFEST}; name the folder that "
+            "`eef demo --run DIR` or a notebook wrote, or an empty or new one"
+        ) from None
+    except (OSError, ValueError, RecursionError) as exc:
+        raise DataError(
+            f"{path}: unreadable ({exc}); use another --run DIR, or delete this folder"
+        ) from exc
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise DataError(f"{path} is not the manifest of a run; use another --run DIR")
+    return content
+
+
 def _check_same(folder: Path, new: Mapping[str, Any]) -> None:
     """Refuse another configuration or other seeds; other code or packages are only logged."""
-    old = read_manifest(folder)
+    old = _read_manifest(folder)
     if changed := _differences(old, new, "config", "seeds"):
         raise DataError(
             f"{folder} was made with another configuration ({changed}): "
@@ -242,7 +259,7 @@ def open_run(
 
 def _stored_config(folder: Path) -> Config:
     try:
-        return Config.from_dict(read_manifest(folder).get("config") or {"config": None})
+        return Config.from_dict(_read_manifest(folder).get("config") or {"config": None})
     except DataError as exc:
         if not (folder / MANIFEST).exists():
             raise
@@ -379,23 +396,12 @@ class Run:
             )
 
     def __repr__(self) -> str:
-        return "\n".join(f"{what}: {value}" for what, value in self._facts().items())
-
-    def _repr_html_(self) -> str:
-        left = "style='text-align:left'"
-        rows = (
-            f"<tr><th {left}>{escape(what)}</th><td {left}>{escape(value)}</td></tr>"
-            for what, value in self._facts().items()
-        )
-        return f"<table>{''.join(rows)}</table>"
-
-    def _facts(self) -> dict[str, str]:
         c, root = self.config, self.folder.path
         found = [n for n in ("tasks", "trajectories") if self.folder.exists(n)]
         found += sorted(str(p.parent.relative_to(root)) for p in root.glob("*/iter-*/model"))
         # no names of the reader's machine in saved outputs
         where = f"\u2026/{self.path.parent.name}/{self.path.name}"
-        return {
+        facts = {
             "run": where if self.path.is_absolute() else str(self.path),
             "preset": f"{c.preset} ({c.env}, student {c.student})",
             "tasks": ", ".join(f"{n} {split}" for split, n in c.counts.items()),
@@ -404,3 +410,4 @@ class Run:
             "seeds": f"{', '.join(map(str, c.seeds))}; this is {self.seed}",
             "on file": ", ".join(found) or "nothing yet",
         }
+        return "\n".join(f"{what}: {value}" for what, value in facts.items())
