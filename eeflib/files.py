@@ -24,7 +24,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, Self, TypeVar
+from typing import Any, Literal, NamedTuple, NoReturn, Self, TypeVar
 
 import msgspec
 from filelock import FileLock, Timeout
@@ -141,10 +141,7 @@ def read_records(
             met.add(name)
         if isinstance(schema, int) and schema > SCHEMA_VERSION:
             report.newer += 1
-            text = (
-                f"{path}: written by a newer eeflib (schema {schema}, this one knows "
-                f"{SCHEMA_VERSION}): keys it does not know are kept but not used; update eeflib"
-            )
+            text = f"{path}: written by a newer eeflib (schema {schema}); update to use it all"
             _say_once(path, 0, "newer", text)
         report.records += 1
         yield record
@@ -181,10 +178,7 @@ def _parse(raw: bytes, surrogates: bool = True) -> dict[str, Any]:
 
 
 def _parse_slowly(raw: bytes) -> Any:
-    """Takes what msgspec refuses (a byte order mark, half a surrogate pair), or says what is wrong.
-
-    DataError: it is no JSON, or holds what no record can.
-    """
+    """Takes what msgspec refuses (a byte order mark, half a surrogate pair), or says why not."""
     try:
         return _checked(json.loads(raw.decode("utf-8-sig"), parse_constant=_refuse_constant))
     except UnicodeDecodeError as exc:
@@ -228,7 +222,7 @@ def write_atomic(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            _write_synced(temporary, os.O_TRUNC, text.encode("utf-8", "backslashreplace"))
+            _write_synced(temporary, "wb", text.encode("utf-8", "backslashreplace"))
             os.replace(temporary, path)
         finally:
             for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
@@ -255,7 +249,7 @@ def append_lines(path: Path, lines: Sequence[str]) -> None:
             repair(path)
             size = path.stat().st_size if path.exists() else 0
             try:
-                _write_synced(path, os.O_APPEND, data)
+                _write_synced(path, "ab", data)
             except OSError:
                 with suppress(OSError):
                     os.truncate(path, size)
@@ -289,7 +283,7 @@ def repair(path: Path) -> None:
                 _checked(_parse(tail))  # no part of an object is one: only the line end is missing
                 file.write(b"\n")
             except DataError:
-                _write_synced(path.with_name(path.name + ".torn"), os.O_APPEND, tail + b"\n")
+                _write_synced(path.with_name(path.name + ".torn"), "ab", tail + b"\n")
                 file.truncate(end - len(tail))
                 text = "%s: an interrupted write was cut off (%d bytes, see *.torn)"
                 log.warning(text, path, len(tail))
@@ -299,15 +293,11 @@ def repair(path: Path) -> None:
         _cannot_write(path, exc, "it was being repaired after an interrupted write")
 
 
-def _write_synced(path: Path, flag: int, data: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | flag, 0o666)
-    try:
-        view = memoryview(data)
-        while view:  # a nearly full disk takes a part, and fails at the next write
-            view = view[os.write(fd, view) :]
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+def _write_synced(path: Path, mode: Literal["ab", "wb"], data: bytes) -> None:
+    with open(path, mode) as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _cannot_write(path: Path, exc: OSError, state: str) -> NoReturn:
@@ -364,8 +354,7 @@ class RunLock:
 
     def _take(self) -> None:
         folder = self.folder.resolve()
-        # one object for the process, which counts its users: a cell run twice must not lock itself
-        # out
+        # one object for the process counts its users: a cell run twice must not lock itself out
         lock = FileLock(folder / ".lock", timeout=0, thread_local=False, is_singleton=True)
         try:
             lock.acquire()
@@ -399,17 +388,11 @@ class RunLock:
 class RunFolder:
     """A run folder, or a folder inside one. Reading needs no lock; the first write takes it.
 
-    `RunFolder(path)` opens what is there, for reading or for adding to it by hand; `open_folder` is
-    the way to start and continue a run. As a context manager it gives the lock back at the end.
+    As a context manager it gives the lock back at the end. Runs are started by `eeflib.run`.
     """
 
     def __init__(self, path: Path | str, *, lock: RunLock | None = None) -> None:
-        """No file is touched yet.
-
-        Args:
-            path: the folder.
-            lock: the run's lock; None: that of the nearest folder upwards with a manifest.
-        """
+        """No file is touched yet; `lock` None: that of the nearest folder up with a manifest."""
         self.path = Path(path)
         if lock is None:
             above = (p for p in (self.path, *self.path.parents) if (p / MANIFEST).exists())
@@ -435,11 +418,8 @@ class RunFolder:
 
         It is `sub(name)` as long as nothing was done there with other arguments, else the first
         part of `name` gets 6 hex digits of the arguments' hash: EEF~3f2a9c/iter-1. So a step called
-        with other arguments never finds the old records. A new folder notes `decides`.
-
-        Args:
-            decides: JSON values that decide the step's result, such as method, iteration, M, seed
-                and the student's hash.
+        with other arguments never finds the old records. A new folder notes `decides`: JSON values
+        such as method, iteration, M, seed and the student's hash.
 
         Raises:
             DataError: `decides` holds what JSON cannot; what is noted in a folder is unreadable.
@@ -503,12 +483,7 @@ class RunFolder:
         """The records of the file `name`, in the order written; of several with one id the first.
 
         A line that is no such record is logged with file and line number, counted in `report`, and
-        passed over.
-
-        Args:
-            name: as for `append`.
-            kind: a record class, or `dict` for the JSON objects as they are.
-            report: filled while reading.
+        passed over. `kind` is a record class, or `dict` for the JSON objects as they are.
 
         Raises:
             DataError: there is no such file, or it cannot be read.
@@ -529,11 +504,7 @@ class RunFolder:
         return list(self.read(name, kind)) if self.exists(name) else []
 
     def write_json(self, name: str, value: Any) -> None:
-        """Write a JSON value to PATH/`name`: whole or not at all.
-
-        Raises:
-            DataError: as for `append`.
-        """
+        """Write a JSON value to PATH/`name`: whole or not at all. Raises as `append`."""
         path = self.path / _named(name)
         text = json.dumps(plain(value), indent=1, ensure_ascii=False, sort_keys=True) + "\n"
         self.lock.acquire()
@@ -554,10 +525,8 @@ class RunFolder:
     ) -> None:
         """Phase `name` is finished and all its files are written; call it last.
 
-        Args:
-            summary: whatever `phase` is to return later.
-            files: files that the phase is done with, watched from now on: names of record files
-                (`branches`), or paths with a suffix (`model/adapter_model.safetensors`).
+        `phase` returns the summary later. The `files` are watched from now on: names of record
+        files (`branches`), or paths with a suffix (`model/adapter_model.safetensors`).
 
         Raises:
             DataError: as for `append`; a file of `files` is missing.

@@ -88,7 +88,7 @@ def collect(
     """
     teacher = world.teacher if teacher is None else teacher
     episodes = [Episode(task, "teacher") for task in world.split("train")]
-    beside = lockstep or (run.config.lockstep if run else 32)
+    beside = lockstep or _lockstep(run, teacher)
     step = "collect"
     with _opened(run, world) as folder:
         if folder is not None:
@@ -238,7 +238,6 @@ def encode(
     *,
     max_length: int | None = None,
     allow_harmful: bool | None = None,
-    progress: bool = False,
 ) -> EncodedSet:
     """Tokens, labels and a reason per token: a sample is asked exactly as `student` is played.
 
@@ -258,7 +257,6 @@ def encode(
         student.tokenizer,
         max_length=max_length or student.max_length,
         allow_harmful=allow_harmful,
-        progress=progress,
     )
     if isinstance(samples, Selection):
         notes = {

@@ -65,21 +65,9 @@ _PACKAGES = (
 def open_folder(
     path: Path | str, config: Mapping[str, Any], *, seeds: Sequence[int] = (), fresh: bool = False
 ) -> RunFolder:
-    """Start the run in `path`, or continue it if it was made with the same `config` and `seeds`.
-
-    Takes the run's lock and cuts off the half lines that a killed process left. A run that is
-    continued with other code or package versions than it was begun with is named in one warning.
-
-    Args:
-        path: the run folder; made if it is missing.
-        config: JSON values (nested dicts allowed) that decide the run's results; no secrets.
-        seeds: seeds of the run.
-        fresh: delete what is there and start over.
-
-    Raises:
-        DataError: another process writes the run; it was made with another configuration (the
-            message names the keys that differ); the folder holds something else, or cannot be
-            written.
+    """As `open_run`, for settings as JSON values; the run's lock is held, and half lines that a
+    killed process left are cut off. Other code or package versions than it was begun with are named
+    in one warning.
     """
     run = RunFolder(path, lock=RunLock(Path(path)))
     manifest = _make_manifest(config, seeds)

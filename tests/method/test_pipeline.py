@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from runs import lasting
 
 import eeflib as eef
 from eeflib.config import Config, make_config
@@ -60,23 +61,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("whole")
     run_all(path)
     return path
-
-
-def content(file: Path) -> bytes | list[bytes]:
-    """The records of a file in any order, or its bytes."""
-    data = file.read_bytes()
-    return sorted(data.splitlines()) if file.suffix == ".jsonl" else data
-
-
-def lasting(path: Path) -> dict[str, bytes | list[bytes]]:
-    """Everything a run leaves, less measured times and locks."""
-    return {
-        str(f.relative_to(path)): content(f)
-        for f in sorted(path.rglob("*"))
-        if f.is_file()
-        and f.name not in ("timings.jsonl", "timing.json", "manifest.json")
-        and not f.name.startswith(".lock")
-    }
 
 
 def read(path: Path, name: str, kind: Any) -> list[Any]:
