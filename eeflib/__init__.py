@@ -39,6 +39,54 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+__all__ = [
+    "METHODS",
+    "PRESETS",
+    "Branch",
+    "ChatModel",
+    "Config",
+    "EefError",
+    "EncodedSet",
+    "Evaluation",
+    "Exploration",
+    "Method",
+    "Policy",
+    "Run",
+    "Sample",
+    "Selection",
+    "Step",
+    "Student",
+    "Task",
+    "TextEnv",
+    "Trajectory",
+    "Viewer",
+    "World",
+    "__version__",
+    "analysis",
+    "collect",
+    "compare_runs",
+    "encode",
+    "errors",
+    "evaluate",
+    "explore",
+    "figures",
+    "frames",
+    "gained_lost",
+    "notebook",
+    "open_run",
+    "paired_difference",
+    "play",
+    "run_demo",
+    "run_method",
+    "scienceworld",
+    "select",
+    "textworld",
+    "train",
+    "webshop",
+    "win_rate",
+    "write_report",
+]
+
 _MODULES = {
     "analysis": "analysis",
     "errors": "errors",
@@ -70,8 +118,6 @@ _HOMES = {
     "world": ("World", "scienceworld", "textworld", "webshop"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
-
-__all__ = sorted(["__version__", *_MODULES, *_HOME])
 
 
 def __getattr__(name: str) -> Any:
