@@ -37,6 +37,7 @@ from eeflib.files import MANIFEST, RunFolder, RunLock, repair
 from eeflib.methods import Method, get_method
 from eeflib.policies.student import Student
 from eeflib.records import (
+    NOT_KEPT,
     SCHEMA_VERSION,
     Branch,
     Evaluation,
@@ -45,6 +46,7 @@ from eeflib.records import (
     Trajectory,
     content_hash,
     plain,
+    without_secrets,
 )
 from eeflib.world import World, make_world
 
@@ -107,7 +109,7 @@ def _wipe(folder: Path) -> None:
 
 
 def _make_manifest(config: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, Any]:
-    settings = plain(config, path="config")
+    settings = without_secrets(plain(config, path="config"))
     versions = {}
     for name in _PACKAGES:  # those that can change a run's results; none is imported
         with suppress(metadata.PackageNotFoundError):
@@ -179,7 +181,7 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping) and value:
         for key, item in value.items():
             yield from _leaves(item, key if path in ("", "config") else f"{path}.{key}")
-    else:
+    elif value != NOT_KEPT:  # a secret makes no difference
         yield path, value
 
 

@@ -482,6 +482,57 @@ def test_a_run_continued_by_other_code_says_so_in_one_line(tmp_path, caplog):
     assert "versions.numpy: '0.1' -> " in record.getMessage()
 
 
+SECRETS = {
+    "token": "S3CRET",
+    "hfToken": "S3CRET",
+    "OPENAI_API_KEY": "S3CRET",
+    "x-api-key": "S3CRET",
+    "key": 73467,
+    "Authorization": "Bearer S3CRET",
+    "teacher": [{"password": "S3CRET"}, [{"passwd": "S3CRET"}]],
+    "credentials": {"user": "S3CRET"},
+    "aws_secret_access_key": "S3CRET",
+    "bearer": "S3CRET",
+    "access_tokens": ["S3CRET"],
+    "base_url": "https://user:S3CRET@host/v1",
+    "other_url": "see http://host/v1?x=1&api_key=S3CRET&y=2#access_token=S3CRET",
+}
+HARMLESS = {
+    "max_tokens": 5,
+    "max_new_tokens": 6,
+    "n_tokens": 7,
+    "tokenizer": "own",
+    "monkey": "m",
+    "keyboard": "k",
+    "pad_token": "<pad>",
+    "state_key": "s",
+    "author": "me",
+    "use_token": True,
+    "api_key": None,
+    "url": "https://host/v1?tokenizer=own&max_tokens=3",
+    "mail": "me@host",
+}
+
+
+def test_no_secret_reaches_the_manifest(tmp_path):
+    open_folder(tmp_path, {**SECRETS, **HARMLESS}).close()
+    text = (tmp_path / "manifest.json").read_text()
+    kept = json.loads(text)["config"]
+    assert "S3CRET" not in text
+    assert "73467" not in text
+    assert {k: kept[k] for k in HARMLESS} == HARMLESS
+    assert kept["base_url"] == "https://(not kept)@host/v1"
+    assert kept["other_url"].startswith("see http://host/v1?x=1&api_key=(not kept)&y=2#")
+    # another secret, or none, is the same run; another setting is not
+    changed = json.loads(json.dumps(SECRETS).replace("S3CRET", "0ther"))
+    open_folder(tmp_path, {**changed, **HARMLESS}).close()
+    fewer = {k: v for k, v in changed.items() if k != "token"}
+    open_folder(tmp_path, {**fewer, **HARMLESS}).close()
+    with pytest.raises(DataError, match="max_tokens: 5 -> 6") as caught:
+        open_folder(tmp_path, {**changed, **HARMLESS, "max_tokens": 6})
+    assert "0ther" not in str(caught.value)
+
+
 def test_an_empty_folder_starts_a_run_and_a_file_in_the_way_is_said(tmp_path):
     (tmp_path / "empty").mkdir()
     open_folder(tmp_path / "empty", CONFIG).close()
