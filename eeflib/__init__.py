@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from eeflib.masking import EncodedSet
     from eeflib.methods import METHODS, Method
     from eeflib.notebook import play
-    from eeflib.openrun import Run, open_run
     from eeflib.pipeline import collect, encode, evaluate, explore, run_method, select, train
     from eeflib.policies.base import Policy
     from eeflib.policies.openai_compatible import ChatModel
     from eeflib.policies.student import Student
     from eeflib.records import Branch, Evaluation, Sample, Step, Task, Trajectory
+    from eeflib.run import Run, open_run
     from eeflib.selection import Selection
     from eeflib.stats import gained_lost, paired_difference, win_rate
     from eeflib.world import World, scienceworld, textworld, webshop
@@ -112,7 +112,7 @@ _HOMES = {
     "policies.student": ("Student",),
     "records": ("Branch", "Evaluation", "Sample", "Step", "Task", "Trajectory"),
     "notebook": ("play",),
-    "openrun": ("Run", "open_run"),
+    "run": ("Run", "open_run"),
     "selection": ("Selection",),
     "stats": ("gained_lost", "paired_difference", "win_rate"),
     "world": ("World", "scienceworld", "textworld", "webshop"),

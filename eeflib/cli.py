@@ -15,12 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from eeflib.config import Config
 from eeflib.errors import DataError, EefError
 
 if TYPE_CHECKING:
-    from eeflib.openrun import Run as OpenRun
-    from eeflib.world import World
+    from eeflib.run import Run as OpenRun
 
 __all__ = ["app", "main"]
 
@@ -36,11 +34,6 @@ PresetName = Annotated[str, typer.Option(help="tiny, laptop, colab or paper")]
 Student = Annotated[str, typer.Option(help="tiny, smollm2, or a model's path or hub name")]
 Run = Annotated[Path | None, typer.Option(help="run folder; default runs/demo-ENV")]
 Json = Annotated[bool, typer.Option("--json", help="last line of stdout is one JSON object")]
-
-
-@app.callback()
-def _main() -> None:
-    """Explore the states of an expert's failures, and tune a small agent on the solutions."""
 
 
 @app.command()
@@ -77,21 +70,24 @@ def demo(
     start = REPORT_SEED if first_seed is None else first_seed
     config = config.change(seeds=tuple(start + i for i in range(count)))
     folder = run or Path("runs") / f"demo-{env}{'' if preset == 'laptop' else '-' + preset}"
-    _say(_headline(config, folder), as_json)
-    result = run_demo(config, folder, fresh=fresh, processes=processes)
-    report = write_report(folder)
-    _say(_results(result), as_json)
     _say(
-        f"\nReport:    {report}\n"
-        f"Run:       {folder}\n"
-        f"Next:      open the report, then `make lab` and notebooks/00_quickstart.ipynb",
+        f"EEF on {config.env}: student {config.student}, {config.train} training and "
+        f"{config.test} unseen test tasks, seeds {[*config.seeds]}\n"
+        f"into {folder} (stop it at any time: the same command goes on where it was)\n",
         as_json,
     )
-    if as_json:
-        typer.echo(json.dumps(result))
+    result = run_demo(config, folder, fresh=fresh, processes=processes)
+    report = write_report(folder)
+    text = (
+        f"{_results(result)}\n\n"
+        f"Report:    {report}\n"
+        f"Run:       {folder}\n"
+        f"Next:      open the report, then `make lab` and notebooks/00_quickstart.ipynb"
+    )
+    _say(text, as_json, result)
 
 
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="run folder; a new one is begun")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")]
 MethodName = Annotated[str, typer.Option(help="SFT, RFT, RFTxk, EEF, ...")]
 Iteration = Annotated[int, typer.Option(min=0, help="0 is cloning (SFT), 1 the first exploration")]
 Seed = Annotated[int | None, typer.Option(min=0, help="one of the run's seeds; default the first")]
@@ -122,29 +118,32 @@ def explore(
         eef explore runs/first --states 3
     """
     import eeflib as eef
+    from eeflib.pipeline import CLONING
 
     opened = _opened(run, seed, env, preset, student)
     world = opened.world()
     tries = eef.collect(world, run=opened)
-    before = _student_before(opened, method, iteration, world)
+    if iteration > 1:
+        before = opened.student(method, iteration - 1)
+    else:  # the clone is trained if it is not there yet
+        eef.run_method(opened, CLONING, world=world)
+        before = opened.student(CLONING)
     changes: dict[str, Any] = {} if states is None else {"M": states}
     found = eef.explore(
         world, tries, before, method=method, iteration=iteration, run=opened, **changes
     )
     report = found.report
-    _say(
+    text = (
         f"{report.wins} of {report.simulations} rollouts won; {report.verified} of "
         f"{report.restorations} restorations verified\n"
-        f"{opened.folder.sub(found.origin).file('branches')}",
-        as_json,
+        f"{opened.folder.sub(found.origin).file('branches')}"
     )
-    if as_json:
-        typer.echo(json.dumps({"origin": found.origin, **report.to_dict()}))
+    _say(text, as_json, {"origin": found.origin, **report.to_dict()})
 
 
 @app.command()
 def train(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")],
+    run: RunFolder,
     method: MethodName = "EEF",
     iteration: Iteration = 1,
     seed: Seed = None,
@@ -172,19 +171,17 @@ def train(
     settings = {name: value for name, value in given.items() if value is not None}
     tuned = eef.train(student, data, run=opened, **settings)
     result = tuned.result
-    _say(
+    text = (
         f"{len(data)} samples, {result.steps} steps, loss {result.losses[0]:.3f} -> "
-        f"{result.losses[-1]:.3f}\n{tuned.folder}",
-        as_json,
+        f"{result.losses[-1]:.3f}\n{tuned.folder}"
     )
-    if as_json:
-        last = {"steps": result.steps, "last_loss": result.losses[-1], "model": str(tuned.folder)}
-        typer.echo(json.dumps({**data.counts, **last}))
+    last = {"steps": result.steps, "last_loss": result.losses[-1], "model": str(tuned.folder)}
+    _say(text, as_json, {**data.counts, **last})
 
 
 @app.command()
 def evaluate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")],
+    run: RunFolder,
     method: MethodName = "EEF",
     iteration: Iteration = 1,
     seed: Seed = None,
@@ -204,14 +201,12 @@ def evaluate(
     opened = _opened(run, seed)
     tuned = opened.student(method, iteration)
     rate = eef.win_rate(eef.evaluate(opened.world(), tuned, split=split, run=opened))
-    _say(
+    text = (
         f"{method} iteration {iteration} solves {rate.wins} of {rate.n} {split} tasks: "
         f"{100 * rate.rate:.1f} %, 95 % interval {100 * rate.low:.1f} - {100 * rate.high:.1f} "
-        "(Wilson, over the tasks of one seed)",
-        as_json,
+        "(Wilson, over the tasks of one seed)"
     )
-    if as_json:
-        typer.echo(json.dumps({"method": method, "iteration": iteration, **asdict(rate)}))
+    _say(text, as_json, {"method": method, "iteration": iteration, **asdict(rate)})
 
 
 def _opened(
@@ -219,7 +214,7 @@ def _opened(
 ) -> OpenRun:
     """The run in `path`; a new one with the settings given, if any are."""
     from eeflib.config import DEVELOPMENT_SEED
-    from eeflib.openrun import open_run
+    from eeflib.run import open_run
 
     new = preset and not (path / "manifest.json").exists()
     seeds = (DEVELOPMENT_SEED if seed is None else seed,)
@@ -228,19 +223,9 @@ def _opened(
     return run if seed is None else run.at(seed)
 
 
-def _student_before(run: OpenRun, method: str, iteration: int, world: World) -> Any:
-    """The student that explores in `iteration`; the clone is trained if it is not there yet."""
-    from eeflib.pipeline import CLONING, run_method
-
-    if iteration > 1:
-        return run.student(method, iteration - 1)
-    run_method(run, CLONING, world=world)
-    return run.student(CLONING)
-
-
 @app.command()
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")],
+    run: RunFolder,
     out: Annotated[Path | None, typer.Option(help="default: RUN/report.html")] = None,
 ) -> None:
     """Write the one-file HTML report of a run, finished or not.
@@ -278,26 +263,19 @@ def compare(
     from eeflib.analysis.compare import compare_runs
 
     found = compare_runs(a, a if b is None else b, method_a=method_a, method_b=method_b)
-    _say(str(found), as_json)
+    text = str(found)
     if out is not None:
         from eeflib.analysis.report import write_comparison
 
-        _say(f"\nPage: {write_comparison(found, out)}", as_json)
-    if as_json:
-        typer.echo(json.dumps(found.as_json()))
+        text += f"\n\nPage: {write_comparison(found, out)}"
+    _say(text, as_json, found.as_json())
 
 
-def _say(text: str, as_json: bool) -> None:
-    """For people; with --json stdout belongs to the object."""
+def _say(text: str, as_json: bool, result: dict[str, Any] | None = None) -> None:
+    """`text` for people; with --json stdout belongs to `result`, which is one line."""
     typer.echo(text, err=as_json)
-
-
-def _headline(config: Config, folder: Path) -> str:
-    return (
-        f"EEF on {config.env}: student {config.student}, {config.train} training and "
-        f"{config.test} unseen test tasks, seeds {[*config.seeds]}\n"
-        f"into {folder} (stop it at any time: the same command goes on where it was)\n"
-    )
+    if as_json and result is not None:
+        typer.echo(json.dumps(result))
 
 
 def _results(result: dict) -> str:
@@ -334,7 +312,6 @@ _UsageError: type[Exception] = next(
     c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException"
 )
 _INTERRUPTED = 130
-_COMMANDS = ("demo", "explore", "train", "evaluate", "report", "compare")
 
 
 def main() -> None:
@@ -349,8 +326,8 @@ def main() -> None:
     except (typer.Abort, KeyboardInterrupt):
         code = _INTERRUPTED
     except _UsageError as exc:
-        command = args[0] if args[0] in _COMMANDS else ""
-        _fail(f"{exc.format_message()} (see: {' '.join(['eef', command, '--help'])})", 2)  # type: ignore[attr-defined]
+        where = getattr(getattr(exc, "ctx", None), "command_path", "eef")
+        _fail(f"{exc.format_message()} (see: {where} --help)", 2)  # type: ignore[attr-defined]
     if code == _INTERRUPTED:  # newer typer returns it, older raises Abort
         _fail("interrupted; the same command goes on where it was", code)
 

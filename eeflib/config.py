@@ -10,11 +10,10 @@ used once: 1000 to 1007 were, with the tasks of the first edition.
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Self
+from dataclasses import dataclass, field, fields, replace
+from typing import Annotated, Any, Literal, Self, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -29,26 +28,61 @@ REPORT_SEED = 2000
 DEVELOPMENT_SEED = 7
 """First seed of a notebook's run."""
 
-BACKENDS = ("peft", "unsloth")
 LLAMA_LINEAR = (
     "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
 )  # fmt: skip
 """The linear layers of Llama-like models."""
 
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "method": ("lora", "full"),
-    "schedule": ("cosine", "linear", "constant"),
-    "dtype": ("auto", "float32", "bfloat16"),
-}
+Env = Literal["webshop", "scienceworld", "textworld"]
+Backend = Literal["peft", "unsloth"]
+BACKENDS = get_args(Backend)
+
+NotNegative = Annotated[float, msgspec.Meta(ge=0)]
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+AtLeast1 = Annotated[int, msgspec.Meta(ge=1)]
+AtLeast2 = Annotated[int, msgspec.Meta(ge=2)]
+
+
+class _Settings:
+    """What both kinds of settings have: a check of each field against its type, and JSON."""
+
+    def __post_init__(self) -> None:
+        for name, kind in get_type_hints(type(self), include_extras=True).items():
+            value = getattr(self, name)
+            choices = get_args(kind) if get_origin(kind) is Literal else ()
+            if choices and value not in choices:
+                raise DataError(f"unknown {name} {value!r}; choose one of {', '.join(choices)}")
+            try:
+                object.__setattr__(self, name, msgspec.convert(value, kind))
+            except msgspec.ValidationError as exc:
+                raise DataError(f"{name} is {value!r}: {exc}") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; equal settings give equal JSON, whole numbers in float fields too."""
+        out: dict[str, Any] = plain(self)
+        return out
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Read what `to_dict` wrote, such as `config` in a run's manifest.
+
+        Raises:
+            DataError: an unknown setting, or a value of the wrong type; names it.
+        """
+        names = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+        if unknown := sorted(set(data) - names):
+            raise DataError(_unknown(unknown, names))
+        return cls(**data)
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(_Settings):
     """What, together with the data and the base model, determines the weights."""
 
     method: Literal["lora", "full"] = "lora"
     """Train an adapter, or all weights."""
-    rank: int = 16
+    rank: AtLeast1 = 16
     """LoRA: rank of the update."""
     alpha: float = 32.0
     """LoRA: the update is scaled by alpha / rank."""
@@ -56,23 +90,23 @@ class TrainConfig:
     """LoRA: dropout before the update."""
     target_modules: tuple[str, ...] = LLAMA_LINEAR
     """LoRA: names of the layers that get one."""
-    learning_rate: float = 2e-4
+    learning_rate: NotNegative = 2e-4
     """Peak, of AdamW."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """How the learning rate falls to 0 after the warm-up."""
-    warmup: float = 0.03
+    warmup: NotNegative = 0.03
     """Share of the steps in which the learning rate rises."""
-    weight_decay: float = 0.0
+    weight_decay: NotNegative = 0.0
     """Of matrices; never of norms and biases."""
-    max_grad_norm: float = 1.0
+    max_grad_norm: NotNegative = 1.0
     """Gradients are scaled down to this norm; 0 for no limit."""
     epochs: float = 3.0
     """Passes over the data, if `max_steps` is None."""
-    max_steps: int | None = None
+    max_steps: AtLeast1 | None = None
     """Optimiser steps."""
-    batch_size: int = 8
+    batch_size: AtLeast1 = 8
     """Samples in one forward pass."""
-    accumulation: int = 1
+    accumulation: AtLeast1 = 1
     """Forward passes per optimiser step."""
     max_length: int | None = None
     """Most tokens per sample. Longer ones are dropped when samples are encoded, never cut here."""
@@ -86,28 +120,12 @@ class TrainConfig:
     """Less memory for about a third more time."""
     load_in_4bit: bool = False
     """Quantise the base model (LoRA on a GPU with bitsandbytes; the base is given by name)."""
-    checkpoint_seconds: float = 120.0
+    checkpoint_seconds: NotNegative = 120.0
     """A resumable checkpoint is written when this much time has passed. No effect on results."""
 
     def __post_init__(self) -> None:
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise DataError(
-                    f"TrainConfig.{name} = {getattr(self, name)!r}; choose one of "
-                    f"{', '.join(choices)}"
-                )
-        least = {
-            "rank": 1, "batch_size": 1, "accumulation": 1, "learning_rate": 0, "warmup": 0,
-            "max_grad_norm": 0, "weight_decay": 0, "checkpoint_seconds": 0,
-        }  # fmt: skip
-        for name, low in least.items():
-            if not getattr(self, name) >= low:
-                raise DataError(
-                    f"TrainConfig.{name} = {getattr(self, name)!r} must be at least {low}"
-                )
-        if (self.max_steps is None and not self.epochs > 0) or (
-            self.max_steps is not None and self.max_steps < 1
-        ):
+        super().__post_init__()
+        if self.max_steps is None and not self.epochs > 0:
             raise DataError(
                 f"TrainConfig trains nothing: epochs = {self.epochs}, max_steps = "
                 f"{self.max_steps}; set one of them above 0"
@@ -116,35 +134,20 @@ class TrainConfig:
             raise DataError(
                 "TrainConfig.load_in_4bit needs method = 'lora': 4-bit weights are fixed"
             )
-        object.__setattr__(self, "target_modules", tuple(self.target_modules))
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; equal settings give equal JSON, whole numbers in float fields too."""
-        out: dict[str, Any] = plain(self)
-        return out
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Read what `to_dict` wrote.
-
-        Raises:
-            DataError: an unknown setting, or a value of the wrong type; names it.
-        """
-        return _read(cls, data)
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(_Settings):
     """What decides the records of a run: world, student, methods, sizes, training, seeds."""
 
     preset: str = "laptop"
     """Name of the preset that the settings come from."""
-    env: Literal["webshop", "scienceworld", "textworld"] = "webshop"
-    train: int = 120
+    env: Env = "webshop"
+    train: AtLeast1 = 120
     """Training tasks of each seed."""
-    validation: int = 0
+    validation: Count = 0
     """Validation tasks of each seed."""
-    test: int = 150
+    test: Count = 150
     """Unseen test tasks of each seed."""
     mix: str | dict[str, float] = "default"
     """WebShop: the levels that tasks are of, see `eeflib.envs.webshop.tasks.make_tasks`."""
@@ -156,41 +159,30 @@ class Config:
     """The student's prompt format; the teacher's is `react`."""
     mode: Literal["admissible", "generate"] = "admissible"
     """The student chooses among the admissible actions, or writes its reply freely."""
-    temperature: float = 1.0
+    temperature: Positive = 1.0
     """Of the student's exploration; it is evaluated greedily."""
-    max_new_tokens: int = 96
+    max_new_tokens: AtLeast1 = 96
     """Most tokens of a free reply."""
-    lockstep: int = 128
+    lockstep: AtLeast1 = 128
     """Episodes that are played side by side."""
     methods: tuple[str, ...] = ("SFT", "RFT", "RFTxk", "EEF")
     """Names of `eeflib.methods.METHODS`; RFTxk stands for RFTx6 where k is 6."""
-    iterations: int = 2
+    iterations: AtLeast1 = 2
     """Rounds of explore, select, train of every exploring method."""
-    M: int = 5
+    M: Count = 5
     """Expert states for each teacher trajectory."""
-    k: int = 6
+    k: AtLeast2 = 6
     """Rollouts for each task of the strong RFT baseline, RFTxk."""
     extras: bool = True
     """Also the masking ablation, and on the WebShop the better teacher."""
-    backend: Literal["peft", "unsloth"] = "peft"
+    backend: Backend = "peft"
     training: TrainConfig = field(default_factory=TrainConfig)
     seeds: tuple[int, ...] = (REPORT_SEED,)
 
     def __post_init__(self) -> None:
-        least = {
-            "train": 1, "validation": 0, "test": 0, "iterations": 1, "M": 0, "k": 2,
-            "max_new_tokens": 1, "lockstep": 1,
-        }  # fmt: skip
-        for name, low in least.items():
-            if getattr(self, name) < low:
-                raise DataError(f"{name} is {getattr(self, name)}; it must be at least {low}")
-        for name, choices in _SETTINGS.items():
-            if getattr(self, name) not in choices:
-                raise DataError(
-                    f"unknown {name} {getattr(self, name)!r}; choose one of {', '.join(choices)}"
-                )
-        if not self.temperature > 0:
-            raise DataError(f"temperature is {self.temperature}; it must be above 0")
+        if isinstance(self.training, Mapping):
+            object.__setattr__(self, "training", TrainConfig.from_dict(self.training))
+        super().__post_init__()
         if not self.seeds or min(self.seeds) < 0 or len({*self.seeds}) < len(self.seeds):
             raise DataError(f"seeds are {[*self.seeds]}; give one or more, different, none below 0")
 
@@ -210,52 +202,15 @@ class Config:
         """
         if "steps" in settings:
             settings["max_steps"] = settings.pop("steps")
-        own = {f.name for f in dataclasses.fields(self)}
-        inner = {f.name for f in dataclasses.fields(TrainConfig)}
-        training = {k: v for k, v in settings.items() if k not in own and k in inner}
-        unknown = sorted(set(settings) - own - set(training))
-        if unknown:
+        own = {f.name for f in fields(self)}
+        inner = {f.name for f in fields(TrainConfig)}
+        if unknown := sorted(set(settings) - own - inner):
             raise DataError(_unknown(unknown, own | inner | {"steps"}))
-        data = {**self.to_dict(), **{k: v for k, v in settings.items() if k in own}}
-        base = data["training"]
-        inner_data = base.to_dict() if isinstance(base, TrainConfig) else base
-        return Config.from_dict({**data, "training": {**inner_data, **training}})
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        out: dict[str, Any] = plain(self)
-        return out
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Read what `to_dict` wrote, such as `config` in a run's manifest.
-
-        Raises:
-            DataError: an unknown setting, or a value of the wrong type; names it.
-        """
-        training = data.get("training")
-        if isinstance(training, Mapping):
-            data = {**data, "training": TrainConfig.from_dict(training)}
-        return _read(cls, data)
-
-
-_SETTINGS: dict[str, tuple[str, ...]] = {
-    "env": ("webshop", "scienceworld", "textworld"),
-    "prompt": ("act", "react"),
-    "mode": ("admissible", "generate"),
-    "backend": BACKENDS,
-}
-
-
-def _read(cls: Any, data: Mapping[str, Any]) -> Any:
-    names = {f.name for f in dataclasses.fields(cls)}
-    unknown = sorted(set(data) - names)
-    if unknown:
-        raise DataError(_unknown(unknown, names))
-    try:
-        return msgspec.convert(dict(data), cls, strict=True)
-    except msgspec.ValidationError as exc:
-        raise DataError(f"{cls.__name__}: {exc}") from None
+        training = settings.pop("training", self.training)
+        if not isinstance(training, TrainConfig):
+            training = TrainConfig.from_dict(training)
+        changed = {k: settings.pop(k) for k in inner - own if k in settings}
+        return replace(self, training=replace(training, **changed), **settings)
 
 
 def _unknown(found: list[str], names: set[str]) -> str:
@@ -264,17 +219,27 @@ def _unknown(found: list[str], names: set[str]) -> str:
     return f"unknown setting {', '.join(found)}{hint}"
 
 
-def _report_seeds(n: int) -> tuple[int, ...]:
-    return tuple(range(REPORT_SEED, REPORT_SEED + n))
-
+_REPORTED = tuple(range(REPORT_SEED, REPORT_SEED + 5))
 
 PRESETS: dict[str, Config] = {
     c.preset: c
     for c in (
         Config("tiny", train=24, test=24, iterations=1, M=3, k=3, extras=False),
-        Config("laptop", seeds=_report_seeds(3)),
-        Config("colab", train=200, test=200, iterations=3, seeds=_report_seeds(3)),
-        Config("paper", train=300, test=300, iterations=3, seeds=_report_seeds(5)),
+        Config("laptop", seeds=_REPORTED[:3]),
+        Config(
+            "colab",
+            train=200,
+            test=200,
+            iterations=3,
+            seeds=_REPORTED[:3],
+        ),
+        Config(
+            "paper",
+            train=300,
+            test=300,
+            iterations=3,
+            seeds=_REPORTED[:5],
+        ),
     )
 }
 """Sizes by name, for the tiny student on the WebShop; `make_config` adapts them."""
@@ -314,8 +279,8 @@ def make_config(
     """
     if preset not in PRESETS:
         raise DataError(f"unknown preset {preset!r}; choose one of {', '.join(PRESETS)}")
-    if env not in _SETTINGS["env"]:
-        raise DataError(f"unknown environment {env!r}; choose one of {', '.join(_SETTINGS['env'])}")
+    if env not in get_args(Env):
+        raise DataError(f"unknown environment {env!r}; choose one of {', '.join(get_args(Env))}")
     base = PRESETS[preset]
     if student == "tiny":
         training = TrainConfig(

@@ -14,6 +14,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,11 +23,10 @@ from tqdm.auto import tqdm
 from eeflib.config import Config
 from eeflib.errors import PrerequisiteError
 from eeflib.methods import Method, get_method
-from eeflib.openrun import Run
 from eeflib.pipeline import CLONING, Progress, collect, evaluate, run_method
 from eeflib.policies.loading import NAMES
-from eeflib.records import Branch, Evaluation, Trajectory
-from eeflib.run import RunFolder, open_folder
+from eeflib.records import Branch, Evaluation
+from eeflib.run import Run, RunFolder, open_folder
 from eeflib.stats import (
     PairedDifference,
     gained_lost,
@@ -37,7 +37,7 @@ from eeflib.stats import (
     sd,
     win_rate,
 )
-from eeflib.workers import Event, Job, run_jobs, worker_folder_lock
+from eeflib.workers import Event, Job, ParentsLock, run_jobs
 
 __all__ = ["compare", "method_row", "render_table", "run_demo", "sentence"]
 
@@ -89,7 +89,7 @@ def run_demo(
         with _Bar(jobs, config, progress) as bar:
             run_jobs(jobs, folder.path, processes=n, threads=threads, on_event=bar.on_event)
         summary = summarise(folder, config)
-        folder.write_atomic("summary.json", summary)
+        folder.write_json("summary.json", summary)
     return summary
 
 
@@ -119,44 +119,26 @@ def _unmasked(config: Config) -> Method:
 
 def _jobs(config: Config, path: Path) -> list[Job]:
     """All jobs of the demo in `path`, those first that should be started first."""
-    first_jobs: list[Job] = []
-    late: list[Job] = []
+    ranked: list[tuple[int, Job]] = []
     for case, settings in _cases(config).items():
         for seed in settings.seeds:
-            run = Run(RunFolder(path), settings, seed, case)
             place = f"{case}/seed-{seed}".lstrip("/")
             here = (settings, path, case, seed)
-            jobs = [Job(f"{place}/{CLONING}", _start_seed, here)]
-            methods = [m for m in _methods(run) if m.name != CLONING]
+            found = _methods(Run(RunFolder(path), settings, seed, case))
+            methods = {m.name: m for m in (get_method(CLONING), *found)}
             # the longest first, so that no worker is left alone with one at the end
-            for m in sorted(methods, key=lambda m: (not m.explores_states, -m.attempts)):
-                jobs.append(Job(f"{place}/{m.name}", _one, (*here, m, ()), (jobs[0].name,)))
-            (late if case else first_jobs).extend(jobs)
+            for m in sorted(methods.values(), key=lambda m: (not m.explores_states, -m.attempts)):
+                needs = (f"{place}/{CLONING}",) if m.name != CLONING else ()
+                job = Job(f"{place}/{m.name}", _play, (*here, m, ()), needs)
+                ranked.append((2 if case else 0, job))
             if config.extras and not case:
                 m = _unmasked(settings)
-                late.append(Job(f"{place}/{m.name}", _one, (*here, m, ("EEF",)), (f"{place}/EEF",)))
-    return first_jobs + sorted(late, key=lambda job: job.name.startswith(BETTER_TEACHER))
+                job = Job(f"{place}/{m.name}", _play, (*here, m, ("EEF",)), (f"{place}/EEF",))
+                ranked.append((1, job))
+    return [job for _, job in sorted(ranked, key=itemgetter(0))]
 
 
-def _worker_run(config: Config, path: Path, case: str, seed: int) -> Run:
-    return Run(RunFolder(path, lock=worker_folder_lock(path)), config, seed, case)
-
-
-def _start_seed(config: Config, path: Path, case: str, seed: int, progress: Progress) -> None:
-    """Collect, let the teacher play the test tasks, clone it: what all methods of a seed need."""
-    run = _worker_run(config, path, case, seed)
-    world = run.world()
-    collect(world, run=run, progress=progress)
-    evaluate(world, world.teacher, name="teacher", run=run, progress=False)
-    try:
-        run_method(run, CLONING, progress=progress)
-    except PrerequisiteError as exc:
-        raise PrerequisiteError(
-            f"seed {seed}: {exc}. In the demo: a larger --preset, or another --first-seed"
-        ) from exc
-
-
-def _one(
+def _play(
     config: Config,
     path: Path,
     case: str,
@@ -165,7 +147,21 @@ def _one(
     share: Sequence[str],
     progress: Progress,
 ) -> None:
-    run_method(_worker_run(config, path, case, seed), method, share=share, progress=progress)
+    """Run one method in a worker. Cloning comes first, with what all methods of a seed need: the
+    teacher's trajectories and how it does on the test tasks."""
+    run = Run(RunFolder(path, lock=ParentsLock(path)), config, seed, case)
+    if method.name != CLONING:
+        run_method(run, method, share=share, progress=progress)
+        return
+    world = run.world()
+    collect(world, run=run, progress=progress)
+    evaluate(world, world.teacher, name="teacher", run=run, progress=False)
+    try:
+        run_method(run, method, progress=progress)
+    except PrerequisiteError as exc:
+        raise PrerequisiteError(
+            f"seed {seed}: {exc}. In the demo: a larger --preset, or another --first-seed"
+        ) from exc
 
 
 def summarise(folder: RunFolder, config: Config) -> DemoResult:
@@ -189,10 +185,7 @@ def summarise(folder: RunFolder, config: Config) -> DemoResult:
         out["masking"] = {
             "note": "after one iteration, on the same rollouts",
             **compare(masked, without),
-            "win_rates": [
-                method_row("EEF", masked, simulations=0, seconds=0)["win_rate"],
-                method_row(name, without, simulations=0, seconds=0)["win_rate"],
-            ],
+            "win_rates": [_number(win_rate(x).rate) for x in (masked, without)],
         }
     if BETTER_TEACHER in cases:
         better = cases[BETTER_TEACHER]
@@ -211,57 +204,33 @@ def _case(folder: RunFolder, config: Config, case: str) -> dict[str, Any]:
     outcomes = {m.name: [o for r in runs for o in r.evaluations(m.name)] for m in methods}
     teacher = [o for r in runs for o in r.evaluations("teacher")]
     rows = [method_row("teacher", teacher, simulations=0, seconds=0.0)]
-    cloning = _seconds(runs, CLONING)
+    cloning = _cost(runs, CLONING)[1]
     for m in methods:
-        rows.append(
-            method_row(
-                m.name,
-                outcomes[m.name],
-                simulations=_simulations(runs, m.name),
-                seconds=_seconds(runs, m.name) + (cloning if m.explores else 0.0),
-            )
-        )
+        simulations, seconds = _cost(runs, m.name)
+        seconds += cloning if m.explores else 0.0
+        row = method_row(m.name, outcomes[m.name], simulations=simulations, seconds=seconds)
+        rows.append(row)
     paired = {}
     strong = f"RFTx{config.k}"
     for a, b in (("EEF", strong), (strong, CLONING), ("EEF", "RFT")):
         if a in outcomes and b in outcomes:
             paired[f"{a} - {b}"] = compare(outcomes[a], outcomes[b])
-    solved = [t.solved for r in runs for t in r.folder.read("trajectories", Trajectory)]
-    taught = {
-        "solved": sum(solved),
-        "n": len(solved),
-        "win_rate": round(sum(solved) / len(solved), 4),
-    }
+    solved = [t.solved for r in runs for t in r.trajectories()]
+    rate = round(sum(solved) / len(solved), 4)
+    taught = {"solved": sum(solved), "n": len(solved), "win_rate": rate}
     return {"rows": rows, "paired": paired, "teacher": taught}
 
 
-def _iterations(runs: Sequence[Run], method: str) -> list[RunFolder]:
-    return [
-        r.folder.sub(f"{method}/{path.name}")
-        for r in runs
-        for path in sorted((r.folder.path / method).glob("iter-*"))
-    ]
-
-
-def _simulations(runs: Sequence[Run], method: str) -> float:
-    """Student rollouts per seed, counted in the files."""
-    count = sum(
-        branch.restored
-        for folder in _iterations(runs, method)
-        if folder.exists("branches")
-        for branch in folder.read("branches", Branch)
-    )
-    return count / len(runs)
-
-
-def _seconds(runs: Sequence[Run], method: str) -> float:
-    """Measured seconds per seed, over all parts of an interrupted run."""
-    total = 0.0
-    for folder in _iterations(runs, method):
-        if folder.exists("timings"):
-            rows = folder.read("timings")
-            total += sum(float(r["seconds"]) for r in rows if r.get("name") in _TIMED)
-    return total / len(runs)
+def _cost(runs: Sequence[Run], method: str) -> tuple[float, float]:
+    """Student rollouts and measured seconds per seed, over all parts of an interrupted run."""
+    rollouts, seconds = 0, 0.0
+    for run in runs:
+        for path in sorted((run.folder.path / method).glob("iter-*")):
+            folder = run.folder.sub(f"{method}/{path.name}")
+            rollouts += sum(b.restored for b in folder.found("branches", Branch))
+            timings = folder.found("timings", dict)
+            seconds += sum(float(r["seconds"]) for r in timings if r.get("name") in _TIMED)
+    return rollouts / len(runs), seconds / len(runs)
 
 
 def _number(value: float, digits: int = 4) -> float | None:
@@ -369,47 +338,29 @@ class _Bar:
     """One bar over all jobs; each job counts by how long such jobs take."""
 
     def __init__(self, jobs: Sequence[Job], config: Config, on: bool) -> None:
-        self._weight = {j.name: self._cost(j, config) for j in jobs}
-        self._expected = {j.name: self._stages(j) for j in jobs}
-        self._share: dict[str, float] = {}
-        self._steps: dict[str, int] = {}
-        total = sum(self._weight.values())
+        self._weight, self._steps = {}, {}
+        for job in jobs:
+            method = next(a for a in job.args if isinstance(a, Method))
+            rounds = max(1, method.iterations)
+            rollouts = config.M if method.explores_states else method.attempts
+            # explore, train, evaluate in each iteration; for cloning: collect, train, evaluate
+            self._steps[job.name] = 3 * rounds
+            self._weight[job.name] = (1.0 + 0.35 * rollouts) * rounds
+        self._share: dict[tuple[str, str], float] = {}
         self._bar = tqdm(
-            total=round(total, 1),
+            total=round(sum(self._weight.values()), 1),
             disable=not on,
             bar_format="{l_bar}{bar}| {elapsed}<{remaining} {postfix}",
             desc="demo",
             smoothing=0.0,  # steps differ too much in length for a recent rate to mean anything
         )
 
-    @staticmethod
-    def _stages(job: Job) -> int:
-        """Steps: explore, train, evaluate in each iteration; before: collect, train, evaluate."""
-        method = _method_of(job)
-        return 3 * max(1, method.iterations) if method else 3
-
-    @staticmethod
-    def _cost(job: Job, config: Config) -> float:
-        method = _method_of(job)
-        if method is None:
-            return 1.0
-        per = 1.0 + 0.35 * (config.M if method.explores_states else method.attempts)
-        return per * method.iterations
-
     def on_event(self, event: Event) -> None:
         job, step, done, total = event
         self._bar.set_postfix_str(f"{job.split('/')[-2]} {step} {done}/{total}", refresh=False)
-        self._steps.setdefault(f"{job}|{step}", len([k for k in self._steps if k.startswith(job)]))
-        number = self._steps[f"{job}|{step}"]
-        expected = max(self._expected[job], number + 1)
-        share = min(1.0, (number + done / max(1, total)) / expected)
-        before = self._share.get(job, 0.0)
-        if share > before:
-            self._share[job] = share
-            so_far = sum(v * self._weight[k] for k, v in self._share.items())
-            self._bar.update(min(so_far, self._bar.total) - self._bar.n)
-        else:
-            self._bar.refresh()
+        self._share[job, step] = self._weight[job] / self._steps[job] * done / max(1, total)
+        self._bar.n = min(sum(self._share.values()), self._bar.total)
+        self._bar.refresh()
 
     def __enter__(self) -> Self:
         return self
@@ -418,7 +369,3 @@ class _Bar:
         if kind is None:
             self._bar.update(self._bar.total - self._bar.n)
         self._bar.close()
-
-
-def _method_of(job: Job) -> Method | None:
-    return next((a for a in job.args if isinstance(a, Method)), None)

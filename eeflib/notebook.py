@@ -14,6 +14,7 @@ import platform
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -57,30 +58,21 @@ __all__ = [
     "versions",
 ]
 
-_PACKAGES = ("torch", "transformers", "peft", "pandas", "numpy")
+_PACKAGES = ("eeflib", "torch", "transformers", "peft", "pandas", "numpy")
 
 
 def versions() -> Any:
     """What the notebook runs on: package versions, device, cores."""
-    rows = {"eeflib": _version("eeflib"), "python": platform.python_version()}
-    rows |= {name: _version(name) for name in _PACKAGES}
-    rows |= {"device": _device(), "cores": str(os.cpu_count())}
-    return table(pd.DataFrame([rows]))
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
-
-
-def _device() -> str:
-    try:
+    row = {"python": platform.python_version(), **dict.fromkeys(_PACKAGES, "not installed")}
+    for name in _PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            row[name] = importlib.metadata.version(name)
+    row["device"] = "no torch: pip install 'eeflib[train]'"
+    with suppress(ImportError):
         import torch
-    except ImportError:
-        return "no torch: pip install 'eeflib[train]'"
-    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else "CPU"
+
+        row["device"] = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "CPU"
+    return table([{**row, "cores": str(os.cpu_count())}])
 
 
 def seeds(preset: str) -> tuple[int, ...]:
@@ -97,9 +89,6 @@ def api_key() -> ApiKey | None:
     return resolve_key(interactive=True)
 
 
-_CELL = "padding:.25em .8em .25em 0;border-bottom:1px solid rgba(128,128,128,.3);"
-
-
 class Html:
     """A view: HTML for a notebook, text for everything else."""
 
@@ -114,40 +103,24 @@ class Html:
 
 
 def table(frame: pd.DataFrame | Iterable[Mapping[str, Any]], caption: str = "") -> Html:
-    """A data frame (or rows) without its index; floats with three digits, numbers to the right."""
+    """A data frame (or rows) without its index; floats with three digits."""
     if not isinstance(frame, pd.DataFrame):
         frame = pd.DataFrame(list(frame))
-    right = set(frame.select_dtypes("number").columns)
     text = frame.map(_cell) if len(frame) else frame
-    head = "".join(_th(c, c in right) for c in frame.columns)
-    body = "".join(
-        "<tr>"
-        + "".join(_td(v, c in right) for c, v in zip(frame.columns, row, strict=True))
-        + "</tr>"
-        for row in text.itertuples(index=False, name=None)
-    )
+    text.columns = [clean(c, 80) for c in frame.columns]
     below = f'<p style="opacity:.75;margin:.3em 0">{escape(caption)}</p>' if caption else ""
+    with pd.option_context("display.max_colwidth", None):
+        shown = text.to_html(index=False, border=0)
     return Html(
-        f'<table style="border-collapse:collapse;margin:.4em 0"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table>{below}",
-        text.to_string(index=False) + (f"\n{caption}" if caption else ""),
+        shown + below,
+        text.to_string(index=False) + (f"\n{clean(caption)}" if caption else ""),
     )
 
 
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return "\u2013" if math.isnan(value) else f"{value:.3f}".rstrip("0").rstrip(".")
-    return "yes" if value is True else "no" if value is False else str(value)
-
-
-def _th(text: Any, right: bool) -> str:
-    side = "right" if right else "left"
-    return f'<th style="{_CELL}text-align:{side}">{escape(text, 80)}</th>'
-
-
-def _td(text: str, right: bool) -> str:
-    side = "right" if right else "left"
-    return f'<td style="{_CELL}text-align:{side}">{escape(text, 600)}</td>'
+    return "yes" if value is True else "no" if value is False else clean(value, 600)
 
 
 def transcript(
@@ -179,17 +152,16 @@ def tokens(described: Sequence[tuple[str, Reason, bool]]) -> Html:
     Observations and the chat template stay uncoloured.
     """
     out = []
+    met = dict.fromkeys(reason for _, reason, _ in described if reason in _TOKENS)
     for text, reason, trained in described:
-        colour = _TOKENS.get(reason, ("", ""))[0]
-        style = f"background-color:{colour};" if colour else "opacity:.72;"
+        style = f"background-color:{_TOKENS[reason][0]};" if reason in met else "opacity:.72;"
         style += "text-decoration:underline;font-weight:bold;" if trained else ""
         name = reason.name.lower().replace("_", " ")
         shown = escape(text, 200).replace("\n", "\u21b5<br>") or "&nbsp;"
         out.append(f'<span style="{style}" title="{name}">{shown}</span>')
     legend = " &nbsp; ".join(
         f'<span style="background-color:{colour};">&nbsp;{name}&nbsp;</span>'
-        for reason, (colour, name) in _TOKENS.items()
-        if any(r == reason for _, r, _ in described)
+        for colour, name in map(_TOKENS.__getitem__, met)
     )
     plain = "".join(f"\u27e8{t}\u27e9" if trained else t for t, _, trained in described)
     return Html(
@@ -230,57 +202,51 @@ class DemoEndpoint:
     def __init__(self) -> None:
         self.requests = 0
         """Answered so far."""
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        endpoint = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                endpoint.requests += 1
+                answer = json.dumps(_completion(body)).encode()
+                self.send_response(200)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, *_: object) -> None:
+                """Requests are counted, not written into the notebook."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self._server.server_port}/v1"
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
-        self._thread.join()
 
-    def _answer(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        text = three_rules(body["messages"])
-        read = sum(len(m["content"]) for m in body["messages"]) // 4
-        self.requests += 1
-        return {
-            "object": "chat.completion",
-            "model": body["model"],
-            "choices": [
-                {
-                    "index": 0,
-                    "message": {"role": "assistant", "content": text},
-                    "finish_reason": "stop",
-                }
-            ],
-            "usage": {"prompt_tokens": read, "completion_tokens": len(text) // 4},
-        }
 
-    def _handler(outer) -> type[BaseHTTPRequestHandler]:
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                data = json.dumps(outer._answer(body)).encode()
-                self.send_response(200)
-                self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_: object) -> None:
-                """Requests are counted, not written into the notebook."""
-
-        return Handler
+def _completion(body: Mapping[str, Any]) -> dict[str, Any]:
+    """What a provider answers to the request `body`, with `three_rules` as its model."""
+    text = three_rules(body["messages"])
+    read = sum(len(m["content"]) for m in body["messages"]) // 4
+    message = {"role": "assistant", "content": text}
+    return {
+        "object": "chat.completion",
+        "model": body["model"],
+        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": read, "completion_tokens": len(text) // 4},
+    }
 
 
 class Reading(NamedTuple):
@@ -352,17 +318,14 @@ def play(
         DataError: the world has no such task.
         PrerequisiteError: ipywidgets is not installed.
     """
-    if isinstance(task, str):
-        found = next((t for t in world.tasks if t.id == task), None)
-    elif isinstance(task, Task):
-        found = task
-    else:
-        found = next(iter(world.tasks[task or 0 :][:1]), None)
-    if found is None:
-        raise DataError(
-            f"this world has no task {task!r}; it has {len(world.tasks)}, see world.tasks"
-        )
-    return Game(world, found, None if run is None else Path(os.fspath(run)) / _PLAYED)
+    if not isinstance(task, Task):
+        wanted = (t for i, t in enumerate(world.tasks) if task in (t.id, i))
+        found = next(wanted, None) if task is not None else next(iter(world.tasks), None)
+        if found is None:
+            n = len(world.tasks)
+            raise DataError(f"this world has no task {task!r}; it has {n}, see world.tasks")
+        task = found
+    return Game(world, task, None if run is None else Path(os.fspath(run)) / _PLAYED)
 
 
 def played(run: str | os.PathLike[str]) -> list[Trajectory]:
@@ -373,12 +336,11 @@ def played(run: str | os.PathLike[str]) -> list[Trajectory]:
 
 def _lines(observation: str) -> str:
     """A web page's strings as a text of lines: each product of a list begins one."""
-    goal, _, rest = observation.partition("Instruction: [SEP] ")
-    pieces = [piece.strip() for piece in (rest if rest else goal).split("[SEP]")]
-    out = pieces[0]
-    for i, piece in enumerate(pieces[1:]):
-        out += ("\n" if i == 0 or _ASIN.match(piece) else " \u00b7 ") + piece
-    return out
+    page = observation.split("Instruction: [SEP] ", 1)[-1]
+    first, *pieces = (piece.strip() for piece in page.split("[SEP]"))
+    for i, piece in enumerate(pieces):
+        first += ("\n" if i == 0 or _ASIN.match(piece) else " \u00b7 ") + piece
+    return first
 
 
 class Game:
@@ -458,44 +420,39 @@ class Game:
             self._episode.fail(exc)
 
     def _show(self) -> None:
-        ipw, episode = self._ipw, self._episode
-        shown = escape(_lines(episode.observation))
+        shown = escape(_lines(self._episode.observation))
         style = "white-space:pre-wrap;overflow-wrap:anywhere;max-height:24em;overflow:auto;"
         self._seen.value = (
             f'<pre dir="auto" style="{style}line-height:1.45;border:1px solid rgba(128,128,128,.4);'
             f'border-radius:6px;padding:.6em .8em">{shown}</pre>'
         )
-        named = self.actions if len(self.actions) <= _BUTTONS else ()
-        buttons = []
-        for action in named:
-            if FREE_TEXT in action:
-                continue
-            button = ipw.Button(
-                description=clean(action, 60), tooltip=clean(action, 300), layout={"width": "auto"}
-            )
-            button.on_click(lambda _, action=action: self.act(action))
-            buttons.append(button)
-        self._buttons.children = tuple(buttons)
         asked = next((a for a in self.actions if FREE_TEXT in a), "")
+        named = [a for a in self.actions if FREE_TEXT not in a]
+        self._buttons.children = tuple(map(self._button, named if len(named) <= _BUTTONS else ()))
         self._text.placeholder = clean(asked, 60) or "an action"
         self._text.options = tuple(clean(a, 300) for a in self.actions if a != asked)
         self._text.value = ""
-        t = self.trajectory
         self._line.layout.display = "none" if self.over else ""
-        last = t.steps[-1] if t.steps else None
-        note = ""
-        if last is not None and not last.valid:
-            note = f"<p>Not understood: {escape(last.reason, 300)}. The step counts.</p>"
+        t = self.trajectory
+        note = f"{t.length} done, {self._episode.left} left."
         if self.over:
             verdict = "a fault ended it" if t.error else "solved" if t.solved else "not solved"
-            why = f" {escape(t.error, 300)}" if t.error else ""
-            note += (
-                f"<p><b>{verdict}</b>, reward {t.reward:.2f} after {t.length} "
-                f"action{'' if t.length == 1 else 's'}, {t.threshold:.2f} needed.{why}</p>"
+            note = (
+                f"<b>{verdict}</b>, reward {t.reward:.2f} after {t.length} "
+                f"action{'' if t.length == 1 else 's'}, {t.threshold:.2f} needed. "
+                f"{escape(t.error, 300)}"
             )
-        else:
-            note += f"<p>{t.length} done, {episode.left} left.</p>"
-        self._end.value = note
+        if t.steps and not t.steps[-1].valid:
+            why = escape(t.steps[-1].reason, 300)
+            note = f"Not understood: {why}. The step counts.</p><p>{note}"
+        self._end.value = f"<p>{note}</p>"
+
+    def _button(self, action: str) -> Any:
+        button = self._ipw.Button(
+            description=clean(action, 60), tooltip=clean(action, 300), layout={"width": "auto"}
+        )
+        button.on_click(lambda _: self.act(action))
+        return button
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         """The widget; a saved notebook shows the task and how far the episode came."""

@@ -19,25 +19,26 @@ step with other arguments goes into a folder of its own, METHOD~HASH, and never 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from tqdm.auto import tqdm
 
-from eeflib.errors import DataError
-from eeflib.exploration import Exploration, ExplorationReport, plan_exploration
+from eeflib.errors import DataError, ProviderError
+from eeflib.exploration import Exploration, plan_exploration
 from eeflib.exploration import explore as explore_states
+from eeflib.files import RunFolder
 from eeflib.masking import EncodedSet, encode_samples
 from eeflib.methods import Method, get_method
-from eeflib.openrun import Run, by_id, in_order, set_failed_aside, shared_branches, timed
 from eeflib.policies.base import Policy
 from eeflib.policies.student import Student
 from eeflib.prompts import PromptFormat, get_format
-from eeflib.records import Actor, Branch, Evaluation, Sample, Task, Trajectory, content_hash
+from eeflib.records import Branch, Evaluation, Sample, Task, Trajectory, content_hash
 from eeflib.rollout import Episode, run_episodes
-from eeflib.run import RunFolder
+from eeflib.run import Run
 from eeflib.selection import Selection
 from eeflib.selection import select as select_samples
 from eeflib.stats import evaluations_from
@@ -88,17 +89,24 @@ def collect(
     """
     teacher = world.teacher if teacher is None else teacher
     episodes = [Episode(task, "teacher") for task in world.split("train")]
-    beside = lockstep or (run.config.lockstep if run else 32)
-    react = get_format("react", world.env)
-    player = _Player(teacher, world, react, "teacher", "collect", progress, beside)
-    if run is None:
-        return player.play(episodes)
-    with run.folder as folder:
-        run.check(world)
-        _same_teacher(folder, teacher.name)
-        set_failed_aside(folder)
-        out = player.play_on_file(episodes, folder, "trajectories")
-        if not folder.phase_done("collect"):
+    beside = lockstep or _lockstep(run, teacher)
+    step = "collect"
+    with _opened(run, world) as folder:
+        if folder is not None:
+            _same_teacher(folder, teacher.name)
+            _set_failed_aside(folder)
+        with _keeping(folder, "trajectories", Trajectory, episodes, step, progress) as keeping:
+            out = run_episodes(
+                episodes,
+                teacher,
+                world.make_env,
+                get_format("react", world.env),
+                actor="teacher",
+                seed=world.seed,
+                batch_size=beside,
+                **keeping,
+            )
+        if folder is not None and folder.phase("collect") is None:
             solved = sum(t.solved for t in out)
             summary = {"solved": solved, "n": len(out), "teacher": teacher.name}
             folder.mark_done("collect", summary, files=("tasks", "trajectories"))
@@ -132,60 +140,41 @@ def explore(
     """
     chosen = _method(method, run, changes)
     policy, fmt = _asked(student, world.env, greedy=False)
-    common: dict[str, Any] = {**chosen.exploration, "seed": world.seed, "iteration": iteration}
     tasks = world.split("train")
-    if run is None:
-        return explore_states(
-            tasks,
-            tries,
-            policy,
-            world.make_env,
-            fmt,
-            **common,
-            batch_size=_lockstep(student),
-            progress="explore" if progress is True else None,
-        )
-    with run.folder:
-        run.check(world)
-        # what the rollouts depend on, apart from which of them there are
-        basis = {
-            "student": _identity(student),
-            "prompt": fmt.hash,
-            "trajectories": _teachers_hash(tries),
-            "seed": world.seed,
-        }
-        decides = {**basis, "exploration": chosen.exploration}
-        here = run.place(chosen.name, iteration, decides)
-        origin = run.origin(here)
-        step = f"{chosen.name} iteration {iteration}: explore"
-        plan = plan_exploration(tasks, tries, **chosen.exploration, iteration=iteration)
-        wanted = [episode.id for group in plan for episode, _ in group]
-        done = by_id(here, "branches", Branch)
-        if here.phase_done("explore"):
-            found = Exploration(
-                in_order(here, "branches", wanted, done), ExplorationReport.of(done.values())
-            )
-            _already(progress, step, len(wanted))
-            return replace(found, origin=origin)
-        taken = shared_branches(run, share, iteration, basis, set(wanted) - done.keys())
-        if taken:
-            here.append("branches", taken)
-            done |= {b.id: b for b in taken}
-        report = _Progress(progress, step, len(wanted), len(done))
-        with timed(here, "explore"):
+    step = f"{chosen.name} iteration {iteration}: explore"
+    plan = plan_exploration(tasks, tries, **chosen.exploration, iteration=iteration)
+    episodes = [episode for group in plan for episode, _ in group]
+    here, origin, finished = None, "", False
+    with _opened(run, world):
+        if run is not None:
+            # what the rollouts depend on, apart from which of them there are
+            basis = {
+                "student": _identity(student),
+                "prompt": fmt.hash,
+                "trajectories": _teachers_hash(tries),
+                "seed": world.seed,
+            }
+            decides = {**basis, "exploration": chosen.exploration}
+            here = run.folder.step_folder(f"{chosen.name}/iter-{iteration}", decides)
+            origin = run.origin(here)
+            finished = here.phase("explore") is not None
+            if not finished:
+                _take_over(run, share, here, basis, {e.id for e in episodes})
+        with _keeping(here, "branches", Branch, episodes, step, progress) as keeping:
             found = explore_states(
                 tasks,
                 tries,
                 policy,
                 world.make_env,
                 fmt,
-                **common,
-                batch_size=run.config.lockstep,
-                done=done,
-                on_done=lambda chunk: report.count(here.append("branches", chunk)),
-                progress=report.text,
+                **chosen.exploration,
+                seed=world.seed,
+                iteration=iteration,
+                batch_size=_lockstep(run, student),
+                **keeping,
             )
-        here.mark_done("explore", found.report.to_dict(), files=("branches",))
+        if here is not None and not finished:
+            here.mark_done("explore", found.report.to_dict(), files=("branches",))
     return replace(found, origin=origin)
 
 
@@ -219,7 +208,9 @@ def select(
         branches += x.branches if isinstance(x, Exploration) else (x,)
     seed = run.seed if run is not None else seed
     last = max((b.iteration for b in branches), default=0) if iteration is None else iteration
-    tasks = list(_tasks_of(tries, branches).values())
+    # samples need no more of a task than its id
+    ids = dict.fromkeys([t.task_id for t in tries] + [b.task_id for b in branches])
+    tasks = [Task(i, "", "") for i in ids]
     selection = select_samples(
         chosen, tasks, tries, branches, iteration=last, seed=seed, required=True
     )
@@ -232,12 +223,11 @@ def select(
             wins = [[b.id, b.won] for b in branches]
             basis = {"trajectories": _teachers_hash(tries), "branches": content_hash(wins)}
             decides = {**basis, "method": asdict(chosen), "seed": seed}
-            here = run.place(chosen.name, last, decides)
+            here = run.folder.step_folder(f"{chosen.name}/iter-{last}", decides)
             origin = run.origin(here)
         else:
             here = run.folder.sub(origin)
-        before = list(here.read("samples", Sample)) if here.exists("samples") else []
-        if before != list(selection.samples):
+        if here.found("samples", Sample) != list(selection.samples):
             here.rewrite("samples", selection.samples)
     return replace(selection, origin=origin)
 
@@ -248,7 +238,6 @@ def encode(
     *,
     max_length: int | None = None,
     allow_harmful: bool | None = None,
-    progress: bool = False,
 ) -> EncodedSet:
     """Tokens, labels and a reason per token: a sample is asked exactly as `student` is played.
 
@@ -268,7 +257,6 @@ def encode(
         student.tokenizer,
         max_length=max_length or student.max_length,
         allow_harmful=allow_harmful,
-        progress=progress,
     )
     if isinstance(samples, Selection):
         notes = {
@@ -307,7 +295,7 @@ def train(
         PrerequisiteError: unsloth, bitsandbytes or a GPU is asked for and missing.
     """
     config = student.with_training(**settings)
-    keep, here, target = None, None, None
+    keep, here = None, None
     if run is not None:
         here = run.folder.sub(data.origin or "tuned/iter-0")
         target = here.path / "model"
@@ -319,34 +307,30 @@ def train(
     start = student.name if config.load_in_4bit and student.folder is None else student.loaded
     step = f"{data.origin.replace('/iter-', ' iteration ') or 'tuned'}: train"
     call = None if isinstance(progress, bool) else progress
-
-    def go() -> Any:
-        return train_model(
-            start,
-            data,
-            config,
-            target,
-            backend=backend or student.config.backend,
-            progress=progress is True,
-        )
-
-    if here is None or run is None:
-        result = go()
-    else:
-        with run.folder:
-            before = here.verify("train")
-            if call and not before:
-                call(step, 0, 1)
-            with timed(here, "train"):
-                result = go()
-            if not (before and result.reused):
-                watched = ("samples",) if here.exists("samples") else ()
-                here.mark_done("select", {**data.counts, **data.notes}, files=watched)
-                here.mark_done(
-                    "train",
-                    {"steps": result.steps, "last_loss": result.losses[-1]},
-                    files=[f"model/{p.name}" for p in target.glob("*.safetensors")],
-                )
+    with here or nullcontext():
+        before = None
+        if here is not None:
+            here.lock.acquire()
+            before = here.phase("train")
+        if call and not before:
+            call(step, 0, 1)
+        with here.timed("train") if here is not None else nullcontext():
+            result = train_model(
+                start,
+                data,
+                config,
+                target,
+                backend=backend or student.config.backend,
+                progress=progress is True,
+            )
+        if here is not None and not (before and result.reused):
+            watched = ("samples",) if here.exists("samples") else ()
+            here.mark_done("select", {**data.counts, **data.notes}, files=watched)
+            here.mark_done(
+                "train",
+                {"steps": result.steps, "last_loss": result.losses[-1]},
+                files=[f"model/{p.name}" for p in target.glob("*.safetensors")],
+            )
     if call and not result.reused:
         call(step, 1, 1)
     tuned = student.tuned(target, data.origin, keep)
@@ -385,39 +369,36 @@ def evaluate(
     key = f"{label}.i{i}.test" if own else f"{label}.test"
     episodes = [Episode(task, key) for task in tasks]
     step = f"{label} iteration {i}: evaluate"
-    beside = run.config.lockstep if run else _lockstep(student)
-    actor: Actor = "student" if own else "teacher"
-    player = _Player(policy, world, fmt, actor, step, progress, beside)
-    if run is None:
-        return evaluations_from(player.play(episodes), tasks, label, world.seed, i)
-    with run.folder:
-        run.check(world)
-        folder = run.folder.sub(label)
-        here = folder.sub(f"iter-{i}")
-        decides = {"student": _identity(student), "split": split, "tasks": len(tasks)}
-        summary = here.phase_summary("evaluate")
-        if summary is not None and summary.get("of") == decides:
-            on_file = [o for o in folder.read("evaluations", Evaluation) if o.iteration == i]
-            if content_hash(on_file) != summary["rows"]:
-                raise DataError(
-                    f"{folder.file('evaluations')} was changed or cut since iteration {i} was "
-                    f"evaluated: restore the file, or delete {here.path} to evaluate again"
-                )
-            _already(progress, step, len(tasks))
-            return on_file
-        begun = here.phase_summary("evaluate-begun")
-        if begun != decides and here.exists("test_rollouts"):
-            here.rewrite("test_rollouts", [])  # of another student
-        here.mark_done("evaluate-begun", decides)
-        with timed(here, "evaluate"):
-            rollouts = player.play_on_file(episodes, here, "test_rollouts")
+    here, noted = None, None
+    with _opened(run, world) as folder:
+        if folder is not None:
+            decides = {"student": _identity(student), "split": split, "tasks": len(tasks)}
+            here = folder.sub(f"{label}/iter-{i}")
+            noted = here.phase("evaluate")
+            if noted is None or noted["of"] != decides:
+                here.rewrite("test_rollouts", ())  # of another student
+                noted = {"of": decides}
+                here.mark_done("evaluate", noted)
+        with _keeping(here, "test_rollouts", Trajectory, episodes, step, progress) as keeping:
+            rollouts = run_episodes(
+                episodes,
+                policy,
+                world.make_env,
+                fmt,
+                actor="student" if own else "teacher",
+                seed=world.seed,
+                batch_size=_lockstep(run, student),
+                **keeping,
+            )
         out = evaluations_from(rollouts, tasks, label, world.seed, i)
-        before = folder.read("evaluations", Evaluation) if folder.exists("evaluations") else ()
-        kept = [o for o in before if o.iteration != i]
-        folder.rewrite("evaluations", [*kept, *out])
-        solved = sum(o.solved for o in out)
-        noted = {"solved": solved, "n": len(out), "of": decides, "rows": content_hash(out)}
-        here.mark_done("evaluate", noted, files=("test_rollouts",))
+        if folder is not None and here is not None:
+            before = folder.sub(label).found("evaluations", Evaluation)
+            if [o for o in before if o.iteration == i] != out:
+                kept = [o for o in before if o.iteration != i]
+                folder.sub(label).rewrite("evaluations", [*kept, *out])
+            summary = {"solved": sum(o.solved for o in out), "n": len(out), "of": decides}
+            if summary != noted:
+                here.mark_done("evaluate", summary, files=("test_rollouts",))
     return out
 
 
@@ -469,61 +450,49 @@ def run_method(
     return out
 
 
-class _Progress:
-    """What a step says while it works: a bar with wins and cost, or calls of a function."""
-
-    def __init__(self, progress: bool | Progress, step: str, total: int, done: int) -> None:
-        self.text = step if progress is True else None
-        self._call = None if isinstance(progress, bool) else progress
-        self._step, self._total, self._done = step, total, done
-        self.count(0)
-
-    def count(self, n: int) -> None:
-        """`n` more episodes are on file."""
-        self._done += n
-        if self._call:
-            self._call(self._step, self._done, self._total)
+@contextmanager
+def _opened(run: Run | None, world: World) -> Iterator[RunFolder | None]:
+    """The folder of the run's seed, once `world` is known to be the run's; None in memory."""
+    if run is None:
+        yield None
+        return
+    with run.folder as folder:
+        run.check(world)
+        yield folder
 
 
-@dataclass(frozen=True)
-class _Player:
-    """Who plays where, and what is shown of it."""
+@contextmanager
+def _keeping(
+    folder: RunFolder | None,
+    name: str,
+    kind: type[Any],
+    episodes: Sequence[Episode],
+    step: str,
+    progress: bool | Progress,
+) -> Iterator[dict[str, Any]]:
+    """Arguments for a loop over episodes: what the file `name` holds, how to add to it, what to
+    say. Without a folder nothing is kept. The time is noted if there is anything left to do."""
+    done = {} if folder is None else {r.id: r for r in folder.found(name, kind)}
+    count, total = len(done), len(episodes)
+    if all(e.id in done for e in episodes):
+        if progress is True:
+            tqdm(
+                total=total, initial=total, desc=f"{step}: {total} of {total} already done"
+            ).close()
+        yield {"done": done}
+        return
 
-    policy: Policy
-    world: World
-    fmt: PromptFormat
-    actor: Actor
-    step: str
-    progress: bool | Progress
-    lockstep: int = 32
+    def report(chunk: Sequence[Any]) -> None:
+        nonlocal count
+        if folder is not None:
+            folder.append(name, chunk)
+        count += len(chunk)
+        if not isinstance(progress, bool):
+            progress(step, count, total)
 
-    def play(self, episodes: Sequence[Episode], **files: Any) -> list[Trajectory]:
-        return run_episodes(
-            episodes,
-            self.policy,
-            self.world.make_env,
-            self.fmt,
-            actor=self.actor,
-            seed=self.world.seed,
-            batch_size=self.lockstep,
-            progress=self.step if self.progress is True else None,
-            **files,
-        )
-
-    def play_on_file(
-        self, episodes: Sequence[Episode], folder: RunFolder, name: str
-    ) -> list[Trajectory]:
-        """`play` less what is in the file `name`, to which it appends."""
-        done = by_id(folder, name, Trajectory)
-        if all(e.id in done for e in episodes):
-            _already(self.progress, self.step, len(episodes))
-            return [done[e.id] for e in episodes]
-        report = _Progress(self.progress, self.step, len(episodes), len(done))
-
-        def save(chunk: list[Trajectory]) -> None:
-            report.count(folder.append(name, chunk))
-
-        return self.play(episodes, done=done, on_done=save)
+    report(())
+    with folder.timed(step.split(": ")[-1]) if folder is not None else nullcontext():
+        yield {"done": done, "on_done": report, "progress": step if progress is True else None}
 
 
 def _asked(student: Student | Policy, env: str, *, greedy: bool) -> tuple[Policy, PromptFormat]:
@@ -532,8 +501,9 @@ def _asked(student: Student | Policy, env: str, *, greedy: bool) -> tuple[Policy
     return student, get_format("react", env)
 
 
-def _lockstep(student: Student | Policy) -> int:
-    return student.config.lockstep if isinstance(student, Student) else 32
+def _lockstep(run: Run | None, student: Student | Policy) -> int:
+    config = run.config if run else student.config if isinstance(student, Student) else None
+    return config.lockstep if config else 32
 
 
 def _identity(student: Student | Policy) -> str:
@@ -549,26 +519,43 @@ def _method(method: str | Method, run: Run | None, changes: Mapping[str, Any]) -
         raise DataError(f"{exc}; what can be changed are the fields of eeflib.Method") from None
 
 
-def _tasks_of(tries: Iterable[Trajectory], branches: Iterable[Branch]) -> dict[str, Task]:
-    """A task for each id that occurs: samples need no more of it than its id."""
-    ids = [t.task_id for t in tries] + [b.task_id for b in branches]
-    return {i: Task(i, "", "") for i in ids}
-
-
 def _teachers_hash(tries: Iterable[Trajectory]) -> str:
     return content_hash([[t.id, t.reward, t.actions] for t in tries])
 
 
-def _already(progress: bool | Progress, step: str, n: int) -> None:
-    """Say that nothing is left to do, the way a progress bar does."""
-    if progress is True:
-        tqdm(total=n, initial=n, desc=f"{step}: {n} of {n} already done").close()
-
-
 def _same_teacher(folder: RunFolder, teacher: str) -> None:
-    known = (folder.phase_summary("collect") or {}).get("teacher", teacher)
+    known = (folder.phase("collect") or {}).get("teacher", teacher)
     if known != teacher:
         raise DataError(
             f"{folder.file('trajectories')} holds the trajectories of {known}; open another run "
             f"for those of {teacher}"
         )
+
+
+def _set_failed_aside(folder: RunFolder) -> None:
+    """What the provider cut short is asked for again; what it has cost stays on record."""
+    if folder.phase("collect") is not None:
+        return
+    rows = folder.found("trajectories", Trajectory)
+    failed = [t for t in rows if t.error.startswith(ProviderError.__name__)]
+    if failed:
+        known = folder.found("failed_attempts", Trajectory)
+        new = [t for t in failed if t not in known]  # a kill may come before the next rewrite
+        folder.rewrite("failed_attempts", [*known, *new])
+        folder.rewrite("trajectories", [t for t in rows if t not in failed])
+
+
+def _take_over(
+    run: Run, methods: Sequence[str], here: RunFolder, basis: Mapping[str, Any], wanted: set[str]
+) -> None:
+    """Put branches of `methods` into `here` that are `wanted` and were made on the same basis."""
+    missing = wanted - {b.id for b in here.found("branches", Branch)}
+    taken: dict[str, Branch] = {}
+    for name in methods:
+        folder = run.folder.sub(f"{name}/{here.path.name}")
+        made = folder.decides or {}
+        if folder.phase("explore") is not None and basis.items() <= made.items():
+            found = folder.found("branches", Branch)
+            taken |= {b.id: b for b in found if b.id in missing}
+    if taken:
+        here.append("branches", taken.values())

@@ -3,7 +3,7 @@
 Import `Task`, `Step`, `Trajectory`, `Branch`, `Sample`, `Evaluation` and `Usage` from here. Records
 are frozen. What follows from a field is a property: `solved`, `length`, `content_hash`. Readers are
 tolerant: unknown keys end up in `extra` and are written back, missing optional keys take their
-default, a wrong type raises `DataError` with the path of the field. Files are `eeflib.openrun`'s.
+default, a wrong type raises `DataError` with the path of the field. Files are `eeflib.run`'s.
 """
 
 from __future__ import annotations

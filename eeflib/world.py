@@ -10,7 +10,8 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import Any
 
 from eeflib.config import Config
 from eeflib.envs.base import TextEnv
@@ -93,18 +94,11 @@ def scienceworld(seed: int = 7, train: int = 10, test: int = 10, validation: int
     own total only. Needs Java, see `eeflib.envs.java`.
     """
     from eeflib.envs.scienceworld import CHEAP_TASKS, ScienceWorldEnv, scienceworld_tasks
-    from eeflib.policies.noisy_gold import NoisyGoldTeacher
 
-    tasks: list[Task] = []
-    with ScienceWorldEnv() as env:
-        for split, total in _counts(train, validation, test).items():
-            per_type = -(-total // len(CHEAP_TASKS))
-            types = _shuffled(CHEAP_TASKS, seed, split)
-            drawn = scienceworld_tasks(types, per_type, split=split, seed=seed, env=env)
-            tasks += _in_turns(drawn)[:total]
-        gold = {t.id: env.gold_actions(t) for t in tasks}
-    teacher = NoisyGoldTeacher(gold, seed=seed)
-    return World("scienceworld", seed, tuple(tasks), ScienceWorldEnv, teacher)
+    counts = _counts(train, validation, test)
+    return _simulated(
+        "scienceworld", seed, counts, CHEAP_TASKS, ScienceWorldEnv, scienceworld_tasks
+    )
 
 
 def textworld(seed: int = 7, train: int = 60, test: int = 60, validation: int = 0) -> World:
@@ -115,44 +109,44 @@ def textworld(seed: int = 7, train: int = 60, test: int = 60, validation: int = 
     only. Needs Java, see `eeflib.envs.java`.
     """
     from eeflib.envs.textworld import TextWorldEnv, textworld_tasks
+
+    draw = partial(textworld_tasks, params=TEXTWORLD_PARAMS, max_steps=_TEXTWORLD_STEPS)
+    counts = _counts(train, validation, test)
+    return _simulated("textworld", seed, counts, TEXTWORLD_PARAMS, TextWorldEnv, draw)
+
+
+def _simulated(
+    name: str,
+    seed: int,
+    counts: Mapping[str, int],
+    kinds: Iterable[str],
+    make_env: Any,
+    draw: Callable[..., Sequence[Task]],
+) -> World:
+    """A world of a simulator's tasks: of each of `kinds` as many, in turns, of all splits."""
     from eeflib.policies.noisy_gold import NoisyGoldTeacher
 
+    kinds = list(kinds)
     tasks: list[Task] = []
-    with TextWorldEnv() as env:
-        for split, total in _counts(train, validation, test).items():
-            drawn = textworld_tasks(
-                _shuffled(TEXTWORLD_PARAMS, seed, split),
-                -(-total // len(TEXTWORLD_PARAMS)),
-                split=split,
-                seed=seed,
-                env=env,
-                params=TEXTWORLD_PARAMS,
-                max_steps=_TEXTWORLD_STEPS,
-            )
-            tasks += _in_turns(drawn)[:total]
+    with make_env() as env:
+        for split, total in counts.items():
+            # in an order of the split's own, so that a few tasks are not always of the same kind
+            order = episode_rng(seed, "task types", split).permutation(len(kinds))
+            each = -(-total // len(kinds))
+            drawn = draw([kinds[i] for i in order], each, split=split, seed=seed, env=env)
+            # the first of each kind, the second of each: a larger split begins as a smaller one
+            by_kind: dict[str, list[Task]] = {}
+            for task in drawn:
+                by_kind.setdefault(task.extra["task_type"], []).append(task)
+            turns = itertools.zip_longest(*by_kind.values())
+            tasks += [task for turn in turns for task in turn if task is not None][:total]
         gold = {t.id: env.gold_actions(t) for t in tasks}
-    teacher = NoisyGoldTeacher(gold, seed=seed)
-    return World("textworld", seed, tuple(tasks), TextWorldEnv, teacher)
+    return World(name, seed, tuple(tasks), make_env, NoisyGoldTeacher(gold, seed=seed))
 
 
 def _counts(train: int, validation: int, test: int) -> dict[str, int]:
     """Tasks for each split that has any, in the order in which splits are drawn."""
     return {k: n for k, n in (("train", train), ("validation", validation), ("test", test)) if n}
-
-
-def _shuffled(types: Iterable[str], seed: int, split: str) -> list[str]:
-    """`types` in an order of the split's own, so that a few tasks are not always of the same."""
-    names = list(types)
-    return [names[i] for i in episode_rng(seed, "task types", split).permutation(len(names))]
-
-
-def _in_turns(tasks: Sequence[Task]) -> list[Task]:
-    """The first of each type, the second of each, ...: a larger split begins as a smaller one."""
-    by_type: dict[str, list[Task]] = {}
-    for task in tasks:
-        by_type.setdefault(task.extra["task_type"], []).append(task)
-    turns = itertools.zip_longest(*by_type.values())
-    return [task for turn in turns for task in turn if task is not None]
 
 
 def make_world(config: Config, seed: int | None = None) -> World:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from eeflib.files import ReadReport, RunFolder
 from eeflib.records import Trajectory
-from eeflib.run import ReadReport, RunFolder
 
 
 def line(i: int, **changes: object) -> str:

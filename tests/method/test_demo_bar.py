@@ -23,6 +23,6 @@ def test_the_bar_is_half_full_after_the_first_of_two_iterations(capsys):
             for step in ("explore", "train", "evaluate"):
                 for done in range(11):
                     bar.on_event((job.name, f"EEF iteration {i}: {step}", done, 10))
-            if i == 1:  # the bar is drawn ten times a second at most
+            if i == 1:
                 assert 30 < shown(capsys.readouterr().err)[-1] <= 50
     assert shown(capsys.readouterr().err)[-1] == 100

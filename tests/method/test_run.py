@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 
 from eeflib.errors import DataError
-from eeflib.records import NOT_KEPT, Step, Task, Trajectory, Usage
-from eeflib.run import ReadReport, RunFolder, open_folder
+from eeflib.files import ReadReport, RunFolder, write_atomic
+from eeflib.records import Step, Task, Trajectory, Usage
+from eeflib.run import open_folder, open_run
 
 CONFIG = {"preset": "tiny", "student": {"lr": 0.01, "layers": 2}}
 
@@ -30,6 +31,10 @@ def task(i: int, size: int = 10) -> Task:
 def trajectory(i: int, seconds: float = 0.0) -> Trajectory:
     step = Step("o", f"click[{i}]", "student", usage=Usage(5, 1, None, seconds))
     return Trajectory(f"t{i}", f"task-{i}", "webshop", "buy", "p", (step,), "", 1.0, True, False)
+
+
+def ids(run: RunFolder) -> list[str]:
+    return [t.id for t in run.read("tasks", Task)]
 
 
 def lines(path: Path) -> list[str]:
@@ -47,22 +52,19 @@ def test_records_come_back_in_order_from_every_folder_of_a_run(tmp_path):
     assert list(run.read("tasks", Task)) == [task(0), task(1), task(2)]
     assert list(run.sub("seed-0/EEF/iter-1").read("trajectories", Trajectory)) == [trajectory(0)]
     assert list(inner.read("evaluations")) == [{"method": "EEF", "win_rate": 0.5}]
-    assert run.done_ids("tasks") == {"task-0000", "task-0001", "task-0002"}
-    assert run.done_ids("branches") == set()
+    assert run.found("branches", Trajectory) == []
     assert len(lines(tmp_path / "run" / "tasks.jsonl")) == 3
     run.rewrite("tasks", [task(5)])
     assert list(run.read("tasks", Task)) == [task(5)]
 
 
-def test_the_manifest_says_what_made_the_run_and_keeps_no_secret(tmp_path):
-    config = {**CONFIG, "teacher": {"api_key": "sk-verysecret", "max_tokens": 5}}
-    with open_folder(tmp_path, config, seeds=[3, 4]) as run:
-        manifest = run.manifest
-    assert manifest["config"] == {**CONFIG, "teacher": {"api_key": NOT_KEPT, "max_tokens": 5}}
+def test_the_manifest_says_what_made_the_run(tmp_path):
+    with open_folder(tmp_path, CONFIG, seeds=[3, 4]) as run:
+        manifest = json.loads((run.path / "manifest.json").read_text())
+    assert manifest["config"] == CONFIG
     assert manifest["seeds"] == [3, 4]
     assert manifest["versions"]["numpy"]
     assert manifest["python"] == ".".join(map(str, sys.version_info[:3]))
-    assert "verysecret" not in (tmp_path / "manifest.json").read_text()
 
 
 def test_a_run_continues_only_with_its_own_configuration(tmp_path):
@@ -70,9 +72,8 @@ def test_a_run_continues_only_with_its_own_configuration(tmp_path):
         run.append("tasks", [task(0)])
         run.mark_done("collect", {"solved": 3})
     with open_folder(str(tmp_path), CONFIG, seeds=[0]) as run:
-        assert run.phase_done("collect")
-        assert run.phase_summary("collect") == {"solved": 3}
-        assert not run.phase_done("explore")
+        assert run.phase("collect") == {"solved": 3}
+        assert run.phase("explore") is None
     other = {"preset": "tiny", "student": {"lr": 0.02, "layers": 2, "rank": 8}}
     with pytest.raises(DataError) as caught:
         open_folder(tmp_path, other, seeds=[0, 1])
@@ -82,8 +83,7 @@ def test_a_run_continues_only_with_its_own_configuration(tmp_path):
     assert "layers" not in message
     with open_folder(tmp_path, other, seeds=[0, 1], fresh=True) as run:
         assert not run.exists("tasks")
-        assert not run.phase_done("collect")
-        assert run.manifest["seeds"] == [0, 1]
+        assert run.phase("collect") is None
 
 
 @pytest.mark.parametrize("fresh", [False, True])
@@ -116,9 +116,8 @@ def test_starting_over_that_was_killed_half_way_leaves_a_run(tmp_path, monkeypat
     assert removed == [tmp_path / "tasks.jsonl"]
     with pytest.raises(DataError, match="another configuration"):
         open_folder(tmp_path, {"preset": "laptop"})
-    with open_folder(tmp_path, {"preset": "laptop"}, fresh=True) as run:
+    with open_folder(tmp_path, {"preset": "laptop"}, fresh=True):
         assert [p.name for p in tmp_path.iterdir() if p.name[0] != "."] == ["manifest.json"]
-        assert run.manifest["config"] == {"preset": "laptop"}
 
 
 def test_two_runs_write_the_same_records_whatever_the_clock_said(tmp_path):
@@ -128,9 +127,6 @@ def test_two_runs_write_the_same_records_whatever_the_clock_said(tmp_path):
             run.mark_done("collect", {"n": 3})
     for file in ("trajectories.jsonl", "phases/collect.json"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
-    times = list(RunFolder(tmp_path / "b").read("timings"))
-    assert [t["seconds"] for t in times] == [7.9] * 3
-    assert times[0]["id"] == "t0"
 
 
 def test_damage_in_the_middle_is_reported_with_its_line_and_passed_over(tmp_path, caplog):
@@ -150,9 +146,11 @@ def test_damage_in_the_middle_is_reported_with_its_line_and_passed_over(tmp_path
     with path.open("ab") as file:
         file.writelines(line + b"\n" for line in bad)
     run.append("tasks", [task(2)])
-    report = ReadReport()
     with caplog.at_level(logging.WARNING):
-        assert list(run.read("tasks", Task, report)) == [task(0), task(1), task(2)]
+        for _ in range(2):  # reported every time, logged once
+            report = ReadReport()
+            assert list(run.read("tasks", Task, report)) == [task(0), task(1), task(2)]
+    assert caplog.text.count("line skipped") == 7
     assert report.records == 3
     assert [s.line for s in report.skipped] == [3, 4, 5, 6, 7, 8, 9]
     assert f"{path}:4: not a Task record: Expected `str`, got `int` - at `$.id`" in caplog.text
@@ -183,7 +181,7 @@ def test_a_whole_last_line_without_its_end_is_kept(tmp_path):
     run.append("tasks", [task(2)])
     assert list(run.read("tasks", Task)) == [task(0), task(1, 3_000_000), task(2)]
     path.write_bytes(path.read_bytes()[:-2])  # longer than what is searched at a time
-    assert run.done_ids("tasks") == {"task-0000", "task-0001"}
+    assert ids(run) == ["task-0000", "task-0001"]
 
 
 def test_a_newer_schema_is_read_with_a_warning_and_loses_nothing(tmp_path, caplog):
@@ -212,7 +210,7 @@ def test_a_record_that_is_no_json_is_refused_before_anything_is_written(tmp_path
 @pytest.mark.parametrize("name", ["../x", "/etc/x", "", ".hidden", "a//b", "a/../b", "a b", "a\n"])
 def test_names_stay_inside_the_run(tmp_path, name):
     run = RunFolder(tmp_path)
-    for call in (run.file, run.sub, run.mark_done, lambda n: run.write_atomic(n, "x")):
+    for call in (run.file, run.sub, run.mark_done, lambda n: run.write_json(n, "x")):
         with pytest.raises(DataError, match="no name for a file"):
             call(name)
 
@@ -221,7 +219,7 @@ def test_a_missing_file_and_a_missing_run_are_named(tmp_path):
     with pytest.raises(DataError, match=r"branches\.jsonl does not exist: run the step"):
         RunFolder(tmp_path).read("branches")
     with pytest.raises(DataError, match="not a run folder"):
-        _ = RunFolder(tmp_path).manifest
+        open_run(tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="cannot be written"):
         open_folder(tmp_path / "file", CONFIG)
@@ -230,9 +228,9 @@ def test_a_missing_file_and_a_missing_run_are_named(tmp_path):
 def test_a_damaged_phase_marker_means_not_finished(tmp_path):
     run = RunFolder(tmp_path)
     run.mark_done("seed-0/train")
-    assert run.phase_done("seed-0/train")
+    assert run.phase("seed-0/train") == {}
     (tmp_path / "phases/seed-0/train.json").write_text('{"phase":')
-    assert not run.phase_done("seed-0/train")
+    assert run.phase("seed-0/train") is None
 
 
 @contextmanager
@@ -249,45 +247,37 @@ def files_of_at_most(size: int):
 def test_when_the_disk_is_full_the_batch_is_refused_and_what_was_there_stays(tmp_path):
     run = open_folder(tmp_path, CONFIG)
     run.append("tasks", [task(0), task(1)])
-    run.write_atomic("report.html", "old")
+    write_atomic(tmp_path / "report.html", "old")
     before = run.file("tasks").read_bytes()
     with files_of_at_most(len(before) + 5000):
         with pytest.raises(DataError, match=r"tasks\.jsonl: cannot be written .*none of the last"):
             run.append("tasks", [task(i, 2000) for i in range(2, 9)])
         assert run.file("tasks").read_bytes() == before
         with pytest.raises(DataError, match=r"report\.html: cannot be written"):
-            run.write_atomic("report.html", "n" * 100_000)
+            write_atomic(tmp_path / "report.html", "n" * 100_000)
         with pytest.raises(DataError, match="unchanged"):
             run.rewrite("tasks", [task(i, 20_000) for i in range(3)])
     assert (tmp_path / "report.html").read_text() == "old"
     assert run.append("tasks", [task(i, 2000) for i in range(2, 9)]) == 7  # room again
-    assert [t.id for t in run.read("tasks", Task)] == [task(i).id for i in range(9)]
+    assert ids(run) == [task(i).id for i in range(9)]
     assert not list(tmp_path.glob(".*.tmp"))
 
 
 def test_what_a_killed_process_left_half_written_goes_with_the_next_write(tmp_path):
-    run = RunFolder(tmp_path)
     (tmp_path / ".report.html.99999.tmp").write_text("ha")
     (tmp_path / ".other.html.99999.tmp").write_text("ha")
-    run.write_atomic("report.html", "whole")
+    write_atomic(tmp_path / "report.html", "whole")
     assert [p.name for p in tmp_path.glob(".*.tmp")] == [".other.html.99999.tmp"]
     assert (tmp_path / "report.html").read_text() == "whole"
-
-
-def test_no_space_left_on_device_is_said(tmp_path):
-    run = RunFolder(tmp_path)
-    run.file("tasks").symlink_to("/dev/full")
-    with pytest.raises(DataError, match=r"tasks\.jsonl: .*No space left on device"):
-        run.append("tasks", [task(0)])
 
 
 WRITER = """
 import sys
 from eeflib.records import Task
-from eeflib.run import open_folder
+from eeflib.run import open_folder, open_run
 run = open_folder(sys.argv[1], {"preset": "tiny", "student": {"lr": 0.01, "layers": 2}})
 print("ready", flush=True)
-done = run.done_ids("tasks")
+done = {t.id for t in run.found("tasks", Task)}
 todo = [i for i in range(int(sys.argv[2])) if f"task-{i:04d}" not in done]
 text = "x" * int((sys.argv[3:] or [30_000])[0])
 for b in range(0, len(todo), 4):
@@ -321,42 +311,15 @@ def test_killed_at_any_moment_it_keeps_whole_lines_and_gives_the_lock_back(tmp_p
         with open_folder(path, CONFIG) as run:  # a stale lock would stop this
             torn += (path / "tasks.jsonl.torn").exists()
             report = ReadReport()
-            ids = [t.id for t in run.read("tasks", Task, report)]
-            assert ids == [task(i).id for i in range(len(ids))]
-            parts += bool(len(ids) % 4)
+            kept = [t.id for t in run.read("tasks", Task, report)]
+            assert kept == [task(i).id for i in range(len(kept))]
+            parts += bool(len(kept) % 4)
             assert not report.skipped
-            run.append("tasks", [task(len(ids))])
-            assert run.done_ids("tasks") == {*ids, task(len(ids)).id}
+            run.append("tasks", [task(len(kept))])
+            assert ids(run) == [*kept, task(len(kept)).id]
         if torn and parts:
             break
     assert torn, "no kill came inside a write: the test proves nothing"
-
-
-def test_a_killed_and_continued_run_ends_with_the_same_set_of_records(tmp_path):
-    process = start(WRITER, tmp_path / "killed", 200)
-    wait_for(tmp_path / "killed/tasks.jsonl")
-    process.kill()
-    process.wait()
-    before = (tmp_path / "killed/tasks.jsonl").stat().st_size
-    for name in ("killed", "whole"):
-        process = start(WRITER, tmp_path / name, 200)
-        assert process.wait() == 0
-    killed, whole = (lines(tmp_path / name / "tasks.jsonl") for name in ("killed", "whole"))
-    assert before < (tmp_path / "whole/tasks.jsonl").stat().st_size
-    assert len(killed) == len(whole) == 200
-    assert sorted(killed) == sorted(whole)
-
-
-def test_whole_lines_of_a_killed_append_count(tmp_path):
-    run = RunFolder(tmp_path)
-    run.append("tasks", [task(0), task(1), task(2)])
-    path = run.file("tasks")
-    path.write_bytes(path.read_bytes()[:-20])  # the third line was under way
-    assert run.done_ids("tasks") == {"task-0000", "task-0001"}
-    run.append("tasks", [task(2), task(3)])
-    assert [t.id for t in run.read("tasks", Task)] == [task(i).id for i in range(4)]
-    run.rewrite("tasks", [task(7)])
-    assert run.done_ids("tasks") == {"task-0007"}
 
 
 def test_only_one_process_writes_and_the_other_is_told_which(tmp_path):
@@ -364,7 +327,7 @@ def test_only_one_process_writes_and_the_other_is_told_which(tmp_path):
     with pytest.raises(DataError, match=f"written by process {holder.pid} .*another --run DIR"):
         open_folder(tmp_path, CONFIG)
     reader = RunFolder(tmp_path)
-    assert reader.manifest["config"] == CONFIG  # reading is free
+    assert reader.found("tasks", Task) == []  # reading is free
     with pytest.raises(DataError, match=str(holder.pid)):
         reader.append("tasks", [task(0)])
     with pytest.raises(DataError, match=str(holder.pid)):
@@ -373,39 +336,6 @@ def test_only_one_process_writes_and_the_other_is_told_which(tmp_path):
     holder.wait()
     with open_folder(tmp_path, CONFIG) as run:
         run.append("tasks", [task(0)])
-
-
-FORKER = """
-import os, sys
-from eeflib.errors import DataError
-from eeflib.records import Task
-from eeflib.run import open_folder
-run = open_folder(sys.argv[1], {})
-child = os.fork()
-if not child:
-    try:
-        run.append("tasks", [Task("child", "e", "i")])
-    except DataError:
-        os._exit(3)
-    os._exit(0)
-assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3, "a forked child could write"
-print("ready", flush=True)
-sys.stdin.read()
-"""
-
-
-def test_a_forked_worker_neither_writes_nor_frees_its_parents_run(tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, "-c", FORKER, str(tmp_path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout.readline() == "ready\n"
-    with pytest.raises(DataError, match=str(process.pid)):
-        open_folder(tmp_path, {})
-    process.communicate("")
-    open_folder(tmp_path, {}).close()
 
 
 ORPHAN = """
@@ -437,7 +367,7 @@ def test_a_notebook_cell_run_twice_does_not_lock_itself_out(tmp_path):
     second = open_folder(tmp_path, CONFIG)
     first.close()
     second.append("tasks", [task(0)])
-    probe = "import sys; from eeflib.run import open_folder; open_folder(sys.argv[1], {})"
+    probe = "import sys; from eeflib.run import open_folder, open_run; open_folder(sys.argv[1], {})"
     held = subprocess.run([sys.executable, "-c", probe, str(tmp_path)], capture_output=True)
     assert b"is being written by process %d" % os.getpid() in held.stderr
     second.close()
@@ -462,16 +392,6 @@ def test_threads_may_append_at_once(tmp_path):
     assert not report.skipped
 
 
-def test_json_written_atomically_is_readable_and_sorted(tmp_path):
-    run = RunFolder(tmp_path)
-    path = run.write_atomic("seed-0/summary.json", {"b": 1, "a": [1.5, None, "é"]})
-    assert json.loads(path.read_text()) == {"a": [1.5, None, "é"], "b": 1}
-    assert lines(path)[1].startswith(' "a"')
-    run.write_atomic("note.txt", "lone \ud83d")
-    with pytest.raises(DataError, match="append and rewrite"):
-        run.write_atomic("tasks.jsonl", "{}")
-
-
 def test_a_record_that_is_there_twice_counts_once_and_that_is_said_once(tmp_path, caplog):
     run = RunFolder(tmp_path)
     other = Task("task-0000", "webshop", "the second of this name")
@@ -486,17 +406,6 @@ def test_a_record_that_is_there_twice_counts_once_and_that_is_said_once(tmp_path
     rows = [{"method": "EEF", "win_rate": 0.5}] * 2  # what has no id may repeat
     run.append("evaluations", rows)
     assert list(run.read("evaluations")) == rows
-
-
-def test_a_fault_is_logged_once_and_reported_every_time(tmp_path, caplog):
-    run = RunFolder(tmp_path)
-    run.append("tasks", [task(0), {"id": 5}])
-    with caplog.at_level(logging.WARNING):
-        for _ in range(3):
-            report = ReadReport()
-            assert len(list(run.read("tasks", Task, report))) == 1
-            assert [s.line for s in report.skipped] == [2]
-    assert caplog.text.count("line skipped") == 1
 
 
 @pytest.mark.parametrize(
@@ -519,29 +428,20 @@ def test_what_a_finished_phase_left_is_watched(tmp_path, name, damage):
         (here.path / "model/model.safetensors").write_bytes(b"\n\0x" * 1000)
         here.mark_done("explore", {"n": 3}, files=("branches", "model/model.safetensors"))
         here.append("later", [task(1)])  # nobody watches this one
-        assert here.phase_summary("explore") == {"n": 3}
+        assert here.phase("explore") == {"n": 3}
     damage(here.path / name)
     with open_folder(tmp_path, CONFIG) as run:  # cuts torn lines off, as always
         here = run.sub("seed-0/EEF")
-        for ask in (here.phase_done, here.phase_summary, here.verify):
-            with pytest.raises(DataError) as caught:
-                ask("explore")
+        with pytest.raises(DataError) as caught:
+            here.phase("explore")
         said = str(caught.value)
         assert f"{here.path / name} was changed or cut since `explore` finished" in said
         assert f"or delete {here.path} to do it again" in said
-        then = "3 records then" if name == "branches.jsonl" else "3000 bytes then"
-        assert then in said
 
 
-def test_a_phase_that_rested_on_another_model_is_named(tmp_path):
-    run = RunFolder(tmp_path)
-    run.mark_done("evaluate", hashes={"model": "abc"})
-    assert run.verify("evaluate", {"model": "abc"})["hashes"] == {"model": "abc"}
-    with pytest.raises(DataError, match=r"another model \(abc then, def now\)"):
-        run.verify("evaluate", {"model": "def"})
-    assert run.verify("train", {"model": "def"}) is None
+def test_a_phase_that_did_not_write_its_files_is_not_done(tmp_path):
     with pytest.raises(DataError, match=r"did not write .*branches\.jsonl"):
-        run.mark_done("explore", files=("branches",))
+        RunFolder(tmp_path).mark_done("explore", files=("branches",))
 
 
 def test_a_step_with_other_arguments_never_finds_the_old_records(tmp_path):
@@ -549,25 +449,18 @@ def test_a_step_with_other_arguments_never_finds_the_old_records(tmp_path):
         five = {"method": "EEF", "M": 5, "student": "abc"}
         first = run.step_folder("EEF/iter-1", five)
         assert first.path == tmp_path / "EEF/iter-1"
-        assert not first.path.exists()  # asking leaves nothing behind
-        first.sub("notes").append("branches", [task(0)])
         first.append("branches", [task(0)])
         first.mark_done("explore")
         second = run.step_folder("EEF/iter-1", {**five, "M": 3})
         assert re.fullmatch(r"EEF~[0-9a-f]{6}/iter-1", str(second.path.relative_to(tmp_path)))
         assert not second.exists("branches")
-        assert not second.phase_done("explore")
+        assert second.phase("explore") is None
         second.append("branches", [task(1)])
     with open_folder(tmp_path, CONFIG) as run:
         again = run.step_folder("EEF/iter-1", {"student": "abc", "M": 5, "method": "EEF"})
         assert list(again.read("branches", Task)) == [task(0)]
         again = run.step_folder("EEF/iter-1", {**five, "M": 3})
         assert list(again.read("branches", Task)) == [task(1)]
-        # two that were asked for before either wrote
-        a, b = run.step_folder("new", {"M": 1}), run.step_folder("new", {"M": 2})
-        a.append("branches", [task(0)])
-        with pytest.raises(DataError, match="call the step again"):
-            b.append("branches", [task(1)])
         # records of which nobody knows how they were made
         run.sub("old").append("branches", [task(0)])
         assert run.step_folder("old", {"M": 1}).path.name.startswith("old~")
@@ -624,9 +517,9 @@ HARMLESS = {
 
 
 def test_no_secret_reaches_the_manifest(tmp_path):
-    with open_folder(tmp_path, {**SECRETS, **HARMLESS}) as run:
-        kept = run.manifest["config"]
+    open_folder(tmp_path, {**SECRETS, **HARMLESS}).close()
     text = (tmp_path / "manifest.json").read_text()
+    kept = json.loads(text)["config"]
     assert "S3CRET" not in text
     assert "73467" not in text
     assert {k: kept[k] for k in HARMLESS} == HARMLESS
@@ -645,7 +538,6 @@ def test_no_secret_reaches_the_manifest(tmp_path):
 def test_an_empty_folder_starts_a_run_and_a_file_in_the_way_is_said(tmp_path):
     (tmp_path / "empty").mkdir()
     open_folder(tmp_path / "empty", CONFIG).close()
-    assert RunFolder(tmp_path / "empty").manifest["config"] == CONFIG
     (tmp_path / "file").write_text("precious")
     for path in (tmp_path / "file", tmp_path / "file" / "run"):
         with pytest.raises(DataError, match=r"cannot be written .*another --run DIR"):

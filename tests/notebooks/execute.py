@@ -12,22 +12,20 @@ figure also gets a picture, for readers that run no scripts (GitHub, an untruste
 from __future__ import annotations
 
 import base64
-import contextlib
 import io
 import os
 import re
+import resource
 import shutil
 import sys
 import tempfile
 import textwrap
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import kaleido
 import nbformat
-import psutil
 from nbclient import NotebookClient
 from PIL import Image
 
@@ -139,31 +137,6 @@ def draw(notebook: nbformat.NotebookNode) -> None:
             output.data.setdefault("text/plain", figure.layout.get("title", {}).get("text", ""))
 
 
-class _Memory:
-    """Peak of the summed resident memory of this process's children, twice a second."""
-
-    def __init__(self) -> None:
-        self.peak = 0
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def _watch(self) -> None:
-        while not self._over.wait(0.5):
-            total = 0
-            for child in psutil.Process().children(recursive=True):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    total += child.memory_info().rss
-            self.peak = max(self.peak, total)
-
-    def __enter__(self) -> _Memory:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-
 def refresh(wanted: list[str]) -> None:
     """Execute and save; prints what it took."""
     folder = Path(tempfile.mkdtemp(prefix="eef-notebooks-"))
@@ -173,14 +146,14 @@ def refresh(wanted: list[str]) -> None:
     kaleido.start_sync_server(silence_warnings=True)
     for name in wanted:
         before, cpu = time.perf_counter(), os.times()
-        with _Memory() as memory:
-            notebook = clean(run(name, folder))
+        notebook = clean(run(name, folder))
         draw(notebook)
         nbformat.write(notebook, FOLDER / name)
         wall, after = time.perf_counter() - before, os.times()
         used = after.children_user + after.children_system - cpu.children_user - cpu.children_system
+        peak = 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
         size = (FOLDER / name).stat().st_size / 1000
-        took = f"{wall:.0f} s, {used:.0f} s of CPU, {memory.peak / 1e9:.1f} GB"
+        took = f"{wall:.0f} s, {used:.0f} s of CPU, {peak / 1e9:.1f} GB at most so far"
         sys.stdout.write(f"{name}: {took}, {size:.0f} kB\n")
         sys.stdout.flush()
     kaleido.stop_sync_server()
