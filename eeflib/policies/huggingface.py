@@ -18,8 +18,8 @@ import torch
 
 from eeflib.errors import DataError
 from eeflib.policies.base import Conversation, Reply
-from eeflib.policies.cached_decoding import make_decoder
 from eeflib.policies.constrained import Slots, Trie, Walk, draw, draw_rows
+from eeflib.policies.decoding import Decoder
 from eeflib.policies.prompt_tokens import PromptTokens
 from eeflib.records import Usage
 
@@ -52,7 +52,7 @@ class HuggingFacePolicy:
         device: where to move the model first; None leaves it where it is.
         stop: texts that end a free reply; the reply is cut before them.
         slot_tokens: limit of the text that replaces `<text>` in an admissible action.
-        cached: see `eeflib.policies.cached_decoding.make_decoder`.
+        cached: see `eeflib.policies.decoding.Decoder`.
         cache_bytes: memory for keys and values, see there.
 
     Raises:
@@ -89,7 +89,7 @@ class HuggingFacePolicy:
         self.stop = tuple(stop)
         self.model = (model if device is None else model.to(device)).eval()
         self.tokens = PromptTokens(tokenizer)
-        self.decoder = make_decoder(self.model, cached=cached, cache_bytes=cache_bytes)
+        self.decoder = Decoder(self.model, cached=cached, cache_bytes=cache_bytes)
         self._slots = Slots(self.tokens, slot_tokens)
         self._tries: dict[tuple[str, ...], Trie] = {}
         config = model.config.get_text_config()
