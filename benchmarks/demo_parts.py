@@ -26,6 +26,7 @@ from eeflib.policies.scripted import ScriptedShopper, Skill
 from eeflib.prompts import get_format
 from eeflib.records import Trajectory
 from eeflib.rollout import Episode, run_episodes
+from eeflib.selection import training_samples
 from eeflib.training import train
 from eeflib.world import World, webshop
 
@@ -98,7 +99,7 @@ def rollout_speed(world: World, model: object, tokenizer: object) -> dict[str, f
 def training_speed(
     world: World, played: list[Trajectory], model: object, tokenizer: object, folder: Path
 ) -> dict[str, float]:
-    samples = get_method("SFT").samples(world.split("train"), played).samples
+    samples = training_samples(get_method("SFT"), world.split("train"), played).samples
     data = encode_samples(samples, get_format("act", "webshop"), tokenizer)
     config = TrainConfig(
         method="full", learning_rate=2e-3, max_steps=12, batch_size=16, dtype="float32",

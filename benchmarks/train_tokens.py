@@ -24,7 +24,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from eeflib.config import TrainConfig
 from eeflib.masking import IGNORE, Encoded, EncodedSet
-from eeflib.optimise import choose_loss, collate, optimise
+from eeflib.optimise import collate, optimise
 
 GOALS = {"tokens_per_second": (8_000.0, "tokens/s"), "over_plain": (1.5, "x")}
 BATCH = 16
@@ -63,11 +63,8 @@ def ours(model: LlamaForCausalLM, data: EncodedSet, seed: int) -> None:
             model,
             data,
             config,
-            loss_function=choose_loss(model, torch.tensor([[1, 2, 3]])),
-            pad_id=0,
             job="benchmark",
-            work_dir=Path(folder),
-            on_step=lambda step, steps, loss: None,
+            checkpoint=Path(folder) / "checkpoint.safetensors",
         )
 
 
@@ -76,7 +73,7 @@ def plain(model: LlamaForCausalLM, data: EncodedSet, seed: int) -> None:
     order = np.random.default_rng(seed).permutation(len(data))
     for at in range(0, len(order), BATCH):
         batch = [data.items[i] for i in order[at : at + BATCH]]
-        ids, labels, mask = (torch.from_numpy(a) for a in collate(batch, 0))
+        ids, labels, mask = (torch.from_numpy(a) for a in collate(batch))
         optimizer.zero_grad()
         model(input_ids=ids, attention_mask=mask, labels=labels, use_cache=False).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -9,38 +9,26 @@ spacing in short trajectories; a state that cannot be verified is not explored, 
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from eeflib.envs.base import TextEnv
 from eeflib.errors import DataError, RestoreMismatch
 from eeflib.policies.base import Policy
 from eeflib.prompts import PromptFormat
 from eeflib.records import Branch, Task, Trajectory
-from eeflib.rollout import EnvPool, Episode, faulted, run_episodes, step_limit
-
-__all__ = [
-    "Exploration",
-    "ExplorationReport",
-    "Spacing",
-    "expert_states",
-    "explore",
-    "plan_exploration",
-]
+from eeflib.rollout import EnvPool, Episode, run_episodes, step_limit
 
 Spacing = Literal["even", "paper"]
 
 
-@dataclass(frozen=True)
-class ExpertState:
-    """State number k of a teacher trajectory: the one after its first t actions."""
+class ExpertState(NamedTuple):
+    """State number k (1..M) of a teacher trajectory: after its first t actions, 1 <= t <= T - 1."""
 
     k: int
-    """1..M; 0 would be s0."""
     t: int
-    """1 <= t <= T - 1."""
 
 
 def expert_states(
@@ -73,16 +61,6 @@ def expert_states(
     return tuple(ExpertState(k, t) for k, t in enumerate(times, 1))
 
 
-@dataclass(frozen=True)
-class Planned:
-    """One branch to run: an episode and where it starts."""
-
-    episode: Episode
-    k: int
-    t: int
-    teacher_id: str | None
-
-
 def plan_exploration(
     tasks: Sequence[Task],
     teacher_trajectories: Sequence[Trajectory],
@@ -95,8 +73,8 @@ def plan_exploration(
     from_states: bool = True,
     failures_only: bool = False,
     spacing: Spacing = "even",
-) -> list[list[Planned]]:
-    """What `explore` runs, without running it: its length is the number of simulations.
+) -> list[list[tuple[Episode, Branch]]]:
+    """What `explore` runs, without running it: episodes, and branches that lack their rollout.
 
     One group per attempt from s0 over all tasks, then one group with the expert states, task by
     task. Groups do not share chunks, and ids hold no method: so attempt 0 from s0 is the same
@@ -105,50 +83,34 @@ def plan_exploration(
 
     Trajectories of tasks not in `tasks`, and those that ended in a fault, are left out.
     """
-    groups: list[list[Planned]] = []
-    if from_s0:
-        for attempt in range(attempts_s0):
-            key = f"i{iteration}.s0"
-            groups.append([Planned(Episode(x, key, attempt), 0, 0, None) for x in tasks])
-    if from_states:
-        groups.append(
-            [
-                planned
-                for task, trajectory in _of_tasks(tasks, teacher_trajectories)
-                if not (failures_only and trajectory.solved)
-                for state in expert_states(trajectory, M, spacing)
-                if state.t < step_limit(task)
-                for planned in _at_state(task, trajectory, state, attempts_state, iteration)
-            ]
-        )
+    by_task: dict[str, list[Trajectory]] = defaultdict(list)
+    for x in teacher_trajectories:
+        if not x.error and not (failures_only and x.solved):
+            by_task[x.task_id].append(x)
+
+    def planned(
+        task: Task, attempt: int, k: int = 0, t: int = 0, x: Any = None
+    ) -> tuple[Episode, Branch]:
+        key, start = f"i{iteration}.s0", tuple[Any, ...]()
+        if x is not None:
+            key = f"i{iteration}.{x.id.removeprefix(task.id + '#')}.k{k}"
+            start = (x.steps[:t], x.observation(t), x.steps[t].state_key)
+        episode = Episode(task, key, attempt, *start)
+        of = None if x is None else x.id
+        return episode, Branch(episode.id, task.id, k, t, attempt, of, iteration=iteration)
+
+    groups = [[planned(task, i) for task in tasks] for i in range(attempts_s0 if from_s0 else 0)]
+    groups.append(
+        [
+            planned(task, attempt, k, t, x)
+            for task in (tasks if from_states else ())
+            for x in by_task[task.id]
+            for k, t in expert_states(x, M, spacing)
+            if t < step_limit(task)
+            for attempt in range(attempts_state)
+        ]
+    )
     return [group for group in groups if group]
-
-
-def _of_tasks(
-    tasks: Sequence[Task], trajectories: Iterable[Trajectory]
-) -> list[tuple[Task, Trajectory]]:
-    by_task: dict[str, list[Trajectory]] = {}
-    for trajectory in trajectories:
-        if not trajectory.error:
-            by_task.setdefault(trajectory.task_id, []).append(trajectory)
-    return [(task, trajectory) for task in tasks for trajectory in by_task.get(task.id, ())]
-
-
-def _at_state(
-    task: Task, trajectory: Trajectory, state: ExpertState, attempts: int, iteration: int
-) -> list[Planned]:
-    key = f"i{iteration}.{trajectory.id.removeprefix(task.id + '#')}.k{state.k}"
-    prefix, expected = trajectory.steps[: state.t], trajectory.observation(state.t)
-    state_key = trajectory.steps[state.t].state_key
-    return [
-        Planned(
-            Episode(task, key, attempt, prefix, expected, state_key),
-            state.k,
-            state.t,
-            trajectory.id,
-        )
-        for attempt in range(attempts)
-    ]
 
 
 @dataclass(frozen=True)
@@ -225,74 +187,62 @@ def explore(
     make_env: Callable[[], TextEnv] | EnvPool,
     fmt: PromptFormat,
     *,
-    M: int = 5,
-    attempts_s0: int = 1,
-    attempts_state: int = 1,
     seed: int,
     iteration: int = 1,
-    from_s0: bool = True,
-    from_states: bool = True,
-    failures_only: bool = False,
-    spacing: Spacing = "even",
     batch_size: int = 32,
-    max_steps: int | None = None,
     done: Mapping[str, Branch] | None = None,
     on_done: Callable[[list[Branch]], None] | None = None,
-    progress: str | bool | None = None,
+    progress: str | None = None,
+    **plan: Any,
 ) -> Exploration:
     """Let the student `policy` go on from s0 and from the teacher's states.
 
     A state is restored and verified against the recorded observations; where that fails, the branch
     has no rollout, holds the reason, and is counted. By default every teacher trajectory is
-    explored, solved or not (METHOD 2b); `failures_only` leaves the solved ones out.
+    explored, solved or not (METHOD 2b).
 
     Args:
         seed: of the student's random choices; each rollout has its own stream.
         iteration: enters ids and random streams, so that each iteration draws anew.
         done: branches by id from an earlier run with the same arguments, see `run_episodes`.
         on_done: called with the branches of each finished chunk, to be put on file.
-        progress: shows a progress bar, with that text if it is one.
+        progress: text of a progress bar.
+        plan: what is run, as `plan_exploration` takes it.
 
     Raises:
         DataError, PrerequisiteError: as `run_episodes`.
     """
-    groups = plan_exploration(
-        tasks,
-        teacher_trajectories,
-        M=M,
-        attempts_s0=attempts_s0,
-        attempts_state=attempts_state,
-        iteration=iteration,
-        from_s0=from_s0,
-        from_states=from_states,
-        failures_only=failures_only,
-        spacing=spacing,
-    )
-    done = done or {}
+    groups = plan_exploration(tasks, teacher_trajectories, iteration=iteration, **plan)
+    started = {branch.id: branch for group in groups for _, branch in group}
     branches: list[Branch] = []
     pool = make_env if isinstance(make_env, EnvPool) else EnvPool(make_env)
     before, redone = pool.restores, pool.redone
+
+    def branch(r: Trajectory | Branch) -> Branch:
+        if isinstance(r, Branch):  # it is on file
+            return r
+        if r.error.startswith(_MISMATCH):
+            return replace(started[r.id], restore_mismatch=r.error.removeprefix(_MISMATCH))
+        return replace(started[r.id], rollout=r)
+
     try:
         for number, group in enumerate(groups, 1):
-            plan = {p.episode.id: p for p in group}
-            rollouts = run_episodes(
-                [p.episode for p in group],
-                policy,
-                pool,
-                fmt,
-                actor="student",
-                seed=seed,
-                batch_size=batch_size,
-                max_steps=max_steps,
-                done={
-                    p.episode.id: _trajectory(p, done[p.episode.id], policy.name, fmt, seed)
-                    for p in group
-                    if p.episode.id in done
-                },
-                on_done=_as_branches(plan, iteration, on_done),
-                progress=_bar_text(progress, number, len(groups)),
+            several = progress and len(groups) > 1
+            branches += map(
+                branch,
+                run_episodes(
+                    [episode for episode, _ in group],
+                    policy,
+                    pool,
+                    fmt,
+                    actor="student",
+                    seed=seed,
+                    batch_size=batch_size,
+                    done=done,
+                    on_done=on_done and (lambda chunk: on_done([branch(r) for r in chunk])),
+                    progress=f"{progress} {number}/{len(groups)}" if several else progress,
+                ),
             )
-            branches += [done.get(r.id) or _branch(plan[r.id], r, iteration) for r in rollouts]
     finally:
         if pool is not make_env:
             pool.close()
@@ -307,43 +257,3 @@ def explore(
 
 
 _MISMATCH = f"{RestoreMismatch.__name__}: "
-
-
-def _branch(planned: Planned, rollout: Trajectory, iteration: int) -> Branch:
-    lost = rollout.error.startswith(_MISMATCH)
-    return Branch(
-        id=rollout.id,
-        task_id=rollout.task_id,
-        k=planned.k,
-        t=planned.t,
-        attempt=planned.episode.attempt,
-        teacher_id=planned.teacher_id,
-        rollout=None if lost else rollout,
-        restore_mismatch=rollout.error.removeprefix(_MISMATCH) if lost else "",
-        iteration=iteration,
-    )
-
-
-def _trajectory(
-    planned: Planned, branch: Branch, policy: str, fmt: PromptFormat, seed: int
-) -> Trajectory:
-    """The inverse of `_branch`, for branches that are on file already."""
-    if branch.rollout is not None:
-        return branch.rollout
-    error = RestoreMismatch(branch.restore_mismatch)
-    return faulted(planned.episode, error, policy=policy, fmt=fmt, seed=seed)
-
-
-def _as_branches(
-    plan: Mapping[str, Planned], iteration: int, on_done: Callable[[list[Branch]], None] | None
-) -> Callable[[list[Trajectory]], None] | None:
-    if on_done is None:
-        return None
-    return lambda chunk: on_done([_branch(plan[r.id], r, iteration) for r in chunk])
-
-
-def _bar_text(progress: str | bool | None, number: int, total: int) -> str | None:
-    if not progress:
-        return None
-    text = progress if isinstance(progress, str) else "explore"
-    return text if total == 1 else f"{text} {number}/{total}"

@@ -1,7 +1,7 @@
 """Sample -> input_ids, labels and a reason per token; the invariants of the loss mask.
 
 Import `encode_samples` and `EncodedSet` from here. A sample that cannot be trained on is dropped
-and counted; one that breaks a rule is refused. An encoded set is saved as npz, without pickle.
+and counted; one that breaks a rule is refused.
 
 Method: the chat is rendered as text, each message's place in it is known (`eeflib.policies.chat`),
 and a token belongs to the message its characters lie in. Labels are never made by comparing ids
@@ -14,14 +14,12 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cached_property
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -30,18 +28,6 @@ from eeflib.errors import DataError
 from eeflib.policies.chat import RenderedChat, render_chat
 from eeflib.prompts import PromptFormat
 from eeflib.records import Sample
-
-__all__ = [
-    "IGNORE",
-    "Dropped",
-    "Encoded",
-    "EncodedSet",
-    "Reason",
-    "Unusable",
-    "describe_tokens",
-    "encode_sample",
-    "encode_samples",
-]
 
 IGNORE = -100
 """Label of a token without loss."""
@@ -133,10 +119,8 @@ class EncodedSet:
             "tokens": sum(e.length for e in self.items),
             "trained_tokens": sum(e.trained_tokens for e in self.items),
         }
-        reasons: Counter[str] = Counter()
-        for item in self.items:
-            reasons.update(item.counts)
-        out.update({r.name.lower(): reasons[r.name.lower()] for r in Reason})
+        each = [item.counts for item in self.items]
+        out.update({r.name.lower(): sum(x[r.name.lower()] for x in each) for r in Reason})
         out.update({f"dropped: {k}": n for k, n in Counter(d.reason for d in self.dropped).items()})
         return out
 
@@ -150,51 +134,13 @@ class EncodedSet:
             out.update(np.ascontiguousarray(item.labels, np.int32).tobytes())
         return out.hexdigest()[:16]
 
-    def save(self, path: str | Path) -> None:
-        """Write one npz file; `load` gives an equal set back."""
-        notes = {
-            "items": [[e.sample_id, e.text, e.length] for e in self.items],
-            "dropped": [[d.sample_id, d.reason, d.length, d.detail] for d in self.dropped],
-        }
-        arrays: dict[str, Any] = {
-            name: np.concatenate([getattr(e, name) for e in self.items] or [np.zeros(0, kind)])
-            for name, kind in _ARRAYS.items()
-        }
-        with open(path, "wb") as file:
-            np.savez(file, notes=np.frombuffer(json.dumps(notes).encode(), np.uint8), **arrays)
-
-    @classmethod
-    def load(cls, path: str | Path) -> EncodedSet:
-        """Read what `save` wrote.
-
-        Raises:
-            DataError: no such file, or not one of ours; names it.
-        """
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                notes = json.loads(file["notes"].tobytes())
-                arrays = {name: file[name] for name in _ARRAYS}
-        except (OSError, KeyError, ValueError) as exc:
-            raise DataError(
-                f"{path} is not an encoded set ({exc}); encode the samples again"
-            ) from exc
-        items, at = [], 0
-        for sample_id, text, n in notes["items"]:
-            items.append(Encoded(sample_id, text, **{k: a[at : at + n] for k, a in arrays.items()}))
-            at += n
-        return cls(tuple(items), tuple(Dropped(*d) for d in notes["dropped"]))
-
-
-_ARRAYS = {"input_ids": np.int32, "labels": np.int32, "reasons": np.uint8, "steps": np.int16}
-
 
 class Unusable(DataError):
     """This sample cannot be trained on (too long, nothing to train); others may be."""
 
-    def __init__(self, message: str, reason: str, length: int) -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.length = length
+    def __init__(self, dropped: Dropped) -> None:
+        super().__init__(dropped.detail)
+        self.dropped = dropped
 
 
 def encode_sample(
@@ -203,7 +149,6 @@ def encode_sample(
     tokenizer: Any,
     *,
     max_length: int | None = None,
-    train_end: bool = True,
     allow_harmful: bool = False,
 ) -> Encoded:
     """Tokens of `sample` with loss on the replies of its trained steps only.
@@ -216,7 +161,6 @@ def encode_sample(
         sample: N steps with N trained flags and labels.
         tokenizer: a fast Hugging Face tokenizer with a chat template.
         max_length: most tokens allowed; None for no limit.
-        train_end: train the end-of-turn marker after each trained reply.
         allow_harmful: accept trained steps labelled harmful or unknown. For the ablations that
             are about just that (SFT on everything, EEF without masking).
 
@@ -231,15 +175,12 @@ def encode_sample(
         t for t, on in enumerate(sample.trained) if on and fmt.reply(sample.steps[t]).strip()
     ]
     if not trained:
-        raise Unusable(
-            f"{where} trains no token: no trained step has a reply; leave it out",
-            "nothing trained",
-            0,
-        )
+        why = f"{where} trains no token: no trained step has a reply; leave it out"
+        raise Unusable(Dropped(sample.id, "nothing trained", 0, why))
     steps = sample.steps[: trained[-1] + 1]
     messages = fmt.messages(sample.instruction, steps)
     chat = render_chat(tokenizer, messages)
-    segments = _segments(sample, fmt, chat, [m.role for m in messages], set(trained), train_end)
+    segments = _segments(sample, fmt, chat, [m.role for m in messages], set(trained))
     ids, offsets = _tokenize(tokenizer, chat.text)
     owner = _owners(offsets, segments, chat.text, where)
 
@@ -261,12 +202,11 @@ def encode_sample(
             "rendered chat; use another chat template"
         )
     if max_length is not None and kept > max_length:
-        raise Unusable(
+        why = (
             f"{where} has {kept} tokens up to its last trained action, more than max_length = "
-            f"{max_length}; raise max_length or drop the sample (a trained action is never cut)",
-            "too long",
-            kept,
+            f"{max_length}; raise max_length or drop the sample (a trained action is never cut)"
         )
+        raise Unusable(Dropped(sample.id, "too long", kept, why))
     return encoded
 
 
@@ -276,7 +216,6 @@ def encode_samples(
     tokenizer: Any,
     *,
     max_length: int | None = None,
-    train_end: bool = True,
     allow_harmful: bool = False,
     progress: bool = False,
 ) -> EncodedSet:
@@ -285,22 +224,14 @@ def encode_samples(
     Raises:
         DataError: as `encode_sample`, for anything but an unusable sample.
     """
+    options: dict[str, Any] = {"max_length": max_length, "allow_harmful": allow_harmful}
     items: list[Encoded] = []
     dropped: list[Dropped] = []
     for sample in tqdm(samples, desc="encode", unit="sample", disable=not progress):
         try:
-            items.append(
-                encode_sample(
-                    sample,
-                    fmt,
-                    tokenizer,
-                    max_length=max_length,
-                    train_end=train_end,
-                    allow_harmful=allow_harmful,
-                )
-            )
+            items.append(encode_sample(sample, fmt, tokenizer, **options))
         except Unusable as exc:
-            dropped.append(Dropped(sample.id, exc.reason, exc.length, str(exc)))
+            dropped.append(exc.dropped)
     return EncodedSet(tuple(items), tuple(dropped))
 
 
@@ -327,8 +258,7 @@ def describe_tokens(encoded: Encoded, tokenizer: Any) -> list[tuple[str, Reason,
     ]
 
 
-@dataclass(frozen=True)
-class _Segment:
+class _Segment(NamedTuple):
     """A stretch of the rendered chat that has one origin; it reaches to the next one's start."""
 
     start: int
@@ -346,13 +276,15 @@ def _check(sample: Sample, allow_harmful: bool) -> None:
             )
 
 
+_REPLY = {"harmful": Reason.HARMFUL_ACTION, "unknown": Reason.UNKNOWN_ACTION}
+
+
 def _segments(
     sample: Sample,
     fmt: PromptFormat,
     chat: RenderedChat,
     roles: Sequence[str],
     trained: set[int],
-    train_end: bool,
 ) -> list[_Segment]:
     """The rendered chat cut into stretches, in order, from character 0 on."""
     step_of = {fmt.reply_index(t): t for t in range(len(sample.steps))}
@@ -362,27 +294,16 @@ def _segments(
     ):
         t = step_of.get(number, step_of.get(number + 1, -1))
         on = role == "assistant" and t in trained
-        if role == "system":
-            out.append(_Segment(start, Reason.SYSTEM))
-        elif role == "user":
-            out.append(_Segment(start, Reason.OBSERVATION, t))
-        else:
-            out.append(_Segment(start, _action_reason(sample.labels[t], on), t, on))
-        if on and train_end:
+        reason = Reason.SYSTEM if role == "system" else Reason.OBSERVATION
+        if role == "assistant":
+            plain = Reason.TRAINED_ACTION if on else Reason.CONTEXT_ACTION
+            reason = _REPLY.get(sample.labels[t], plain)
+        out.append(_Segment(start, reason, t, on))
+        if on:
             out.append(_Segment(end, Reason.END_OF_ACTION, t, True))
-            out.append(_Segment(marker_end, Reason.TEMPLATE))
-        else:
-            out.append(_Segment(end, Reason.TEMPLATE))
+        out.append(_Segment(marker_end if on else end, Reason.TEMPLATE))
     kept = [a for a, b in itertools.pairwise(out) if a.start < b.start]
     return [*kept, out[-1]]
-
-
-def _action_reason(label: str, trained: bool) -> Reason:
-    if label == "harmful":
-        return Reason.HARMFUL_ACTION
-    if label == "unknown":
-        return Reason.UNKNOWN_ACTION
-    return Reason.TRAINED_ACTION if trained else Reason.CONTEXT_ACTION
 
 
 def _tokenize(tokenizer: Any, text: str) -> tuple[np.ndarray, np.ndarray]:

@@ -1,27 +1,28 @@
 """Methods as data: which rollouts to run and which samples to keep.
 
-Import `METHODS`, `get_method` and `rft` from here. A method reads records and returns samples; the
+Import `METHODS`, `get_method` and `rft` from here. `eeflib.selection` makes the samples; the
 pipeline runs every method the same way.
 """
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
-from eeflib.errors import DataError, PrerequisiteError
+from eeflib.errors import DataError
 from eeflib.exploration import Spacing
-from eeflib.records import Branch, Task, Trajectory
-from eeflib.selection import Rule, Selection, repository_samples, select, teacher_samples
+from eeflib.records import Branch
 from eeflib.states import Evidence
 
-__all__ = ["METHODS", "Method", "get_method", "matched_attempts", "rft"]
-
 Uses = Literal["positives", "all", "repository", "important"]
+Rule = Literal["nearest", "shortest", "random", "all"]
+"""Which solution a state gets, see `eeflib.selection.choose`."""
+
+FEW = 4
+"""Rollouts from which on 95 % Wilson intervals of all won and all lost do not overlap."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,12 @@ class Method:
             )
         if self.uses == "important" and not (self.d_s0 or self.d_r):
             raise DataError(f"method {self.name!r} uses neither d_s0 nor d_r: nothing to train on")
+        if self.evidence == "wilson" and self.attempts_state < FEW:
+            raise DataError(
+                f"evidence='wilson' with attempts_state={self.attempts_state}: below {FEW} "
+                "rollouts no interval separates won from lost; explore each state more often, or "
+                "use evidence='paper'"
+            )
 
     @property
     def explores(self) -> bool:
@@ -107,64 +114,6 @@ class Method:
         if branch.teacher_id is None:
             return self.explores_s0 and branch.attempt < self.attempts
         return self.explores_states and branch.attempt < self.attempts_state
-
-    def samples(
-        self,
-        tasks: Sequence[Task],
-        teachers: Sequence[Trajectory],
-        branches: Sequence[Branch] = (),
-        *,
-        iteration: int | None = None,
-        seed: int = 0,
-    ) -> Selection:
-        """The samples this method trains on after `iteration` (default: the last in `branches`).
-
-        Raises:
-            PrerequisiteError: there is nothing to train on.
-            DataError: the records do not belong together, see `eeflib.selection.select`.
-        """
-        if self.uses in ("positives", "all"):
-            out = teacher_samples(
-                tasks,
-                teachers,
-                solved_only=self.uses == "positives",
-                train_invalid=self.train_invalid,
-            )
-        else:
-            mine = [b for b in branches if self.keeps(b)]
-            common: dict[str, Any] = {
-                "rule": self.rule,
-                "train_invalid": self.train_invalid,
-                "accumulate": self.accumulate,
-                "iteration": iteration,
-                "seed": seed,
-            }
-            if self.uses == "repository":
-                out = repository_samples(tasks, teachers, mine, **common)
-            else:
-                out = select(
-                    tasks,
-                    teachers,
-                    mine,
-                    evidence=self.evidence,
-                    d_s0=self.d_s0,
-                    d_r=self.d_r,
-                    mask=self.mask,
-                    **common,
-                )
-        if not out.samples:
-            raise PrerequisiteError(self._nothing(len(tasks), teachers, branches))
-        return out
-
-    def _nothing(
-        self, n_tasks: int, teachers: Sequence[Trajectory], branches: Sequence[Branch]
-    ) -> str:
-        solved, won = sum(x.solved for x in teachers), sum(b.won for b in branches)
-        return (
-            f"{self.name} has nothing to train on: {n_tasks} tasks, {len(teachers)} teacher "
-            f"trajectories of which {solved} solved their task, {len(branches)} rollouts of which "
-            f"{won} did. Collect from a better teacher, add easier tasks or more attempts"
-        )
 
 
 def rft(attempts: int = 1) -> Method:
@@ -218,11 +167,3 @@ def get_method(name: str) -> Method:
     if times and int(times[1]) > 1:
         return rft(int(times[1]))
     raise DataError(f"unknown method {name!r}; choose one of {', '.join(METHODS)}, or RFTx<k>")
-
-
-def matched_attempts(method: Method, n_tasks: int, n_states: int) -> int:
-    """Smallest k with which RFTxk runs at least as many simulations an iteration as `method`.
-
-    With 6 for M = 5 and trajectories that are all long enough: hence "RFTx6" [paper].
-    """
-    return max(1, math.ceil(method.simulations(n_tasks, n_states) / max(1, n_tasks)))

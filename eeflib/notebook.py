@@ -398,9 +398,9 @@ class Game:
             ) from exc
         self._ipw, self._path, self.task = ipw, path, task
         number = len(played(path.parent)) if path else 0
-        fmt = PromptFormat("act", task.env, thoughts=False, system=False)
+        fmt = PromptFormat("act", task.env)
         self._episode = RunningEpisode(
-            Episode(task, "human", number), "human", fmt, "human", world.seed, None
+            Episode(task, "human", number), "human", fmt, "human", world.seed
         )
         self._env = world.make_env()
         self._seen, self._end = ipw.HTML(), ipw.HTML()

@@ -38,7 +38,7 @@ from eeflib.prompts import PromptFormat, get_format
 from eeflib.records import Actor, Branch, Evaluation, Sample, Task, Trajectory, content_hash
 from eeflib.rollout import Episode, run_episodes
 from eeflib.run import RunFolder
-from eeflib.selection import Selection
+from eeflib.selection import Selection, training_samples
 from eeflib.stats import evaluations_from
 from eeflib.training import train as train_model
 from eeflib.world import World
@@ -158,7 +158,7 @@ def explore(
         origin = run.origin(here)
         step = f"{chosen.name} iteration {iteration}: explore"
         plan = plan_exploration(tasks, tries, **chosen.exploration, iteration=iteration)
-        wanted = [p.episode.id for group in plan for p in group]
+        wanted = [episode.id for group in plan for episode, _ in group]
         done = by_id(here, "branches", Branch)
         if here.phase_done("explore"):
             found = Exploration(
@@ -219,11 +219,8 @@ def select(
     seed = run.seed if run is not None else seed
     last = max((b.iteration for b in branches), default=0) if iteration is None else iteration
     tasks = list(_tasks_of(tries, branches).values())
-    selection = replace(
-        chosen.samples(tasks, tries, branches, iteration=last, seed=seed),
-        trains_harmful=chosen.trains_harmful,
-        origin=f"{chosen.name}/iter-{last}",
-    )
+    selection = training_samples(chosen, tasks, tries, branches, iteration=last, seed=seed)
+    selection = replace(selection, origin=f"{chosen.name}/iter-{last}")
     if run is None:
         return selection
     with run.folder:

@@ -11,12 +11,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 from eeflib.errors import DataError
 from eeflib.policies.base import Conversation, Message
 from eeflib.records import Step, content_hash
-
-__all__ = ["FORMATS", "PromptFormat", "get_format", "parse_reply"]
 
 _TASK_TEXT = {
     "webshop": (
@@ -46,7 +45,9 @@ _GENERIC_TEXT = "You carry out a task in a text environment, one action at a tim
 _REACT_TEXT = (
     "Each reply has two lines:\nThought: why this is the next thing to do\nAction: one action\n"
 )
-_ACT_TEXT = "Each reply is one action and nothing else.\n"
+
+
+FORMATS = ("react", "act")
 
 
 @dataclass(frozen=True)
@@ -60,15 +61,22 @@ class PromptFormat:
 
     name: str
     env: str
-    thoughts: bool
-    system: bool
+
+    def __post_init__(self) -> None:
+        if self.name not in FORMATS:
+            raise DataError(
+                f"unknown prompt format {self.name!r}; choose one of {', '.join(FORMATS)}"
+            )
+
+    @property
+    def thoughts(self) -> bool:
+        """Replies are Thought and Action, after a system text that says so."""
+        return self.name == "react"
 
     @cached_property
     def system_text(self) -> str:
-        if not self.system:
-            return ""
-        text = _TASK_TEXT.get(self.env, _GENERIC_TEXT)
-        return f"{text}\n{_REACT_TEXT if self.thoughts else _ACT_TEXT}".strip()
+        text = f"{_TASK_TEXT.get(self.env, _GENERIC_TEXT)}\n{_REACT_TEXT}"
+        return text.strip() if self.thoughts else ""
 
     @cached_property
     def hash(self) -> str:
@@ -103,7 +111,7 @@ class PromptFormat:
 
         The assistant turn of step t is message number `reply_index(t)`.
         """
-        out = [Message("system", self.system_text)] if self.system else []
+        out = [Message("system", self.system_text)] if self.thoughts else []
         head = f"Instruction: {instruction}\n"
         for step in steps:
             out.append(Message("user", head + self.observation(step.observation, instruction)))
@@ -115,7 +123,7 @@ class PromptFormat:
 
     def reply_index(self, t: int) -> int:
         """Position in `messages` of the assistant turn of step t."""
-        return 2 * t + 1 + int(self.system)
+        return 2 * t + 1 + int(self.thoughts)
 
     def conversation(
         self,
@@ -128,17 +136,9 @@ class PromptFormat:
         task_id: str = "",
     ) -> Conversation:
         """The conversation for a policy at `observation` after `steps`."""
-        return Conversation(
-            self.messages(instruction, steps, observation),
-            key,
-            None if admissible is None else tuple(admissible),
-            observation,
-            instruction,
-            task_id,
-        )
-
-
-FORMATS = ("react", "act")
+        messages = self.messages(instruction, steps, observation)
+        allowed = None if admissible is None else tuple(admissible)
+        return Conversation(messages, key, allowed, observation, instruction, task_id)
 
 
 def get_format(name: str, env: str) -> PromptFormat:
@@ -147,13 +147,10 @@ def get_format(name: str, env: str) -> PromptFormat:
     Raises:
         DataError: unknown format name.
     """
-    if name not in FORMATS:
-        raise DataError(f"unknown prompt format {name!r}; choose one of {', '.join(FORMATS)}")
-    return PromptFormat(name, env, thoughts=name == "react", system=name == "react")
+    return PromptFormat(name, env)
 
 
-@dataclass(frozen=True)
-class Parsed:
+class Parsed(NamedTuple):
     thought: str
     action: str
     valid: bool

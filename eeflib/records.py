@@ -17,39 +17,12 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Annotated, Any, Literal, NamedTuple, Self, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Self, get_args, get_type_hints
 
 import msgspec
 import numpy as np
 
 from eeflib.errors import DataError
-
-__all__ = [
-    "NOT_KEPT",
-    "SCHEMA_VERSION",
-    "SPLITS",
-    "Actor",
-    "Branch",
-    "Evaluation",
-    "Finite",
-    "Int64",
-    "Label",
-    "Record",
-    "Reward",
-    "Sample",
-    "Step",
-    "Task",
-    "Trajectory",
-    "Usage",
-    "canonical_json",
-    "content_hash",
-    "episode_rng",
-    "fault",
-    "plain",
-    "solved",
-    "split_order",
-    "without_secrets",
-]
 
 SCHEMA_VERSION = 1
 
@@ -62,12 +35,8 @@ Finite = Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info
 Reward = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 """R in [0, 1]."""
 
-TIMING: Mapping[str, bool] = {"timing": True}
-"""Field metadata: a measured time, left out of reproducible files."""
-
 SPLITS = ("train", "validation", "test")
 
-_RESERVED = frozenset({"schema", "extra"})
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -98,7 +67,7 @@ def plain(value: Any, *, timing: bool = True, path: str = "$") -> Any:
     that name.
 
     Args:
-        timing: False leaves out fields marked `TIMING`.
+        timing: False leaves out `Usage.seconds`, which no two runs have in common.
         path: where `value` is, for the error message.
 
     Raises:
@@ -106,14 +75,10 @@ def plain(value: Any, *, timing: bool = True, path: str = "$") -> Any:
     """
     if value is None or isinstance(value, (str, bool)):
         return value
-    if isinstance(value, int):
-        if not -(2**63) <= value < 2**63:
-            raise DataError(f"{path} is an integer of more than 64 bits: write it as text")
-        return value
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise DataError(f"{path} is {value}, which JSON cannot hold: leave it out or use None")
-        return float(value)
+    if isinstance(value, (int, float)):
+        if found := fault(value):
+            raise DataError(f"{path}{found}: leave it out, use None, or write it as text")
+        return float(value) if isinstance(value, float) else value
     if isinstance(value, Mapping):
         return {str(k): plain(v, timing=timing, path=f"{path}.{k}") for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -129,19 +94,17 @@ def plain(value: Any, *, timing: bool = True, path: str = "$") -> Any:
 
 
 def _plain_fields(value: Any, timing: bool, path: str) -> dict[str, Any]:
-    shape = _shape(type(value))  # type: ignore[arg-type]  # classes are hashable
+    known = _fields(type(value))  # type: ignore[arg-type]  # classes are hashable
     out = {}
-    for name in shape.names:
-        if name != "extra" and (timing or name not in shape.timings):
+    for name, is_float in known.items():
+        if name != "extra" and (timing or name != "seconds"):
             item = plain(getattr(value, name), timing=timing, path=f"{path}.{name}")
             # bool is not converted: from_dict reports it as an error
-            out[name] = float(item) if name in shape.floats and type(item) is int else item
+            out[name] = float(item) if is_float and type(item) is int else item
     extra = plain(getattr(value, "extra", {}), timing=timing, path=f"{path}.extra")
-    clashing = {k: v for k, v in extra.items() if k in _RESERVED or k in shape.names}
+    clashing = {k: v for k, v in extra.items() if k == "schema" or k in known}
     out.update((k, v) for k, v in extra.items() if k not in clashing)
-    if clashing:
-        out["extra"] = clashing
-    return out
+    return {**out, "extra": clashing} if clashing else out
 
 
 NOT_KEPT = "(not kept)"
@@ -194,34 +157,10 @@ def _is_secret(name: str, value: Any) -> bool:
     return not _SECRET_WORDS.isdisjoint(snake.split("_")) or bool(_PLURAL_TOKENS.search(snake))
 
 
-class _Shape(NamedTuple):
-    names: tuple[str, ...]
-    known: frozenset[str]
-    floats: frozenset[str]
-    timings: frozenset[str]
-    free: tuple[str, ...]
-    """Fields that take any JSON object."""
-    nested: dict[str, type[Record]]
-
-
 @cache
-def _shape(cls: type) -> _Shape:
-    fields = dataclasses.fields(cls)
-    hints = get_type_hints(cls)
-    options = {f.name: (hints[f.name], *get_args(hints[f.name])) for f in fields}
-    return _Shape(
-        tuple(options),
-        frozenset(options),
-        frozenset(name for name, types in options.items() if float in types),
-        frozenset(f.name for f in fields if "timing" in f.metadata),
-        tuple(name for name, types in options.items() if get_origin(types[0]) is dict),
-        {
-            name: t
-            for name, types in options.items()
-            for t in types
-            if isinstance(t, type) and issubclass(t, Record)
-        },
-    )
+def _fields(cls: type) -> dict[str, bool]:
+    """The fields of a dataclass -> whether it holds a float."""
+    return {name: float in (hint, *get_args(hint)) for name, hint in get_type_hints(cls).items()}
 
 
 def _sort_keys(cls: type, data: Any) -> Any:
@@ -230,28 +169,23 @@ def _sort_keys(cls: type, data: Any) -> Any:
     Raises:
         DataError: a field that takes any JSON holds what no record can, see `fault`.
     """
-    if not isinstance(data, (dict, Mapping)):  # a dict is known at once, a Mapping by asking
+    if not isinstance(data, Mapping):
         return data  # msgspec reports it, with its path
-    shape = _shape(cls)
-    out: Any = data
-    if not shape.known.issuperset(data):
-        out = {k: v for k, v in data.items() if k in shape.known}
-        rest = {k: v for k, v in data.items() if k not in shape.known}
-        extra = out.get("extra", {})
-        if "extra" in shape.known and isinstance(extra, Mapping):
-            out["extra"] = {**rest, **extra}
-    for name in shape.free:
+    known = _fields(cls)
+    out = {name: data[name] for name in known if name in data}
+    rest = {k: v for k, v in data.items() if k not in known}
+    if rest and isinstance(extra := out.get("extra", {}), Mapping):
+        out["extra"] = {**rest, **extra}
+    for name in _FREE:
         if name in out and (found := fault(out[name])):
             where = "" if name == "extra" else f".{name}"
             raise DataError(f"not a {cls.__name__} record: ${where}{found}")
-    for name, nested in shape.nested.items():
+    for name, nested in _NESTED.items():
         value = out.get(name)
-        if value is None:
-            continue
-        several = isinstance(value, (list, tuple))
-        tidy = [_sort_keys(nested, v) for v in value] if several else _sort_keys(nested, value)
-        if tidy is not value:
-            out = {**out, name: tidy}
+        if isinstance(value, (list, tuple)):
+            out[name] = [_sort_keys(nested, v) for v in value]
+        elif value is not None:
+            out[name] = _sort_keys(nested, value)
     return out
 
 
@@ -285,17 +219,14 @@ class Record:
     def to_dict(self, *, timing: bool = True) -> dict[str, Any]:
         """A JSON-ready dict; `schema` holds the version that wrote it.
 
-        Args:
-            timing: False leaves measured times out (`Usage.seconds`).
-
-        Raises:
-            DataError: a value that JSON cannot hold; names its path.
+        Args and errors: as `plain`.
         """
         return {"schema": SCHEMA_VERSION, **plain(self, timing=timing)}
 
     def timing_seconds(self) -> float:
-        """Sum of the measured times anywhere in this record."""
-        return _timing_seconds(self)
+        """What the replies of its steps took."""
+        played = getattr(self, "rollout", None) or self
+        return played.usage.seconds if isinstance(played, Trajectory) else 0.0
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -315,16 +246,6 @@ class Record:
             return msgspec.convert(prepared, cls, strict=True)
         except msgspec.ValidationError as exc:
             raise DataError(f"not a {cls.__name__} record: {exc}") from None
-
-
-def _timing_seconds(value: Any) -> float:
-    if isinstance(value, (list, tuple)):
-        return math.fsum(_timing_seconds(v) for v in value)
-    if not isinstance(value, Record):
-        return 0.0
-    shape = _shape(type(value))  # type: ignore[arg-type]  # classes are hashable
-    own = math.fsum(getattr(value, name) for name in shape.timings)
-    return own + math.fsum(_timing_seconds(getattr(value, name)) for name in shape.nested)
 
 
 def solved(reward: float, threshold: float, error: str = "") -> bool:
@@ -349,7 +270,7 @@ class Usage(Record):
     """Tokens written by the model."""
     cost_usd: Finite | None = None
     """Dollars, where the price is known."""
-    seconds: float = field(default=0.0, metadata=TIMING)
+    seconds: float = 0.0
     """Wall-clock seconds of the request; not part of reproducible files."""
     extra: dict[str, Any] = field(default_factory=dict)
     """Keys of other versions; a sum of usages has none."""
@@ -579,6 +500,13 @@ class Evaluation(Record):
     def solved(self) -> bool:
         """See `solved`."""
         return solved(self.reward, self.threshold, self.error)
+
+
+_FREE = ("goal", "settings", "extra")
+"""Fields of any record that take any JSON object."""
+
+_NESTED: dict[str, type[Record]] = {"usage": Usage, "steps": Step, "rollout": Trajectory}
+"""Fields of any record that hold records."""
 
 
 def split_order(names: Iterable[str]) -> list[str]:

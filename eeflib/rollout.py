@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, TypeVar
 
 from tqdm.auto import tqdm
 
@@ -27,14 +27,14 @@ from eeflib.errors import (
     ProviderError,
     RestoreMismatch,
 )
-from eeflib.policies.base import Conversation, Message, Policy, Reply
+from eeflib.policies.base import Conversation, Policy, Reply
 from eeflib.prompts import PromptFormat, parse_reply
 from eeflib.records import Actor, Step, Task, Trajectory, episode_rng
 
-__all__ = ["DEFAULT_MAX_STEPS", "EnvPool", "Episode", "faulted", "run_episodes", "step_limit"]
-
 DEFAULT_MAX_STEPS = 100
 """Step limit of a task whose `settings` name none."""
+
+Done = TypeVar("Done")
 
 _LOG = logging.getLogger(__name__)
 _NOT_UNDERSTOOD = "the environment does not know this action here"
@@ -80,20 +80,18 @@ class RunningEpisode:
         fmt: PromptFormat,
         actor: Actor,
         seed: int,
-        max_steps: int | None,
+        slot: int = 0,
     ) -> None:
         self.episode, self.policy, self.fmt = episode, policy, fmt
-        self.actor, self.seed = actor, seed
+        self.actor, self.seed, self.slot = actor, seed, slot
         self.rng = episode_rng(seed, episode.id)
-        limit = step_limit(episode.task) if max_steps is None else max_steps
-        self.left = limit - len(episode.prefix)
+        self.left = step_limit(episode.task) - len(episode.prefix)
         last = episode.prefix[-1] if episode.prefix else None
         self.reward = last.reward if last else 0.0
         self.score = last.score if last else None
         self.observation = episode.expected or ""
         self.state_key = episode.state_key
         self.admissible: tuple[str, ...] | None = None
-        self.messages: list[Message] = []
         self.steps: list[Step] = []
         self.terminated = self.truncated = False
         self.error = ""
@@ -128,7 +126,6 @@ class RunningEpisode:
                 raise RestoreMismatch("s_0: the first observation differs from the recorded one")
             self.observation = seen.text
             self.state_key = str(seen.info.get("state_key", "")) or e.state_key
-        self.messages = list(self.fmt.messages(e.task.instruction, e.prefix, self.observation))
         self.truncated = self.left <= 0
 
     def look_around(self) -> None:
@@ -137,15 +134,15 @@ class RunningEpisode:
         self.admissible = None if actions is None else tuple(actions)
 
     def conversation(self) -> Conversation:
-        """The current conversation: grown turn by turn, equal to `fmt.conversation(...)`."""
+        """What the policy is asked now."""
         task = self.episode.task
-        return Conversation(
-            tuple(self.messages),
-            self.episode.id,
-            self.admissible,
-            self.observation,
+        return self.fmt.conversation(
             task.instruction,
-            task.id,
+            (*self.episode.prefix, *self.steps),
+            self.observation,
+            key=self.episode.id,
+            admissible=self.admissible,
+            task_id=task.id,
         )
 
     def advance(self, reply: Reply) -> None:
@@ -176,7 +173,7 @@ class RunningEpisode:
         valid = bool(info.get("valid", True))
         reason = "" if valid else parsed.reason or str(info.get("reason", "")) or _NOT_UNDERSTOOD
         self.reward, self.score = result.reward, info.get("score")
-        step = self._record(reply, parsed.thought, parsed.action, valid, reason)
+        self._record(reply, parsed.thought, parsed.action, valid, reason)
         self.observation = result.text
         self.state_key = str(info.get("state_key", ""))
         self.left -= 1
@@ -184,26 +181,23 @@ class RunningEpisode:
         self.truncated = not result.terminated and (
             result.truncated or self.left <= 0 or reply.stop
         )
-        if not self.over:
-            shown = self.fmt.observation(result.text, self.episode.task.instruction)
-            self.messages += [Message("assistant", self.fmt.reply(step)), Message("user", shown)]
 
-    def _record(self, reply: Reply, thought: str, action: str, valid: bool, reason: str) -> Step:
-        step = Step(
-            self.observation,
-            action,
-            self.actor,
-            reply="" if reply.text == action else reply.text,
-            thought=thought,
-            valid=valid,
-            reason=reason,
-            reward=self.reward,
-            score=self.score,
-            state_key=self.state_key,
-            usage=reply.usage,
+    def _record(self, reply: Reply, thought: str, action: str, valid: bool, reason: str) -> None:
+        self.steps.append(
+            Step(
+                self.observation,
+                action,
+                self.actor,
+                reply="" if reply.text == action else reply.text,
+                thought=thought,
+                valid=valid,
+                reason=reason,
+                reward=self.reward,
+                score=self.score,
+                state_key=self.state_key,
+                usage=reply.usage,
+            )
         )
-        self.steps.append(step)
-        return step
 
     def trajectory(self) -> Trajectory:
         task = self.episode.task
@@ -238,11 +232,10 @@ def run_episodes(
     actor: Actor,
     seed: int,
     batch_size: int = 32,
-    max_steps: int | None = None,
-    done: Mapping[str, Trajectory] | None = None,
+    done: Mapping[str, Done] | None = None,
     on_done: Callable[[list[Trajectory]], None] | None = None,
-    progress: str | bool | None = None,
-) -> list[Trajectory]:
+    progress: str | None = None,
+) -> list[Trajectory | Done]:
     """Run `episodes`, up to `batch_size` environments in lockstep; one trajectory each, in order.
 
     Each round asks the policy once for all running conversations, then steps each environment. A
@@ -260,7 +253,6 @@ def run_episodes(
             attribute `max_parallel`, chunks are no larger than that; see `EnvPool.width`.
         actor: who the policy is, for `Step.actor`.
         seed: of the policy's random choices; each episode has its own stream, see `episode_rng`.
-        max_steps: overrides the tasks' own limit; counts prefix + own steps.
         done: results by episode id from an earlier, interrupted run with the same arguments: a
             chunk all of whose episodes are in it is not run again, any other chunk is run whole
             (only what is missing in it, if the policy is `independent`).
@@ -275,55 +267,42 @@ def run_episodes(
             everything until then, the episodes that were cut short with their `error`.
     """
     _check(episodes, fmt, batch_size)
-    done = done or {}
-    if all(e.id in done for e in episodes):
-        return [done[e.id] for e in episodes]
+    out: dict[str, Trajectory | Done] = dict(done or {})
+    if all(e.id in out for e in episodes):
+        return [out[e.id] for e in episodes]
     pool = make_env if isinstance(make_env, EnvPool) else EnvPool(make_env)
-    out: list[Trajectory] = []
+    independent = bool(getattr(policy, "independent", False))
+
+    def begin(episode: Episode, slot: int) -> RunningEpisode:
+        return RunningEpisode(episode, policy.name, fmt, actor, seed, slot)
+
     try:
-        free = bool(getattr(policy, "independent", False))
-        size = pool.width(len(episodes), batch_size, independent=free)
-
-        def begin(episode: Episode) -> RunningEpisode:
-            return RunningEpisode(episode, policy.name, fmt, actor, seed, max_steps)
-
-        with _Bar(progress, len(episodes)) as bar:
+        size = pool.width(len(episodes), batch_size, independent=independent)
+        with _Bar(total=len(episodes), desc=progress, unit="episode", disable=not progress) as bar:
             for start in range(0, len(episodes), size):
                 chunk = episodes[start : start + size]
-                if all(e.id in done for e in chunk):
-                    result = [done[e.id] for e in chunk]
-                    bar.skipped(result)
-                else:
-                    kept = done if free else {}
-                    again = [e for e in chunk if e.id not in kept]
-                    runs = [begin(e) for e in again]
-                    slots = list(range(len(runs)))
-                    redo = pool.own_process
-                    fatal, broken = _run_chunk(runs, slots, policy, pool, bar, redo=redo)
-                    if broken and not fatal:
-                        pool.redone += len(broken)
-                        second = [begin(runs[i].episode) for i in broken]
-                        fatal, _ = _run_chunk(second, broken, policy, pool, bar, redo=False)
-                        for i, run in zip(broken, second, strict=True):
-                            runs[i] = run
-                    played = {run.episode.id: run.trajectory() for run in runs}
-                    if on_done is not None:
-                        on_done([t for key, t in played.items() if key not in done])
-                    if fatal:
-                        raise ProviderError(fatal)
-                    result = [played.get(e.id) or done[e.id] for e in chunk]
-                out += result
+                missing = [e for e in chunk if e.id not in out]
+                if not independent and missing:
+                    missing = list(chunk)
+                bar.skip(len(chunk) - len(missing))
+                runs = [begin(e, slot) for slot, e in enumerate(missing)]
+                fatal, broken = _play(runs, policy, pool, bar, redo=pool.own_process)
+                if broken and not fatal:
+                    pool.redone += len(broken)
+                    again = [begin(run.episode, run.slot) for run in broken]
+                    fatal, _ = _play(again, policy, pool, bar, redo=False)
+                    for run in again:
+                        runs[run.slot] = run
+                played = [run.trajectory() for run in runs]
+                if on_done is not None and played:
+                    on_done([t for t in played if t.id not in out])
+                if fatal:
+                    raise ProviderError(fatal)
+                out |= {t.id: t for t in played}
     finally:
         if pool is not make_env:
             pool.close()
-    return out
-
-
-def faulted(
-    episode: Episode, error: EefError, *, policy: str, fmt: PromptFormat, seed: int
-) -> Trajectory:
-    """The record of an episode that ended in `error` before its first step."""
-    return RunningEpisode(episode, policy, fmt, "student", seed, None).fail(error).trajectory()
+    return [out[e.id] for e in episodes]
 
 
 def _check(episodes: Sequence[Episode], fmt: PromptFormat, batch_size: int) -> None:
@@ -341,25 +320,18 @@ def _check(episodes: Sequence[Episode], fmt: PromptFormat, batch_size: int) -> N
             )
 
 
-def _run_chunk(
-    runs: Sequence[RunningEpisode],
-    slots: Sequence[int],
-    policy: Policy,
-    pool: EnvPool,
-    bar: _Bar,
-    *,
-    redo: bool,
-) -> tuple[str, list[int]]:
+def _play(
+    runs: Sequence[RunningEpisode], policy: Policy, pool: EnvPool, bar: _Bar, *, redo: bool
+) -> tuple[str, list[RunningEpisode]]:
     """Play `runs` to their ends, each in the environment of its slot.
 
     Returns:
-        Why the provider cannot go on, or nothing; and, with `redo`, the indices of the runs whose
-        environment broke: they are not done with.
+        Why the provider cannot go on, or nothing; and, with `redo`, the runs whose environment
+        broke: they are not done with.
     """
     fatal = ""
-    index = {run.episode.id: i for i, run in enumerate(runs)}
     active = list(runs)
-    broken: list[int] = []
+    broken: list[RunningEpisode] = []
 
     def each(act: Callable[[RunningEpisode], None]) -> None:
         """`act` on every running episode; a fault ends that one only."""
@@ -373,19 +345,19 @@ def _run_chunk(
             return None
 
         for run, exc in zip(active, pool.map(fault, active), strict=True):
-            again = False
             if exc is not None:
                 run.fail(exc)
-                if isinstance(exc, EnvironmentFault):
-                    again = redo
-                    broken.extend([index[run.episode.id]] if again else [])
-                    pool.discard(slots[index[run.episode.id]])
-            if run.over and bar.on and not again:
-                bar.finished(run.trajectory())
+            if isinstance(exc, EnvironmentFault):
+                pool.discard(run.slot)
+                if redo:
+                    broken.append(run)
+                    continue
+            if run.over:
+                bar.finished(run)
         active = [run for run in active if not run.over]
 
     try:
-        each(lambda run: run.start(pool.get(slots[index[run.episode.id]])))
+        each(lambda run: run.start(pool.get(run.slot)))
         while active:
             if policy.wants_admissible:
                 each(RunningEpisode.look_around)
@@ -414,35 +386,21 @@ def _ask(policy: Policy, active: Sequence[RunningEpisode]) -> list[Reply]:
     return replies
 
 
-class _Bar:
+class _Bar(tqdm):
     """A progress bar over episodes that shows wins and, where prices are known, dollars so far."""
 
-    def __init__(self, text: str | bool | None, total: int) -> None:
-        self.on = bool(text)
-        desc = text if isinstance(text, str) else "episodes"
-        self._bar = tqdm(total=total, desc=desc, unit="episode", disable=not self.on)
-        self._wins, self._cost, self._before = 0, 0.0, 0
+    _wins, _cost = 0, 0.0
 
-    def finished(self, trajectory: Trajectory) -> None:
-        self._wins += trajectory.solved
-        self._cost += trajectory.usage.cost_usd or 0.0
-        shown = {"wins": str(self._wins)}
-        if self._cost:
-            shown["cost"] = f"${self._cost:.2f}"
-        if self._before:
-            shown["already done"] = str(self._before)
-        self._bar.set_postfix(shown, refresh=False)
-        self._bar.update()
+    def finished(self, run: RunningEpisode) -> None:
+        if not self.disable:
+            self._wins += run.trajectory().solved
+            self._cost += run.trajectory().usage.cost_usd or 0.0
+            cost = {"cost": f"${self._cost:.2f}"} if self._cost else {}
+            self.set_postfix({"wins": str(self._wins), **cost}, refresh=False)
+            self.update()
 
-    def skipped(self, trajectories: Sequence[Trajectory]) -> None:
-        if self.on:
-            self._before += len(trajectories)
-            self._bar.initial += len(trajectories)  # the time left is that of what is still to run
-            for trajectory in trajectories:
-                self.finished(trajectory)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._bar.close()
+    def skip(self, n: int) -> None:
+        """`n` episodes are on file: the time left is that of what is still to run."""
+        if not self.disable:
+            self.initial += n
+            self.update(n)

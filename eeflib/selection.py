@@ -1,8 +1,7 @@
 """Evidence about states -> important states -> solutions -> training samples.
 
-This module is METHOD 2c to 2f; the evidence comes from `eeflib.states`. Import `select` (EEF),
-`repository_samples` (RFT) and `teacher_samples` (SFT) from here; tokens and loss masks are made in
-`eeflib.masking`.
+This module is METHOD 2c to 2f; the evidence comes from `eeflib.states`, what a method wants from
+`eeflib.methods`. Import `select` from here; tokens and loss masks are made in `eeflib.masking`.
 
 Solutions:
 
@@ -25,14 +24,13 @@ Samples:
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
 
-from eeflib.errors import DataError
+from eeflib.errors import DataError, PrerequisiteError
+from eeflib.methods import Method, Rule
 from eeflib.records import Branch, Label, Sample, Step, Task, Trajectory, episode_rng
 from eeflib.states import (
     Evidence,
@@ -40,27 +38,7 @@ from eeflib.states import (
     action_labels,
     recovery_states,
     state_outcomes,
-    uniform,
 )
-
-__all__ = [
-    "ImportantState",
-    "Rule",
-    "Selection",
-    "Solution",
-    "choose",
-    "positive_repository",
-    "repository_samples",
-    "select",
-    "teacher_samples",
-]
-
-_LOG = logging.getLogger(__name__)
-_FEW = 4
-"""Rollouts from which on 95 % Wilson intervals of all won and all lost do not overlap."""
-
-Rule = Literal["nearest", "shortest", "random", "all"]
-"""Which solution an important state gets, see `choose`."""
 
 
 @dataclass(frozen=True)
@@ -106,17 +84,6 @@ class ImportantState:
         return solution.task_id == self.task_id and solution.actions[: self.t] == self.prefix
 
 
-def positive_repository(
-    teachers: Iterable[Trajectory], branches: Iterable[Branch]
-) -> dict[str, tuple[Solution, ...]]:
-    """D+ per task: every distinct solved trajectory, the earliest handover first.
-
-    Raises:
-        DataError: a branch starts at a teacher trajectory that is not given.
-    """
-    return {task: _distinct(found) for task, found in _solutions(teachers, branches).items()}
-
-
 def _distinct(solutions: Iterable[Solution]) -> tuple[Solution, ...]:
     """The first of each sequence of actions."""
     first: dict[tuple[str, ...], Solution] = {}
@@ -128,40 +95,37 @@ def _distinct(solutions: Iterable[Solution]) -> tuple[Solution, ...]:
 def _solutions(
     teachers: Iterable[Trajectory], branches: Iterable[Branch]
 ) -> dict[str, list[Solution]]:
-    """Every solved trajectory per task, equal ones too, the earliest handover first."""
+    """Every solved trajectory per task, equal ones too, the earliest handover first.
+
+    Raises:
+        DataError: a branch starts at a teacher trajectory that is not given.
+    """
     by_id = {x.id: x for x in teachers}
     found: dict[str, list[Solution]] = defaultdict(list)
     for x in by_id.values():
         if x.solved:
-            found[x.task_id].append(
-                Solution(x.id, x.task_id, x.env, x.instruction, x.steps, x.length, x.id)
-            )
+            found[x.task_id].append(_of_teacher(x))
     for b in branches:
-        if b.won and b.rollout is not None:
-            prefix = _prefix(b, by_id)
-            r = b.rollout
-            steps = prefix + r.steps
-            found[b.task_id].append(
-                Solution(
-                    b.id, b.task_id, r.env, r.instruction, steps, b.t, b.teacher_id, b.iteration
-                )
+        r, teacher = b.rollout, by_id.get(b.teacher_id or "")
+        if r is None or not r.solved:
+            continue
+        if b.teacher_id is not None and (teacher is None or teacher.length < b.t):
+            raise DataError(
+                f"branch {b.id!r} starts after action {b.t} of teacher trajectory "
+                f"{b.teacher_id!r}, which is not among those given or is shorter; pass the "
+                "trajectories that were explored"
             )
+        steps = (teacher.steps[: b.t] if teacher else ()) + r.steps
+        found[b.task_id].append(
+            Solution(b.id, b.task_id, r.env, r.instruction, steps, b.t, b.teacher_id, b.iteration)
+        )
     for solutions in found.values():
         solutions.sort(key=lambda s: (s.handover, s.iteration, s.id))
     return found
 
 
-def _prefix(branch: Branch, teachers: Mapping[str, Trajectory]) -> tuple[Step, ...]:
-    if branch.teacher_id is None:
-        return ()
-    teacher = teachers.get(branch.teacher_id)
-    if teacher is None or teacher.length < branch.t:
-        raise DataError(
-            f"branch {branch.id!r} starts after action {branch.t} of teacher trajectory "
-            f"{branch.teacher_id!r}, which is not among those given or is shorter; pass the "
-            "trajectories that were explored"
-        )
-    return teacher.steps[: branch.t]
+def _of_teacher(x: Trajectory) -> Solution:
+    return Solution(x.id, x.task_id, x.env, x.instruction, x.steps, x.length, x.id)
 
 
 def choose(
@@ -235,71 +199,124 @@ class Selection:
 
 
 def select(
+    method: Method,
     tasks: Sequence[Task],
     teachers: Sequence[Trajectory],
-    branches: Sequence[Branch],
+    branches: Sequence[Branch] = (),
     *,
-    rule: Rule = "nearest",
-    evidence: Evidence = "paper",
-    d_s0: bool = True,
-    d_r: bool = True,
-    mask: bool = True,
-    train_invalid: bool = False,
-    accumulate: bool = True,
     iteration: int | None = None,
     seed: int = 0,
 ) -> Selection:
-    """EEF's samples: a solution for each important state, from there on trained.
+    """The samples that `method` trains on; there may be none.
 
-    A solution is chosen among those whose teacher actions, from the state to the handover, are all
-    beneficial and may be trained; a state without one is listed in `without_solution`.
-    `evidence="wilson"` with fewer than 4 rollouts a state logs a warning.
+    By what the method `uses`:
+
+    - `important` (EEF): a solution for each important state, from there on trained. It is chosen
+      among those whose teacher actions, from the state to the handover, are all beneficial and may
+      be trained; a state without one is listed in `without_solution`. Without `mask` it is chosen
+      among all, and trained from the first action on, harmful ones included.
+    - `repository` (RFT): the trajectories of D+, trained whole; each distinct one, or one a task.
+    - `positives`, `all` (SFT): the teacher's successes, or all it did but for what a fault ended.
+
+    Samples that are trained whole are of kind `positive`; those of `all` are of kind `all`, and
+    the actions of failed ones carry the label `unknown`.
 
     Args:
         tasks: training tasks; trajectories and branches of other tasks are ignored.
         branches: of this iteration and, if any, earlier ones.
-        d_s0, d_r: whether initial-state solutions and recovery solutions are used.
-        mask: False chooses among all solutions and trains them from the first action on, harmful
-            ones included: samples of kind `positive`, which only `allow_harmful` encodes.
-        train_invalid: train invalid actions too, and choose solutions that have the teacher's.
-        accumulate: whether D+ keeps the solutions of earlier iterations. Outcomes, and with them
-            the important states, are always those of `iteration`.
-        iteration: the last one by default; later branches are ignored.
+        iteration: the last one by default; later branches are ignored. Outcomes, and with them
+            the important states, are always of this one; D+ may keep earlier solutions.
         seed: for `rule="random"`.
 
     Raises:
-        DataError: see `positive_repository`, `choose`, `recovery_states`.
+        DataError: a branch of a teacher trajectory that is not given, an unknown rule.
     """
-    pool = _Pool.of(tasks, teachers, branches, accumulate, iteration)
-    outcomes = state_outcomes(
-        pool.teachers, pool.branches, iteration=pool.iteration, accumulate=accumulate
+    ids = {task.id for task in tasks}
+    teachers = [x for x in teachers if x.task_id in ids]
+    mine = [b for b in branches if method.keeps(b)]
+    if iteration is None:
+        iteration = max((b.iteration for b in mine), default=0)
+    oldest = 0 if method.accumulate else iteration
+    mine = [b for b in mine if b.task_id in ids and oldest <= b.iteration <= iteration]
+    solutions = _solutions(teachers, mine)
+    repository = {task: _distinct(found) for task, found in solutions.items()}
+    outcomes: dict[str, tuple[StateOutcome, ...]] = {}
+    labels: dict[str, tuple[Label, ...]] = {}
+    important: tuple[ImportantState, ...] = ()
+    without: list[ImportantState] = []
+    samples: list[Sample] = []
+    if method.uses == "important":
+        outcomes = state_outcomes(teachers, mine, iteration=iteration, accumulate=method.accumulate)
+        labels = {x.id: action_labels(x, outcomes[x.id], method.evidence) for x in teachers}
+        important = _important(tasks, teachers, outcomes, method.evidence)
+        for state in important:
+            if not (method.d_r if state.teacher_ids else method.d_s0):
+                continue
+            found: Iterable[Solution] = solutions.get(state.task_id, ())
+            if method.mask:
+                found = [s for s in found if _may_be_trained(s, state, labels, method)]
+            chosen = choose(state, _distinct(found), method.rule, seed=seed)
+            if not chosen:
+                without.append(state)
+            start, kind = (state.t, state.kind) if method.mask else (0, "positive")
+            samples += [_sample(s, start, kind, labels, method) for s in chosen]
+    else:
+        # without exploration a success is beneficial, and nothing is known of a failure
+        label: dict[bool, Label] = {True: "beneficial", False: "unknown"}
+        known = {x.id: (label[x.solved],) * x.length for x in teachers}
+        if method.uses == "repository":
+            starts = [ImportantState(task.id, 0) for task in tasks]
+            whole = [
+                s
+                for start in starts
+                for s in choose(start, repository.get(start.task_id, ()), method.rule, seed=seed)
+            ]
+        else:
+            cloned = [x for x in teachers if not x.error and (x.solved or method.uses == "all")]
+            whole = [_of_teacher(x) for x in cloned]
+        kind = "all" if method.uses == "all" else "positive"
+        samples = [_sample(s, 0, kind, known, method) for s in whole]
+    samples = list({s.id: s for s in samples}.values())
+    best = {task.id: 0.0 for task in tasks if task.id not in repository}
+    for x in (*teachers, *(b.rollout for b in mine if b.rollout is not None)):
+        if x.task_id in best:
+            best[x.task_id] = max(best[x.task_id], x.reward)
+    return Selection(
+        samples=tuple(s for s in samples if any(s.trained)),
+        outcomes=outcomes,
+        labels=labels,
+        important=important,
+        without_solution=tuple(without),
+        untrainable=tuple(s.id for s in samples if not any(s.trained)),
+        repository_size=sum(map(len, repository.values())),
+        unsolved=best,
+        trains_harmful=method.trains_harmful,
     )
-    most = max((o.n for states in outcomes.values() for o in states if o.t), default=0)
-    if evidence == "wilson" and 0 < most < _FEW:
-        _LOG.warning(
-            "evidence='wilson' with %d rollouts a state at most: below %d no interval separates "
-            "won from lost, so no state is a recovery state; explore each state more often "
-            "(attempts_state) or use evidence='paper'",
-            most,
-            _FEW,
+
+
+def training_samples(
+    method: Method,
+    tasks: Sequence[Task],
+    teachers: Sequence[Trajectory],
+    branches: Sequence[Branch] = (),
+    *,
+    iteration: int | None = None,
+    seed: int = 0,
+) -> Selection:
+    """As `select`, for training.
+
+    Raises:
+        PrerequisiteError: there is nothing to train on.
+    """
+    out = select(method, tasks, teachers, branches, iteration=iteration, seed=seed)
+    if not out.samples:
+        solved, won = sum(x.solved for x in teachers), sum(b.won for b in branches)
+        raise PrerequisiteError(
+            f"{method.name} has nothing to train on: {len(tasks)} tasks, {len(teachers)} teacher "
+            f"trajectories of which {solved} solved their task, {len(branches)} rollouts of which "
+            f"{won} did. Collect from a better teacher, add easier tasks or more attempts"
         )
-    labels = {x.id: action_labels(x, outcomes[x.id], evidence) for x in pool.teachers}
-    important = _important(tasks, pool.teachers, outcomes, evidence)
-    samples: dict[str, Sample] = {}
-    without = []
-    for state in important:
-        if not (d_r if state.teacher_ids else d_s0):
-            continue
-        found: Iterable[Solution] = pool.solutions.get(state.task_id, ())
-        if mask:
-            found = [s for s in found if _trainable_from(s, state, labels, train_invalid)]
-        chosen = choose(state, _distinct(found), rule, seed=seed)
-        if not chosen:
-            without.append(state)
-        for solution in chosen:
-            sample = _sample(solution, state, labels, mask=mask, train_invalid=train_invalid)
-            samples.setdefault(sample.id, sample)
-    return pool.selection(samples.values(), outcomes, labels, important, without)
+    return out
 
 
 def _important(
@@ -321,175 +338,43 @@ def _important(
     return tuple(out)
 
 
-def _trainable_from(
+def _may_be_trained(
     solution: Solution,
     state: ImportantState,
     labels: Mapping[str, Sequence[Label]],
-    train_invalid: bool,
+    method: Method,
 ) -> bool:
     """Whether all the teacher's actions between `state` and the handover may be trained."""
     given = labels.get(solution.teacher_id or "", ())
     return all(
-        given[i] == "beneficial" and (train_invalid or solution.steps[i].valid)
+        given[i] == "beneficial" and (method.train_invalid or solution.steps[i].valid)
         for i in range(state.t, solution.handover)
     )
 
 
 def _sample(
     solution: Solution,
-    state: ImportantState,
+    start: int,
+    kind: str,
     labels: Mapping[str, Sequence[Label]],
-    *,
-    mask: bool,
-    train_invalid: bool,
-    kind: str = "",
+    method: Method,
 ) -> Sample:
-    start = state.t if mask else 0
     given: Sequence[Label] = labels.get(solution.teacher_id or "", ())
-    h = solution.handover
+    steps, h = solution.steps, solution.handover
     student: Label = "student"
-    full = (*given[:h], *(student,) * (len(solution.steps) - h))
-    trained = tuple(
-        i >= start and (step.valid or train_invalid) for i, step in enumerate(solution.steps)
-    )
     return Sample(
         id=f"{solution.id}@{start}",
         task_id=solution.task_id,
         env=solution.env,
         instruction=solution.instruction,
-        kind=kind or (state.kind if mask else "positive"),
+        kind=kind,
         # Wall-clock seconds and prices are no part of what is trained, nor reproducible.
-        steps=tuple(
-            s if s.usage is None else dataclasses.replace(s, usage=None) for s in solution.steps
+        steps=tuple(s if s.usage is None else dataclasses.replace(s, usage=None) for s in steps),
+        trained=tuple(
+            i >= start and (s.valid or method.train_invalid) for i, s in enumerate(steps)
         ),
-        trained=trained,
-        labels=full,
+        labels=(*given[:h], *(student,) * (len(steps) - h)),
         start=start,
         source=solution.id,
         extra={"handover": h, "teacher_id": solution.teacher_id, "iteration": solution.iteration},
     )
-
-
-def repository_samples(
-    tasks: Sequence[Task],
-    teachers: Sequence[Trajectory],
-    branches: Sequence[Branch],
-    *,
-    rule: Rule = "all",
-    train_invalid: bool = False,
-    accumulate: bool = True,
-    iteration: int | None = None,
-    seed: int = 0,
-) -> Selection:
-    """RFT's samples: the trajectories of D+, trained whole; kind `positive`.
-
-    `rule="all"` takes every distinct one, any other rule one per task. Arguments as `select`.
-    """
-    pool = _Pool.of(tasks, teachers, branches, accumulate, iteration)
-    labels = _outright(pool.teachers)
-    starts = tuple(ImportantState(task.id, 0) for task in tasks)
-    samples = [
-        _sample(s, state, labels, mask=False, train_invalid=train_invalid)
-        for state in starts
-        for s in choose(state, pool.repository.get(state.task_id, ()), rule, seed=seed)
-    ]
-    return pool.selection(samples)
-
-
-def teacher_samples(
-    tasks: Sequence[Task],
-    teachers: Sequence[Trajectory],
-    *,
-    solved_only: bool = True,
-    train_invalid: bool = False,
-) -> Selection:
-    """Behaviour cloning: the teacher's successes (kind `positive`), or all it did (kind `all`).
-
-    Failed trajectories carry the label `unknown`: encoding them needs `allow_harmful`. Those that
-    a fault ended are left out.
-    """
-    pool = _Pool.of(tasks, teachers, (), True, None)
-    labels = _outright(pool.teachers)
-    samples = []
-    for x in pool.teachers:
-        if x.error or (solved_only and not x.solved):
-            continue
-        whole = Solution(x.id, x.task_id, x.env, x.instruction, x.steps, x.length, x.id)
-        samples.append(
-            _sample(
-                whole,
-                ImportantState(x.task_id, 0),
-                labels,
-                mask=False,
-                train_invalid=train_invalid,
-                kind="positive" if solved_only else "all",
-            )
-        )
-    return pool.selection(samples)
-
-
-def _outright(teachers: Iterable[Trajectory]) -> dict[str, tuple[Label, ...]]:
-    """Labels without exploration: a success is beneficial, nothing is known of a failure."""
-    return {x.id: uniform("beneficial" if x.solved else "unknown", x) for x in teachers}
-
-
-@dataclass(frozen=True)
-class _Pool:
-    """The records of the tasks at hand, up to one iteration, and their D+."""
-
-    tasks: Sequence[Task]
-    teachers: tuple[Trajectory, ...]
-    branches: tuple[Branch, ...]
-    iteration: int
-    solutions: dict[str, list[Solution]]
-    """Per task, equal ones too."""
-
-    @cached_property
-    def repository(self) -> dict[str, tuple[Solution, ...]]:
-        return {task: _distinct(found) for task, found in self.solutions.items()}
-
-    @classmethod
-    def of(
-        cls,
-        tasks: Sequence[Task],
-        teachers: Iterable[Trajectory],
-        branches: Sequence[Branch],
-        accumulate: bool,
-        iteration: int | None,
-    ) -> _Pool:
-        ids = {task.id for task in tasks}
-        mine = tuple(x for x in teachers if x.task_id in ids)
-        last = (
-            iteration if iteration is not None else max((b.iteration for b in branches), default=0)
-        )
-        kept = tuple(
-            b
-            for b in branches
-            if b.task_id in ids and (b.iteration == last or (accumulate and b.iteration < last))
-        )
-        return cls(tasks, mine, kept, last, _solutions(mine, kept))
-
-    def selection(
-        self,
-        samples: Iterable[Sample],
-        outcomes: dict[str, tuple[StateOutcome, ...]] | None = None,
-        labels: dict[str, tuple[Label, ...]] | None = None,
-        important: tuple[ImportantState, ...] = (),
-        without: Iterable[ImportantState] = (),
-    ) -> Selection:
-        samples = list(samples)
-        best = {task.id: 0.0 for task in self.tasks if task.id not in self.repository}
-        rollouts = [b.rollout for b in self.branches if b.rollout is not None]
-        for x in (*self.teachers, *rollouts):
-            if x.task_id in best:
-                best[x.task_id] = max(best[x.task_id], x.reward)
-        return Selection(
-            samples=tuple(s for s in samples if any(s.trained)),
-            outcomes=outcomes or {},
-            labels=labels or {},
-            important=important,
-            without_solution=tuple(without),
-            untrainable=tuple(s.id for s in samples if not any(s.trained)),
-            repository_size=sum(map(len, self.repository.values())),
-            unsolved=best,
-        )

@@ -32,17 +32,6 @@ from eeflib.errors import DataError
 from eeflib.records import Branch, Label, Trajectory
 from eeflib.stats import wilson
 
-__all__ = [
-    "Evidence",
-    "StateOutcome",
-    "action_labels",
-    "harmful_pairs",
-    "recovery_states",
-    "state_names",
-    "state_outcomes",
-    "uniform",
-]
-
 Evidence = Literal["paper", "wilson"]
 
 
@@ -127,43 +116,27 @@ def state_outcomes(
         elif b.t < len(path):
             tries[path[b.t]].append(b)
             own[b.teacher_id, b.t] = b.k
-    out: dict[str, tuple[StateOutcome, ...]] = {}
-    for x in teachers:
-        states = [_outcome(0, 0, tries.get(names[x.id][0], ()), iteration, accumulate)]
-        for t, name in enumerate(names[x.id]):
-            if t and name in tries:
-                k = own.get((x.id, t), -1)
-                states.append(_outcome(k, t, tries[name], iteration, accumulate))
-        out[x.id] = tuple(states)
-    return out
+
+    def outcome(x: Trajectory, t: int, name: str) -> StateOutcome:
+        now = [b for b in tries.get(name, ()) if b.iteration == iteration]
+        tried = [b for b in now if b.rollout is not None and not b.rollout.error]
+        before = [b for b in tries.get(name, ()) if accumulate and b.iteration < iteration]
+        k = own.get((x.id, t), -1) if t else 0
+        return StateOutcome(k, t, len(tried), sum(b.won for b in tried), any(b.won for b in before))
+
+    return {
+        x.id: tuple(
+            outcome(x, t, name) for t, name in enumerate(names[x.id]) if not t or name in tries
+        )
+        for x in teachers
+    }
 
 
-def _outcome(
-    k: int, t: int, tries: Iterable[Branch], iteration: int, accumulate: bool
-) -> StateOutcome:
-    n = wins = 0
-    before = False
-    for b in tries:
-        if b.iteration < iteration:
-            before = before or (accumulate and b.won)
-        elif b.rollout is not None and not b.rollout.error:
-            n += 1
-            wins += b.won
-    return StateOutcome(k, t, n, wins, before)
-
-
-def _worse(a: StateOutcome, b: StateOutcome, evidence: Evidence) -> bool:
-    """Whether the student does worse from b than from a."""
+def _change(a: StateOutcome, b: StateOutcome, evidence: Evidence) -> int:
+    """1 where the student does better from b than from a, -1 where it does worse."""
     if evidence == "paper":
-        return a.won and not b.won
-    return a.interval[0] > b.interval[1]
-
-
-def _better(a: StateOutcome, b: StateOutcome, evidence: Evidence) -> bool:
-    """Whether the student does better from b than from a."""
-    if evidence == "paper":
-        return not a.won and (b.won or b.solved_before)
-    return a.interval[1] < b.interval[0]
+        return (not a.won and (b.won or b.solved_before)) - (a.won and not b.won)
+    return (a.interval[1] < b.interval[0]) - (a.interval[0] > b.interval[1])
 
 
 def harmful_pairs(
@@ -177,7 +150,7 @@ def harmful_pairs(
     if evidence not in ("paper", "wilson"):
         raise DataError(f"unknown evidence rule {evidence!r}; choose 'paper' or 'wilson'")
     tried = [o for o in outcomes if o.tried]
-    return [(a, b) for a, b in itertools.pairwise(tried) if _worse(a, b, evidence)]
+    return [(a, b) for a, b in itertools.pairwise(tried) if _change(a, b, evidence) < 0]
 
 
 def recovery_states(
@@ -187,18 +160,13 @@ def recovery_states(
     return [b for _, b in harmful_pairs(outcomes, evidence)]
 
 
-def uniform(label: Label, trajectory: Trajectory) -> tuple[Label, ...]:
-    """`label` for every action of `trajectory`."""
-    return (label,) * trajectory.length
-
-
 def action_labels(
     trajectory: Trajectory, outcomes: Sequence[StateOutcome], evidence: Evidence = "paper"
 ) -> tuple[Label, ...]:
     """One label per action of a teacher trajectory, see the module's docstring."""
+    labels: list[Label] = ["beneficial" if trajectory.solved else "unknown"] * trajectory.length
     if trajectory.solved:
-        return uniform("beneficial", trajectory)
-    labels = list(uniform("unknown", trajectory))
+        return tuple(labels)
 
     def mark(label: Label, start: int, end: int) -> None:
         labels[start:end] = [label] * (end - start)
@@ -209,7 +177,7 @@ def action_labels(
         for before, b in itertools.pairwise(tried[i:]):
             if (before, b) in harmful:
                 break
-            if _better(a, b, evidence):
+            if _change(a, b, evidence) > 0:
                 mark("beneficial", a.t, b.t)
                 break
     for a, b in harmful:

@@ -12,22 +12,18 @@ and a complete one is not repeated.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from tqdm.auto import tqdm
-
 from eeflib.config import BACKENDS, TrainConfig
 from eeflib.errors import DataError
 from eeflib.masking import EncodedSet
-from eeflib.policies.loading import check_weights
+from eeflib.policies.loading import check_weights, model_fingerprint
 from eeflib.records import content_hash
-
-__all__ = ["TrainResult", "train"]
 
 log = logging.getLogger(__name__)
 
@@ -42,10 +38,6 @@ class TrainResult:
 
     output_dir: Path
     """Adapter (lora) or whole model (full) as safetensors, tokenizer, `eef_adapter.json`."""
-    method: str
-    backend: str
-    steps: int
-    """Optimiser steps."""
     losses: tuple[float, ...]
     """Per optimiser step, before it: mean negative log-likelihood (nats) per trained token."""
     tokens: int
@@ -60,6 +52,11 @@ class TrainResult:
     """Step this call went on from; 0 if it started afresh."""
     reused: bool = False
     """The very same training was already there, complete."""
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps."""
+        return len(self.losses)
 
     @property
     def tokens_per_second(self) -> float:
@@ -84,7 +81,8 @@ def train(
         data: from `eeflib.masking.encode_samples`.
         output_dir: created, or replaced if it holds an earlier training. Work in progress lives
             in a hidden folder beside it and is removed at the end.
-        backend: `unsloth` runs in a process of its own, because importing it patches transformers.
+        backend: `unsloth` loads the base by itself. Importing it patches transformers for the
+            rest of the process; where you use both, import unsloth first.
         progress: show a progress bar.
 
     Raises:
@@ -97,119 +95,57 @@ def train(
         raise DataError(f"unknown backend {backend!r}; choose one of {', '.join(BACKENDS)}")
     _check(data, config)
     output = Path(output_dir)
-    _check_output(output)
-    if backend == "unsloth":
-        from eeflib.unsloth_process import train_unsloth
-
-        result = train_unsloth(base, data, config, output, progress=progress)
-    else:
-        result = _train_peft(base, data, config, output, progress)
-    log.info("trained %s: %d steps, %.0f tokens/s", output, result.steps, result.tokens_per_second)
-    return result
-
-
-def _train_peft(
-    base: Any, data: EncodedSet, config: TrainConfig, output: Path, progress: bool
-) -> TrainResult:
-    import torch
+    if output.exists() and not _holds_training(output):
+        raise DataError(f"{output} exists and holds no training; choose another output_dir")
 
     from eeflib import optimise
 
-    device = optimise.pick_device(config.device)
-    config = replace(config, dtype=optimise.pick_dtype(config.dtype, device))  # type: ignore[arg-type]
-    owned = not isinstance(base, tuple)
-    model, tokenizer = (
-        base if isinstance(base, tuple) else optimise.load_base(str(base), config, device)
-    )
-    card = make_card(base, model, data, config, "peft")
-    done = finished(output, card)
+    config, device = optimise.resolved(config)
+    if backend == "unsloth":
+        model, tokenizer = optimise.load_unsloth(base, config, max(e.length for e in data))
+    else:
+        model, tokenizer = optimise.load_base(base, config, device)
+    card = _card(base, model, data, config, backend)
+    done = _finished(output, card)
     if done is not None:
         return done
-    cuda = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda):
-        torch.manual_seed(config.seed)
-        with optimise.trainable(model, config, device, owned=owned) as ready:
-            sample = torch.from_numpy(data.items[0].input_ids[None, :64].astype("int64"))
-            loss_function = optimise.choose_loss(ready, sample.to(device))
-            return run(
-                ready, tokenizer, data, config, output, card, loss_function, progress=progress
-            )
-
-
-def run(
-    model: Any,
-    tokenizer: Any,
-    data: EncodedSet,
-    config: TrainConfig,
-    output: Path,
-    card: dict[str, Any],
-    loss_function: Any,
-    *,
-    progress: bool = True,
-    on_step: Any = None,
-) -> TrainResult:
-    """Optimise a trainable `model` and publish it: what both backends end in."""
-    import torch
-
-    from eeflib import optimise
-
-    device = next(p for p in model.parameters() if p.requires_grad).device
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    work = _work_dir(output)
-    with tqdm(desc="train", unit="step", disable=not progress) as bar:
-
-        def report(step: int, steps: int, loss: float) -> None:
-            bar.total = steps
-            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-            bar.update(step - bar.n)
-            if on_step is not None:
-                on_step(step, steps, loss)
-
-        state = optimise.optimise(
-            model,
+    work = output.parent / f".{output.name}.partial"
+    owned, unsloth = not isinstance(base, tuple), backend == "unsloth"
+    with optimise.trainable(model, config, device, owned=owned, unsloth=unsloth) as ready:
+        state, resumed_at = optimise.optimise(
+            ready,
             data,
             config,
-            loss_function=loss_function,
-            pad_id=optimise.pad_id(tokenizer),
             job=card["job"],
-            work_dir=work,
-            on_step=report,
+            checkpoint=work / "checkpoint.safetensors",
+            fused_loss=unsloth,
+            progress=progress,
         )
-    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-    final = work / "final"
-    shutil.rmtree(final, ignore_errors=True)
-    log_text = {
-        "losses": state.losses,
-        "tokens": state.tokens,
-        "trained_tokens": state.trained_tokens,
-    }
-    times = {"seconds": state.seconds, "peak_memory_bytes": peak}
-    with optimise.saving(output):
-        final.mkdir(parents=True)
-        optimise.write_model(model, tokenizer, final, card)
-        (final / "training_log.json").write_text(json.dumps(log_text) + "\n", "utf-8")
-        # the one file that differs between equal trainings
-        (final / "timing.json").write_text(json.dumps(times) + "\n", "utf-8")
-        _publish(final, output, work)
-    result = finished(output, card)
+        optimise.publish(ready, tokenizer, card, state, output, work)
+    result = _finished(output, card)
     assert result is not None, output
-    return replace(result, resumed_at=state.resumed_at, reused=False)
+    log.info("trained %s: %d steps, %.0f tokens/s", output, result.steps, result.tokens_per_second)
+    return replace(result, resumed_at=resumed_at, reused=False)
 
 
-def make_card(
+def _card(
     base: Any, model: Any, data: EncodedSet, config: TrainConfig, backend: str
 ) -> dict[str, Any]:
     """The content of `eef_adapter.json`; `job` identifies the training."""
-    from eeflib.optimise import base_fingerprint, start_fingerprint
-
-    fingerprint = base_fingerprint(model)
+    # quantised weights cannot be compared
+    fingerprint = "" if getattr(model, "is_quantized", False) else model_fingerprint(model)
     name = getattr(base[0].config, "name_or_path", "") if isinstance(base, tuple) else str(base)
+    digest = hashlib.sha256()
+    adapter = sorted((n, p) for n, p in model.named_parameters() if "lora_" in n)
+    for key, parameter in adapter:
+        digest.update(key.encode())
+        digest.update(parameter.detach().float().cpu().numpy().tobytes())
     card = {
         "schema": 1,
         "base": name,
         "base_fingerprint": fingerprint,
-        "start": start_fingerprint(model),
+        # the adapter that the training goes on from
+        "start": digest.hexdigest()[:16] if adapter else "",
         "method": config.method,
         "backend": backend,
         "config": config.to_dict(),
@@ -222,29 +158,21 @@ def make_card(
     return {**card, "job": content_hash(noted)}
 
 
-def finished(output: Path, card: dict[str, Any]) -> TrainResult | None:
+def _finished(output: Path, card: dict[str, Any]) -> TrainResult | None:
     """The result in `output` if it is of this very training, else None.
 
     Raises:
         DataError: it is, but its weights were changed or cut since.
     """
     try:
-        found = json.loads((output / CARD).read_text("utf-8"))
-        log_file = json.loads((output / "training_log.json").read_text("utf-8"))
-        times = json.loads((output / "timing.json").read_text("utf-8"))
+        found, noted, times = (
+            json.loads((output / name).read_text("utf-8"))
+            for name in (CARD, "training_log.json", "timing.json")
+        )
         if found["job"] != card["job"]:
             return None
-        result = TrainResult(
-            output_dir=output,
-            method=found["method"],
-            backend=found["backend"],
-            steps=len(log_file["losses"]),
-            losses=tuple(log_file["losses"]),
-            tokens=log_file["tokens"],
-            trained_tokens=log_file["trained_tokens"],
-            reused=True,
-            **times,
-        )
+        noted["losses"] = tuple(noted["losses"])
+        result = TrainResult(output, **noted, **times, reused=True)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     check_weights(output)
@@ -260,8 +188,6 @@ def _check(data: EncodedSet, config: TrainConfig) -> None:
             + "; collect more or easier tasks, use a better teacher, or more roll-outs per state"
         )
     for item in data:
-        if item.trained_tokens == 0:
-            raise DataError(f"sample {item.sample_id!r} trains no token; encode the samples again")
         if config.max_length is not None and item.length > config.max_length:
             raise DataError(
                 f"sample {item.sample_id!r} has {item.length} tokens, more than "
@@ -270,23 +196,6 @@ def _check(data: EncodedSet, config: TrainConfig) -> None:
             )
 
 
-def _check_output(output: Path) -> None:
+def _holds_training(folder: Path) -> bool:
     """Only a folder that is empty or holds a training may be replaced."""
-    if not output.exists():
-        return
-    if not output.is_dir() or (any(output.iterdir()) and not (output / CARD).exists()):
-        raise DataError(f"{output} exists and holds no training; choose another output_dir")
-
-
-def _work_dir(output: Path) -> Path:
-    return output.parent / f".{output.name}.partial"
-
-
-def _publish(final: Path, output: Path, work: Path) -> None:
-    """Put the complete folder in its place, then clear up."""
-    if output.exists():
-        old = work / "replaced"
-        shutil.rmtree(old, ignore_errors=True)
-        output.rename(old)
-    final.rename(output)
-    shutil.rmtree(work, ignore_errors=True)
+    return folder.is_dir() and (not any(folder.iterdir()) or (folder / CARD).exists())

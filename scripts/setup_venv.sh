@@ -70,7 +70,7 @@ case $what in
         if ! install_unsloth; then
             echo "" >&2
             echo "The Unsloth backend could not be installed (see above). Everything else works:" >&2
-            echo "training uses peft. Its own tests will fail. To try again: make unsloth" >&2
+            echo "training uses peft. Its own test is skipped. To try again: make unsloth" >&2
             echo "" >&2
         fi
         ;;

@@ -17,7 +17,6 @@ import pytest
 from eeflib.errors import DataError
 from eeflib.masking import (
     IGNORE,
-    EncodedSet,
     Reason,
     Unusable,
     describe_tokens,
@@ -59,9 +58,9 @@ def episode(rng: random.Random, *, allow_harmful: bool = False, max_steps: int =
     )
 
 
-def expected_text(sample: Sample, fmt, template: str, train_end: bool = True) -> str:
+def expected_text(sample: Sample, fmt, template: str) -> str:
     return "".join(
-        fmt.reply(step) + (MARKER[template] if train_end else "")
+        fmt.reply(step) + MARKER[template]
         for step, on in zip(sample.steps, sample.trained, strict=True)
         if on
     )
@@ -73,8 +72,7 @@ def template(request):
 
 
 @pytest.mark.parametrize("style", ["act", "react"])
-@pytest.mark.parametrize("train_end", [True, False])
-def test_exactly_the_replies_of_trained_steps_are_trained(template, style, train_end):
+def test_exactly_the_replies_of_trained_steps_are_trained(template, style):
     name, tok = template
     fmt = get_format(style, "webshop")
     rng = random.Random(11)
@@ -82,14 +80,12 @@ def test_exactly_the_replies_of_trained_steps_are_trained(template, style, train
         sample = episode(rng)
         if not any(sample.trained):
             with pytest.raises(Unusable, match="trains no token"):
-                encode_sample(sample, fmt, tok, train_end=train_end)
+                encode_sample(sample, fmt, tok)
             continue
-        encoded = encode_sample(sample, fmt, tok, train_end=train_end)
+        encoded = encode_sample(sample, fmt, tok)
         parts = describe_tokens(encoded, tok)
-        found, due = (
-            "".join(t for t, _, on in parts if on),
-            expected_text(sample, fmt, name, train_end),
-        )
+        found = "".join(t for t, _, on in parts if on)
+        due = expected_text(sample, fmt, name)
         if name in ("inst", "plain"):  # a blank before the reply may be part of its first token
             found, due = found.replace(" ", ""), due.replace(" ", "")
         assert found == due
@@ -238,21 +234,6 @@ def test_a_slow_tokenizer_is_refused_with_the_remedy():
     )
     with pytest.raises(DataError, match="use_fast=True"):
         encode_sample(sample, get_format("act", "webshop"), Slow())
-
-
-def test_an_encoded_set_survives_its_file(tmp_path):
-    tok = tiny_models.tokenizer("chatml")
-    rng = random.Random(9)
-    done = encode_samples([episode(rng) for _ in range(20)], get_format("act", "webshop"), tok)
-    done.save(tmp_path / "set.npz")
-    again = EncodedSet.load(tmp_path / "set.npz")
-    assert again.hash == done.hash
-    assert again.counts == done.counts
-    assert again.dropped == done.dropped
-    assert describe_tokens(again.items[0], tok) == describe_tokens(done.items[0], tok)
-    (tmp_path / "bad.npz").write_bytes(b"PK")
-    with pytest.raises(DataError, match=r"bad\.npz is not an encoded set"):
-        EncodedSet.load(tmp_path / "bad.npz")
 
 
 def test_another_tokenizer_cannot_describe_the_tokens():

@@ -9,7 +9,8 @@ from toy import ACT, Corridor, Script, Student, corridor_task, drunk, recorded
 
 from eeflib.errors import DataError, PrerequisiteError
 from eeflib.exploration import explore, plan_exploration
-from eeflib.methods import METHODS, Method, get_method, matched_attempts, rft
+from eeflib.methods import METHODS, Method, get_method, rft
+from eeflib.selection import training_samples
 
 TASKS = [corridor_task(i, door=12) for i in range(4)]
 TEACHERS = [
@@ -29,11 +30,11 @@ def test_every_method_says_what_it_runs_and_trains_on_it(name):
     method = METHODS[name]
     assert get_method(name) is method
     plan = plan_exploration(TASKS, TEACHERS, **method.exploration)
-    states = sum(p.k > 0 for group in plan for p in group)
+    states = sum(branch.k > 0 for group in plan for _, branch in group)
     assert sum(map(len, plan)) == method.simulations(len(TASKS), states)
     assert bool(plan) == method.explores == (method.iterations > 0)
     branches = branches_of(method, Student(WINS))
-    out = method.samples(TASKS, TEACHERS, branches)
+    out = training_samples(method, TASKS, TEACHERS, branches)
     assert out.samples
     trained = {
         label for s in out.samples for on, label in zip(s.trained, s.labels, strict=True) if on
@@ -49,14 +50,14 @@ def test_every_method_says_what_it_runs_and_trains_on_it(name):
         else b
         for b in branches_of(more, Student(WINS))
     ]
-    assert method.samples(TASKS, TEACHERS, everything) == out
+    assert training_samples(method, TASKS, TEACHERS, everything) == out
 
 
 def test_what_each_method_learns_from():
     branches = branches_of(METHODS["EEF"], Student(WINS))
 
     def summary(name):
-        samples = METHODS[name].samples(TASKS, TEACHERS, branches).samples
+        samples = training_samples(METHODS[name], TASKS, TEACHERS, branches).samples
         return [(s.task_id[-1], s.kind, s.start, sum(s.trained)) for s in samples]
 
     assert summary("SFT") == [("2", "positive", 0, 13)]
@@ -71,22 +72,10 @@ def test_what_each_method_learns_from():
     assert summary("EEF-r-only") == recovery
     assert len(summary("EEF-no-mask")) == 5
     assert {trained for *_, trained in summary("EEF-no-mask")} == {13}
-    kept = METHODS["EEF"].samples(TASKS, TEACHERS, branches)
+    kept = training_samples(METHODS["EEF"], TASKS, TEACHERS, branches)
     assert kept.unsolved == {"corridor-003": 0.25}
     assert kept.counts["recovery without solution"] == 2
     assert kept.counts["s0 without solution"] == 1
-
-
-def test_matched_baseline_never_runs_fewer_simulations():
-    eef = METHODS["EEF"]
-    assert matched_attempts(eef, 300, 1500) == 6  # M = 5 states in each of 300 trajectories
-    assert matched_attempts(eef, 300, 1110) == 5
-    assert matched_attempts(eef, 300, 1501) == 7
-    for n_tasks, n_states in [(7, 0), (7, 3), (100, 499), (1, 5)]:
-        k = matched_attempts(eef, n_tasks, n_states)
-        assert rft(k).simulations(n_tasks, 0) >= eef.simulations(n_tasks, n_states)
-        assert rft(k).simulations(n_tasks, 0) - eef.simulations(n_tasks, n_states) < n_tasks
-    assert matched_attempts(METHODS["SFT"], 10, 10) == 1
 
 
 def test_more_attempts_find_more_and_keep_each_solution_once():
@@ -95,23 +84,25 @@ def test_more_attempts_find_more_and_keep_each_solution_once():
     near = [corridor_task(i, door=2) for i in range(4)]
     many = rft(30)
     branches = explore(near, [], policy, Corridor, ACT, seed=0, **many.exploration).branches
-    few = rft().samples(near, [], branches)
-    lots = many.samples(near, [], branches)
+    few = training_samples(rft(), near, [], branches)
+    lots = training_samples(many, near, [], branches)
     assert len(branches) == 120
     assert 0 < len(few.samples) < len(lots.samples) <= sum(b.won for b in branches)
     actions = [(s.task_id, tuple(x.action for x in s.steps)) for s in lots.samples]
     assert len(set(actions)) == len(actions)
-    one = dataclasses.replace(many, rule="shortest").samples(near, [], branches)
+    one = training_samples(dataclasses.replace(many, rule="shortest"), near, [], branches)
     assert len(one.samples) == len({s.task_id for s in lots.samples})
 
 
 def test_nothing_to_train_on_is_one_clear_error():
     failed = [x for x in TEACHERS if not x.solved]
     with pytest.raises(PrerequisiteError, match=r"SFT has nothing.*3 teacher.*of which 0 solved"):
-        METHODS["SFT"].samples(TASKS, failed)
+        training_samples(METHODS["SFT"], TASKS, failed)
     nothing = branches_of(METHODS["EEF"], Student({}))
     with pytest.raises(PrerequisiteError, match="EEF has nothing to train on"):
-        METHODS["EEF"].samples(TASKS, failed, [b for b in nothing if b.task_id != "corridor-002"])
+        training_samples(
+            METHODS["EEF"], TASKS, failed, [b for b in nothing if b.task_id != "corridor-002"]
+        )
 
 
 def test_names_and_declarations_are_checked():

@@ -202,7 +202,9 @@ def test_a_newer_schema_is_read_with_a_warning_and_loses_nothing(tmp_path, caplo
 
 def test_a_record_that_is_no_json_is_refused_before_anything_is_written(tmp_path):
     run = RunFolder(tmp_path)
-    with pytest.raises(DataError, match=r"tasks\.jsonl: record 1 \(bad\).*\$\.goal\.x is nan"):
+    with pytest.raises(
+        DataError, match=r"tasks\.jsonl: record 1 \(bad\).*\$\.goal\.x is not a finite"
+    ):
         run.append("tasks", [task(0), Task("bad", "e", "i", {"x": float("nan")})])
     assert not run.exists("tasks")
 

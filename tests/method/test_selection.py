@@ -8,24 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import re
 
 import pytest
-from toy import ACT, Corridor, Script, Student, corridor_task, drunk, position, recorded
+from toy import ACT, Corridor, Script, Student, corridor_task, position, recorded, select
 
 from eeflib.errors import DataError
 from eeflib.exploration import expert_states, explore
+from eeflib.methods import get_method
 from eeflib.records import Branch, Sample, Step, Trajectory, Usage
-from eeflib.selection import (
-    ImportantState,
-    choose,
-    positive_repository,
-    repository_samples,
-    select,
-    teacher_samples,
-)
-from eeflib.states import StateOutcome, action_labels, recovery_states, state_outcomes
+from eeflib.selection import ImportantState, Solution, choose
+from eeflib.states import StateOutcome, action_labels, state_outcomes
 
 
 def words(n):
@@ -119,159 +112,28 @@ def test_every_pattern_of_outcomes(M):
     assert out.unsolved == dict.fromkeys(unsolved, 0.25)
 
 
-@pytest.mark.parametrize("rule", ["nearest", "shortest", "random", "all"])
-@pytest.mark.parametrize("accumulate", [True, False])
-def test_invariants_hold_for_every_rule(rule, accumulate):
-    word_list = words(4)
-    first = explored(word_list)
-    second = explored(word_list[::-1], iteration=2)
-    tasks, teachers, _, _ = first
-    teachers = [*teachers, *(recorded(t, 12, "expert") for t in tasks[:5])]
-    branches = [*first[2], *second[2]]
-    out = select(tasks, teachers, branches, rule=rule, accumulate=accumulate)
-    repository = positive_repository(teachers, branches)
-    assert out.samples
-    for sample in out.samples:
-        flags = list(zip(sample.steps, sample.trained, sample.labels, strict=True))
-        assert not any(sample.trained[: sample.start])
-        assert any(sample.trained)
-        for step, on, label in flags[sample.start :]:
-            assert on == (step.valid and label in ("beneficial", "student"))
-            assert (label == "student") == (step.actor == "student")
-        assert sample.steps[-1].reward == 1
-        actions = tuple(s.action for s in sample.steps)
-        assert actions in {s.actions for s in repository[sample.task_id]}
-        again = Sample.from_dict(json.loads(json.dumps(sample.to_dict())))
-        assert again == sample
-    assert len({s.id for s in out.samples}) == len(out.samples)
-    assert select(tasks, teachers, branches, rule=rule, accumulate=accumulate) == out
-    if rule != "all":
-        assert all(
-            sum(s.start == i.t for s in out.samples if s.task_id == i.task_id) <= 1
-            for i in out.important
-        )
+def test_each_rule_chooses_among_the_solutions_that_pass_through_the_state():
+    def solution(name: str, moves: str, handover: int) -> Solution:
+        steps = tuple(Step("o", move, "student") for move in moves)
+        return Solution(name, "u", "corridor", "go", steps, handover)
 
-
-def test_a_students_own_solution_comes_first_and_none_with_harmful_actions_is_chosen():
-    tasks, teachers, branches, _ = explored(["WFWW"], stops_at=11)  # states at 0, 3, 6, 9
-    out = select(tasks, teachers, branches)
-    assert [(s.start, s.source[-5:]) for s in out.samples] == [(0, ".s0.0"), (3, ".k2.0")]
-    everything = select(tasks, teachers, branches, rule="all")
-    # k2 and k3 go on from s_0 by harmful actions (W -> F), k3 from s_3 by unknown ones (W -> W)
-    trained = {(s.start, s.source[-4:]): s.trained for s in everything.samples}
-    assert trained == {(0, "s0.0"): (True,) * 13, (3, "k2.0"): (*[False] * 3, *[True] * 10)}
-    unmasked = select(tasks, teachers, branches, rule="all", mask=False)
-    assert {s.source[-4:] for s in unmasked.samples} == {"s0.0", "k2.0", "k3.0"}
-
-
-def test_shortest_and_random_choose_by_length_and_by_seed():
-    tasks, teachers, branches, _ = explored(["WFFF"])
-    slow = [
-        dataclasses.replace(
-            b,
-            rollout=dataclasses.replace(
-                b.rollout, steps=(_wait(b.rollout.steps[0]), *b.rollout.steps)
-            ),
-        )
-        for b in branches
-    ]
-    both = [*slow, *explored(["FWFF"], iteration=2)[2]]
-    # From s0 there is the slow way of the first iteration, and the teacher's to s_3 and then on.
-    (sample,) = select(tasks, teachers, both, rule="shortest").samples
-    assert sample.source == "corridor-000#i2.teacher.0.k1.0"
-    (sample,) = select(tasks, teachers, both, rule="nearest").samples
-    assert sample.source == "corridor-000#i1.s0.0"
-    drawn = [
-        select(tasks, teachers, both, rule="random", seed=s).samples[0].source for s in range(20)
-    ]
-    assert len(set(drawn)) == 2
+    own = solution("own", "rrrhho", 0)  # walks the teacher's way up to s_3
+    late, short = solution("late", "rrrrro", 5), solution("short", "rrrho", 4)
+    elsewhere = solution("elsewhere", "rhho", 0)
+    state = ImportantState("u", 3, ("r", "r", "r"), ("t",))
+    known = [late, short, elsewhere, own]
+    assert choose(state, known) == [own]
+    # left the teacher's path at s_3, no sooner than one taken over there: the shorter wins
+    taken_over = solution("k1", "rrrho", 3)
+    assert choose(state, [*known, taken_over]) == [taken_over]
+    assert choose(state, known, "shortest") == [short]
+    assert choose(state, [late, own], "shortest") == [own]
+    assert choose(state, known, "all") == [late, short, own]
+    drawn = {choose(state, known, "random", seed=seed)[0].id for seed in range(30)}
+    assert drawn == {"late", "short", "own"}
+    assert choose(state, [elsewhere], "random") == []
     with pytest.raises(DataError, match="shortest"):
-        select(tasks, teachers, both, rule="longest")  # type: ignore[arg-type]
-
-
-def _wait(step: Step) -> Step:
-    return dataclasses.replace(step, action="wait")
-
-
-def test_untried_states_are_left_out_and_their_neighbours_compared():
-    tasks, teachers, branches, times = explored(["WFFW"])
-
-    def at(k, **changes):
-        return [dataclasses.replace(b, **changes) if b.k == k else b for b in branches]
-
-    (rollout,) = [b.rollout for b in branches if b.k == 1]
-    gone = at(1, rollout=None, restore_mismatch="s_1: differs")
-    faulty = at(1, rollout=dataclasses.replace(rollout, error="ProviderError: gone"))
-    for changed in (gone, faulty, [b for b in branches if b.k != 1]):
-        out = select(tasks, teachers, changed)
-        assert [s.t for s in recovery_states(out.outcomes[teachers[0].id])] == [times[2]]
-        labels = out.labels[teachers[0].id]
-        assert set(labels[: times[2]]) == {"harmful"}
-        assert [s.start for s in out.samples] == [0, times[2]]
-    # Without s0 nothing is known before the first state that was tried.
-    (states_only,) = [
-        select(tasks, teachers, [b for b in branches if b.k != 0]).labels[teachers[0].id]
-    ]
-    assert set(states_only[: times[1]]) == {"unknown"}
-    nothing = select(tasks, teachers, [])
-    assert not nothing.samples
-    assert set(nothing.labels[teachers[0].id]) == {"unknown"}
-
-
-def test_a_teachers_success_is_a_solution_and_its_actions_are_beneficial():
-    tasks, teachers, branches, _ = explored(["FFFF", "WFFF"], stops_at=12)
-    assert all(x.solved for x in teachers)
-    out = select(tasks, teachers, branches)
-    assert {label for labels in out.labels.values() for label in labels} == {"beneficial"}
-    found = by_task(out.samples)
-    alone = found["corridor-000"][0]
-    assert alone.source == teachers[0].id
-    assert all(alone.trained)
-    own, recovery = found["corridor-001"][0], found["corridor-001"][3]
-    assert own.source.endswith("s0.0")
-    assert recovery.source == teachers[1].id
-    assert recovery.trained == (*[False] * 3, *[True] * 10)
-
-
-def test_a_solution_found_elsewhere_passes_through_a_state_if_it_begins_the_same():
-    tasks, teachers, branches, _ = explored(["WFFF"])  # recovery state s_3, nothing later won
-    assert [s.start for s in select(tasks, teachers, branches).samples] == [0]
-    expert = recorded(tasks[0], 12, "expert")
-    out = select(tasks, [*teachers, expert], branches)
-    recovery = out.samples[1]
-    assert (recovery.start, recovery.source) == (3, expert.id)
-    assert recovery.trained == (*[False] * 3, *[True] * 10)
-    # A rollout from s0 that walked the teacher's way and went on passes through it, too.
-    (s0,) = [b for b in branches if b.k == 0]
-    steps = tuple(
-        dataclasses.replace(s, action="right") if i < 4 else s
-        for i, s in enumerate(s0.rollout.steps)
-    )
-    same_way = dataclasses.replace(
-        s0, id="own", attempt=1, rollout=dataclasses.replace(s0.rollout, steps=steps)
-    )
-    out = select(tasks, teachers, [*branches, same_way])
-    assert (out.samples[1].start, out.samples[1].source) == (3, "own")
-    state = ImportantState(tasks[0].id, 3, ("right",) * 3, (teachers[0].id,))
-    repository = positive_repository(teachers, [same_way])[tasks[0].id]
-    assert [s.id for s in choose(state, repository)] == ["own"]
-    # It leaves the teacher's path at s_3, no sooner than one taken over there; the shorter wins.
-    taken_over = dataclasses.replace(
-        repository[0], id="k1", handover=3, steps=(*steps[:3], *steps[4:])
-    )
-    assert [s.id for s in choose(state, [*repository, taken_over])] == ["k1"]
-
-
-def test_a_state_on_two_teachers_paths_is_one_important_state():
-    tasks, teachers, branches, _ = explored(["WFWF"])
-    twin = dataclasses.replace(teachers[0], id="corridor-000#again.0")
-    copies = [dataclasses.replace(b, id=b.id + "x", teacher_id=twin.id) for b in branches if b.k]
-    one = select(tasks, teachers, branches)
-    two = select(tasks, [*teachers, twin], [*branches, *copies])
-    assert [i.t for i in two.important] == [i.t for i in one.important] == [0, 3, 9]
-    assert two.important[1].teacher_ids == (teachers[0].id, twin.id)
-    assert two.samples == one.samples
-    assert two.repository_size == one.repository_size  # equal action sequences are kept once
+        choose(state, known, "longest")  # type: ignore[arg-type]
 
 
 def test_ablations_of_data_and_mask():
@@ -298,11 +160,11 @@ def test_invalid_actions_are_context_unless_asked_for():
         return replies.pop(0) if 0 in replies else ("open" if "at 3" in c.observation else "right")
 
     branches = explore([task], [], Script(reply), Corridor, ACT, seed=0).branches
-    for samples in (select, repository_samples):
-        (sample,) = samples([task], [], branches).samples
+    for method in ("EEF", "RFT"):
+        (sample,) = select([task], [], branches, method).samples
         assert [s.action for s in sample.steps] == ["fly", "right", "right", "right", "open"]
         assert sample.trained == (False, True, True, True, True)
-        (sample,) = samples([task], [], branches, train_invalid=True).samples
+        (sample,) = select([task], [], branches, method, train_invalid=True).samples
         assert all(sample.trained)
     step = Step("here", "fly", "student", valid=False, reward=1.0)
     lucky = dataclasses.replace(
@@ -366,44 +228,15 @@ def test_wilson_asks_for_evidence():
         labels(*once, evidence="bayes")
 
 
-@pytest.mark.parametrize(("attempts", "warned"), [(1, 1), (3, 1), (4, 0)])
-def test_wilson_with_so_few_rollouts_that_it_separates_nothing_says_so(attempts, warned, caplog):
+def test_wilson_with_so_few_rollouts_that_it_separates_nothing_is_refused():
+    with pytest.raises(DataError, match=r"attempts_state=3: below 4 rollouts"):
+        dataclasses.replace(get_method("EEF"), evidence="wilson", attempts_state=3)
     task = corridor_task(door=12)
-    teacher = recorded(task, 11)
-    student = Student({task.id: {0, 6}})
-    branches = explore(
-        [task], [teacher], student, Corridor, ACT, M=3, seed=0, attempts_s0=4,
-        attempts_state=attempts,
-    ).branches  # fmt: skip
-    out = select([task], [teacher], branches, evidence="wilson")
-    found = [r.getMessage() for r in caplog.records if "wilson" in r.getMessage()]
-    assert len(found) == warned
-    assert all(f"with {attempts} rollouts" in text for text in found)
-    assert (len(out.important) == 1) == bool(warned)
-    caplog.clear()
-    select([task], [teacher], branches, evidence="paper")
-    assert not caplog.records
-
-
-def test_several_attempts_are_counted_per_state():
-    task = corridor_task(door=4)
-    teacher = recorded(task, 6)
-    out = explore(
-        [task],
-        [teacher],
-        Script(drunk),
-        Corridor,
-        ACT,
-        M=2,
-        seed=0,
-        attempts_s0=4,
-        attempts_state=20,
-    )
-    found = state_outcomes([teacher], out.branches)[teacher.id]
-    assert [(o.k, o.n) for o in found] == [(0, 4), (1, 20), (2, 20)]
-    assert sum(o.wins for o in found) == out.report.wins > 0
-    selection = select([task], [teacher], out.branches, rule="all")
-    assert selection.repository_size <= out.report.wins
+    teacher, student = recorded(task, 11), Student({task.id: {0, 6}})
+    four = {"attempts_s0": 4, "attempts_state": 4}
+    found = explore([task], [teacher], student, Corridor, ACT, M=3, seed=0, **four)
+    out = select([task], [teacher], found.branches, evidence="wilson", attempts_state=4)
+    assert len(out.important) > 1
 
 
 def test_of_equal_action_sequences_the_students_own_is_kept():
@@ -412,8 +245,8 @@ def test_of_equal_action_sequences_the_students_own_is_kept():
     student = Script(lambda c, _: "open" if "at 4" in c.observation else "right")
     branches = explore([task], [expert], student, Corridor, ACT, M=2, seed=0).branches
     assert [b.won for b in branches] == [True] * 3
-    ((kept,),) = positive_repository([expert], branches).values()
-    assert (kept.id, kept.handover) == ("corridor-000#i1.s0.0", 0)
+    (kept,) = select([task], [expert], branches, "RFT", explores_states=True).samples
+    assert (kept.source, kept.extra["handover"]) == ("corridor-000#i1.s0.0", 0)
 
 
 def test_what_never_counts():
@@ -440,27 +273,27 @@ def test_baselines_take_whole_trajectories():
     tasks, teachers, branches, _ = explored(["WWFF", "FFFF"])
     expert = recorded(tasks[1], 12, "expert")
     teachers = [*teachers, expert]
-    cloned = teacher_samples(tasks, teachers).samples
+    cloned = select(tasks, teachers, (), "SFT").samples
     assert [(s.source, s.kind, all(s.trained)) for s in cloned] == [(expert.id, "positive", True)]
     assert set(cloned[0].labels) == {"beneficial"}
-    all_of_them = teacher_samples(tasks, teachers, solved_only=False).samples
+    all_of_them = select(tasks, teachers, (), "SFT-all").samples
     assert [(s.kind, all(s.trained), s.labels[0]) for s in all_of_them] == [
         ("all", True, "unknown"),
         ("all", True, "unknown"),
         ("all", True, "beneficial"),
     ]
-    from_s0 = [b for b in branches if b.k == 0]
-    rft = repository_samples(tasks, teachers, from_s0)
+    rft = select(tasks, teachers, branches, "RFT")
     assert [s.source for s in rft.samples] == ["corridor-000#i1.s0.0", expert.id]
     assert all(all(s.trained) and s.kind == "positive" for s in rft.samples)
-    assert len(repository_samples(tasks, teachers, branches).samples) == 3
-    assert len(repository_samples(tasks, teachers, branches, rule="nearest").samples) == 2
+    for rule, n in (("all", 3), ("nearest", 2)):
+        out = select(tasks, teachers, branches, "RFT", explores_states=True, rule=rule)
+        assert len(out.samples) == n
 
 
 def test_faulted_teachers_are_not_cloned_nor_judged():
     task = corridor_task(door=12)
     broken = dataclasses.replace(recorded(task, 11), error="ProviderError: gone")
-    assert not teacher_samples([task], [broken], solved_only=False).samples
+    assert not select([task], [broken], (), "SFT-all").samples
     outcomes = [StateOutcome(0, 0, 1, 0), StateOutcome(1, 6, 1, 1)]
     assert action_labels(broken, outcomes) == ("beneficial",) * 6 + ("unknown",) * 6
 

@@ -12,12 +12,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from toy import ACT, Corridor, Student, corridor_task, recorded
+from toy import ACT, Corridor, Student, corridor_task, recorded, select
 
 from eeflib.exploration import explore
 from eeflib.records import Branch, Label, Step, Task, Trajectory
-from eeflib.selection import select
-from eeflib.states import StateOutcome, recovery_states, state_outcomes
+from eeflib.states import recovery_states, state_outcomes
 
 WORLDS = 300
 
@@ -260,52 +259,6 @@ def test_a_solution_with_an_invalid_teacher_action_is_chosen_only_if_such_are_tr
     assert whole.trained == (True, False, *[True] * 11)
 
 
-def test_of_two_equal_solutions_the_one_that_may_be_trained_is_chosen():
-    """A solved teacher's way is a solution although the student found the same from a state of a
-    failed trajectory that begins the same: up to that state nothing is known of the latter."""
-    task = corridor_task(door=6)
-    solved, failed = recorded(task, 6, "solved"), recorded(task, 8, "failed")
-    wins = Student({task.id: {3}})
-    branches = [
-        replace(b, rollout=replace(b.rollout, steps=tuple(_right(s) for s in b.rollout.steps)))
-        for b in explore([task], [failed], wins, Corridor, ACT, M=2, seed=0, from_s0=False).branches
-    ]
-    out = select([task], [solved, failed], branches)
-    assert out.repository_size == 1
-    assert [s.source for s in out.samples] == [solved.id]
-    assert all(out.samples[0].trained)
-
-
-def _right(step: Step) -> Step:
-    return replace(step, action=step.action.replace("hop", "right"))
-
-
-def test_a_state_won_under_one_teacher_and_lost_under_the_other_is_no_recovery_state():
-    """Two teachers begin alike; the student wins from s_3 after one of them and loses after the
-    other. Pooled, the state is won once of two."""
-    task = corridor_task(door=12)
-    first, second = recorded(task, 7, "first"), recorded(task, 11, "second")
-    runs = [
-        explore([task], [x], Student({task.id: wins}), Corridor, ACT, M=3, seed=0).branches
-        for x, wins in ((first, {0, 6}), (second, {0, 3, 6, 9}))
-    ]
-    times = [[b.t for b in branches] for branches in runs]
-    assert times == [[0, 2, 4, 6], [0, 3, 6, 9]]
-    lost = [replace(b, rollout=replace(b.rollout, reward=0.25)) if b.t == 6 else b for b in runs[1]]
-
-    apart = select([task], [second], lost)
-    assert [(s.t, s.kind) for s in apart.important] == [(0, "s0"), (6, "recovery")]
-    pooled = select([task], [first, second], [*runs[0], *lost])
-    six = [[o for o in pooled.outcomes[x.id] if o.t == 6] for x in (first, second)]
-    assert six == [[StateOutcome(3, 6, 2, 1)], [StateOutcome(2, 6, 2, 1)]]
-    # tried after two and four actions through the first teacher only: lost, so recovery states
-    assert [(o.k, o.t, o.won) for o in pooled.outcomes[second.id]] == [
-        (0, 0, True), (-1, 2, False), (1, 3, True), (-1, 4, False), (2, 6, True), (3, 9, True),
-    ]  # fmt: skip
-    assert [(s.t, len(s.teacher_ids)) for s in pooled.important] == [(0, 0), (2, 2), (4, 2)]
-    assert [o.t for o in pooled.outcomes[first.id]] == [0, 2, 3, 4, 6]
-
-
 def test_a_branch_that_is_filed_at_the_start_or_behind_the_end_does_no_harm():
     task = corridor_task(door=9)
     x = recorded(task, 5)
@@ -317,16 +270,3 @@ def test_a_branch_that_is_filed_at_the_start_or_behind_the_end_does_no_harm():
     behind = replace(s0, id="behind", teacher_id=x.id, k=2, t=x.length)
     found = state_outcomes([x], [*branches, filed, behind])[x.id]
     assert [(o.k, o.t, o.n, o.wins) for o in found] == [(0, 0, 2, 2), (1, 3, 1, 0)]
-
-
-@pytest.mark.parametrize("first", [0, 1])
-def test_trajectories_that_look_different_are_not_at_the_same_state(first: int):
-    task = corridor_task(door=9)
-    x = recorded(task, 5)
-    steps = list(x.steps)
-    steps[first] = replace(steps[first], observation="It is dark.")
-    y = replace(x, id="dark", steps=tuple(steps))
-    branches = explore([task], [x], Student({}), Corridor, ACT, M=5, seed=0).branches
-    found = state_outcomes([x, y], branches)
-    assert [o.t for o in found[x.id]] == [0, 1, 2, 3, 4, 5]
-    assert [o.t for o in found[y.id]] == [0]

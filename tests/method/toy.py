@@ -8,14 +8,18 @@ not to be on purpose.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
+from eeflib import selection
 from eeflib.envs.base import Observation, Restored, StepResult, replay_restore
 from eeflib.errors import DataError, EnvironmentFault, ProviderError
+from eeflib.methods import get_method
 from eeflib.policies.base import Conversation, Reply
 from eeflib.prompts import PromptFormat, get_format
-from eeflib.records import Step, Task, Trajectory, Usage
+from eeflib.records import Branch, Step, Task, Trajectory, Usage
 
 ACT: PromptFormat = get_format("act", "corridor")
 REACT: PromptFormat = get_format("react", "corridor")
@@ -164,6 +168,21 @@ class Student(Script):
         super().forget(keys)
         for key in keys:
             self.start.pop(key, None)
+
+
+def select(
+    tasks: Sequence[Task],
+    teachers: Sequence[Trajectory],
+    branches: Sequence[Branch] = (),
+    method: str = "EEF",
+    *,
+    iteration: int | None = None,
+    seed: int = 0,
+    **changes: Any,
+) -> selection.Selection:
+    """The samples of a method that was changed, and takes every attempt."""
+    chosen = replace(get_method(method), **{"attempts": 99, "attempts_state": 99, **changes})
+    return selection.select(chosen, tasks, teachers, branches, iteration=iteration, seed=seed)
 
 
 def recorded(task: Task, stops_at: int, name: str = "teacher") -> Trajectory:

@@ -80,16 +80,6 @@ def test_turns_alternate_and_replies_are_where_reply_index_says(name):
     assert [m.content.count(task.instruction) for m in messages if m.role == "user"] == [1, 0, 0]
 
 
-def test_a_longer_history_extends_the_shorter_one():
-    task, run = episode()
-    for name in FORMATS:
-        form = get_format(name, "webshop")
-        whole = form.messages(task.instruction, run.steps)
-        for t in range(run.length):
-            part = form.messages(task.instruction, run.steps[:t], run.observation(t))
-            assert whole[: len(part)] == part
-
-
 def test_only_the_instruction_in_front_is_dropped_for_the_small_student():
     page = "Instruction: [SEP] buy red shoes [SEP] Back to Search [SEP] Page 1"
     assert get_format("act", "webshop").observation(page, "buy red shoes") == (
@@ -248,11 +238,6 @@ def test_a_reply_of_100_kb_is_read_at_once(unit):
         parsed = parse_reply(text)
         assert parsed.valid or parsed.reason
     assert time.perf_counter() - started < 1.0
-
-
-def test_a_long_thought_does_not_hide_the_action():
-    text = "Thought: " + "so it goes\n" * 10_000 + "Action: click[b]"
-    assert parse_reply(text).action == "click[b]"
 
 
 # --- rendering and parsing fit together -------------------------------------------------------

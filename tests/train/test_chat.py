@@ -43,15 +43,6 @@ def test_ends_cover_the_end_of_turn_marker_and_nothing_more(template):
         assert chat.text[chat.spans[i][1] : chat.ends[i]] == MARKER[name]
 
 
-def test_a_generation_prompt_extends_the_same_chat(template):
-    _, tok = template
-    plain = render_chat(tok, CHAT[:4])
-    asked = render_chat(tok, CHAT[:4], add_generation_prompt=True)
-    assert asked.text.startswith(plain.text)
-    assert asked.spans == plain.spans
-    assert asked.ends == plain.ends
-
-
 def test_the_prompt_of_a_reply_is_a_prefix_of_the_chat_that_holds_it(template):
     """What is trained is what the policy is asked: the span starts where its prompt ends."""
     _, tok = template
@@ -102,6 +93,10 @@ def test_a_changed_template_is_not_answered_from_the_cache():
         ("{% for m in messages %}{{ m['content'][:5] }};{% endfor %}", "does not show message 0"),
         ("{{ messages[-1]['content'] }}", "does not show message 0"),
         ("{{ raise_exception('roles must alternate') }}", "roles must alternate"),
+        (
+            "{% for m in messages %}{{ m['content'].split('[')[0] }};{% endfor %}",
+            "alters the content",
+        ),
         (None, "chat template"),
     ],
 )
@@ -110,18 +105,5 @@ def test_a_template_that_cannot_be_trusted_is_a_data_error(template, words):
     tok.chat_template = template
     with pytest.raises(DataError, match=words):
         render_chat(tok, CHAT)
-
-
-def test_an_empty_chat_is_a_data_error():
     with pytest.raises(DataError, match="empty chat"):
-        render_chat(tiny_models.tokenizer("chatml"), [])
-
-
-def test_a_template_that_drops_a_thought_from_old_turns_is_noticed():
-    tok = tiny_models.tokenizer("chatml")
-    tok.chat_template = (
-        "{% for m in messages %}{{ m['role'] + ': ' + m['content'].split('</think>')[-1] }}\n"
-        "{% endfor %}"
-    )
-    with pytest.raises(DataError, match="alters the content of message 1"):
-        render_chat(tok, [Message("user", "hi"), Message("assistant", "<think>a</think>b")])
+        render_chat(tok, [])

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,17 +12,15 @@ import numpy as np
 import pytest
 
 from eeflib import data
-from eeflib.config import TrainConfig
 from eeflib.errors import PrerequisiteError
 from eeflib.masking import encode_samples
 from eeflib.methods import get_method
-from eeflib.policies.huggingface import HuggingFacePolicy
 from eeflib.policies.loading import load_student, load_tiny, tiny_path
 from eeflib.policies.scripted import ScriptedShopper, Skill
 from eeflib.prompts import get_format
 from eeflib.records import Trajectory
 from eeflib.rollout import Episode, run_episodes
-from eeflib.training import train
+from eeflib.selection import training_samples
 from eeflib.world import World, webshop
 
 ACT = get_format("act", "webshop")
@@ -81,14 +77,6 @@ def test_what_is_shipped_is_small_and_cannot_run_code():
     assert sum(f.stat().st_size for f in files) < 4_000_000
 
 
-def test_its_pretraining_is_on_record():
-    card = json.loads((tiny_path() / "pretraining.json").read_text("utf-8"))
-    assert card["exercises"]
-    assert all(0 <= score <= 1 for score in card["exercises"].values())
-    model, _ = student()
-    assert card["parameters"] == sum(p.numel() for p in model.parameters())
-
-
 def test_it_loads_as_any_transformers_model_and_always_the_same():
     import torch
 
@@ -137,7 +125,7 @@ def test_odd_text_is_read_without_a_fault():
 
 def test_an_episode_fits_its_positions_with_room_to_spare():
     model, tokenizer = student()
-    found = get_method("SFT").samples(world().split("train"), positives()).samples
+    found = training_samples(get_method("SFT"), world().split("train"), positives()).samples
     data = encode_samples(found, ACT, tokenizer, max_length=model.config.max_position_embeddings)
     assert not data.dropped
     assert len(data) == len(positives())
@@ -161,52 +149,6 @@ def test_it_was_pretrained_without_shopping(scripts):
     # nor did it see the wishes of a store
     instructions = {t.instruction for t in world().tasks}
     assert not [i for i in instructions for shown, _, _ in turns if i in shown]
-
-
-@pytest.mark.parametrize("method", ["full", "lora"])
-def test_a_few_steps_on_real_samples_teach_it_something(tmp_path, method):
-    import torch
-
-    model, tokenizer = student()
-    before = {name: p.clone() for name, p in model.named_parameters()}
-    found = get_method("SFT").samples(world().split("train"), positives()).samples
-    data = encode_samples(found[:8], ACT, tokenizer)
-    rate = {"full": 2e-3, "lora": 2e-2}[method]
-    config = TrainConfig(
-        method=method, learning_rate=rate, max_steps=8, batch_size=8, dtype="float32",
-        device="cpu",
-    )  # fmt: skip
-    result = train((model, tokenizer), data, config, tmp_path / "model", progress=False)
-    assert result.losses[-1] < 0.8 * result.losses[0]
-    assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
-    # what is saved is what was trained: the loss on the same samples falls
-    tuned, _ = load_student("tiny", adapter=tmp_path / "model", device="cpu")
-    losses = []
-    for m in (model, tuned):
-        with torch.no_grad():
-            item = data.items[0]
-            ids = torch.from_numpy(item.input_ids[None].astype("int64"))
-            labels = torch.from_numpy(item.labels[None].astype("int64"))
-            losses.append(float(m(input_ids=ids, labels=labels).loss))
-    assert losses[1] < losses[0]
-
-
-def test_it_plays_admissible_actions_and_the_same_ones_alone_or_in_a_batch():
-    model, tokenizer = student()
-    tasks = world().tasks[:6]
-
-    def play(batch_size: int) -> list[tuple[str, ...]]:
-        policy = HuggingFacePolicy(model, tokenizer, name="tiny", mode="admissible", greedy=True)
-        played = run_episodes(
-            [Episode(replace(t, settings={**t.settings, "max_steps": 5}), "x") for t in tasks],
-            policy, world().make_env, ACT, actor="student", seed=0, batch_size=batch_size,
-        )  # fmt: skip
-        for t in played:
-            assert not t.error
-            assert all(s.valid for s in t.steps)
-        return [t.actions for t in played]
-
-    assert play(1) == play(6)
 
 
 def test_a_missing_data_file_is_named_with_the_remedy(tmp_path):

@@ -1,90 +1,75 @@
-"""The Unsloth backend trains on a CPU through the same call, in a process of its own."""
+"""The Unsloth backend trains on a CPU through the same call as peft."""
 
 from __future__ import annotations
 
 import copy
+import importlib.util
 import json
-import shutil
+import os
+import subprocess
 import sys
 from dataclasses import replace
 
 import pytest
 import tiny_models
+from test_train import LORA, encoded
 
-from eeflib.config import TrainConfig
-from eeflib.errors import PrerequisiteError, ProviderError
-from eeflib.masking import encode_samples
-from eeflib.prompts import get_format
-from eeflib.records import Sample, Step
+from eeflib.errors import PrerequisiteError
 from eeflib.training import train
 
-CONFIG = TrainConfig(
-    rank=4, alpha=8, learning_rate=2e-2, max_steps=3, batch_size=2, accumulation=2,
-    schedule="constant", warmup=0.0,
-)  # fmt: skip
+JOB = """
+import sys
+from dataclasses import replace
+import unsloth  # patches transformers: not in the process of the other tests
+import tiny_models
+from test_train import LORA, encoded
+from eeflib.training import train
+tok = tiny_models.tokenizer("chatml")
+base = tiny_models.llama(len(tok), width=64, initializer_range=0.2)
+config = replace(LORA, max_steps=3, warmup=0.0)
+out = train((base, tok), encoded(tok), config, sys.argv[1], backend="unsloth", progress=False)
+again = train((base, tok), encoded(tok), config, sys.argv[1], backend="unsloth", progress=False)
+assert again.reused and again.losses == out.losses
+"""
 
 
-@pytest.fixture(scope="module")
-def parts():
-    tok = tiny_models.tokenizer("chatml")
-    samples = [
-        Sample(
-            f"e{i}", "t", "webshop", "buy", "s0",
-            (Step("page " * (i + 1), "click[B0002]", "teacher"), Step("p2", "look", "student")),
-            (False, True), ("harmful", "student"),
-        )
-        for i in range(8)
-    ]  # fmt: skip
-    data = encode_samples(samples, get_format("act", "webshop"), tok)
-    return tiny_models.llama(len(tok), width=64, initializer_range=0.2), tok, data
+@pytest.mark.skipif(not importlib.util.find_spec("unsloth"), reason="Unsloth is not installed")
+def test_unsloth_trains_real_steps_as_peft_does(tmp_path):
 
-
-def test_unsloth_trains_real_steps_as_peft_does(parts, tmp_path, monkeypatch):
     from peft import PeftModel
 
-    base, tok, data = parts
-    monkeypatch.chdir(tmp_path)
-    ours = train((base, tok), data, CONFIG, tmp_path / "peft", progress=False)
-    unsloth = train(
-        (base, tok), data, CONFIG, tmp_path / "unsloth", backend="unsloth", progress=False
-    )
-    assert (unsloth.steps, unsloth.tokens, unsloth.trained_tokens) == (
-        3, ours.tokens, ours.trained_tokens,
+    (tmp_path / "work").mkdir()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    done = subprocess.run(
+        [sys.executable, "-c", JOB, str(tmp_path / "work" / "unsloth")],
+        cwd=tmp_path / "work", env=environment, capture_output=True, text=True,
     )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    tok = tiny_models.tokenizer("chatml")
+    base = tiny_models.llama(len(tok), width=64, initializer_range=0.2)
+    config = replace(LORA, max_steps=3, warmup=0.0)
+    ours = train((base, tok), encoded(tok), config, tmp_path / "peft", progress=False)
+    noted, card, card_of_peft = (
+        json.loads((tmp_path / name).read_text())
+        for name in (
+            "work/unsloth/training_log.json", "work/unsloth/eef_adapter.json",
+            "peft/eef_adapter.json",
+        )
+    )  # fmt: skip
+    assert (noted["tokens"], noted["trained_tokens"]) == (ours.tokens, ours.trained_tokens)
     # a fresh adapter changes nothing, so the first losses are the base model's on the same data
-    assert unsloth.losses[0] == pytest.approx(ours.losses[0], rel=1e-4)
-    assert unsloth.losses[-1] < 0.9 * unsloth.losses[0]
-    card = json.loads((tmp_path / "unsloth" / "eef_adapter.json").read_text())
+    assert noted["losses"][0] == pytest.approx(ours.losses[0], rel=1e-4)
+    assert noted["losses"][-1] < 0.9 * noted["losses"][0]
     assert card["backend"] == "unsloth"
-    assert (
-        card["base_fingerprint"]
-        == json.loads((tmp_path / "peft" / "eef_adapter.json").read_text())["base_fingerprint"]
-    )
-    assert "unsloth" not in sys.modules, "the caller's transformers stays unpatched"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["peft", "unsloth"], "nothing littered"
-    tuned = PeftModel.from_pretrained(copy.deepcopy(base), str(tmp_path / "unsloth"))
+    assert card["base_fingerprint"] == card_of_peft["base_fingerprint"]
+    assert [p.name for p in (tmp_path / "work").iterdir()] == ["unsloth"], "nothing littered"
+    tuned = PeftModel.from_pretrained(copy.deepcopy(base), str(tmp_path / "work" / "unsloth"))
     assert any("lora_B" in n and p.abs().sum() > 0 for n, p in tuned.named_parameters())
 
 
-def test_a_missing_unsloth_names_the_two_commands(parts, tmp_path, monkeypatch):
-    base, tok, data = parts
-    monkeypatch.setitem(sys.modules, "unsloth", None)  # what find_spec sees when it is absent
+def test_a_missing_unsloth_names_the_two_commands(tmp_path, monkeypatch):
+    tok = tiny_models.tokenizer("chatml")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(PrerequisiteError, match="pip install --no-deps unsloth") as caught:
-        train((base, tok), data, CONFIG, tmp_path / "out", backend="unsloth")
+        train((tiny_models.llama(len(tok)), tok), encoded(tok), LORA, tmp_path, backend="unsloth")
     assert str(caught.value).count("\npip install") == 2
-
-
-def test_an_error_in_the_worker_reaches_the_caller_with_its_type(parts, tmp_path):
-    base, tok, data = parts
-    config = replace(CONFIG, device="cuda:99")
-    with pytest.raises(PrerequisiteError, match=r"device = 'cuda:99'"):
-        train((base, tok), data, config, tmp_path / "out", backend="unsloth", progress=False)
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_worker_that_dies_is_reported(parts, tmp_path, monkeypatch):
-    base, tok, data = parts
-    monkeypatch.setattr(sys, "executable", shutil.which("false"))
-    with pytest.raises(ProviderError, match="exit code 1 and no result"):
-        train((base, tok), data, CONFIG, tmp_path / "out", backend="unsloth", progress=False)
