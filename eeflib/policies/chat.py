@@ -25,7 +25,7 @@ import numpy as np
 from eeflib.errors import DataError
 from eeflib.policies.base import Message
 
-__all__ = ["Chat", "ChatTokens"]
+__all__ = ["Chat", "ChatTokens", "as_chat"]
 
 TODAY = date(2025, 1, 1)
 """What templates that print the date are told: a prompt must be the same tomorrow."""
@@ -180,7 +180,7 @@ class Chat:
             try:
                 return self._try(system and not folded, folded, arguments)
             except DataError as exc:
-                why = why or str(exc)
+                why = str(exc)  # without a system turn: what is wrong even then
         raise DataError(why)
 
     def _try(self, system: bool, folded: bool, arguments: dict[str, Any]) -> _Layout:
@@ -527,6 +527,11 @@ class Chat:
 
     def _ids_of(self, texts: list[str]) -> list[list[int]]:
         return self.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+
+
+def as_chat(tokenizer: Any) -> Chat:
+    """The `Chat` of a tokenizer; a `Chat` is one already."""
+    return tokenizer if isinstance(tokenizer, Chat) else Chat.of(tokenizer)
 
 
 def _trim(text: str, sides: tuple[bool, bool]) -> str:
