@@ -13,19 +13,18 @@ it is trained (`labels`).
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from eeflib.errors import DataError
-from eeflib.policies.chat import RenderedChat, render_chat
+from eeflib.policies.chat import Chat, as_chat
 from eeflib.prompts import PromptFormat
 from eeflib.records import Sample
 
@@ -65,6 +64,8 @@ class Encoded:
     """(n,) uint8, values of `Reason`."""
     steps: np.ndarray
     """(n,) int16: step of the sample the token belongs to, -1 for system text and template."""
+    ends: np.ndarray
+    """(n,) int32: where the token's text ends in `text`."""
 
     @property
     def length(self) -> int:
@@ -146,7 +147,7 @@ class Unusable(DataError):
 def encode_sample(
     sample: Sample,
     fmt: PromptFormat,
-    tokenizer: Any,
+    tokenizer: Chat | Any,
     *,
     max_length: int | None = None,
     allow_harmful: bool = False,
@@ -159,7 +160,7 @@ def encode_sample(
 
     Args:
         sample: N steps with N trained flags and labels.
-        tokenizer: a fast Hugging Face tokenizer with a chat template.
+        tokenizer: a fast Hugging Face tokenizer with a chat template, or its `Chat`.
         max_length: most tokens allowed; None for no limit.
         allow_harmful: accept trained steps labelled harmful or unknown. For the ablations that
             are about just that (SFT on everything, EEF without masking).
@@ -178,24 +179,38 @@ def encode_sample(
         why = f"{where} trains no token: no trained step has a reply; leave it out"
         raise Unusable(Dropped(sample.id, "nothing trained", 0, why))
     steps = sample.steps[: trained[-1] + 1]
-    messages = fmt.messages(sample.instruction, steps)
-    chat = render_chat(tokenizer, messages)
-    segments = _segments(sample, fmt, chat, [m.role for m in messages], set(trained))
-    ids, offsets = _tokenize(tokenizer, chat.text)
-    owner = _owners(offsets, segments, chat.text, where)
+    written = as_chat(tokenizer).encode(fmt.messages(sample.instruction, steps))
+    step_of = {fmt.reply_index(t): t for t in range(len(steps))}
+    reasons, steps_of, on = [], [], []  # per message, the template's own text last
+    for number in range(fmt.reply_index(len(steps) - 1) + 1):
+        t = step_of.get(number, step_of.get(number + 1, -1))
+        reply = number in step_of
+        on.append(reply and t in trained)
+        plain = Reason.TRAINED_ACTION if on[-1] else Reason.CONTEXT_ACTION
+        other = Reason.OBSERVATION if t >= 0 else Reason.SYSTEM
+        reasons.append(_REPLY.get(sample.labels[t], plain) if reply else other)
+        steps_of.append(t)
+    reasons, steps_of, on = [*reasons, Reason.TEMPLATE], [*steps_of, -1], [*on, False]
 
-    on = np.array([s.trained for s in segments])[owner]
-    kept = int(np.flatnonzero(on)[-1]) + 1 if on.any() else 0
-    ids, owner, on = ids[:kept], owner[:kept], on[:kept]
+    owner = written.message
+    carries = np.array(on)[owner]
+    reason = np.array(reasons, np.uint8)[owner]
+    reason[written.closes] = np.where(
+        carries[written.closes], Reason.END_OF_ACTION, Reason.TEMPLATE
+    )
+    step = np.where(written.closes & ~carries, -1, np.array(steps_of)[owner]).astype(np.int16)
+    kept = int(np.flatnonzero(carries)[-1]) + 1 if carries.any() else 0
+    ids, on_tokens = written.ids[:kept], carries[:kept]
     encoded = Encoded(
         sample.id,
-        chat.text,
+        written.text,
         ids,
-        np.where(on, ids, IGNORE).astype(np.int32),
-        np.array([s.reason for s in segments], np.uint8)[owner],
-        np.array([s.step for s in segments], np.int16)[owner],
+        np.where(on_tokens, ids, IGNORE).astype(np.int32),
+        reason[:kept],
+        step[:kept],
+        written.ends[:kept],
     )
-    missing = set(trained) - set(encoded.steps[1:][on[1:]].tolist())
+    missing = set(trained) - set(encoded.steps[1:][on_tokens[1:]].tolist())
     if missing:
         raise DataError(
             f"{where}: the reply of trained step {min(missing)} has no token of its own in the "
@@ -213,7 +228,7 @@ def encode_sample(
 def encode_samples(
     samples: Iterable[Sample],
     fmt: PromptFormat,
-    tokenizer: Any,
+    tokenizer: Chat | Any,
     *,
     max_length: int | None = None,
     allow_harmful: bool = False,
@@ -235,36 +250,19 @@ def encode_samples(
     return EncodedSet(tuple(items), tuple(dropped))
 
 
-def describe_tokens(encoded: Encoded, tokenizer: Any) -> list[tuple[str, Reason, bool]]:
+def describe_tokens(encoded: Encoded) -> list[tuple[str, Reason, bool]]:
     """Per token its text, where it came from and whether it is trained, for the loss-mask view.
 
     The texts join to the rendered chat up to its last trained token: blanks that a tokenizer skips
     belong to the token after them, the later bytes of one character are empty.
-
-    Raises:
-        DataError: `tokenizer` is not the one that encoded the sample.
     """
-    ids, offsets = _tokenize(tokenizer, encoded.text)
-    n = encoded.length
-    if not np.array_equal(ids[:n], encoded.input_ids):
-        raise DataError(
-            f"sample {encoded.sample_id!r} was encoded with another tokenizer; pass that one"
-        )
-    ends = np.maximum.accumulate(offsets[:n, 1])
-    starts = np.concatenate([[0], ends[:-1]])
+    starts = np.concatenate([[0], encoded.ends[:-1]])
     return [
         (encoded.text[a:b], Reason(int(reason)), bool(label != IGNORE))
-        for a, b, reason, label in zip(starts, ends, encoded.reasons, encoded.labels, strict=True)
+        for a, b, reason, label in zip(
+            starts, encoded.ends, encoded.reasons, encoded.labels, strict=True
+        )
     ]
-
-
-class _Segment(NamedTuple):
-    """A stretch of the rendered chat that has one origin; it reaches to the next one's start."""
-
-    start: int
-    reason: Reason
-    step: int = -1
-    trained: bool = False
 
 
 def _check(sample: Sample, allow_harmful: bool) -> None:
@@ -277,72 +275,3 @@ def _check(sample: Sample, allow_harmful: bool) -> None:
 
 
 _REPLY = {"harmful": Reason.HARMFUL_ACTION, "unknown": Reason.UNKNOWN_ACTION}
-
-
-def _segments(
-    sample: Sample,
-    fmt: PromptFormat,
-    chat: RenderedChat,
-    roles: Sequence[str],
-    trained: set[int],
-) -> list[_Segment]:
-    """The rendered chat cut into stretches, in order, from character 0 on."""
-    step_of = {fmt.reply_index(t): t for t in range(len(sample.steps))}
-    out = [_Segment(0, Reason.TEMPLATE)]
-    for number, (role, (start, end), marker_end) in enumerate(
-        zip(roles, chat.spans, chat.ends, strict=True)
-    ):
-        t = step_of.get(number, step_of.get(number + 1, -1))
-        on = role == "assistant" and t in trained
-        reason = Reason.SYSTEM if role == "system" else Reason.OBSERVATION
-        if role == "assistant":
-            plain = Reason.TRAINED_ACTION if on else Reason.CONTEXT_ACTION
-            reason = _REPLY.get(sample.labels[t], plain)
-        out.append(_Segment(start, reason, t, on))
-        if on:
-            out.append(_Segment(end, Reason.END_OF_ACTION, t, True))
-        out.append(_Segment(marker_end if on else end, Reason.TEMPLATE))
-    kept = [a for a, b in itertools.pairwise(out) if a.start < b.start]
-    return [*kept, out[-1]]
-
-
-def _tokenize(tokenizer: Any, text: str) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) int32 ids and (n, 2) character ranges; the template already holds special tokens."""
-    if not getattr(tokenizer, "is_fast", False):
-        raise DataError(
-            f"{type(tokenizer).__name__} gives no character offsets; load a fast tokenizer "
-            "(AutoTokenizer.from_pretrained(..., use_fast=True))"
-        )
-    out = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    ids = np.array(out["input_ids"], np.int32)
-    return ids, np.array(out["offset_mapping"], np.int64).reshape(-1, 2)
-
-
-def _owners(offsets: np.ndarray, segments: Sequence[_Segment], text: str, where: str) -> np.ndarray:
-    """(n,) index of the segment each token belongs to."""
-    starts = np.array([s.start for s in segments])
-    first = np.searchsorted(starts, offsets[:, 0], "right") - 1
-    last = np.searchsorted(starts, np.maximum(offsets[:, 1] - 1, offsets[:, 0]), "right") - 1
-    for i in np.flatnonzero(offsets[:, 0] == offsets[:, 1]):
-        if starts[first[i]] == offsets[i, 0] > 0:  # a skipped blank before it: not its own text
-            first[i] -= 1
-    for i in np.flatnonzero((first != last) & (offsets[:, 0] < offsets[:, 1])):
-        first[i] = _owner_of_straddler(offsets[i], segments, text, where)
-    return first
-
-
-def _owner_of_straddler(
-    offset: np.ndarray, segments: Sequence[_Segment], text: str, where: str
-) -> int:
-    """A token over several segments belongs to the one that has its visible characters."""
-    a, b = int(offset[0]), int(offset[1])
-    bounds = [*(s.start for s in segments), len(text)]
-    touched = [i for i in range(len(segments)) if bounds[i] < b and bounds[i + 1] > a]
-    visible = [i for i in touched if text[max(a, bounds[i]) : min(b, bounds[i + 1])].strip()]
-    visible = visible or sorted(touched, key=lambda i: segments[i].trained)[:1]
-    if len({segments[i].trained for i in visible}) > 1:
-        raise DataError(
-            f"{where}: the token {text[a:b]!r} holds text of a trained action and text that must "
-            "not be trained; use a chat template that separates them by a special token or a blank"
-        )
-    return visible[0]

@@ -311,7 +311,7 @@ class Masks:
             return []
         if self.tokenizer is None:
             raise DataError("pass student= (or its tokenizer) to see the tokens")
-        described = describe_tokens(x, self.tokenizer)
+        described = describe_tokens(x)
         rows = zip(described, x.steps.tolist(), strict=True)
         return [
             [reason.name.lower(), step, int(on), [clean(token[0], 200) for token, _ in group]]

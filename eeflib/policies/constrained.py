@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from eeflib.envs.base import FREE_TEXT
-from eeflib.policies.prompt_tokens import PromptTokens
+from eeflib.policies.chat import Chat
 
 __all__ = ["Slots", "Trie", "Walk", "draw", "draw_rows"]
 
@@ -84,7 +84,7 @@ class Trie:
     two actions with the same tokens (an unknown word in both) the first counts.
     """
 
-    def __init__(self, actions: Sequence[str], tokens: PromptTokens) -> None:
+    def __init__(self, actions: Sequence[str], tokens: Chat) -> None:
         # A blank before free text is left to its first word, as tokenizers write it.
         heads = [a.split(FREE_TEXT)[0].rstrip() if FREE_TEXT in a else a for a in actions]
         tokens.learn(heads)
@@ -102,7 +102,7 @@ class Slots:
     Everything except special tokens and line breaks (an action is one line); text is not empty.
     """
 
-    def __init__(self, tokens: PromptTokens, limit: int = 16) -> None:
+    def __init__(self, tokens: Chat, limit: int = 16) -> None:
         self.tokens = tokens
         self.limit = limit
         """At most this many tokens; then the text is closed."""

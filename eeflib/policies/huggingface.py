@@ -18,9 +18,9 @@ import torch
 
 from eeflib.errors import DataError
 from eeflib.policies.base import Conversation, Reply
-from eeflib.policies.cached_decoding import make_decoder
+from eeflib.policies.chat import Chat
 from eeflib.policies.constrained import Slots, Trie, Walk, draw, draw_rows
-from eeflib.policies.prompt_tokens import PromptTokens
+from eeflib.policies.decoding import Decoder
 from eeflib.records import Usage
 
 __all__ = ["HuggingFacePolicy"]
@@ -52,7 +52,7 @@ class HuggingFacePolicy:
         device: where to move the model first; None leaves it where it is.
         stop: texts that end a free reply; the reply is cut before them.
         slot_tokens: limit of the text that replaces `<text>` in an admissible action.
-        cached: see `eeflib.policies.cached_decoding.make_decoder`.
+        cached: see `eeflib.policies.decoding.Decoder`.
         cache_bytes: memory for keys and values, see there.
 
     Raises:
@@ -88,8 +88,8 @@ class HuggingFacePolicy:
         self.max_new_tokens, self.max_batch = max_new_tokens, max_batch
         self.stop = tuple(stop)
         self.model = (model if device is None else model.to(device)).eval()
-        self.tokens = PromptTokens(tokenizer)
-        self.decoder = make_decoder(self.model, cached=cached, cache_bytes=cache_bytes)
+        self.tokens = Chat.of(tokenizer)
+        self.decoder = Decoder(self.model, cached=cached, cache_bytes=cache_bytes)
         self._slots = Slots(self.tokens, slot_tokens)
         self._tries: dict[tuple[str, ...], Trie] = {}
         config = model.config.get_text_config()
@@ -97,14 +97,12 @@ class HuggingFacePolicy:
         self._ends = self._end_tokens()
 
     def _end_tokens(self) -> frozenset[int]:
-        closing = self.tokens.closing_ids
-        if len(closing) > 1:  # a marker written in ordinary tokens is a text to stop at
+        if len(self.tokens.closing_ids) > 1:  # a marker in ordinary tokens is a text to stop at
             self.stop = (*self.stop, self.tokens.closing)
         settings = getattr(self.model, "generation_config", None)
-        ends: set[int] = {closing[0]} if len(closing) == 1 else set()
-        for eos in (self.tokens.tokenizer.eos_token_id, getattr(settings, "eos_token_id", None)):
-            ends.update(eos if isinstance(eos, (list, tuple)) else [] if eos is None else [eos])
-        return frozenset(ends)
+        eos = getattr(settings, "eos_token_id", None)
+        more = eos if isinstance(eos, (list, tuple)) else [] if eos is None else [eos]
+        return self.tokens.stop_ids.union(more)
 
     def act(
         self, conversations: Sequence[Conversation], *, rng: Sequence[np.random.Generator]

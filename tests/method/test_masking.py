@@ -83,7 +83,7 @@ def test_exactly_the_replies_of_trained_steps_are_trained(template, style):
                 encode_sample(sample, fmt, tok)
             continue
         encoded = encode_sample(sample, fmt, tok)
-        parts = describe_tokens(encoded, tok)
+        parts = describe_tokens(encoded)
         found = "".join(t for t, _, on in parts if on)
         due = expected_text(sample, fmt, name)
         if name in ("inst", "plain"):  # a blank before the reply may be part of its first token
@@ -110,7 +110,7 @@ def test_the_tokens_are_those_of_the_chat_as_the_policy_reads_it(template):
         ]
         ids = tok.apply_chat_template(chat, tokenize=True, return_dict=True)["input_ids"]
         assert ids[: encoded.length] == encoded.input_ids.tolist()
-        text = "".join(t for t, _, _ in describe_tokens(encoded, tok))
+        text = "".join(t for t, _, _ in describe_tokens(encoded))
         assert tok.apply_chat_template(chat, tokenize=False).startswith(text)
 
 
@@ -123,7 +123,7 @@ def test_reasons_tell_origin_apart_from_training():
         "a", "t", "webshop", "buy", "recovery", steps, (False,) * 3 + (True,) * 2, labels
     )
     encoded = encode_sample(sample, fmt, tok)
-    parts = describe_tokens(encoded, tok)
+    parts = describe_tokens(encoded)
 
     def text(reason: Reason) -> str:
         return "".join(t for t, r, _ in parts if r == reason)
@@ -164,7 +164,7 @@ def test_harmful_actions_are_refused_unless_the_ablation_asks_for_them():
         with pytest.raises(DataError, match="trains step 0, whose action is labelled harmful"):
             encode(sample, fmt, tok)
     encoded = encode_sample(sample, fmt, tok, allow_harmful=True)
-    parts = describe_tokens(encoded, tok)
+    parts = describe_tokens(encoded)
     assert "".join(t for t, r, on in parts if on and r == Reason.HARMFUL_ACTION) == "click[bad]"
 
 
@@ -184,7 +184,7 @@ def test_too_long_samples_are_dropped_and_counted_never_cut():
     assert done.counts["dropped: too long"] == len(done.dropped)
     by_id = {s.id: s for s in samples}
     for encoded in done:  # what is kept is whole
-        parts = describe_tokens(encoded, tok)
+        parts = describe_tokens(encoded)
         text = "".join(t for t, _, on in parts if on)
         assert text == expected_text(by_id[encoded.sample_id], fmt, "chatml")
 
@@ -202,22 +202,25 @@ def test_a_blank_reply_is_never_trained():
     fmt = get_format("act", "webshop")
     steps = (Step("page", "", "student", valid=False), Step("page", "click[b]", "student"))
     sample = Sample("a", "t", "webshop", "buy", "s0", steps, (True, True), ("student",) * 2)
-    parts = describe_tokens(encode_sample(sample, fmt, tok), tok)
+    parts = describe_tokens(encode_sample(sample, fmt, tok))
     assert "".join(t for t, _, on in parts if on) == "click[b]<|im_end|>"
     done = encode_samples([replace(sample, steps=steps[:1] * 2)], fmt, tok)
     assert len(done) == 0
     assert done.counts["dropped: nothing trained"] == 1
 
 
-def test_text_glued_to_a_trained_reply_is_an_error_not_a_guess():
+def test_a_reply_glued_to_template_text_has_tokens_of_its_own():
     """Words are whole tokens here: nothing separates the template's word from the reply."""
     tok = tiny_models.tokenizer("chatml", words=True)
-    tok.chat_template = "{% for m in messages %}{{ m['role'] + m['content'] + ' ' }}{% endfor %}"
-    sample = Sample(
-        "a", "t", "webshop", "buy", "s0", (Step("x", "go", "student"),), (True,), ("student",)
+    tok.chat_template = (
+        "{% for m in messages %}{{ m['role'] + m['content'] + ' ' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'assistant' }}{% endif %}"
     )
-    with pytest.raises(DataError, match=r"'assistantgo' holds text of a trained action"):
-        encode_sample(sample, get_format("act", "webshop"), tok)
+    sample = Sample(
+        "a", "t", "webshop", "buy", "s0", (Step("x", "red", "student"),), (True,), ("student",)
+    )
+    encoded = encode_sample(sample, get_format("act", "webshop"), tok)
+    assert [t for t, _, on in describe_tokens(encoded) if on] == ["red"]
 
 
 def test_a_slow_tokenizer_is_refused_with_the_remedy():
@@ -234,12 +237,3 @@ def test_a_slow_tokenizer_is_refused_with_the_remedy():
     )
     with pytest.raises(DataError, match="use_fast=True"):
         encode_sample(sample, get_format("act", "webshop"), Slow())
-
-
-def test_another_tokenizer_cannot_describe_the_tokens():
-    sample = Sample(
-        "a", "t", "webshop", "buy", "s0", (Step("x", "go", "student"),), (True,), ("student",)
-    )
-    encoded = encode_sample(sample, get_format("act", "webshop"), tiny_models.tokenizer())
-    with pytest.raises(DataError, match="another tokenizer"):
-        describe_tokens(encoded, tiny_models.tokenizer(words=True))

@@ -10,6 +10,8 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -21,8 +23,6 @@ from transformers import (
 
 from eeflib.errors import DataError
 from eeflib.policies.base import Conversation, Message, Policy
-from eeflib.policies.cached_decoding import CachedDecoder
-from eeflib.policies.decoding import PlainDecoder
 from eeflib.policies.huggingface import HuggingFacePolicy
 
 TEMPLATE = (
@@ -274,8 +274,8 @@ def test_a_turn_costs_its_new_tokens_only():
         history.append(Message("assistant", reply.text))
     assert reply.usage.prompt_tokens > 600
     assert sum(seen) < 1.1 * reply.usage.prompt_tokens
-    assert isinstance(student.decoder, CachedDecoder)
-    assert student.decoder.cached("a") > 600
+    assert student.decoder.cached
+    assert student.decoder.held("a") > 600
     student.forget(["a", "unknown"])
     assert student.decoder.live == 0
 
@@ -376,18 +376,30 @@ def test_batches_larger_than_the_limit_are_split_without_a_trace():
     assert policy().act([], rng=[]) == []
 
 
-def test_models_the_cache_does_not_apply_to_are_encoded_whole(caplog):
+def test_a_sliding_window_is_cached_and_one_that_cannot_be_is_said(caplog):
     torch.manual_seed(0)
     sizes = {k: v for k, v in SIZES.items() if k != "initializer_range"}
     windowed = MistralForCausalLM(MistralConfig(**sizes, sliding_window=8)).eval()
-    student = policy(windowed, greedy=True)
-    assert isinstance(student.decoder, PlainDecoder)
-    assert "sliding window" in caplog.text
+    mixed = Gemma2ForCausalLM(Gemma2Config(**sizes, head_dim=8, sliding_window=8)).eval()
+    for model in (windowed, mixed):
+        quick, plain = policy(model, greedy=True, cached=True), policy(model, cached=False)
+        plain.greedy = True
+        episodes = Episodes(4, seed=2)
+        for _ in range(4):
+            batch = episodes.next_batch()
+            got = [r.text for r in quick.act(batch, rng=rngs(4))]
+            assert got == [r.text for r in plain.act(batch, rng=rngs(4))]
+            quick.forget(episodes.answer(got))
+    rope = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
+    stretched = make_llama(rope_parameters=rope)
+    student = policy(stretched, greedy=True)
+    assert not student.decoder.cached
+    assert "rotary positions" in caplog.text
     batch = Episodes(3, seed=1).next_batch()
     for conversation, reply in zip(batch, student.act(batch, rng=rngs(3)), strict=True):
         assert is_admissible(reply.text, conversation.admissible)
-    with pytest.raises(DataError, match="sliding window"):
-        policy(windowed, cached=True)
+    with pytest.raises(DataError, match="rotary positions"):
+        policy(stretched, cached=True)
 
 
 def test_other_architectures_and_adapters_answer_as_without_the_cache():
@@ -413,7 +425,7 @@ def test_other_architectures_and_adapters_answer_as_without_the_cache():
             got = [r.text for r in quick.act(batch, rng=rngs(4))]
             assert got == [r.text for r in plain.act(batch, rng=rngs(4))]
             quick.forget(episodes.answer(got))
-    assert isinstance(policy(adapted).decoder, CachedDecoder)
+    assert policy(adapted).decoder.cached
 
 
 def test_bad_input_is_named():

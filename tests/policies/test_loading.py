@@ -24,7 +24,6 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 import eeflib
 from eeflib.errors import DataError, PrerequisiteError
 from eeflib.policies.base import Conversation, Message
-from eeflib.policies.cached_decoding import CachedDecoder
 from eeflib.policies.huggingface import HuggingFacePolicy
 from eeflib.policies.loading import load_student, model_fingerprint
 
@@ -321,7 +320,7 @@ def test_smollm2_converts_once_answers_and_chooses(tmp_path, monkeypatch):
     student = HuggingFacePolicy(
         again, tokenizer, name="smollm2", greedy=True, max_new_tokens=12, mode="generate"
     )
-    assert isinstance(student.decoder, CachedDecoder)
+    assert student.decoder.cached
     questions = ("What is the capital of France?", "What is 2 + 2?")
     asked = [Conversation((Message("user", q),), q) for q in questions]
     rng = [np.random.default_rng(i) for i in range(2)]

@@ -70,16 +70,14 @@ def files(folder: Path) -> dict[str, bytes]:
 def likelihood(model, tok, data: EncodedSet, text: str) -> float:
     """Mean log-probability of `text` as the first reply to the first observation."""
     from eeflib.policies.base import Message
-    from eeflib.policies.chat import render_chat
+    from eeflib.policies.chat import Chat
 
     turns = [Message("user", "Instruction: buy\nw1 w2"), Message("assistant", text)]
-    chat = render_chat(tok, turns)
-    out = tok(chat.text, add_special_tokens=False, return_offsets_mapping=True)
-    ids = torch.tensor([out["input_ids"]])
+    found = Chat.of(tok).encode(turns)
+    ids = torch.tensor([found.ids.tolist()])
     with torch.no_grad():
         logp = model(input_ids=ids).logits.log_softmax(-1)[0]
-    start, end = chat.spans[1]
-    at = [i for i, (a, b) in enumerate(out["offset_mapping"]) if a >= start and b <= end]
+    at = np.flatnonzero((found.message == 1) & ~found.closes)
     return float(np.mean([logp[i - 1, ids[0, i]].item() for i in at]))
 
 
