@@ -69,8 +69,10 @@ def test_a_bad_row_is_skipped_and_named(changes: dict[str, object], field: str) 
 def test_odd_but_usable_rows() -> None:
     rows = [row("B1", small_description=None, full_description=None, images=None, pricing=None)]
     rows += ["not a row", row("B2", small_description="one text", customization_options=None)]  # type: ignore[list-item]
+    rows.append(row("B4", small_description=""))
     catalogue = Catalogue.from_rows(rows, {"B2": None})
-    first, second = catalogue
+    first, second, third = catalogue
+    assert third.bullets == ("",)  # as the official loader makes it
     assert (first.bullets, first.description, first.price_text) == ((), "", "$100.0")
     assert (second.bullets, second.attributes) == (("one text",), ("DUMMY_ATTR",))
     assert len(catalogue.skipped) == 1

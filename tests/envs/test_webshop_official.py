@@ -335,7 +335,7 @@ def test_any_json_array_is_read(tmp_path: Path) -> None:
         (b"<html>", 0, "expected b'['"),
         (b"", 0, "empty"),
         (gzip.compress(b'[{"a": 1}]', mtime=0), 0, "compressed with gzip"),
-        (gzip.compress(gzip.compress(b'[{"a": 1}]', mtime=0)), 0, "compressed with gzip"),
+        (gzip.compress(gzip.compress(b'[{"a": 1}]', mtime=0), mtime=0), 0, "compressed with gzip"),
         (b"[" + b"[" * 200_000, 0, "nested too deeply"),
     ],
 )  # fmt: skip

@@ -197,12 +197,14 @@ def _product(row: Mapping[str, Any], entry: Any, people: Any, rng: random.Random
     about = _Entry() if entry is None else msgspec.convert(entry, _Entry)
     wishes = msgspec.convert(people or (), tuple[Wish, ...])
     prices, price_text = parse_price(read.pricing)
-    bullets, shown = read.small_description or (), read.images
+    bullets, shown = read.small_description, read.images
+    if isinstance(bullets, str):  # an empty one is a line of its own, as officially
+        bullets = [bullets]
     return Product(
         asin=row["asin"],
         title=read.name,
         description=read.full_description or "",
-        bullets=(bullets,) if isinstance(bullets, str) else tuple(bullets),
+        bullets=tuple(bullets or ()),
         price_text=price_text,
         prices=prices,
         price=rng.uniform(*prices) if len(prices) > 1 else prices[0],
