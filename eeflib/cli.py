@@ -271,6 +271,43 @@ def compare(
     _say(text, as_json, found.as_json())
 
 
+@app.command()
+def check_model(
+    name: Annotated[
+        str, typer.Argument(metavar="[NAME]", help="tiny, smollm2, or a model's path or hub name")
+    ] = "",
+    all_known: Annotated[
+        bool, typer.Option("--all-known", help="the chat templates of well-known families")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Say whether a model's chat template lets it be trained exactly as it is asked.
+
+    Examples:
+
+        eef check-model smollm2
+
+        eef check-model --all-known
+    """
+    from eeflib.policies.families import bare_tokenizer, check_template, known_families
+    from eeflib.policies.loading import load_tokenizer
+
+    if bool(name) == all_known:
+        raise DataError("give a model's name, or --all-known")
+    if all_known:
+        found = [check_template(bare_tokenizer(t, n), n) for n, (_, t) in known_families().items()]
+    else:
+        found = [check_template(load_tokenizer(name), name)]
+    wide = max(len(row["model"]) for row in found)
+    lines = [
+        f"{row['model']:{wide}}  {row['verdict']:17}  {'; '.join(row['notes'])}".rstrip()
+        for row in found
+    ]
+    _say("\n".join(lines), as_json, {"models": found})
+    if any(row["verdict"] == "refused" for row in found):
+        raise typer.Exit(1)
+
+
 def _say(text: str, as_json: bool, result: dict[str, Any] | None = None) -> None:
     """`text` for people; with --json stdout belongs to `result`, which is one line."""
     typer.echo(text, err=as_json)
@@ -330,6 +367,8 @@ def main() -> None:
         _fail(f"{exc.format_message()} (see: {where} --help)", 2)  # type: ignore[attr-defined]
     if code == _INTERRUPTED:  # newer typer returns it, older raises Abort
         _fail("interrupted; the same command goes on where it was", code)
+    if code:
+        sys.exit(code)
 
 
 def _fail(message: str, code: int) -> NoReturn:

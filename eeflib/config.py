@@ -157,6 +157,9 @@ class Config(_Settings):
     """`tiny`, `smollm2`, a folder or a hub name."""
     prompt: Literal["act", "react"] = "act"
     """The student's prompt format; the teacher's is `react`."""
+    template_arguments: dict[str, Any] = field(default_factory=dict)
+    """For the student's chat template, such as `{"enable_thinking": True}`; where nothing is said
+    reasoning is off."""
     mode: Literal["admissible", "generate"] = "admissible"
     """The student chooses among the admissible actions, or writes its reply freely."""
     temperature: Positive = 1.0

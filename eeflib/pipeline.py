@@ -254,7 +254,7 @@ def encode(
     data = encode_samples(
         kept,
         student.format(kept[0].env if kept else ""),
-        student.tokenizer,
+        student.chat,
         max_length=max_length or student.max_length,
         allow_harmful=allow_harmful,
     )

@@ -1,8 +1,8 @@
 """Chat templates of well-known model families, for `eef check-model --all-known`.
 
-Import `known_families` and `bare_tokenizer` from here. Most templates are those that trl ships;
-the others are written here after the family's published format (the table says which). They are for
-checking and for tests: a model that is loaded brings its own.
+Import `check_template`, `known_families` and `bare_tokenizer` from here. Most templates are those
+that trl ships; the others are written here after the family's published format (the table says
+which). They are for checking and for tests: a model that is loaded brings its own.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-__all__ = ["bare_tokenizer", "known_families"]
+from eeflib.errors import DataError
+from eeflib.policies.chat import Chat
+
+__all__ = ["bare_tokenizer", "check_template", "known_families"]
 
 _TRL = {
     "Llama 3": "llama3",
@@ -102,6 +105,21 @@ _MARKS = re.compile(
     r"<\|[\w ]+\|>|<\uff5c[^\uff5c]+\uff5c>|<[a-z_]+_of_[a-z]+>|\[/?[A-Z_]+\]|</?think>"
     r"|<\|?turn\|?>|\[gMASK\]|<sop>|<\|?channel\|?>"
 )
+
+
+def check_template(tokenizer: Any, name: str, **template_arguments: Any) -> dict[str, Any]:
+    """What the gate says of a tokenizer: `model`, `verdict`, `notes`, `opening`, `closing`.
+
+    The verdict is `ok`, `ok with arguments` (the notes say what is done otherwise than the template
+    does by itself) or `refused` (the notes say why).
+    """
+    try:
+        chat = Chat(tokenizer, **template_arguments)
+    except DataError as exc:
+        return {"model": name, "verdict": "refused", "notes": [str(exc)]}
+    verdict = "ok with arguments" if chat.notes else "ok"
+    out = {"model": name, "verdict": verdict, "notes": [*chat.notes]}
+    return {**out, "opening": chat.opening, "closing": chat.closing}
 
 
 def known_families() -> dict[str, tuple[str, str]]:

@@ -18,7 +18,7 @@ import torch
 
 from eeflib.errors import DataError
 from eeflib.policies.base import Conversation, Reply
-from eeflib.policies.chat import Chat
+from eeflib.policies.chat import as_chat
 from eeflib.policies.constrained import Slots, Trie, Walk, draw, draw_rows
 from eeflib.policies.decoding import Decoder
 from eeflib.records import Usage
@@ -41,7 +41,7 @@ class HuggingFacePolicy:
 
     Args:
         model: a transformers causal LM, possibly wrapped by peft; it is put into eval mode.
-        tokenizer: with a chat template.
+        tokenizer: with a chat template; or its `Chat`.
         name: stored with every trajectory.
         temperature: above 0; logits are divided by it.
         max_new_tokens: limit of a free reply.
@@ -88,7 +88,7 @@ class HuggingFacePolicy:
         self.max_new_tokens, self.max_batch = max_new_tokens, max_batch
         self.stop = tuple(stop)
         self.model = (model if device is None else model.to(device)).eval()
-        self.tokens = Chat.of(tokenizer)
+        self.tokens = as_chat(tokenizer)
         self.decoder = Decoder(self.model, cached=cached, cache_bytes=cache_bytes)
         self._slots = Slots(self.tokens, slot_tokens)
         self._tries: dict[tuple[str, ...], Trie] = {}

@@ -476,3 +476,29 @@ def _convert(source: Path, target: Path) -> None:
         os.replace(work, target)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def load_tokenizer(name: str) -> Any:
+    """The tokenizer of a student, without its model where that is possible.
+
+    Args:
+        name: as of `load_student`.
+
+    Raises:
+        PrerequisiteError: no such model, or the hub cannot be reached.
+    """
+    _need("torch", "transformers")
+    if name in NAMES:
+        return load_student(name)[1]
+    from transformers import AutoTokenizer
+
+    folder = Path(name).expanduser()
+    try:
+        return AutoTokenizer.from_pretrained(
+            str(folder) if folder.is_dir() else name, trust_remote_code=False
+        )
+    except (OSError, ValueError) as exc:
+        raise PrerequisiteError(
+            f"no tokenizer of {name} here or on the hub: {_line(exc)}; known students: "
+            f"{', '.join(NAMES)}, a folder with a model, or a hub name (owner/name)"
+        ) from exc

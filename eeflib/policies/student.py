@@ -10,12 +10,15 @@ import hashlib
 from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eeflib.config import Config, TrainConfig, make_config
 from eeflib.errors import DataError
 from eeflib.policies.base import Policy
 from eeflib.prompts import PromptFormat, get_format
+
+if TYPE_CHECKING:
+    from eeflib.policies.chat import Chat
 
 __all__ = ["Student"]
 
@@ -109,6 +112,17 @@ class Student:
         return self._base.loaded[1]
 
     @property
+    def chat(self) -> Chat:
+        """How this student's conversations are tokenised, at play and in training.
+
+        Raises:
+            DataError: its chat template cannot be trusted; says why.
+        """
+        from eeflib.policies.chat import Chat
+
+        return Chat.of(self.tokenizer, **self.config.template_arguments)
+
+    @property
     def max_length(self) -> int | None:
         """Tokens of the longest sample that is trained on; None: any."""
         config = self._base.model.config.get_text_config()
@@ -133,7 +147,8 @@ class Student:
 
         config = self.config
         return HuggingFacePolicy(
-            *self.loaded,
+            self.model,
+            self.chat,
             name=self.name,
             temperature=config.temperature,
             mode=config.mode,

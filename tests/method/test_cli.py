@@ -43,7 +43,9 @@ def test_the_installed_command_says_what_it_can_do(eef):
         assert word in out
 
 
-@pytest.mark.parametrize("command", ["demo", "explore", "train", "evaluate", "report"])
+@pytest.mark.parametrize(
+    "command", ["demo", "explore", "train", "evaluate", "report", "check-model"]
+)
 def test_the_examples_in_the_help_are_commands_that_parse(eef, command):
     _, out, _ = eef(command, "--help")
     examples = re.findall(r"^ +eef (\w+ ?.*)$", out, re.MULTILINE)
@@ -230,3 +232,22 @@ def test_a_run_is_explored_trained_and_evaluated_step_by_step(eef, monkeypatch, 
         assert len([x for x in err.splitlines() if x.startswith("eef: ")]) == 1, err
         assert message in err
         assert "Traceback" not in err
+
+
+def test_check_model_says_which_templates_can_be_trusted(eef, tmp_path):
+    from eeflib.policies.families import bare_tokenizer, known_families
+
+    code, out, _ = eef("check-model", "--all-known", "--json")
+    rows = json.loads(out.splitlines()[-1])["models"]
+    assert code == 0
+    assert len(rows) >= 14
+    assert {row["verdict"] for row in rows} == {"ok", "ok with arguments"}
+    broken = "{%- set messages = messages[1:] -%}" + known_families()["Qwen2.5"][1]
+    bare_tokenizer(broken).save_pretrained(tmp_path / "broken")
+    code, out, _ = eef("check-model", str(tmp_path / "broken"))
+    assert code == 1
+    assert "refused" in out
+    assert "does not show message 0" in out
+    code, _, err = eef("check-model")
+    assert code == 1
+    assert "--all-known" in err
