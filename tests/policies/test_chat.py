@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from eeflib.errors import DataError
 from eeflib.policies import chat as chat_module
 from eeflib.policies.base import Message
 from eeflib.policies.chat import Chat
-from eeflib.policies.families import bare_tokenizer, known_families
+from eeflib.policies.families import bare_tokenizer, check_template, known_families
 
 FAMILIES = known_families()
 CHAT = (
@@ -175,3 +176,11 @@ def test_tokens_are_those_of_the_whole_text_where_nothing_is_hostile():
     assert found.ids.tolist() == tokenizer(found.text, add_special_tokens=False)["input_ids"]
     asked = chat.prompts([CHAT[1:4]])[0]
     assert found.ids[: len(asked)].tolist() == asked.tolist()
+
+
+def test_the_table_of_families_in_the_docs_is_what_the_gate_says():
+    page = (Path(__file__).parents[2] / "docs/models.md").read_text("utf-8")
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ")]
+    said = {row[0]: row[2].rstrip(" |") for row in rows[1:]}
+    found = {f: check_template(bare_tokenizer(FAMILIES[f][1]), f)["verdict"] for f in FAMILIES}
+    assert said == found
