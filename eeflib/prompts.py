@@ -166,7 +166,23 @@ _THOUGHT = re.compile(_LABEL % "thought", re.IGNORECASE | re.MULTILINE)
 _NEXT_TURN = re.compile(_LABEL % "(?:thought|observation)", re.IGNORECASE)
 _FENCE = re.compile(r"^[^\S\n]*+(?:`{3,}+|~{3,}+)\w*+[^\S\n]*+$", re.MULTILINE)
 _QUOTES = {"`": "`", '"': '"', "'": "'", "“": "”", "‘": "’"}
-_THINK, _THINK_END = "<think>", "</think>"
+_HIDDEN = r"think|thinking|thought|reasoning|seed:think"
+_OPENS = re.compile(rf"<(?:{_HIDDEN})>|\[THINK\]", re.IGNORECASE)
+_CLOSES = re.compile(rf"</(?:{_HIDDEN})>|\[/THINK\]", re.IGNORECASE)
+
+
+def split_reasoning(text: str) -> tuple[str, str]:
+    """(the hidden reasoning in front of a reply, the reply itself); linear in the text's length.
+
+    Reasoning models write it in `<think>`, `<thinking>`, `<reasoning>`, `<seed:think>` or
+    `[THINK]`; often the chat template has opened it already, so that only its end is seen. All up
+    to the last end is reasoning; one that was cut off leaves no reply.
+    """
+    ends = list(_CLOSES.finditer(text))
+    if ends:
+        return _OPENS.sub("", text[: ends[-1].start()]).strip(), text[ends[-1].end() :]
+    begun = _OPENS.match(text.lstrip())
+    return ("", text) if begun is None else (text.lstrip()[begun.end() :].strip(), "")
 
 
 def parse_reply(text: str, thoughts: bool = True) -> Parsed:
@@ -175,8 +191,8 @@ def parse_reply(text: str, thoughts: bool = True) -> Parsed:
     With `thoughts`, the first line that starts with `Action:` wins; what stands before it (less the
     word `Thought:`) is the thought. Where no line starts so, `Action:` within a line counts. An
     action may stand on the next line or in a code fence; Markdown and quotes around it are dropped.
-    Without `thoughts` the first line that is neither empty nor a fence is the action. A leading
-    `<think>...</think>` of a reasoning model never holds the action. No action -> `valid=False` and
+    Without `thoughts` the first line that is neither empty nor a fence is the action. Hidden
+    reasoning (`split_reasoning`) never holds the action. No action -> `valid=False` and
     a reason; whether the environment understands the action is for the environment to say.
 
     Where published parsers differ: ETO's wants the exact `Action: ` and takes everything after it,
@@ -187,12 +203,8 @@ def parse_reply(text: str, thoughts: bool = True) -> Parsed:
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if not text.strip():
         return Parsed("", "", False, "empty reply")
-    musing = ""
-    if _THINK_END in text:
-        musing, _, text = text.rpartition(_THINK_END)
-        musing = musing.replace(_THINK, "").strip()
-    elif text.lstrip().startswith(_THINK):
-        musing = text.replace(_THINK, "", 1).strip()
+    musing, text = split_reasoning(text)
+    if musing and not text.strip():
         return Parsed(musing, "", False, "the reasoning was cut off before the action")
     if not thoughts:
         action = _first_line(text)

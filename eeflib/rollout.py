@@ -28,7 +28,7 @@ from eeflib.errors import (
     RestoreMismatch,
 )
 from eeflib.policies.base import Conversation, Policy, Reply
-from eeflib.prompts import PromptFormat, parse_reply
+from eeflib.prompts import PromptFormat, parse_reply, split_reasoning
 from eeflib.records import Actor, Step, Task, Trajectory, episode_rng
 
 DEFAULT_MAX_STEPS = 100
@@ -183,12 +183,15 @@ class RunningEpisode:
         )
 
     def _record(self, reply: Reply, thought: str, action: str, valid: bool, reason: str) -> None:
+        # hidden reasoning is kept, but neither asked with again nor trained: templates differ in it
+        hidden, text = split_reasoning(reply.text)
+        text = text.strip() if hidden else text
         self.steps.append(
             Step(
                 self.observation,
                 action,
                 self.actor,
-                reply="" if reply.text == action else reply.text,
+                reply="" if text == action else text,
                 thought=thought,
                 valid=valid,
                 reason=reason,
@@ -196,6 +199,7 @@ class RunningEpisode:
                 score=self.score,
                 state_key=self.state_key,
                 usage=reply.usage,
+                extra={"reasoning": hidden} if hidden else {},
             )
         )
 
