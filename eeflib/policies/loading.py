@@ -488,9 +488,12 @@ def load_tokenizer(name: str) -> Any:
         PrerequisiteError: no such model, or the hub cannot be reached.
     """
     _need("torch", "transformers")
-    if name in NAMES:
-        return load_student(name)[1]
     from transformers import AutoTokenizer
+    from transformers.utils import logging as transformers_logging
+
+    if name in NAMES:
+        transformers_logging.disable_progress_bar()
+        return load_student(name)[1]
 
     folder = Path(name).expanduser()
     try:
