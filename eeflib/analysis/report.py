@@ -424,7 +424,8 @@ def _page(links: Links, data: bytes = b"", **content: Any) -> str:
     sheet = style.themed(":root") + (viewer.sheet() if data else "") + style.asset("report.css")
     computed = (
         *(percent, points, p_text, span, shown, kind_title, wide, method_row, paired_rows),
-        *(shares_lead, differences, changed_tasks, change_tag, win_rate, viewer.transcript_html),
+        *(shares_lead, differences, changed_tasks, change_tag, win_rate, tried_states),
+        viewer.transcript_html,
     )
     text = template("report.html").render(
         **{f.__name__: f for f in computed},
