@@ -21,7 +21,7 @@ from eeflib.config import TrainConfig
 from eeflib.masking import encode_samples
 from eeflib.methods import get_method
 from eeflib.policies.huggingface import HuggingFacePolicy
-from eeflib.policies.loading import load_tiny
+from eeflib.policies.loading import load_student
 from eeflib.policies.scripted import ScriptedShopper, Skill
 from eeflib.prompts import get_format
 from eeflib.records import Trajectory
@@ -117,7 +117,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     world = webshop(SEED, train=options.episodes, test=0)
-    model, tokenizer = load_tiny()
+    model, tokenizer = load_student("tiny", device="cpu")
     played = shopping(world)
     with tempfile.TemporaryDirectory() as name:
         values = {

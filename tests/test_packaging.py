@@ -20,18 +20,18 @@ import eeflib
 
 assert Path(eeflib.__file__).is_relative_to(sys.argv[1]), eeflib.__file__
 
+from eeflib import data
 from eeflib.analysis.style import asset
 from eeflib.envs.scienceworld import ScienceWorldEnv
 from eeflib.envs.scienceworld_splits import subset_choices
 from eeflib.envs.webshop.goals import scheme_places
 from eeflib.notebook import dated_result, hand_labelled
-from eeflib.policies.loading import tiny_path
 from eeflib.world import webshop
 from transformers import PreTrainedTokenizerFast
 
-tokenizer = PreTrainedTokenizerFast.from_pretrained(tiny_path())
+tokenizer = PreTrainedTokenizerFast.from_pretrained(data.path("tiny"))
 assert tokenizer.decode(tokenizer("search").input_ids) == "search"
-assert (tiny_path() / "model.safetensors").stat().st_size > 100_000
+assert (data.path("tiny") / "model.safetensors").stat().st_size > 100_000
 
 world = webshop(7, train=3, test=0)  # its products are made of the lexicon
 env = world.make_env()

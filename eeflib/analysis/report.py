@@ -423,19 +423,9 @@ def _page(links: Links, data: bytes = b"", **content: Any) -> str:
     hashes = [f"'sha256-{_base64(hashlib.sha256(x.encode()).digest())}'" for x in scripts]
     sheet = style.themed(":root") + (viewer.sheet() if data else "") + style.asset("report.css")
     computed = (
-        *(
-            percent,
-            points,
-            p_text,
-            span,
-            shown,
-            kind_title,
-            wide,
-            method_row,
-            paired_rows,
-            tried_states,
-        ),
-        *(shares_lead, differences, changed_tasks, change_tag, win_rate, viewer.transcript_html),
+        *(percent, points, p_text, span, shown, kind_title, wide, method_row, paired_rows),
+        *(shares_lead, differences, changed_tasks, change_tag, win_rate, tried_states),
+        viewer.transcript_html,
     )
     text = template("report.html").render(
         **{f.__name__: f for f in computed},

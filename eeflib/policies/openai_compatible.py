@@ -9,6 +9,8 @@ Only `model`, `messages` and the sampling options that are set are sent: no tool
 
 from __future__ import annotations
 
+import email.utils
+import json
 import logging
 import os
 import random
@@ -16,16 +18,16 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 
 from eeflib.errors import DataError, PrerequisiteError, ProviderError
-from eeflib.policies import chat_response as response
 from eeflib.policies.base import Conversation, Reply
 from eeflib.policies.keys import ApiKey, resolve_key, scrub
-from eeflib.policies.pricing import Meter, Price, listed_price
+from eeflib.policies.pricing import LISTED, Meter, Price
 from eeflib.records import Usage
 
 __all__ = ["ChatModel"]
@@ -37,7 +39,13 @@ MAX_WAIT = 60.0
 _OWN_FIELDS = frozenset({"model", "messages", "n", "stream", "max_tokens", "max_completion_tokens"})
 # The byte count of a text bounds its tokens; chat templates add a few per message and at the start.
 _TEMPLATE_BYTES, _MESSAGE_BYTES = 256, 32
-_PLACEHOLDER_KEY = "EMPTY"
+_LONGEST_ERROR = 300
+_TRANSIENT = frozenset({408, 409, 425, 429})
+_GATEWAY_TIMED_OUT = frozenset({504, 524})
+# Some servers answer 400 where OpenAI answers 404 (`transformers serve`: "pinned to"). Counts only
+# where the model's name stands in the message too.
+_NO_SUCH_MODEL = ("not exist", "not found", "not a valid", "unknown model", "pinned to")
+_SAMPLING = ("temperature", "top_p", "stop", "seed")
 
 
 class ChatModel:
@@ -104,10 +112,8 @@ class ChatModel:
         """
         try:
             import openai
-        except ImportError as exc:
-            raise PrerequisiteError(
-                f"{exc.name} is not installed: pip install 'eeflib[openai]'"
-            ) from None
+        except ImportError:
+            raise PrerequisiteError("openai is missing: pip install 'eeflib[openai]'") from None
         if not model.strip():
             raise DataError("model is empty: give the model's name as the server knows it")
         _at_least(1, concurrency=concurrency, max_tokens=1 if max_tokens is None else max_tokens)
@@ -124,25 +130,23 @@ class ChatModel:
         self.name = name or model
         self.max_tokens = max_tokens
         self.retries, self.backoff, self.concurrency = retries, backoff, concurrency
-        self.timeout = timeout
-        self.system_role = system_role
-        self.seed = seed
+        self.timeout, self.system_role, self.seed = timeout, system_role, seed
         self._url = base_url or os.environ.get("OPENAI_BASE_URL", "").strip() or None
         if self._url is not None:
             _check_url(self._url)
         if price is None and self._url is None:
-            price = listed_price(model)
+            price = LISTED.get(model)
         self.meter = Meter(price, max_cost_usd, spent_usd)
-        self._options: dict[str, Any] = {
+        options: dict[str, Any] = {
             "temperature": temperature,
             "top_p": top_p,
             "stop": list(stop) or None,
-            "extra_body": dict(extra_body or {}) or None,
         }
-        self._options = {k: v for k, v in self._options.items() if v is not None}
+        options["extra_body"] = dict(extra_body or {}) or None
+        self._options = {k: v for k, v in options.items() if v is not None}
         self._key = resolve_key(api_key, base_url=self._url)
         self._client = openai.OpenAI(
-            api_key=self._key.reveal() if self._key is not None else _PLACEHOLDER_KEY,
+            api_key=self._key.reveal() if self._key is not None else "EMPTY",
             base_url=self._url,
             timeout=timeout,
             max_retries=0,
@@ -155,7 +159,10 @@ class ChatModel:
     @property
     def base_url(self) -> str:
         """The endpoint, without credentials or query."""
-        return _shown(str(self._client.base_url))
+        parts = urlsplit(str(self._client.base_url))
+        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
+        port = f":{parts.port}" if parts.port else ""
+        return f"{parts.scheme}://{host}{port}{parts.path}".rstrip("/")
 
     @property
     def usage(self) -> Usage:
@@ -223,7 +230,7 @@ class ChatModel:
         return replies
 
     def _body(self, conversation: Conversation, rng: np.random.Generator) -> dict[str, Any]:
-        turns = [(m.role, response.encodable(m.content)) for m in conversation.messages]
+        turns = [(m.role, _encodable(m.content)) for m in conversation.messages]
         if not self.system_role and len(turns) > 1 and turns[0][0] == "system":
             turns = [("user", f"{turns[0][1]}\n\n{turns[1][1]}"), *turns[2:]]
         messages = [{"role": role, "content": content} for role, content in turns]
@@ -238,14 +245,14 @@ class ChatModel:
 
         used = Usage()
 
-        def attempt() -> response.Attempt:
+        def attempt() -> _Attempt:
             nonlocal used
             if self._stopped or halt.is_set():
-                return response.Attempt(error=self._stopped or "interrupted")
+                return _Attempt(error=self._stopped or "interrupted")
             outcome = self._send(body)
             used = used + outcome.usage
-            if outcome.fatal and not self._stopped:
-                self._stopped = outcome.error
+            if outcome.fatal:
+                self._stopped = self._stopped or outcome.error
             if self._stopped:
                 halt.set()
             return outcome
@@ -267,7 +274,7 @@ class ChatModel:
 
     def _pause(self, state: Any) -> float:
         """Seconds until the next attempt: what the server asks for, else exponential; jittered."""
-        outcome: response.Attempt = state.outcome.result()
+        outcome: _Attempt = state.outcome.result()
         seconds = outcome.retry_after
         if seconds is None:
             seconds = min(MAX_WAIT, self.backoff * 2.0 ** (state.attempt_number - 1))
@@ -275,50 +282,48 @@ class ChatModel:
         logger.info("attempt %d: %s; again in %.1f s", state.attempt_number, outcome.error, seconds)
         return seconds
 
-    def _send(self, body: dict[str, Any]) -> response.Attempt:
+    def _send(self, body: dict[str, Any]) -> _Attempt:
         """One attempt, metered. Never raises for anything a server can do."""
         import openai
 
         size = sum(len(m["content"].encode()) + _MESSAGE_BYTES for m in body["messages"])
         worst = self.meter.reserve(size + _TEMPLATE_BYTES, self.max_tokens or 0)
         if worst is None:
-            return response.Attempt(error=self._cap_message(), fatal=True)
+            spent, cap = self.meter.spent_usd or 0.0, self.meter.max_cost_usd or 0.0
+            return _Attempt(
+                error=f"cost cap: ${spent:.4f} of ${cap:.4f} spent, and the next request could "
+                "exceed the cap; raise max_cost_usd to go on",
+                fatal=True,
+            )
         field = self._tokens_field
         if self.max_tokens is not None:
             body = body | {field: self.max_tokens}
         started = time.perf_counter()
-        outcome = response.Attempt(error="interrupted", maybe_billed=True)
+        outcome = _Attempt(error="interrupted", maybe_billed=True)
         try:
             raw = self._client.chat.completions.with_raw_response.create(**body)
-            outcome = response.read(raw.http_response.text, self.max_tokens)
+            outcome = _read(raw.http_response.text, self.max_tokens)
         except openai.APIStatusError as exc:
-            outcome = response.refused(exc, self.model, self.base_url)
-        except openai.APITimeoutError as exc:
-            outcome = response.timed_out(exc, self.timeout)
+            outcome = _refused(exc, self.model, self.base_url)
         except openai.APIConnectionError as exc:
-            outcome = response.unreachable(exc, self.base_url)
+            outcome = _unreachable(exc, self.base_url, self.timeout)
         finally:
-            seconds = time.perf_counter() - started
-            outcome = outcome.finish(seconds, self.meter.price, MAX_WAIT, self._clean)
-            known = outcome.usage.cost_usd
-            billed = (worst if outcome.maybe_billed else 0.0) if known is None else known
-            self.meter.settle(worst, outcome.usage, billed=billed)
-        if outcome.error and field == "max_tokens" and "max_completion_tokens" in outcome.error:
+            usage, price = outcome.usage, self.meter.price
+            counted = (usage.prompt_tokens, usage.completion_tokens)
+            cost = price.cost(*counted, outcome.cached_tokens) if price and any(counted) else None
+            usage = replace(usage, cost_usd=cost, seconds=time.perf_counter() - started)
+            billed = (worst if outcome.maybe_billed else 0.0) if cost is None else cost
+            self.meter.settle(worst, usage, billed=billed)
+        if outcome.retry_after is not None and outcome.retry_after > MAX_WAIT:
+            error = f"{outcome.error}; asks to wait {outcome.retry_after:.0f} s"
+            outcome = replace(outcome, error=error, transient=False)
+        # Cleaned before it is cut, so that no part of a key survives at the edge.
+        error = _short(scrub(outcome.error, self._key))
+        text = outcome.text if self._key is None else self._key.scrub(outcome.text)
+        if error and field == "max_tokens" and "max_completion_tokens" in error:
             self._tokens_field = "max_completion_tokens"  # newer OpenAI models know only this one
             return self._send({k: v for k, v in body.items() if k != "max_tokens"})
-        return outcome
-
-    def _clean(self, text: str, is_reply: bool) -> str:
-        if is_reply:
-            return self._key.scrub(text) if self._key is not None else text
-        return scrub(text, self._key)
-
-    def _cap_message(self) -> str:
-        spent, cap = self.meter.spent_usd or 0.0, self.meter.max_cost_usd or 0.0
-        return (
-            f"cost cap: ${spent:.4f} of ${cap:.4f} spent, and the next request could exceed the "
-            "cap; raise max_cost_usd to go on"
-        )
+        return replace(outcome, usage=usage, error=error, text=text)
 
 
 def _at_least(least: float, **options: float) -> None:
@@ -337,8 +342,165 @@ def _check_url(url: str) -> None:
         raise DataError("base_url must look like http://host:port/v1")
 
 
-def _shown(url: str) -> str:
-    parts = urlsplit(url)
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
-    port = f":{parts.port}" if parts.port else ""
-    return f"{parts.scheme}://{host}{port}{parts.path}".rstrip("/")
+@dataclass(frozen=True)
+class _Attempt:
+    """One attempt: a text, or an error and what to do about it."""
+
+    text: str = ""
+    error: str = ""
+    usage: Usage = field(default_factory=Usage)
+    cached_tokens: int = 0
+    transient: bool = False
+    """Another attempt may help."""
+    fatal: bool = False
+    """No request of this policy can succeed."""
+    retry_after: float | None = None
+    """Seconds the server asks to wait."""
+    maybe_billed: bool = False
+    """The provider may charge for it although no token counts came back."""
+
+
+def _encodable(text: str) -> str:
+    """`text` with lone surrogates replaced: they can be neither sent nor stored as UTF-8."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _read(body_text: str, max_tokens: int | None) -> _Attempt:
+    """The outcome of a response with status 200."""
+    try:
+        body = json.loads(body_text)
+    except (ValueError, RecursionError):
+        start = _short(_encodable(body_text), 80)
+        return _Attempt(
+            error=f"the reply is not JSON: {start!r}", transient=True, maybe_billed=True
+        )
+    body = body if isinstance(body, Mapping) else {}
+    usage, cached = _usage(body.get("usage"))
+    base = _Attempt(usage=usage, cached_tokens=cached, maybe_billed=True)
+    if body.get("error"):  # some gateways report failures with status 200
+        details, code, _ = _describe(body)
+        status = int(code) if code.isdecimal() and len(code) == 3 else 500
+        again = status in _TRANSIENT or status >= 500
+        error = f"the server reported an error: {details}"
+        return replace(base, error=error, transient=again)
+    choices = body.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    message = choice.get("message") if isinstance(choice, Mapping) else None
+    if not isinstance(choice, Mapping) or not isinstance(message, Mapping):
+        return replace(base, error="the reply holds no choices", transient=True)
+    finish = choice.get("finish_reason")
+    text = _content(message.get("content"))
+    if finish == "content_filter" or (text is None and message.get("refusal")):
+        return replace(base, error="the provider's content filter withheld the reply")
+    if finish == "error":
+        return replace(base, error="the server broke the reply off", transient=True)
+    if finish == "length":
+        return _truncated(base, text or "", max_tokens)
+    if text is None:
+        return replace(base, error="the reply holds no text", transient=True)
+    return replace(base, text=_encodable(text))
+
+
+def _refused(exc: Any, model: str, url: str) -> _Attempt:
+    """The outcome of a response with a 4xx or 5xx status (an `openai.APIStatusError`)."""
+    status: int = exc.status_code
+    message, code, param = _describe(exc.body)
+    text = f"HTTP {status} from {url}: {message}"
+    lower = f"{code} {message}".lower()
+    hopeless = ""
+    named = model.lower() in lower and any(words in lower for words in _NO_SUCH_MODEL)
+    named = named or param == "model" or "model_not_found" in lower
+    if status == 401:
+        hopeless = "the API key was refused or is missing; check OPENAI_API_KEY or pass api_key"
+    elif status == 402 or "insufficient_quota" in lower or "billing_hard_limit" in lower:
+        hopeless = "the account has no credit left; top it up"
+    elif status == 403 and not ("flagged" in lower or "moderation" in lower):
+        hopeless = "the API key may not use this model or endpoint; check both"
+    elif status == 404 or (status in (400, 422) and named):
+        hopeless = f"no model {model!r} at {url}; check its name, and base_url (most end in /v1)"
+    elif status in (400, 422) and param in _SAMPLING:
+        hopeless = f"the model rejects {param}; set {param}=None"
+    if hopeless:
+        return _Attempt(error=f"{hopeless}. {text}", fatal=True)
+    return _Attempt(
+        error=text,
+        transient=status in _TRANSIENT or status >= 500,
+        retry_after=_retry_after(exc.response.headers),
+        maybe_billed=status in _GATEWAY_TIMED_OUT,
+    )
+
+
+def _unreachable(exc: Exception, url: str, timeout: float) -> _Attempt:
+    """The outcome of an `openai.APIConnectionError`, such as a time-out."""
+    # By name: the transport's package is the client library's business (httpx, httpx2).
+    cause = type(exc.__cause__).__name__
+    error = f"cannot reach {url}: {exc.__cause__ or exc}; is the server running and base_url right?"
+    if type(exc).__name__ == "APITimeoutError":
+        error = f"no reply within {timeout:g} s; raise timeout if the server is slow"
+    sent = cause not in ("ConnectError", "ConnectTimeout", "PoolTimeout")
+    return _Attempt(error=error, transient=True, maybe_billed=sent)
+
+
+def _truncated(base: _Attempt, text: str, max_tokens: int | None) -> _Attempt:
+    """Half an action must not be acted on: the unfinished last line goes, or is marked as cut."""
+    limit = "its token limit" if max_tokens is None else f"max_tokens={max_tokens}"
+    if not text.strip():  # a reasoning model that was still thinking
+        error = f"the reply was cut at {limit} before its first word; raise max_tokens"
+        return replace(base, error=error)
+    logger.warning("a reply was cut at %s; its unfinished last line is not used", limit)
+    text = _encodable(text)
+    whole = text.rpartition("\n")[0]
+    return replace(base, text=whole if whole.strip() else f"{text.rstrip()}…")
+
+
+def _content(content: Any) -> str | None:
+    """Text of a message's content: a string, or a list of parts."""
+    if isinstance(content, list):
+        parts = [p.get("text") for p in content if isinstance(p, Mapping)]
+        content = "".join(p for p in parts if isinstance(p, str)) or None
+    return content if isinstance(content, str) else None
+
+
+def _usage(usage: Any) -> tuple[Usage, int]:
+    if not isinstance(usage, Mapping):
+        return Usage(), 0
+    details = usage.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, Mapping) else 0
+    counts = Usage(_count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")))
+    return counts, _count(cached)
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return 0
+    return int(value) if 0 <= value < 2**53 else 0
+
+
+def _describe(body: Any) -> tuple[str, str, str]:
+    """Message, code and parameter of an error body, whatever its shape."""
+    if isinstance(body, Mapping) and body.get("error"):
+        body = body["error"]
+    if not isinstance(body, Mapping):
+        return _encodable(str(body or "no details")), "", ""
+    message = body.get("message") or body.get("detail") or "no details"
+    code = body.get("code") or body.get("type") or ""
+    return _encodable(str(message)), str(code), str(body.get("param") or "")
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds from `retry-after-ms` or `retry-after` (a number or an HTTP date)."""
+    given = [(headers.get(h), unit) for h, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0))]
+    for text, unit in ((text, unit) for text, unit in given if text is not None):
+        try:
+            seconds = float(text) * unit
+        except ValueError:
+            parsed = email.utils.parsedate_tz(text)
+            seconds = email.utils.mktime_tz(parsed) - time.time() if parsed else -1.0
+        if 0 <= seconds < float("inf"):
+            return seconds
+    return None
+
+
+def _short(text: str, limit: int = _LONGEST_ERROR) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= limit else text[: limit - 3] + "..."

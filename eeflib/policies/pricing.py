@@ -1,6 +1,6 @@
 """What model calls cost: prices, an estimate before a run, and a meter with a hard cap during it.
 
-Import `Price`, `listed_price` (a small dated list), `estimate_cost` and `Meter` from here.
+Import `Price`, `LISTED` (a small dated list), `estimate_cost` and `Meter` from here.
 An unknown price stays unknown: costs are then None, never 0.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from eeflib.errors import DataError, PrerequisiteError
 from eeflib.records import Usage
 
-__all__ = ["LISTED", "LISTED_ON", "Meter", "Price", "estimate_cost", "listed_price"]
+__all__ = ["LISTED", "LISTED_ON", "Meter", "Price", "estimate_cost"]
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,6 @@ class Price:
     """Per million tokens written (hidden reasoning counts as written)."""
     cached_prompt: float | None = None
     """Per million tokens read from the provider's prompt cache; None: the full price."""
-    as_of: str = ""
-    """The day the figures were looked up; empty for figures of the caller's own."""
 
     def __post_init__(self) -> None:
         for name in ("prompt", "completion", "cached_prompt"):
@@ -50,32 +48,16 @@ LISTED_ON = "2025-11"
 """When the prices in `LISTED` were OpenAI's list prices. Providers change them: check first."""
 
 LISTED: dict[str, Price] = {
-    "gpt-4": Price(30.0, 60.0, as_of=LISTED_ON),
-    "gpt-4-turbo": Price(10.0, 30.0, as_of=LISTED_ON),
-    "gpt-4o": Price(2.5, 10.0, 1.25, LISTED_ON),
-    "gpt-4o-mini": Price(0.15, 0.6, 0.075, LISTED_ON),
-    "gpt-4.1": Price(2.0, 8.0, 0.5, LISTED_ON),
-    "gpt-4.1-mini": Price(0.4, 1.6, 0.1, LISTED_ON),
-    "gpt-4.1-nano": Price(0.1, 0.4, 0.025, LISTED_ON),
-    "gpt-3.5-turbo": Price(0.5, 1.5, as_of=LISTED_ON),
+    "gpt-4": Price(30.0, 60.0),
+    "gpt-4-turbo": Price(10.0, 30.0),
+    "gpt-4o": Price(2.5, 10.0, 1.25),
+    "gpt-4o-mini": Price(0.15, 0.6, 0.075),
+    "gpt-4.1": Price(2.0, 8.0, 0.5),
+    "gpt-4.1-mini": Price(0.4, 1.6, 0.1),
+    "gpt-4.1-nano": Price(0.1, 0.4, 0.025),
+    "gpt-3.5-turbo": Price(0.5, 1.5),
 }
-"""A convenience for OpenAI's own endpoint; other endpoints charge other prices."""
-
-
-def listed_price(model: str) -> Price | None:
-    """The listed price of exactly `model`, or None (a dated snapshot may cost something else)."""
-    return LISTED.get(model)
-
-
-@dataclass(frozen=True)
-class CostEstimate:
-    """What collecting some episodes will take; an estimate, not a bound (`Meter` has the bound)."""
-
-    requests: int
-    prompt_tokens: int
-    completion_tokens: int
-    cost_usd: float | None
-    """Dollars, no prompt cache assumed; None where the price is unknown."""
+"""For OpenAI's own endpoint, by the exact name: a dated snapshot may cost something else."""
 
 
 def estimate_cost(
@@ -86,8 +68,8 @@ def estimate_cost(
     head_tokens: int = 200,
     observation_tokens: int = 220,
     reply_tokens: int = 60,
-) -> CostEstimate:
-    """Tokens and dollars for `episodes` episodes of about `steps` requests each.
+) -> Usage:
+    """Tokens and dollars for `episodes` episodes of about `steps` requests each, no cache assumed.
 
     Every request sends the whole history again, so the tokens read grow with the square of the
     episode's length: step t reads head + t observations + (t - 1) replies.
@@ -105,7 +87,7 @@ def estimate_cost(
     prompt = round(episodes * (head_tokens * steps + observations + replies))
     completion = round(episodes * reply_tokens * steps)
     cost = None if price is None else price.cost(prompt, completion)
-    return CostEstimate(round(episodes * steps), prompt, completion, cost)
+    return Usage(prompt, completion, cost)
 
 
 class Meter:

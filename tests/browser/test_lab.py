@@ -74,9 +74,9 @@ def page(run: Path, browser: Browser) -> Iterator[Page]:
         "game = eef.play(eef.webshop(train=2, test=0), run='run')\ngame",
         "from eeflib.masking import EncodedSet, encode_samples\n"
         "from eeflib.analysis.run import Run\n"
-        "from eeflib.policies.loading import load_tiny\n"
+        "from eeflib.policies.loading import load_student\n"
         "from eeflib.prompts import get_format\n"
-        "model, tokenizer = load_tiny()\n"
+        "model, tokenizer = load_student('tiny', device='cpu')\n"
         "samples = [s for _, s in Run('run').samples()][:20]\n"
         "data = encode_samples(samples, get_format('act', 'webshop'), tokenizer)\n"
         "eef.Viewer(data, samples=samples, student=tokenizer)",

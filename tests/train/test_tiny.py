@@ -15,7 +15,7 @@ from eeflib import data
 from eeflib.errors import PrerequisiteError
 from eeflib.masking import encode_samples
 from eeflib.methods import get_method
-from eeflib.policies.loading import load_student, load_tiny, tiny_path
+from eeflib.policies.loading import load_student
 from eeflib.policies.scripted import ScriptedShopper, Skill
 from eeflib.prompts import get_format
 from eeflib.records import Trajectory
@@ -67,13 +67,13 @@ def positives() -> tuple[Trajectory, ...]:
 
 @cache
 def student() -> tuple[Any, Any]:
-    return load_tiny()
+    return load_student("tiny", device="cpu")
 
 
 def test_what_is_shipped_is_small_and_cannot_run_code():
-    files = sorted(f for f in tiny_path().rglob("*") if f.is_file())
+    files = sorted(f for f in data.path("tiny").rglob("*") if f.is_file())
     assert {f.suffix for f in files} <= {".json", ".safetensors", ".jinja"}
-    assert (tiny_path() / "model.safetensors").stat().st_size <= 3_000_000
+    assert (data.path("tiny") / "model.safetensors").stat().st_size <= 3_000_000
     assert sum(f.stat().st_size for f in files) < 4_000_000
 
 
