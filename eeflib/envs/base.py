@@ -275,5 +275,5 @@ class EnvPool:
         self.close()
 
 
-def _restores(env: TextEnv) -> Counter[str]:
+def _restores(env: TextEnv) -> Any:
     return getattr(env, "restores", Counter[str]())
