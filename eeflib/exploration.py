@@ -249,8 +249,8 @@ def explore(
     restores = pool.restores - before
     report = replace(
         ExplorationReport.of(branches),
-        retried=restores.retried,
-        continued=restores.continued,
+        retried=restores["retried"],
+        continued=restores["continued"],
         redone=pool.redone - redone,
     )
     return Exploration(tuple(branches), report)

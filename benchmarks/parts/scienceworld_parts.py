@@ -188,7 +188,8 @@ def measure(rounds: int) -> dict[str, float]:
         out["load_ms"] = 1e3 * seconds["load"] / (4 * len(walks))
         for name in ("pass", "naive"):
             out[f"restore_5_{name}_ms"] = 1e3 * seconds[name] / len(walks)
-        out["restores_verified"] = env.restores.restored / env.restores.tried
+        done = env.restores["restored"]
+        out["restores_verified"] = done / (done + env.restores["skipped"])
         process = psutil.Process(env.simulator.process.pid)
         out["jvm_megabytes"] = process.memory_info().rss / 2**20
         out["load_per_core"] = os.getloadavg()[0] / (os.cpu_count() or 1)

@@ -1,18 +1,19 @@
-"""The environment protocol, how restoring went, and a pool of environments.
+"""The environment protocol, and a pool of environments.
 
-Import `TextEnv`, `StepResult`, `Restored`, `RestoreReport` and `EnvPool` from here. An environment
+Import `TextEnv`, `StepResult`, `Restored` and `EnvPool` from here. An environment
 knows nothing of policies; `eeflib.rollout` plays episodes in a pool of them.
 """
 
 from __future__ import annotations
 
 import logging
-import operator
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
 from eeflib.errors import EnvironmentFault, PrerequisiteError
@@ -23,36 +24,11 @@ __all__ = [
     "REWARD_FACTS",
     "EnvPool",
     "Observation",
-    "RestoreReport",
     "Restored",
     "StepResult",
     "TextEnv",
     "replay_restore",
 ]
-
-
-@dataclass(frozen=True)
-class RestoreReport:
-    """Counts of calls of `restore`; reports add up, and subtract to what came in between."""
-
-    restored: int = 0
-    """States that were reached and verified."""
-    retried: int = 0
-    """Of all calls, those whose first attempt did not match: the replay was repeated, in a fresh
-    simulator where there is such a thing."""
-    skipped: int = 0
-    """Calls that gave no verified state."""
-    continued: int = 0
-    """Of `restored`, those that went on from an earlier state of the same recording, where the
-    simulator still stood, instead of starting anew."""
-    replayed_steps: int = 0
-    """Recorded actions that the simulator was given, attempts that failed included."""
-
-    def __add__(self, other: RestoreReport) -> RestoreReport:
-        return RestoreReport(*map(operator.add, astuple(self), astuple(other)))
-
-    def __sub__(self, other: RestoreReport) -> RestoreReport:
-        return RestoreReport(*map(operator.sub, astuple(self), astuple(other)))
 
 
 FREE_TEXT = "<text>"
@@ -196,7 +172,9 @@ class EnvPool:
     - `in_threads`: whether threads make several of these work at the same time; then there may be
       one per core, see `width`. Not where many share one process and a step is quick. Not given:
       as `own_process`.
-    - `restores`: a `RestoreReport`.
+    - `restores`: a Counter of how restoring went: calls that `restored` a verified state or
+      `skipped` it; of these, `retried` (the first attempt did not match) and `continued` (went on
+      from an earlier state instead of starting anew); and `replayed_steps`.
     """
 
     def __init__(self, make_env: Callable[[], TextEnv]) -> None:
@@ -204,8 +182,7 @@ class EnvPool:
         self._envs: dict[int, TextEnv] = {}
         self._building = threading.Lock()
         self._threads: ThreadPoolExecutor | None = None
-        self._past = RestoreReport()
-        self._traits: dict[str, Any] = {}
+        self._past = Counter[str]()
         self.redone = 0
         """Episodes that were run again because their simulator died."""
 
@@ -225,22 +202,20 @@ class EnvPool:
     @property
     def own_process(self) -> bool:
         """The environments work in processes outside of ours, which may die and be replaced."""
-        return bool(self._trait("own_process", False))
+        return self._traits[1]
+
+    @cached_property
+    def _traits(self) -> tuple[int | None, bool, bool]:
+        """`max_parallel`, `own_process`, `in_threads` of the first environment; kept, as it may
+        break and asking would build another."""
+        env = self.get(0)
+        own = getattr(env, "own_process", False)
+        return getattr(env, "max_parallel", None), own, getattr(env, "in_threads", own)
 
     @property
-    def _in_threads(self) -> bool:
-        return bool(self._trait("in_threads", self.own_process))
-
-    def _trait(self, name: str, default: Any) -> Any:
-        # kept: the first environment may be broken by now, and asking would build another
-        if name not in self._traits:
-            self._traits[name] = getattr(self.get(0), name, default)
-        return self._traits[name]
-
-    @property
-    def restores(self) -> RestoreReport:
+    def restores(self) -> Counter[str]:
         """How restoring went in all environments, those that broke included."""
-        return sum((_restores(env) for env in self._envs.values()), self._past)
+        return sum(map(_restores, self._envs.values()), self._past)
 
     def width(self, episodes: int, batch_size: int, *, independent: bool) -> int:
         """How many environments to use at once for `episodes`.
@@ -249,8 +224,9 @@ class EnvPool:
         are spread over the cores: it changes no result. For other policies only what
         `max_parallel` says counts, so that results do not depend on the machine.
         """
-        most = min(batch_size, self._trait("max_parallel", None) or batch_size)
-        if not (independent and self._in_threads):
+        parallel, _, in_threads = self._traits
+        most = min(batch_size, parallel or batch_size)
+        if not (independent and in_threads):
             return most
         wanted = min(batch_size, usable_cores(), episodes // _EPISODES_PER_SIMULATOR)
         for i in range(1, wanted):
@@ -266,7 +242,7 @@ class EnvPool:
 
         Returns when all are done, also if one raised.
         """
-        if len(items) < 2 or not self._in_threads:
+        if len(items) < 2 or not self._traits[2]:
             return [call(item) for item in items]
         if self._threads is None:
             self._threads = ThreadPoolExecutor(usable_cores(), "env")
@@ -277,9 +253,13 @@ class EnvPool:
     def discard(self, i: int) -> None:
         """Environment i broke: the next `get(i)` builds another."""
         env = self._envs.pop(i, None)
-        if env is not None:
-            self._past += _restores(env)
-            _close(env)
+        if env is None:
+            return
+        self._past += _restores(env)
+        try:
+            env.close()
+        except EnvironmentFault as exc:
+            _LOG.warning("closing environment %s failed: %s", env.name, exc)
 
     def close(self) -> None:
         if self._threads is not None:
@@ -295,12 +275,5 @@ class EnvPool:
         self.close()
 
 
-def _restores(env: TextEnv) -> RestoreReport:
-    return getattr(env, "restores", RestoreReport())
-
-
-def _close(env: TextEnv) -> None:
-    try:
-        env.close()
-    except EnvironmentFault as exc:
-        _LOG.warning("closing environment %s failed: %s", env.name, exc)
+def _restores(env: TextEnv) -> Any:
+    return getattr(env, "restores", Counter[str]())

@@ -20,7 +20,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from eeflib.envs.base import (
     FREE_TEXT,
@@ -49,8 +49,7 @@ Propose = Callable[[TextEnv, random.Random], str]
 """Chooses the next action of a random walk."""
 
 
-@dataclass(frozen=True)
-class Check:
+class Check(NamedTuple):
     """One row of a report."""
 
     name: str
@@ -120,8 +119,9 @@ def check_environment(
     """
     if not tasks:
         raise DataError("check_environment needs at least one task; pass a few of different kinds")
-    s = _Subject(make_env, tasks, seed, walks, depth, propose, refused)
-    return CheckReport(tasks[0].env, tuple(_row(name, check, s) for name, check in _CHECKS.items()))
+    s = _Suite(make_env, tasks, seed, walks, depth, propose, refused)
+    checks = (s.reset, s.step, s.restore, s.processes, s.hostile, s.close)
+    return CheckReport(tasks[0].env, tuple(s.row(check) for check in checks))
 
 
 class _Broken(Exception):
@@ -142,25 +142,14 @@ def _attempt(call: Callable[..., Any], *arguments: Any) -> tuple[Any, str]:
     try:
         return call(*arguments), ""
     except Exception as exc:  # noqa: BLE001 - whatever foreign code raises is a finding
-        return exc, f"{type(exc).__name__}: {exc!s:.300}"
+        said = str(exc) if isinstance(exc, _Broken) else f"{type(exc).__name__}: {exc!s:.300}"
+        return exc, said
 
 
 def _must_raise(kind: type[EefError], what: str, call: Callable[..., Any], *args: Any) -> None:
     error, raised = _attempt(call, *args)
     told = f"{what} must raise {kind.__name__}, not {raised or 'be accepted'}"
     _require(isinstance(error, kind), told)
-
-
-def _row(name: str, check: Callable[[_Subject], str], s: _Subject) -> Check:
-    found, raised = _attempt(check, s)
-    rule = check.__doc__ or ""
-    if isinstance(found, _Skipped):
-        return Check(name, rule, "skipped", str(found))
-    if not raised:
-        return Check(name, rule, "passed", found)
-    _attempt(s.close)  # the environments are in an unknown state: the next check gets new ones
-    detail = str(found) if isinstance(found, _Broken) else f"raised {raised}"
-    return Check(name, rule, "failed", detail)
 
 
 Seen = dict[str, Any]
@@ -177,26 +166,24 @@ def _seen(result: Observation | StepResult, env: TextEnv | None = None) -> Seen:
     seen = {"text": result.text, "state_key": key, "actions": listed, "reward": 0.0, "over": False}
     if isinstance(result, StepResult):
         valid, reward = result.info.get("valid"), result.reward
-        _require(isinstance(valid, bool), f"info['valid'] is {valid!r}, not a bool")
-        for flag in (result.terminated, result.truncated):
-            _require(isinstance(flag, bool), f"terminated or truncated is {flag!r}, not a bool")
+        ends = result.terminated, result.truncated
+        types = all(isinstance(flag, bool) for flag in (valid, *ends))
+        _require(types, f"info['valid'] is {valid!r}, terminated and truncated {ends}: not bools")
         fine = isinstance(reward, (int, float)) and 0.0 <= reward <= 1.0
         _require(fine, f"reward is {reward!r}, not in [0, 1]")
-        over = result.terminated or result.truncated
-        seen |= {"reward": reward, "over": over, "valid": valid, "won": result.info.get("won")}
+        seen |= {"reward": reward, "over": any(ends), "valid": valid, "won": result.info.get("won")}
     return seen
 
 
 def _same(recorded: Seen, now: Seen, where: str) -> None:
     """Valid actions count where both have them, order included: policies draw by position."""
+    listed = recorded["actions"], now["actions"]
+    if None not in listed and listed[0] != listed[1]:
+        told = ", ".join(map(repr, sorted(set(listed[0]) ^ set(listed[1]))[:3])) or "their order"
+        raise _Broken(f"{where}: valid actions differ in {told}")
     for name, a in recorded.items():
-        b = now.get(name)
-        if name == "actions" and a is not None and b is not None and a != b:
-            told = ", ".join(map(repr, sorted(set(a) ^ set(b))[:3])) or "their order"
-            raise _Broken(f"{where}: valid actions differ in {told}")
-        if name == "actions" or a == b:
-            continue
-        raise _Broken(f"{where}: {name} differs {difference(str(a), str(b))}")
+        if name != "actions" and a != now.get(name):
+            raise _Broken(f"{where}: {name} differs {difference(str(a), str(now.get(name)))}")
 
 
 def _play(env: TextEnv, task: Task, actions: Sequence[str], look: bool = False) -> Iterator[Seen]:
@@ -204,11 +191,6 @@ def _play(env: TextEnv, task: Task, actions: Sequence[str], look: bool = False) 
     yield _seen(env.reset(task), env if look else None)
     for action in actions:
         yield _seen(env.step(action), env if look else None)
-
-
-def _same_again(env: TextEnv, walk: _Walk, when: str, *, end: int | None = None) -> None:
-    for t, seen in enumerate(_play(env, walk.task, walk.actions[:end])):
-        _same(walk.seen[t], seen, f"{walk.task.id}, s_{t}, {when}")
 
 
 @dataclass(frozen=True)
@@ -229,20 +211,38 @@ class _Walk:
         pairs = zip(self.seen[:t], self.actions, strict=False)
         return [Step(s["text"], a, "teacher", state_key=s["state_key"]) for s, a in pairs]
 
+    def compare(self, played: Iterator[Seen] | Sequence[Seen], when: str) -> None:
+        """What was seen again, from s_0 on, is what was recorded."""
+        for t, seen in enumerate(played):
+            _same(self.seen[t], seen, f"{self.task.id}, s_{t}, {when}")
+
 
 @dataclass
-class _Subject:
-    """The environment under test, and how hard to look."""
+class _Suite:
+    """The checks, each a method that says what it looked at, and the walks that they share."""
 
     make_env: Callable[[], TextEnv]
     tasks: Sequence[Task]
     seed: int
-    walks: int
+    n_walks: int
     depth: int
     propose: Propose | None
     refused: float
     made: list[TextEnv] = field(default_factory=list)
     recorded: list[_Walk] = field(default_factory=list)
+
+    def row(self, check: Callable[[], str]) -> Check:
+        """What came of a check."""
+        found, raised = _attempt(check)
+        facts = check.__name__, check.__doc__ or ""
+        if isinstance(found, _Skipped):
+            return Check(*facts, "skipped", str(found))
+        if not raised:
+            return Check(*facts, "passed", found)
+        _attempt(
+            self.drop
+        )  # the environments are in an unknown state: the next check gets new ones
+        return Check(*facts, "failed", raised)
 
     def env(self, number: int = 0) -> TextEnv:
         """Environment `number`, kept between checks."""
@@ -250,148 +250,165 @@ class _Subject:
             self.made.append(self.make_env())
         return self.made[number]
 
-    def close(self) -> None:
+    def drop(self) -> None:
         while self.made:
             self.made.pop().close()
 
-    def record(self) -> list[_Walk]:
-        """The walks that all checks share; of five draws the longest, since one may end at once."""
-        if not self.recorded:
-            found = []
-            for i in range(self.walks):
-                task = self.tasks[i % len(self.tasks)]
-                draws = [self.wander(task, random.Random(f"{self.seed} {i} {n}")) for n in "abcde"]
-                found.append(max(draws, key=lambda walk: walk.states))
-            longest = max(walk.states for walk in found)
-            _require(longest > 1, "no walk has two states; pass propose=lambda env, rng: an action")
-            self.recorded = found
+    def walks(self) -> list[_Walk]:
+        """Recorded once; of five draws the longest each, since one may end at once."""
+        for i in range(len(self.recorded), self.n_walks):
+            task = self.tasks[i % len(self.tasks)]
+            draws = [self.wander(task, f"{self.seed} {i} {n}") for n in "abcde"]
+            self.recorded.append(max(draws, key=lambda walk: walk.states))
+        longest = max(walk.states for walk in self.recorded)
+        _require(longest > 1, "no walk has two states; pass propose=lambda env, rng: an action")
         return self.recorded
 
-    def wander(self, task: Task, rng: random.Random) -> _Walk:
-        env, actions = self.env(), list[str]()
+    def wander(self, task: Task, seed: str) -> _Walk:
+        env, actions, rng = self.env(), list[str](), random.Random(seed)
         seen = [_seen(env.reset(task), env)]
         while len(actions) < self.depth and not seen[-1]["over"]:
             if not self.propose and not seen[-1]["actions"]:
                 break
             words = rng.choice(task.instruction.split() or ["thing"])
-            drawn = self.propose or (lambda env, rng: rng.choice(seen[-1]["actions"]))
-            actions.append(drawn(env, rng).replace(FREE_TEXT, words))
+            drawn = self.propose(env, rng) if self.propose else rng.choice(seen[-1]["actions"])
+            actions.append(drawn.replace(FREE_TEXT, words))
             seen.append(_seen(env.step(actions[-1]), env))
         return _Walk(task, actions, seen)
 
+    def reset(self) -> str:
+        """The same start always, in mid-episode too; a task of another environment is refused."""
+        env = self.env()
+        _require(isinstance(env, TextEnv), "it lacks a method or the name of envs.base.TextEnv")
+        _must_raise(EnvironmentFault, "step before reset", env.step, "look")
+        for task in self.tasks:
+            _require(env.name == task.env, f"name is {env.name!r}, task.env {task.env!r}")
+            _seen(env.reset(task))
+        other = replace(self.tasks[0], env="elsewhere")
+        _must_raise(DataError, "a task of another environment", env.reset, other)
+        for walk in self.walks():
+            for t in range(0, len(walk.actions) + 1, 3):
+                list(_play(env, walk.task, walk.actions[:t]))
+                again = _play(env, walk.task, walk.actions[:3])
+                walk.compare(again, f"after a reset at step {t}")
+        return f"{len(self.tasks)} tasks, {len(self.recorded)} walks"
 
-def _check_reset(s: _Subject) -> str:
-    """The same start always, in mid-episode too; a task of another environment is refused."""
-    env = s.env()
-    _require(isinstance(env, TextEnv), "it lacks a method or the name of eeflib.envs.base.TextEnv")
-    _must_raise(EnvironmentFault, "step before reset", env.step, "look")
-    for task in s.tasks:
-        _require(env.name == task.env, f"name is {env.name!r}, task.env {task.env!r}")
-        _seen(env.reset(task))
-    other = replace(s.tasks[0], env="elsewhere")
-    _must_raise(DataError, "a task of another environment", env.reset, other)
-    for walk in s.record():
-        for t in range(0, len(walk.actions) + 1, 3):
-            list(_play(env, walk.task, walk.actions[:t]))
-            _same_again(env, walk, f"after a reset at step {t}", end=3)
-    return f"{len(s.tasks)} tasks, {len(s.recorded)} walks"
+    def step(self) -> str:
+        """Types and ranges; listed actions are valid; what is over stays over."""
+        listed, invalid, ended = 0, list[str](), 0
+        _require(self.env(0) is not self.env(1), "make_env gives one environment twice")
+        short = [replace(task, settings={**task.settings, "max_steps": 3}) for task in self.tasks]
+        for walk in [*self.walks(), *(self.wander(task, f"{self.seed} end") for task in short)]:
+            task, last = walk.task, walk.seen[-1]
+            # in turn: one environment that is asked for its actions, and one that is not
+            turns = [_play(self.env(i), task, walk.actions, look=i == 0) for i in range(2)]
+            for played in zip(*zip(*turns, strict=True), strict=True):
+                walk.compare(played, "with two environments in turn")
+            if walk.seen[0]["actions"] is not None and not self.propose:
+                listed += len(walk.actions)
+                after = zip(walk.actions, walk.seen[1:], strict=True)
+                invalid += [f"{task.id}: {action!r}" for action, seen in after if not seen["valid"]]
+            if last["over"]:
+                ended += 1
+                solved = last["reward"] >= task.threshold - 1e-9
+                told = f"{task.id}: ends with reward {last['reward']}, info['won'] = {last['won']}"
+                _require(last["won"] in (None, solved), told)
+                seen = _seen(self.env().step("look"))
+                stays = seen["over"] and not seen["valid"] and seen["reward"] <= last["reward"]
+                _require(stays, f"{task.id}: a step after the end revives or pays: {seen}")
+        told = f"{len(invalid)} of {listed} listed actions are refused, {', '.join(invalid[:1])}"
+        _require(len(invalid) <= self.refused * listed, told)
+        return f"{listed} listed actions, {ended} ended episodes"
 
+    def restore(self) -> str:
+        """Restored states go on as recorded; a wrong record is refused, and says where."""
+        count, refusals, env = 0, list[str](), self.env()
+        for walk in self.walks():
+            for t in range(walk.states):
+                where, prefix, here = f"{walk.task.id}, s_{t}", walk.prefix(t), walk.seen[t]
+                # with the recorded keys and without them: there may be a short cut by keys
+                for steps in (prefix, [replace(step, state_key="") for step in prefix]):
+                    restored = env.restore(walk.task, steps, here["text"])
+                    count += 1
+                    if not restored.ok:
+                        refusals.append(f"{where}: {restored.detail or 'no detail given'}")
+                        continue
+                    now = {**here, "text": restored.text, "actions": env.valid_actions()}
+                    _same(here, now, f"{where}: restored, but not the same")
+                    for i in range(t, len(walk.actions)):
+                        now = _seen(env.step(walk.actions[i]))
+                        _same(walk.seen[i + 1], now, f"{where}: restored and gone on to s_{i + 1}")
+            t = walk.states - 1
+            steps, end = walk.prefix(t), walk.seen[t]["text"]
+            for at in {0, t // 2, t - 1, t} if t else {0}:
+                lies = [
+                    replace(step, observation=step.observation + " and a lie" * (i == at))
+                    for i, step in enumerate(steps)
+                ]
+                where = f"{walk.task.id}, s_{t}, with a wrong text recorded at s_{at}: "
+                expected = end + " and a lie" if at == t else None
+                restored, raised = _attempt(env.restore, walk.task, lies, expected)
+                _require(not raised, f"{where}restore raised {raised}, not gave Restored(False)")
+                _require(not restored.ok, f"{where}restore says ok: it does not compare")
+                mismatch = restored.first_mismatch
+                _require(mismatch == at, f"{where}first_mismatch is {mismatch}")
+        told = f"{len(refusals)} of {count} states are refused, {', '.join(refusals[:1])}"
+        _require(len(refusals) <= self.refused * count, told)
+        return f"{count} states" + (f"; {told}" if refusals else "")
 
-def _check_step(s: _Subject) -> str:
-    """Types and ranges; listed actions are valid; what is over stays over."""
-    listed, invalid, ended = 0, list[str](), 0
-    _require(s.env(0) is not s.env(1), "make_env gives one environment twice; build a new one")
-    short = [replace(task, settings={**task.settings, "max_steps": 3}) for task in s.tasks]
-    ends = [s.wander(task, random.Random(f"{s.seed} end")) for task in short]
-    for walk in [*s.record(), *ends]:
-        task, last = walk.task, walk.seen[-1]
-        # in turn: one environment that is asked for its actions, and one that is not
-        turns = [_play(s.env(i), task, walk.actions, look=i == 0) for i in range(2)]
-        for t, states in enumerate(zip(*turns, strict=True)):
-            for seen in states:
-                _same(walk.seen[t], seen, f"{task.id}, s_{t}, with two environments in turn")
-        if walk.seen[0]["actions"] is not None and not s.propose:
-            listed += len(walk.actions)
-            after = zip(walk.actions, walk.seen[1:], strict=True)
-            invalid += [f"{task.id}: {action!r}" for action, seen in after if not seen["valid"]]
-        if last["over"]:
-            ended += 1
-            solved = last["reward"] >= task.threshold - 1e-9
-            told = f"{task.id}: ends with reward {last['reward']}, info['won'] = {last['won']}"
-            _require(last["won"] in (None, solved), told)
-            seen = _seen(s.env().step("look"))
-            stays = seen["over"] and not seen["valid"] and seen["reward"] <= last["reward"]
-            _require(stays, f"{task.id}: a step after the end revives, is valid or pays: {seen}")
-    told = f"{len(invalid)} of {listed} listed actions are refused, {', '.join(invalid[:1])}"
-    _require(len(invalid) <= s.refused * listed, told)
-    return f"{listed} listed actions, {ended} ended episodes"
-
-
-def _check_restore(s: _Subject) -> str:
-    """Restored states go on as recorded; a wrong record is refused, and says where."""
-    count, refusals, env = 0, list[str](), s.env()
-    for walk in s.record():
-        for t in range(walk.states):
-            where, prefix, here = f"{walk.task.id}, s_{t}", walk.prefix(t), walk.seen[t]
-            # with the recorded keys and without them: an environment may take a short cut by keys
-            for steps in (prefix, [replace(step, state_key="") for step in prefix]):
-                restored = env.restore(walk.task, steps, here["text"])
-                count += 1
-                if not restored.ok:
-                    refusals.append(f"{where}: {restored.detail or 'no detail given'}")
-                    continue
-                now = {**here, "text": restored.text, "actions": env.valid_actions()}
-                _same(here, now, f"{where}: restored, but not the same")
-                for i in range(t, len(walk.actions)):
-                    now = _seen(env.step(walk.actions[i]))
-                    _same(walk.seen[i + 1], now, f"{where}: restored and gone on to s_{i + 1}")
-        t, last = walk.states - 1, walk.seen[walk.states - 1]["text"]
-        prefix = walk.prefix(t)
-        _refused(env, walk, prefix, last + " and a lie", t)
-        for at in {0, t // 2, t - 1} if t else ():
-            lie = replace(prefix[at], observation=prefix[at].observation + " and a lie")
-            _refused(env, walk, [*prefix[:at], lie, *prefix[at + 1 :]], None, at)
-    told = f"{len(refusals)} of {count} states are refused, {', '.join(refusals[:1])}"
-    _require(len(refusals) <= s.refused * count, told)
-    return f"{count} states" + (f"; {told}" if refusals else "")
-
-
-def _refused(env: TextEnv, walk: _Walk, steps: list[Step], expected: str | None, at: int) -> None:
-    where = f"{walk.task.id}, s_{len(steps)}, with a wrong text recorded at s_{at}"
-    restored, raised = _attempt(env.restore, walk.task, steps, expected)
-    _require(not raised, f"{where}: restore raised {raised}; it must give Restored(False, ...)")
-    _require(not restored.ok, f"{where}: restore says ok: it does not compare with the record")
-    mismatch = restored.first_mismatch
-    _require(mismatch == at, f"{where}: first_mismatch is {mismatch}")
-
-
-def _check_processes(s: _Subject) -> str:
-    """Another process with another hash seed sees the same."""
-    module, name = sys.modules.get(s.make_env.__module__), getattr(s.make_env, "__qualname__", "")
-    if s.make_env.__module__ == "__main__" or getattr(module, name, None) is not s.make_env:
-        raise _Skipped(
-            "another process cannot import make_env; make it a class or function at the top level "
-            "of a module that is imported (in a notebook: write it with %%writefile)"
+    def processes(self) -> str:
+        """Another process with another hash seed sees the same."""
+        make_env, name = self.make_env, getattr(self.make_env, "__qualname__", "")
+        module = make_env.__module__
+        if module == "__main__" or getattr(sys.modules.get(module), name, None) is not make_env:
+            raise _Skipped(
+                "another process cannot import make_env; make it a class or function at the top "
+                "level of a module that is imported (in a notebook: write it with %%writefile)"
+            )
+        plays = [{"task": w.task.to_dict(), "actions": w.actions} for w in self.walks()]
+        other = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
+        paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
+        done = subprocess.run(
+            [sys.executable, "-m", __name__, module, name],
+            input=json.dumps(plays),
+            env={**os.environ, "PYTHONHASHSEED": other, "PYTHONPATH": paths},
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
         )
-    walks = s.record()
-    plays = [{"task": walk.task.to_dict(), "actions": walk.actions} for walk in walks]
-    other = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
-    paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
-    done = subprocess.run(
-        [sys.executable, "-m", __name__, s.make_env.__module__, name],
-        input=json.dumps(plays),
-        env={**os.environ, "PYTHONHASHSEED": other, "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        timeout=_TIMEOUT_S,
-    )
-    told = done.stderr.strip().rpartition("\n")[2]
-    _require(done.returncode == 0, f"another process failed: {told:.300}")
-    played = json.loads(done.stdout.strip().rpartition("\n")[2])  # others may have printed before
-    for walk, again in zip(walks, played, strict=True):
-        for t, (recorded, seen) in enumerate(zip(walk.seen, again, strict=True)):
-            _same(recorded, seen, f"{walk.task.id}, s_{t}, in another process")
-    return f"{sum(len(walk.seen) for walk in walks)} states"
+        told = done.stderr.strip().rpartition("\n")[2]
+        _require(done.returncode == 0, f"another process failed: {told:.300}")
+        played = json.loads(done.stdout.strip().rpartition("\n")[2])  # others may have printed
+        for walk, again in zip(self.walks(), played, strict=True):
+            walk.compare(again, "in another process")
+        return f"{sum(map(len, played))} states"
+
+    def hostile(self) -> str:
+        """Empty, very long, binary and foreign actions never raise."""
+        walk, env = self.walks()[0], self.env()
+        roomy = replace(walk.task, settings={**walk.task.settings, "max_steps": 10**6})
+        for at in sorted({0, min(2, walk.states - 1)}):
+            for action in _HOSTILE:
+                list(_play(env, roomy, walk.actions[:at]))
+                _, raised = _attempt(lambda action=action: _seen(env.step(action), env))
+                what = f"{action[:40]!a} ({len(action)} characters) in s_{at}"
+                _require(not raised, f"{what}: {raised}")
+        walk.compare(_play(env, walk.task, walk.actions), "after hostile actions")
+        return f"{len(_HOSTILE)} actions"
+
+    def close(self) -> str:
+        """May be called twice; an action after it is an error."""
+        walk = self.walks()[0]
+        self.drop()
+        for when in ("before the first reset", "in mid-episode"):
+            env = self.make_env()
+            if when == "in mid-episode":
+                list(_play(env, walk.task, walk.actions[:2]))
+            for again in ("", " again"):
+                _, raised = _attempt(env.close)
+                _require(not raised, f"close(){again} {when} raised {raised}")
+            _must_raise(EnvironmentFault, f"a step after close() {when}", env.step, "look")
+        return "called 4 times"
 
 
 def _play_elsewhere(module: str, name: str) -> None:
@@ -401,35 +418,6 @@ def _play_elsewhere(module: str, name: str) -> None:
     rows = [list(_play(env, task, actions, look=True)) for task, actions in plays]
     env.close()
     sys.stdout.write(f"\n{json.dumps(rows)}\n")
-
-
-def _check_hostile(s: _Subject) -> str:
-    """Empty, very long, binary and foreign actions never raise."""
-    walk, env = s.record()[0], s.env()
-    roomy = replace(walk.task, settings={**walk.task.settings, "max_steps": 10**6})
-    for at in sorted({0, min(2, walk.states - 1)}):
-        for action in _HOSTILE:
-            list(_play(env, roomy, walk.actions[:at]))
-            found, raised = _attempt(lambda action=action: _seen(env.step(action), env))
-            what = f"{action[:40]!a} ({len(action)} characters) in s_{at}"
-            _require(not raised, f"{what}: {found if isinstance(found, _Broken) else raised}")
-    _same_again(env, walk, "after hostile actions")
-    return f"{len(_HOSTILE)} actions"
-
-
-def _check_close(s: _Subject) -> str:
-    """May be called twice; an action after it is an error."""
-    walk = s.record()[0]
-    s.close()
-    for when in ("before the first reset", "in mid-episode"):
-        env = s.make_env()
-        if when == "in mid-episode":
-            list(_play(env, walk.task, walk.actions[:2]))
-        for again in ("", " again"):
-            _, raised = _attempt(env.close)
-            _require(not raised, f"close(){again} {when} raised {raised}")
-        _must_raise(EnvironmentFault, f"a step after close() {when}", env.step, "look")
-    return "called 4 times"
 
 
 @dataclass(frozen=True)
@@ -463,15 +451,14 @@ class Replays:
         Lines that begin with `-` were recorded, those with `+` came instead. Empty if nothing was
         refused; its reason, where the texts are the same.
         """
-        refused = next((restored for restored in self.tries if not restored.ok), None)
-        if refused is None:
-            return ""
-        at = refused.first_mismatch or 0
-        recorded = self.steps[at].observation if at < len(self.steps) else self.end
-        names = f"recorded s_{at}", f"replayed s_{at}"
-        old, new = recorded.splitlines(), refused.text.splitlines()
-        lines = difflib.unified_diff(old, new, *names, n=0, lineterm="")
-        return "\n".join(line for line in lines if not line.startswith("@@")) or refused.detail
+        for refused in (restored for restored in self.tries if not restored.ok):
+            at = refused.first_mismatch or 0
+            recorded = [*(step.observation for step in self.steps), self.end][at].splitlines()
+            names = f"recorded s_{at}", f"replayed s_{at}"
+            came = refused.text.splitlines()
+            lines = difflib.unified_diff(recorded, came, *names, n=0, lineterm="")
+            return "\n".join(x for x in lines if not x.startswith("@@")) or refused.detail
+        return ""
 
 
 def check_replays(env: TextEnv, task: Task, actions: Sequence[str], *, times: int = 5) -> Replays:
@@ -495,16 +482,6 @@ def check_replays(env: TextEnv, task: Task, actions: Sequence[str], *, times: in
         text, key = result.text, result.info.get("state_key", "")
     tries = tuple(replay_restore(env, task, steps, text) for _ in range(times))
     return Replays(task, tuple(steps), text, tries)
-
-
-_CHECKS = {
-    "reset": _check_reset,
-    "step": _check_step,
-    "restore": _check_restore,
-    "processes": _check_processes,
-    "hostile": _check_hostile,
-    "close": _check_close,
-}
 
 
 if __name__ == "__main__":

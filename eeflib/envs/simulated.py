@@ -12,6 +12,7 @@ import logging
 import threading
 import weakref
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -19,7 +20,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
-from eeflib.envs.base import Observation, Restored, RestoreReport, StepResult, replay_restore
+from eeflib.envs.base import Observation, Restored, StepResult, replay_restore
 from eeflib.envs.java import JavaSimulator
 from eeflib.errors import DataError, EnvironmentFault
 from eeflib.records import Step, Task
@@ -75,11 +76,9 @@ class SimulatedEnv:
 
     name: str
     title: ClassVar[str]
-    """The simulator's name in messages."""
     package: ClassVar[str]
-    """The Python package with the simulator; `pip install 'eeflib[NAME]'` brings it."""
     jar: ClassVar[str]
-    """The simulator, in `package`."""
+    """These as `JavaSimulator` takes them, with `name` as the extra."""
     flags: tuple[str, ...] = ()
     """Java options."""
     interface: ClassVar[str]
@@ -101,8 +100,8 @@ class SimulatedEnv:
 
     def __init__(self, max_steps: int) -> None:
         self.max_steps = max_steps
-        self.restores = RestoreReport()
-        """How restoring went since the environment was made."""
+        self.restores = Counter[str]()
+        """How restoring went since the environment was made; see `EnvPool`."""
         self._gold: dict[tuple[str, int, str], tuple[str, ...]] = {}
         self._simulator: JavaSimulator | None = None
         self._server: Any = None  # an object of `interface`; None: make another
@@ -163,7 +162,7 @@ class SimulatedEnv:
             PrerequisiteError: no Java, or the simulator's package is missing.
             EnvironmentFault: the JVM failed; the next reset starts a new one.
         """
-        with self._alone(), _named(task):
+        with self._alone(task):
             self._end_episode()
             spec = self._read(task)
             self._turn = self._load(spec)
@@ -209,7 +208,7 @@ class SimulatedEnv:
             DataError, PrerequisiteError, EnvironmentFault: see `reset`.
         """
         if expected is not None and (why := self._unrestorable(expected)):
-            self.restores += RestoreReport(skipped=1)
+            self.restores["skipped"] += 1
             return Restored(False, expected, len(prefix), why)
         with self._alone():
             went_on = self._is_on_the_way(task, prefix)
@@ -221,7 +220,7 @@ class SimulatedEnv:
                 restored = self._replay(task, prefix, expected, None)
             if restored.ok and (why := self._unrestorable(None)):
                 restored = Restored(False, restored.text, len(prefix), why)
-            self.restores += RestoreReport(
+            self.restores.update(
                 restored=int(restored.ok),
                 retried=int(again),
                 skipped=int(not restored.ok),
@@ -275,7 +274,7 @@ class SimulatedEnv:
             DataError, PrerequisiteError: see `reset`.
             EnvironmentFault: there is no path, or it does not solve the task.
         """
-        with self._alone(), _named(task):
+        with self._alone(task):
             self._end_episode()
             spec = self._read(task)
             if spec.key not in self._gold:
@@ -313,7 +312,7 @@ class SimulatedEnv:
             settings={self.option_field: wanted, "max_steps": limit},
             extra={"task_type": kind},
         )
-        with self._alone(), _named(task):
+        with self._alone(task):
             self._end_episode()
             spec = self._read(task)
             own = next((s for s in SPLITS if variation in self.variations(kind, s)), "")
@@ -388,14 +387,19 @@ class SimulatedEnv:
             return jvm
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Held while the environment is in use; another thread that wants it gets an error."""
+    def _alone(self, task: Task | None = None) -> Iterator[None]:
+        """Held while the environment is in use; another thread that wants it gets an error. A
+        DataError says of which `task` it is."""
         if not self._busy.acquire(blocking=False):
             raise EnvironmentFault(
                 f"two threads use one {type(self).__name__} at the same time; give each its own"
             )
         try:
             yield
+        except DataError as exc:
+            if task is None:
+                raise
+            raise DataError(f"task {task.id!r}: {exc}") from exc
         finally:
             self._busy.release()
 
@@ -452,7 +456,7 @@ class SimulatedEnv:
         """`replay_restore`, with state keys; `done` actions of it are behind us (None: reset)."""
         at = None if done is None else (done, self._texts[-1])
         restored = replay_restore(self, task, prefix, expected, at=at)
-        self.restores += RestoreReport(replayed_steps=len(self._sent) - (done or 0))
+        self.restores["replayed_steps"] += len(self._sent) - (done or 0)
         for t, (step, key) in enumerate(zip(prefix, self._keys, strict=False)):
             if restored.ok and step.state_key and step.state_key != key:
                 return Restored(False, restored.text, t, "same text, but another state")
@@ -481,12 +485,3 @@ def check_draw(split: str, per_kind: int | None) -> None:
         raise DataError(f"unknown split {split!r}; choose from {', '.join(SPLITS)}")
     if per_kind is not None and per_kind < 1:
         raise DataError(f"the number of each type must be at least 1, not {per_kind}")
-
-
-@contextmanager
-def _named(task: Task) -> Iterator[None]:
-    """Say of which task a DataError is."""
-    try:
-        yield
-    except DataError as exc:
-        raise DataError(f"task {task.id!r}: {exc}") from exc

@@ -48,6 +48,7 @@ def held() -> list[int]:
 @pytest.fixture
 def nothing_left() -> Iterator[None]:
     """What was made and closed in the test holds no file, thread or process any more."""
+    shop()
     gc.collect()
     before, deadline = held(), time.monotonic() + 5
     yield

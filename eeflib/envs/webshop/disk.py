@@ -18,7 +18,7 @@ import shutil
 import sqlite3
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
@@ -37,7 +37,7 @@ __all__ = ["MANIFEST", "DiskCatalogue", "Manifest", "build_catalogue", "open_cat
 
 log = logging.getLogger(__name__)
 
-FORMAT = 3
+FORMAT = 4
 """Version of the folder's layout; another one cannot be opened."""
 MANIFEST = "manifest.json"
 _DATABASE = "products.db"
@@ -99,7 +99,7 @@ def build_catalogue(
     seed: int = 0,
     replace: bool = False,
     progress: bool = False,
-    origin: Callable[[], Any] | None = None,
+    origin: Any = None,
 ) -> DiskCatalogue:
     """Write the catalogue of `rows` to `folder`, and open it.
 
@@ -116,7 +116,7 @@ def build_catalogue(
         replace: put it in the place of a catalogue that is already there. Whoever has that one open
             keeps it.
         progress: show a bar for the part after the last row.
-        origin: called after the last row; gives `Manifest.origin`.
+        origin: `Manifest.origin`.
 
     Raises:
         DataError: something is at `folder` already, another process is building there, the disk is
@@ -167,7 +167,7 @@ def _write(
     reads: Iterator[Product | SkippedRow],
     seed: int,
     progress: bool,
-    origin: Callable[[], Any] | None,
+    origin: Any,
 ) -> None:
     """All files of a catalogue, and its manifest when they are on the disk."""
     hashed, skipped, number, ranges = CatalogueId(), list[SkippedRow](), 0, 0
@@ -196,9 +196,10 @@ def _write(
         db.commit()
         index = builder.finish(progress=progress)
         index.save(work)
-    id, said = hashed.digest(), None if origin is None else origin()
     files = _sealed(work)
-    made = Manifest(FORMAT, id, seed, number, ranges, index.filled, files, skipped, said)
+    made = Manifest(
+        FORMAT, hashed.digest(), seed, number, ranges, index.filled, files, skipped, origin
+    )
     write_atomic(work / MANIFEST, msgspec.json.encode(made).decode())
 
 
@@ -221,18 +222,6 @@ def _sealed(work: Path) -> dict[str, tuple[int, str]]:
 
 
 # -- opening ---------------------------------------------------------------------------------------
-
-
-def open_catalogue(folder: str | Path, *, verify: bool = False) -> DiskCatalogue:
-    """The catalogue that `build_catalogue` left in `folder`.
-
-    Args:
-        verify: compare every byte with what was built (seconds), not only the sizes of files.
-
-    Raises:
-        DataError: there is none, or it is damaged or of another version; names the file.
-    """
-    return DiskCatalogue(Path(folder), verify=verify)
 
 
 def _read_manifest(folder: Path, verify: bool) -> Manifest:
@@ -264,17 +253,22 @@ def _read_manifest(folder: Path, verify: bool) -> Manifest:
 
 
 class DiskCatalogue(Catalogue):
-    """As `Catalogue`, with the products on disk; pickled as the name of its folder."""
+    """As `Catalogue`, with the products on disk, where `build_catalogue` left them in `folder`.
 
-    def __init__(self, folder: Path, *, verify: bool = False) -> None:
-        self.folder = folder = folder.absolute()
+    Pickled as the name of its folder.
+
+    Args:
+        verify: compare every byte with what was built (seconds), not only the sizes of files.
+
+    Raises:
+        DataError: there is none, or it is damaged or of another version; names the file.
+    """
+
+    def __init__(self, folder: str | Path, *, verify: bool = False) -> None:
+        self.folder = folder = Path(folder).absolute()
         self.manifest = made = _read_manifest(folder, verify)
-        self.id, self.seed, self.ranges, self.skipped = (
-            made.id,
-            made.seed,
-            made.ranges,
-            made.skipped,
-        )
+        self.id, self.seed = made.id, made.seed
+        self.ranges, self.skipped = made.ranges, made.skipped
         self._local = threading.local()
         self._product = lru_cache(_REMEMBERED)(self._read)
         try:  # mapped now, so that a catalogue that replaces this one does not get mixed in
@@ -344,3 +338,7 @@ class DiskCatalogue(Catalogue):
         except (IndexError, TypeError, ValueError, zlib.error) as exc:
             reason = f"{_DATABASE}: product {number} is damaged ({exc})"
             raise _fault(self.folder, reason) from exc
+
+
+open_catalogue = DiskCatalogue
+"""Opens the catalogue that `build_catalogue` left in a folder."""

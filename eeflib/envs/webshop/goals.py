@@ -1,6 +1,6 @@
 """Goals: what a shopper is asked for, in the official order, and the published splits of them.
 
-Import `build_goals`, `task_from_goal`, `split_tasks`, `find_split` and `leaks` from here. The
+Import `build_goals`, `task_from_goal`, `split_tasks` and `find_split` from here. The
 official environment draws from one global generator without a seed; here all draws come from the
 catalogue's seed: prices first, then two price limits per goal (human) or product (synthetic), then
 a shuffle with seed 233.
@@ -20,9 +20,9 @@ none of them and is reported.
 | `eto` | 200 goals | - | 1,823 goals (1,824 numbers, 4116 twice) |
 | `eto-500` | 500 goals | - | the same |
 
-21 of ETO's 200 test goals are in its train list as well, and 2 more have the text of a train goal;
-`leaks()` reports them. The 500 goals share none with train, 4 a text. ETO trains on 274 of the
-baseline's test goals. The 11k and 3k training goals of the EEF paper were not published.
+21 of ETO's 200 test goals are in its train list as well, and 2 more have the text of a train goal
+(`drop_leaked` of `split_tasks`). The 500 goals share none with train, 4 a text. ETO trains on 274
+of the baseline's test goals. The 11k and 3k training goals of the EEF paper were not published.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from eeflib.envs.webshop.catalogue import Catalogue, Product
 from eeflib.errors import DataError
 from eeflib.records import Task, content_hash
 
-__all__ = ["Split", "build_goals", "find_split", "leaks", "split_tasks", "task_from_goal"]
+__all__ = ["Split", "build_goals", "find_split", "split_tasks", "task_from_goal"]
 
 SHUFFLE_SEED = 233
 """Official seed of the goal order."""
@@ -311,24 +311,3 @@ def split_tasks(
                 task.extra["official_index"] = found.places[i]
             out[name].append(task)
     return out
-
-
-def leaks(scheme: str = "eto") -> dict[str, list[int]]:
-    """What the train list of a scheme shares with its test list; needs no product data.
-
-    Returns:
-        Places in the official order: `same_goal`, test goals that are in the train list;
-        `same_text`, further test goals whose instruction is, letter for letter, that of a train
-        goal; `repeated`, train goals that are listed more than once.
-
-    Raises:
-        DataError: unknown scheme.
-    """
-    lists, keys = scheme_places(scheme), _keys()
-    counts, test = Counter(lists["train"]), sorted(set(lists["test"]))
-    seen = {keys[place] for place in counts}
-    return {
-        "same_goal": [p for p in test if p in counts],
-        "same_text": [p for p in test if p not in counts and keys[p] in seen],
-        "repeated": sorted(p for p, n in counts.items() if n > 1),
-    }

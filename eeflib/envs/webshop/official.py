@@ -15,8 +15,8 @@ Upstream publishes neither sizes nor checksums. The SHA-256 of each file is ther
 later changes, not a file that was wrong from the start. If you know the right sums, pass them as
 `expected`.
 
-A catalogue on disk counts as stale when a file it was made from has another content; a file that
-was only copied or touched is compared by its SHA-256. A source file that is gone does not make it
+A catalogue on disk counts as stale when a file it was made from has another content: another size,
+or another time and another SHA-256. A source file that is gone does not make it
 stale: source files may be deleted once the catalogue is built.
 """
 
@@ -27,10 +27,8 @@ import hashlib
 import importlib
 import json
 import logging
-import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -44,7 +42,7 @@ from eeflib.envs.webshop.catalogue import Catalogue, SkippedRow
 from eeflib.envs.webshop.disk import MANIFEST, DiskCatalogue, build_catalogue, open_catalogue
 from eeflib.envs.webshop.env import WebShopEnv
 from eeflib.envs.webshop.goals import build_goals
-from eeflib.envs.webshop.reward import Nouns, best_nouns, nouns_name, word_nouns
+from eeflib.envs.webshop.reward import nouns_name
 from eeflib.errors import DataError, EefError, PrerequisiteError
 from eeflib.files import write_atomic
 
@@ -337,29 +335,40 @@ def _shared(entry: Any) -> Any:
     return entry
 
 
-class What(msgspec.Struct, frozen=True):
-    """What a catalogue is made of; another one is another catalogue."""
+class Origin(msgspec.Struct, frozen=True):
+    """What a catalogue was made of: in its manifest."""
 
     size: Size
     seed: int
     limit: int | None
+    files: dict[str, tuple[int, int, str]]
+    """Name -> bytes, time of the last change (ns), SHA-256; as they were before the build."""
 
-    @property
-    def name(self) -> str:
-        """Of its folder."""
-        first = f"-first{self.limit}" if self.limit is not None else ""
-        return f"catalogue-{self.size}-seed{self.seed}{first}"
+    @classmethod
+    def now(cls, folder: Path, size: Size, seed: int, limit: int | None) -> Origin:
+        """Of the files as they are."""
+        files = {}
+        for path in (folder / file.name for file in _sources(size)):
+            found = path.stat()
+            files[path.name] = found.st_size, found.st_mtime_ns, sha256_of(path)
+        return cls(size, seed, limit, files)
+
+    def stale(self, folder: Path, *wanted: Any) -> str:
+        """Why the catalogue is not the wanted (size, seed, limit) of the files; empty if it is."""
+        if (self.size, self.seed, self.limit) != wanted:
+            return f"it has size, seed and limit {self.size, self.seed, self.limit}, not {wanted}"
+        for name, (size, changed, sha256) in self.files.items():
+            path = folder / name
+            if path.is_file():  # else it was deleted after the build
+                now = path.stat()
+                if now.st_size != size or (
+                    now.st_mtime_ns != changed and sha256_of(path) != sha256
+                ):
+                    return f"{path} has changed"
+        return ""
 
 
-class Origin(msgspec.Struct, frozen=True):
-    """What is in the manifest of a catalogue that was made of official files."""
-
-    what: What
-    files: dict[str, tuple[int, str]]
-    """Name -> bytes, SHA-256."""
-
-
-def _open_made(place: Path, folder: Path, what: What) -> DiskCatalogue | None:
+def _open_made(place: Path, folder: Path, *wanted: Any) -> DiskCatalogue | None:
     """The catalogue at `place`; None if it has to be built. The log says why if it is built again.
 
     Raises:
@@ -373,65 +382,15 @@ def _open_made(place: Path, folder: Path, what: What) -> DiskCatalogue | None:
         log.warning("%s: it is built again: %s", place, exc)
         return None
     try:
-        origin = msgspec.convert(catalogue.manifest.origin, Origin)
+        stale = msgspec.convert(catalogue.manifest.origin, Origin).stale(folder, *wanted)
     except msgspec.ValidationError:
         raise DataError(
             f"{place}: a catalogue that was not made from official files by load_official is left "
             "alone; choose another folder"
         ) from None
-    stale = f"it has {origin.what}, wanted is {what}" if origin.what != what else ""
-    note, changed = place / MANIFEST, False
-    for name, (size, sha256) in origin.files.items():
-        path = folder / name
-        if not path.is_file():
-            continue  # deleted after the build
-        now = path.stat()
-        newer = max(now.st_mtime_ns, now.st_ctime_ns) >= note.stat().st_mtime_ns
-        changed = changed or newer
-        if now.st_size != size or (newer and sha256_of(path) != sha256):
-            stale = f"{path} has changed"
     if stale:
         log.warning("%s: it is built again: %s", place, stale)
-        return None
-    if changed:
-        with suppress(OSError):  # read-only: the files are compared again next time
-            os.utime(note)
-    return catalogue
-
-
-def _read(folder: Path, what: What, progress: bool) -> tuple[Iterable[Any], Any, Any]:
-    """Rows, attributes and human instructions, for `Catalogue.from_rows`."""
-    products, attributes, people = _sources(what.size)
-    if missing := [f.name for f in _sources(what.size) if not (folder / f.name).is_file()]:
-        raise PrerequisiteError(
-            f"{folder}: {', '.join(missing)} missing: fetch them with "
-            f"python -m eeflib.envs.webshop.official {folder} --set {what.size}"
-        )
-    read = {f: entries(folder / f.name, f.ends, progress) for f in _sources(what.size)}
-    about = {asin: _shared(entry) for asin, entry in read[attributes]}
-    return islice(read[products], what.limit), about, dict(read[people])
-
-
-def _build(place: Path, folder: Path, what: What, progress: bool) -> DiskCatalogue:
-    """The catalogue of the files in `folder` at `place`, in the place of any that is there."""
-    rows, attributes, people = _read(folder, what, progress)
-    paths = [folder / f.name for f in _sources(what.size)]
-    before = [p.stat() for p in paths]
-
-    def origin() -> Origin:
-        files = {p.name: (p.stat().st_size, sha256_of(p)) for p in paths}
-        for path, old in zip(paths, before, strict=True):
-            now = path.stat()
-            if (now.st_size, now.st_mtime_ns) != (old.st_size, old.st_mtime_ns):
-                raise DataError(
-                    f"{path}: has changed while it was read; build again when nothing writes to it"
-                )
-        return Origin(what, files)
-
-    return build_catalogue(
-        rows, place, attributes=attributes, human_instructions=people, seed=what.seed,
-        replace=True, progress=progress, origin=origin,
-    )  # fmt: skip
+    return None if stale else catalogue
 
 
 @dataclass(frozen=True)
@@ -454,11 +413,6 @@ class Official:
         """Rows of the products file that are not used."""
         return self.catalogue.skipped
 
-    @property
-    def nouns(self) -> Nouns:
-        """Nouns of the title score, as `env` takes them; loads spaCy if strict and installed."""
-        return best_nouns() if self.strict else word_nouns
-
     def env(self, **options: Any) -> WebShopEnv:
         """An environment over the catalogue; `options` are those of `WebShopEnv`."""
         return WebShopEnv(self.catalogue, **{"strict": self.strict, **options})
@@ -472,7 +426,7 @@ class Official:
             f"official WebShop data ({self.size} set{part}): {len(shop):,} products, "
             f"{len(self.goals):,} {self.kind} goals, {len(self.left_out):,} rows left out; "
             f"seed {shop.seed}, strict {self.strict}, "
-            f"title nouns {nouns_name(self.nouns)}{where}"
+            f"title nouns {nouns_name(self.env().nouns)}{where}"
         )
 
 
@@ -502,9 +456,10 @@ def load_official(
         strict: environments of `Official.env` keep the official quirks.
         seed: draws prices and price limits, which have no seed officially.
         limit: only so many rows of the products file (officially 100, 1,000 or 100,000).
-        disk: whether the catalogue lies on disk, or the folder for it; True: a folder in `folder`,
-            `What.name`; None: the full set does, the small one is held in memory. It is
-            built again when it is damaged or a file has changed, and needs the files no longer.
+        disk: whether the catalogue lies on disk, or the folder for it; True: a folder in `folder`
+            that is named after size, seed and limit; None: the full set does, the small one is held
+            in memory. It is built again when it is damaged or a file has changed, and needs the
+            files no longer.
         fetch: download what is missing.
         base_url, expected: see `download`.
         progress: show bars where it takes long: downloading, building.
@@ -513,17 +468,34 @@ def load_official(
         PrerequisiteError: a file is missing; names the command that fetches it.
         DataError: a file is damaged or of another shape, or no product or goal is left.
     """
-    folder, what = Path(folder), What(size, seed, limit)
+    folder, names = Path(folder), [file.name for file in _sources(size)]
     disk = size == "full" if disk is None else disk
-    place = folder / what.name if isinstance(disk, bool) else Path(disk)
-    catalogue: Catalogue | None = _open_made(place, folder, what) if disk else None
+    first = f"-first{limit}" if limit is not None else ""
+    named = folder / f"catalogue-{size}-seed{seed}{first}"
+    place = named if isinstance(disk, bool) else Path(disk)
+    catalogue: Catalogue | None = _open_made(place, folder, size, seed, limit) if disk else None
     if catalogue is None:
         if fetch:
             download(folder, size, base_url, expected=expected, progress=progress)
+        if missing := [name for name in names if not (folder / name).is_file()]:
+            raise PrerequisiteError(
+                f"{folder}: {', '.join(missing)} missing: fetch them with "
+                f"python -m eeflib.envs.webshop.official {folder} --set {size}"
+            )
+        origin = Origin.now(folder, size, seed, limit) if disk else None
+        products, about, people = (
+            entries(folder / file.name, file.ends, progress and bool(disk))
+            for file in _sources(size)
+        )
+        attributes = {asin: _shared(entry) for asin, entry in about}
+        rows, human_instructions = islice(products, limit), dict(people)
         if disk:
-            catalogue = _build(place, folder, what, progress)
+            catalogue = build_catalogue(
+                rows, place, attributes=attributes, human_instructions=human_instructions,
+                seed=seed, replace=True, progress=progress, origin=origin,
+            )  # fmt: skip
         else:
-            catalogue = Catalogue.from_rows(*_read(folder, what, False), seed=seed)
+            catalogue = Catalogue.from_rows(rows, attributes, human_instructions, seed=seed)
     kind: Literal["human", "synthetic"] = "human" if human else "synthetic"
     goals, skipped = tuple(build_goals(catalogue, kind)), catalogue.skipped
     if not goals:
