@@ -52,6 +52,8 @@ _SIZES = (
     "num_key_value_heads",
 )
 _SAMPLED = 65536
+_EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "lm_head.weight")
+"""Tensors that peft saves whole beside an adapter when tokens were added."""
 
 
 def load_student(
@@ -95,6 +97,10 @@ def load_student(
     else:
         model, tokenizer = _load_hub(name, device, dtype)
     if adapter is not None:
+        if (Path(adapter) / "tokenizer_config.json").is_file():  # its own template, added tokens
+            tokenizer = load_tokenizer(str(adapter))
+            if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+                model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         model = _adapted(model, name, Path(adapter))
     return model.eval(), tokenizer
 
@@ -236,13 +242,11 @@ def _adapted(model: Any, name: str, folder: Path) -> Any:
             f"with fingerprint {wanted}, {name} has {have}; load that base or train the adapter "
             "again"
         )
-    if not wanted and base and _last(base) != _last(name):
-        raise DataError(
-            f"the adapter in {folder} was trained for {base}, not for {name}; load that base"
-        )
+    if not wanted and base and _last(base) != _last(name):  # a 4-bit repack, a renamed copy
+        log.warning("%s says it was trained for %s; it is put on %s", folder, base, name)
     check_weights(folder)
     try:
-        return PeftModel.from_pretrained(model, str(folder), use_safetensors=True)
+        adapted = PeftModel.from_pretrained(model, str(folder), use_safetensors=True)
     except SafetensorError as exc:
         raise DataError(_damaged(folder, "adapter_model*.safetensors", exc)) from exc
     except (RuntimeError, ValueError, KeyError) as exc:  # shapes or layers that are not there
@@ -250,6 +254,31 @@ def _adapted(model: Any, name: str, folder: Path) -> Any:
             f"the adapter in {folder} does not fit {name}: {_line(exc)}; it was trained for "
             f"{base or 'another base'}"
         ) from exc
+    _all_landed(adapted, folder, name)
+    return adapted
+
+
+def _all_landed(adapted: Any, folder: Path, name: str) -> None:
+    """That every tensor of the adapter is in the model, and every layer of it was in the files.
+
+    peft only warns of tensors that it cannot place, and the base would pass for the tuned model.
+    """
+    from peft import get_peft_model_state_dict
+    from safetensors import safe_open
+
+    brought: set[str] = set()
+    for path in folder.glob("adapter_model*.safetensors"):
+        with safe_open(path, framework="np") as file:
+            brought.update(file.keys())
+    wanted = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
+    lost = sorted(key for key in brought - wanted if not key.endswith(_EMBEDDINGS))
+    if lost or wanted - brought:
+        what = f"{lost[0]} has no place in it" if lost else f"{min(wanted - brought)} is missing"
+        raise DataError(
+            f"the adapter in {folder} does not fit {name}: {what} ({len(lost)} tensors without a "
+            f"place, {len(wanted - brought)} missing); load the base, of the same library version, "
+            "that it was trained for"
+        )
 
 
 def _base_of(folder: Path) -> str:

@@ -109,14 +109,11 @@ def test_an_adapter_for_another_base_is_refused(base, adapter, tmp_path):
     same_sizes = save(make_model(seed=1), tmp_path / "other" / "base")
     with pytest.raises(DataError, match="trained for another base"):
         load_student(same_sizes, adapter=adapter, device="cpu")
-    # an adapter of other software, without our card: names, then shapes
+    # an adapter of other software, without our card: by its shapes
     (adapter / "eef_adapter.json").unlink()
     wider = save(make_model(hidden=32), tmp_path / "wider" / "base")
     with pytest.raises(DataError, match="does not fit"):
         load_student(wider, adapter=adapter, device="cpu")
-    renamed = save(make_model(), tmp_path / "quite-another")
-    with pytest.raises(DataError, match="not for"):
-        load_student(renamed, adapter=adapter, device="cpu")
     load_student(base, adapter=adapter, device="cpu")
 
 
