@@ -62,13 +62,10 @@ class Findings(frames.Frames):
     def outcomes(self) -> dict[str, list[Evaluation]]:
         """The last iteration of each method, by method, on test tasks (any, if there are none)."""
         out: dict[str, list[Evaluation]] = {}
-        for o in last_iteration(self._test):
+        every = self.run.outcomes
+        for o in last_iteration([o for o in every if o.split == "test"] or every):
             out.setdefault(o.method, []).append(o)
         return {m: out[m] for m in style.order(out)}
-
-    @cached_property
-    def _test(self) -> list[Evaluation]:
-        return [o for o in self.run.outcomes if o.split == "test"] or self.run.outcomes
 
     @cached_property
     def changes(self) -> pd.DataFrame:
@@ -178,20 +175,11 @@ class Findings(frames.Frames):
         return {m: part[part["method"] == self.focus] for m, part in rows.items()}
 
     def matched(self, a: str, b: str) -> tuple[list[Evaluation], list[Evaluation]]:
-        """Outcomes of the methods `a` and `b` after the same number of iterations, per seed.
-
-        An ablation may run fewer iterations, a killed run may have finished fewer: then the other
-        is taken at that iteration. Methods that do not iterate (last iteration 0) are compared as
-        they are.
-        """
-        last = {(o.method, o.seed): o.iteration for m in (a, b) for o in self.outcomes[m]}
-
-        def at(own: str, other: str, seed: int) -> int:
-            final = last[own, seed]
-            return min(final, last.get((other, seed)) or final)
-
-        mine = [o for o in self._test if o.method == a and o.iteration == at(a, b, o.seed)]
-        theirs = [o for o in self._test if o.method == b and o.iteration == at(b, a, o.seed)]
+        """Outcomes of the methods `a` and `b` after the same iterations: see `tables.last`."""
+        frame = tables.only_test(self.evaluations)
+        own, other = (frame[frame["method"] == method] for method in (a, b))
+        pairs = (tables.last(own, other), tables.last(other, own))
+        mine, theirs = ([self.run.outcomes[i] for i in rows.index] for rows in pairs)
         return mine, theirs
 
     def iteration(self, method: str) -> int:
@@ -240,17 +228,8 @@ class Findings(frames.Frames):
 
     @cached_property
     def first_won(self) -> pd.DataFrame:
-        """Tasks that the teacher failed: first won from `s0`, from a `later state`, from `none`.
-
-        Columns: seed, task_id, level, where; the counts by level are `tables.reachable`'s.
-        """
-        failed = self.states[~self.states["teacher_solved"]]
-        won = failed["wins"] > 0
-        marked = failed.assign(s0=won & (failed["k"] == 0), deep=won & (failed["t"] > 0))
-        keys = ["seed", "task_id", "level"]
-        tasks = marked.groupby(keys, as_index=False)[["s0", "deep"]].any()
-        where = tasks["deep"].map({True: "a later state", False: "none"}).mask(tasks["s0"], "s0")
-        return tasks[keys].assign(where=where)
+        """From where each task that the teacher failed was first won; see `tables.first_won`."""
+        return tables.first_won(self.states)
 
     @cached_property
     def no_return(self) -> pd.DataFrame:

@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from eeflib.analysis.annotations import append
 from eeflib.analysis.markup import clean
-from eeflib.analysis.taxonomy import KINDS, Case, primaries
+from eeflib.analysis.taxonomy import KINDS, Case
 from eeflib.files import ReadReport, read_objects
 from eeflib.records import Task, Trajectory, canonical_json, content_hash
 from eeflib.stats import wilson
@@ -252,7 +252,7 @@ def agreement(first: pd.DataFrame, second: pd.DataFrame) -> Agreement:
             iteration, trajectory_id and kind (with several rows an episode: `primary`).
         second: likewise.
     """
-    a, b = (primaries(t) for t in (first, second))
+    a, b = (_main_kinds(t) for t in (first, second))
     episodes = a.index.union(b.index)
     a, b = a[a != ""], b[b != ""]
     both = a.index.intersection(b.index)
@@ -264,3 +264,9 @@ def agreement(first: pd.DataFrame, second: pd.DataFrame) -> Agreement:
     table = pd.crosstab(a.to_numpy(), b.to_numpy()) if n else pd.DataFrame()
     table = table.reindex(index=listed, columns=listed, fill_value=0)
     return Agreement(n, same, kappa, table, len(episodes) - n)
+
+
+def _main_kinds(failures: pd.DataFrame) -> pd.Series[str]:
+    """The main kind of each failed episode, by seed, method, iteration and trajectory_id."""
+    rows = failures[failures["primary"]] if "primary" in failures else failures
+    return rows.set_index(["seed", "method", "iteration", "trajectory_id"])["kind"]

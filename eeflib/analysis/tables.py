@@ -20,9 +20,10 @@ from eeflib.analysis.taxonomy import KINDS, WEBSHOP_KINDS
 from eeflib.stats import wilson
 
 __all__ = [
-    "CHANGES", "action_shares", "budget", "by_group", "courses", "discoveries", "learned_actions",
-    "length_bins", "newly_solved", "other_m", "pick_iteration", "reachable", "recovery_curve",
-    "recovery_map", "reward_bins", "steps_to_failure", "training_actions", "win_rates",
+    "CHANGES", "action_shares", "budget", "by_group", "courses", "discoveries", "first_won", "last",
+    "learned_actions", "length_bins", "newly_solved", "only_test", "other_m", "pick_iteration",
+    "reachable", "recovery_curve", "recovery_map", "reward_bins", "steps_to_failure",
+    "training_actions", "win_rates",
 ]  # fmt: skip
 
 
@@ -33,7 +34,7 @@ def _rates(counts: pd.DataFrame, share: str = "rate") -> pd.DataFrame:
     return counts.assign(**{share: counts["wins"] / counts["n"]}, low=low, high=high)
 
 
-def _test(evaluations: pd.DataFrame) -> pd.DataFrame:
+def only_test(evaluations: pd.DataFrame) -> pd.DataFrame:
     """Of test tasks, or all if there are none of these."""
     test = evaluations[evaluations["split"] == "test"]
     return evaluations if test.empty else test
@@ -47,9 +48,9 @@ def win_rates(evaluations: pd.DataFrame) -> pd.DataFrame:
     """
     names = ["method", "iteration", "seeds", "n", "wins", "rate", "low", "high", "sd", "reward"]
     keys = names[:2]
-    groups = _test(evaluations).groupby(keys)
+    groups = only_test(evaluations).groupby(keys)
     counts = groups.agg(n=("solved", "size"), wins=("solved", "sum"), reward=("reward", "mean"))
-    by_seed = _test(evaluations).groupby([*keys, "seed"])["solved"].mean().groupby(level=keys)
+    by_seed = only_test(evaluations).groupby([*keys, "seed"])["solved"].mean().groupby(level=keys)
     table = counts.join(by_seed.agg(seeds="size", sd="std")).reset_index()
     position = {m: i for i, m in enumerate(style.order(table["method"]))}
     return _rates(table)[names].sort_values(
@@ -102,19 +103,29 @@ def recovery_curve(states: pd.DataFrame) -> pd.DataFrame:
     return _rates(pd.concat(counts, names=["group"]).reset_index(), "p")
 
 
+def first_won(states: pd.DataFrame) -> pd.DataFrame:
+    """Tasks that the teacher failed: first won from `s0`, from `a later state`, from `none`.
+
+    Columns: seed, task_id, level, where.
+    """
+    failed = states[~states["teacher_solved"]]
+    won = failed["wins"] > 0
+    marked = failed.assign(s0=won & (failed["k"] == 0), deep=won & (failed["t"] > 0))
+    keys = ["seed", "task_id", "level"]
+    tasks = marked.groupby(keys, as_index=False)[["s0", "deep"]].any()
+    where = tasks["deep"].map({True: "a later state", False: "none"}).mask(tasks["s0"], "s0")
+    return tasks[keys].assign(where=where)
+
+
 def reachable(states: pd.DataFrame) -> pd.DataFrame:
     """Per level, how many tasks got at least one solution, and from where; teacher failures only.
 
     Columns: level, tasks, from_s0 (solved from s0), only_deeper (only from an expert state), never.
     """
-    failed = states[~states["teacher_solved"]]
-    won = failed["wins"] > 0
-    table = failed.assign(s0=won & (failed["k"] == 0), deep=won & (failed["t"] > 0))
-    task = table.groupby(["level", "seed", "task_id"])[["s0", "deep"]].any()
-    only_deeper, never = task["deep"] & ~task["s0"], ~task["deep"] & ~task["s0"]
-    task = task.assign(tasks=1, from_s0=task["s0"], only_deeper=only_deeper, never=never)
-    names = ["tasks", "from_s0", "only_deeper", "never"]
-    found = task.groupby("level")[names].sum()
+    rows = first_won(states)
+    names = {"from_s0": "s0", "only_deeper": "a later state", "never": "none"}
+    marked = rows.assign(tasks=1, **{name: rows["where"] == at for name, at in names.items()})
+    found = marked.groupby("level")[["tasks", *names]].sum()
     return found.loc[style.level_order(found.index)].reset_index()
 
 
@@ -374,22 +385,23 @@ def newly_solved(evaluations: pd.DataFrame, baseline: str) -> pd.DataFrame:
     Columns: seed, task_id, task_hash, level, method, baseline, change (see `CHANGES`).
     """
     names = ["seed", "task_id", "task_hash", "level", "method", "baseline", "change"]
-    test = _test(evaluations)
+    test = only_test(evaluations)
     base = test[test["method"] == baseline]
     out = [pd.DataFrame(columns=names)]
     for method in style.order(set(test["method"]) - {baseline}):
         own = test[test["method"] == method]
-        old = _last(base, own)[["seed", "task_hash", "solved"]]
-        pairs = _last(own, base).merge(old, on=["seed", "task_hash"])
+        old = last(base, own)[["seed", "task_hash", "solved"]]
+        pairs = last(own, base).merge(old, on=["seed", "task_hash"])
         change = changes(pairs["solved_y"], pairs["solved_x"])
         out.append(pairs.assign(baseline=baseline, change=change)[names])
     return pd.concat(out[1:] or out, ignore_index=True)
 
 
-def _last(rows: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+def last(rows: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
     """Per seed the last iteration of `rows` that is no later than the last of `other`.
 
-    A method that does not iterate (iteration 0 only) sets no limit.
+    An ablation may run fewer iterations, a killed run may have finished fewer. A method that does
+    not iterate (iteration 0 only) sets no limit.
     """
     limit = rows["seed"].map(other.groupby("seed")["iteration"].max()).fillna(0)
     allowed = (limit == 0) | (rows["iteration"] <= limit)

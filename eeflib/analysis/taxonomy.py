@@ -19,6 +19,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -29,7 +30,7 @@ from eeflib.stats import wilson
 
 __all__ = [
     "KINDS", "WEBSHOP_KINDS", "Case", "Diagnosis", "Finding", "Kind", "action_kind", "counts",
-    "coverage", "diagnose", "failures", "primaries",
+    "coverage", "diagnose", "failures",
 ]  # fmt: skip
 
 WEBSHOP_KINDS = (
@@ -230,10 +231,6 @@ def ending(trajectory: Trajectory, task: Task | None) -> Iterator[Finding]:
         yield Finding("stopped_early", "not ended by anything", total, text)
 
 
-_MENU = re.compile("Ambiguous request")
-"""How the simulator begins when it asks for a number; the next input that is none is lost."""
-
-
 def wrong_focus(trajectory: Trajectory, task: Task | None) -> Iterator[Finding]:
     """A `focus on` was the last thing the simulator let happen."""
     last = trajectory.steps[-1].action if trajectory.steps else ""
@@ -244,8 +241,9 @@ def wrong_focus(trajectory: Trajectory, task: Task | None) -> Iterator[Finding]:
 
 def menu_mishap(trajectory: Trajectory, task: Task | None) -> Iterator[Finding]:
     """Menus that got no number: each uses up an action. The main finding from three on."""
-    asked = [(t, s.action) for t, s in enumerate(trajectory.steps) if _MENU.match(s.observation)]
-    lost = [t for t, action in asked if not action.strip().isdecimal()]
+    asked = [s.observation.startswith("Ambiguous request") for s in trajectory.steps]
+    given = [s.action.strip().isdecimal() for s in trajectory.steps]
+    lost = [t for t, menu in enumerate(asked) if menu and not given[t]]
     if lost:
         text = f"{len(lost)} actions lost, first: {trajectory.steps[lost[0]].action}"
         yield Finding("menu_mishap", "menu without a number", lost[0], text, len(lost) >= 3)
@@ -261,13 +259,10 @@ _MARK = re.compile(r"\[(?:clicked )?button_?\]|\n")
 _CHOSEN = re.compile(r"\[SEP\] options \[SEP\] (\{.*?\}) \[SEP\]")
 _DONE_PAGE = 20_000
 """Characters of the page after the purchase that are searched: however long, it takes no time."""
-_COLOURS = frozenset(
-    re.findall(
-        r"\w+",
-        "beige black blue bronze brown camel charcoal coral cream crimson cyan gold gray green grey"
-        " indigo ivory khaki lavender lilac magenta maroon mint navy nude olive orange peach pink"
-        " plum purple red rose rust sand silver tan taupe teal turquoise violet white wine yellow",
-    )
+_COLOUR = re.compile(
+    r"\b(beige|black|blue|bronze|brown|camel|charcoal|coral|cream|crimson|cyan|gold|gray|green|grey"
+    r"|indigo|ivory|khaki|lavender|lilac|magenta|maroon|mint|navy|nude|olive|orange|peach|pink|plum"
+    r"|purple|red|rose|rust|sand|silver|tan|taupe|teal|turquoise|violet|white|wine|yellow)\b"
 )
 _SIZE = re.compile(
     r"\b(x*-?small|medium|large|xs|s|m|l|xx?l|king|queen|twin|full|wide|narrow)\b"
@@ -324,12 +319,8 @@ def _chosen(trajectory: Trajectory, opened: int) -> dict[str, str]:
     """Option -> value: from the page after the purchase, else the clicks since the item opened."""
     found = _CHOSEN.search(trajectory.final_observation[:_DONE_PAGE])
     if found:
-        try:
-            options = json.loads(found[1])
-        except ValueError:
-            options = None
-        if isinstance(options, dict):
-            return {str(k): str(v) for k, v in options.items()}
+        with suppress(ValueError):  # an object, by the pattern
+            return {str(k): str(v) for k, v in json.loads(found[1]).items()}
     out: dict[str, str] = {}
     for step in trajectory.steps[opened + 1 :]:
         kind = _kind(step)
@@ -462,11 +453,8 @@ def _options(bought: Purchase, missed: Sequence[str], trajectory: Trajectory) ->
         group = next((g for g in bought.offered[1:] if value.lower() in g), ())
         instead = next((c for c in bought.chosen if _stands_for(c, value, group, offered)), "")
         if instead:
-            clicks = [
-                t
-                for t, s in enumerate(trajectory.steps)
-                if s.action.lower().endswith(f"[{instead.lower()}]")
-            ]
+            click, steps = f"[{instead.lower()}]", enumerate(trajectory.steps)
+            clicks = [t for t, s in steps if s.action.lower().endswith(click)]
             t = clicks[-1] if clicks else bought.t
             yield Finding("wrong_option", "other value", t, f"{instead}, wanted: {value}")
         else:
@@ -479,7 +467,7 @@ def _stands_for(chosen: str, wanted: str, group: Sequence[str], offered: bool) -
 
     A page does not say where the next option begins, so a colour and no colour are kept apart.
     """
-    colours = [bool(_COLOURS & set(re.findall(r"\w+", v.lower()))) for v in (chosen, wanted)]
+    colours = [_COLOUR.search(v.lower()) is not None for v in (chosen, wanted)]
     if offered and group:
         return chosen.lower() in group and colours[0] == colours[1]
     return all(colours) or all(_SIZE.search(v.lower()) for v in (chosen, wanted))
@@ -567,12 +555,6 @@ def failures(cases: Iterable[Case]) -> pd.DataFrame:
     columns = COLUMNS["failures"]
     frame = pd.DataFrame(rows, columns=list(columns))
     return frame.astype({name: dtype for name, (dtype, _) in columns.items()})
-
-
-def primaries(failures: pd.DataFrame) -> pd.Series[str]:
-    """The main kind of each failed episode, by seed, method, iteration and trajectory_id."""
-    rows = failures[failures["primary"]] if "primary" in failures else failures
-    return rows.set_index(["seed", "method", "iteration", "trajectory_id"])["kind"]
 
 
 class Coverage(NamedTuple):

@@ -3,6 +3,11 @@
 Import `HuggingFacePolicy` from here: a batch of conversations in, one sampled reply each out,
 either written freely (`mode="generate"`) or chosen among the admissible actions
 (`mode="admissible"`). Models are loaded in `eeflib.policies.loading`.
+
+A choice is ancestral sampling: at each node of the trie of the actions' tokens only those that lead
+on to some admissible action compete; a single one is taken without asking the model. The end of the
+turn is a token like any other, so "look" and "look around" compete after "look". An action may hold
+free text (`<text>`).
 """
 
 from __future__ import annotations
@@ -11,15 +16,17 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
+from eeflib.envs.base import FREE_TEXT
 from eeflib.errors import DataError
 from eeflib.policies.base import Conversation, Reply
-from eeflib.policies.chat import as_chat
-from eeflib.policies.constrained import Slots, Trie, Walk, draw, draw_rows
+from eeflib.policies.chat import Chat, as_chat
 from eeflib.policies.decoding import Decoder
 from eeflib.records import Usage
 
@@ -29,6 +36,8 @@ log = logging.getLogger(__name__)
 
 Mode = Literal["generate", "admissible"]
 _TRIES = 4096
+_SLOT = -1
+"""Stands for free text in a token sequence; sorts before every token."""
 
 
 class HuggingFacePolicy:
@@ -49,8 +58,6 @@ class HuggingFacePolicy:
         max_batch: conversations handled at once.
         greedy: the most likely token instead of a draw. `Reply.logprob` is still the reply's
             log-probability under the distribution at `temperature`.
-        device: where to move the model first; None leaves it where it is.
-        stop: texts that end a free reply; the reply is cut before them.
         slot_tokens: limit of the text that replaces `<text>` in an admissible action.
         cached: see `eeflib.policies.decoding.Decoder`.
         cache_bytes: memory for keys and values, see there.
@@ -70,8 +77,6 @@ class HuggingFacePolicy:
         mode: Mode = "generate",
         max_batch: int = 256,
         greedy: bool = False,
-        device: str | torch.device | None = None,
-        stop: Sequence[str] = (),
         slot_tokens: int = 16,
         cached: bool | None = None,
         cache_bytes: int | None = None,
@@ -86,23 +91,18 @@ class HuggingFacePolicy:
         self.wants_admissible = mode == "admissible"
         self.mode, self.temperature, self.greedy = mode, temperature, greedy
         self.max_new_tokens, self.max_batch = max_new_tokens, max_batch
-        self.stop = tuple(stop)
-        self.model = (model if device is None else model.to(device)).eval()
+        self.model = model.eval()
         self.tokens = as_chat(tokenizer)
         self.decoder = Decoder(self.model, cached=cached, cache_bytes=cache_bytes)
-        self._slots = Slots(self.tokens, slot_tokens)
-        self._tries: dict[tuple[str, ...], Trie] = {}
+        self._slots = _Slots(self.tokens, slot_tokens)
+        self._tries: dict[tuple[str, ...], _Trie] = {}
         config = model.config.get_text_config()
         self.max_positions: int = getattr(config, "max_position_embeddings", None) or 1_000_000
-        self._ends = self._end_tokens()
-
-    def _end_tokens(self) -> frozenset[int]:
-        if len(self.tokens.closing_ids) > 1:  # a marker in ordinary tokens is a text to stop at
-            self.stop = (*self.stop, self.tokens.closing)
-        settings = getattr(self.model, "generation_config", None)
-        eos = getattr(settings, "eos_token_id", None)
+        eos = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
         more = eos if isinstance(eos, (list, tuple)) else [] if eos is None else [eos]
-        return self.tokens.stop_ids.union(more)
+        self._ends = self.tokens.stop_ids.union(more)
+        # a marker in ordinary tokens is a text to stop at
+        self._stop = self.tokens.closing if len(self.tokens.closing_ids) > 1 else ""
 
     def act(
         self, conversations: Sequence[Conversation], *, rng: Sequence[np.random.Generator]
@@ -176,16 +176,38 @@ class HuggingFacePolicy:
             return "no action is admissible"
         return ""
 
-    def _trie(self, actions: tuple[str, ...]) -> Trie:
+    def _trie(self, actions: tuple[str, ...]) -> _Trie:
         trie = self._tries.get(actions)
         if trie is None:
             if len(self._tries) >= _TRIES:
                 self._tries.clear()
-            trie = self._tries[actions] = Trie(actions, self.tokens)
+            trie = self._tries[actions] = _Trie(actions, self.tokens)
         return trie
 
-    def _uniform(self, rng: Sequence[np.random.Generator]) -> list[float] | None:
-        return None if self.greedy else [g.random() for g in rng]
+    def _draw(
+        self, scores: torch.Tensor, rng: Sequence[np.random.Generator]
+    ) -> tuple[list[int], list[float]]:
+        """A column of each row, and its log-probability at the temperature.
+
+        Args:
+            scores: [b, n] logits; -inf for what cannot be drawn.
+            rng: b generators: a number in [0, 1) of each is inverted through the cumulative
+                distribution. Greedy takes the most likely, the first of equals.
+        """
+        if scores.device.type == "mps":  # no float64 there
+            scores = scores.cpu()
+        logprobs = torch.log_softmax(scores.double() / self.temperature, dim=-1)
+        if self.greedy:
+            at = logprobs.argmax(dim=-1)
+        else:
+            weights = logprobs.exp()
+            total = weights.cumsum(dim=-1)
+            uniform = torch.tensor([g.random() for g in rng], dtype=torch.float64)
+            level = uniform.to(total.device) * total[:, -1]
+            at = torch.searchsorted(total, level[:, None], right=True)[:, 0]
+            last = weights.shape[1] - 1 - weights.flip(1).gt(0).int().argmax(dim=1)
+            at = torch.minimum(at, last)
+        return at.tolist(), logprobs.gather(1, at[:, None])[:, 0].tolist()
 
     def _choose(
         self,
@@ -193,40 +215,28 @@ class HuggingFacePolicy:
         prompts: list[np.ndarray],
         rng: Sequence[np.random.Generator],
     ) -> list[Reply]:
-        walks = [Walk(self._trie(tuple(c.admissible or ())), self._slots) for c in part]
+        walks = [_Walk(self._trie(tuple(c.admissible or ())), self._slots) for c in part]
         active = [i for i, w in enumerate(walks) if w.text is None]
         while active:
             logits = self.decoder.logits(active, [walks[i].take() for i in active])
-            branching = [(j, i) for j, i in enumerate(active) if not walks[i].in_slot]
-            writing = [(j, i) for j, i in enumerate(active) if walks[i].in_slot]
-            if branching:
-                self._branch([(j, walks[i], rng[i]) for j, i in branching], logits)
-            if writing:
-                rows = logits[[j for j, _ in writing]]
-                banned = torch.stack([walks[i].banned(logits) for _, i in writing])
-                uniform = self._uniform([rng[i] for _, i in writing])
-                tokens, logprobs = draw_rows(rows, banned, self.temperature, uniform)
-                for (_, i), token, logprob in zip(writing, tokens, logprobs, strict=True):
-                    walks[i].write(token, logprob)
+            places = list(enumerate(active))
+            # apart, for free text competes with a whole vocabulary, actions with each other
+            writing = [(j, i) for j, i in places if walks[i].in_slot]
+            branching = [(j, i) for j, i in places if not walks[i].in_slot]
+            for some in filter(None, (branching, writing)):
+                allowed = [walks[i].allowed(logits) for _, i in some]
+                ids = pad_sequence(allowed, True, -1).to(logits.device)
+                rows = torch.tensor([[j] for j, _ in some], device=logits.device)
+                scores = logits[rows, ids.clamp(min=0)].masked_fill(ids < 0, -torch.inf)
+                at, logprobs = self._draw(scores, [rng[i] for _, i in some])
+                tokens = ids[list(range(len(some))), at].tolist()
+                for (_, i), token, logprob in zip(some, tokens, logprobs, strict=True):
+                    walks[i].go(token, logprob)
             active = [i for i in active if walks[i].text is None]
         return [
             Reply(w.text or "", Usage(len(p), w.count), w.logprob)
             for w, p in zip(walks, prompts, strict=True)
         ]
-
-    def _branch(
-        self, walks: list[tuple[int, Walk, np.random.Generator]], logits: torch.Tensor
-    ) -> None:
-        """One draw per walk among its few candidates: only their logits leave the device."""
-        candidates = [w.candidates for _, w, _ in walks]
-        sizes = [len(c) for c in candidates]
-        rows = np.repeat([j for j, _, _ in walks], sizes)
-        columns = np.concatenate(candidates)
-        index = [torch.from_numpy(x).to(logits.device) for x in (rows, columns)]
-        scores = np.split(logits[index[0], index[1]].cpu().numpy(), np.cumsum(sizes)[:-1])
-        for (_, walk, generator), mine in zip(walks, scores, strict=True):
-            uniform = None if self.greedy else generator.random()
-            walk.branch(*draw(mine, self.temperature, uniform))
 
     def _write(
         self,
@@ -240,9 +250,8 @@ class HuggingFacePolicy:
         active = list(range(len(part)))
         while active:
             logits = self.decoder.logits(active, [written[i][-1:] for i in active])
-            uniform = self._uniform([rng[i] for i in active])
-            tokens, logprobs = draw_rows(logits, None, self.temperature, uniform)
-            for i, token, logprob in zip(active, tokens, logprobs, strict=True):
+            drawn = self._draw(logits, [rng[i] for i in active])
+            for i, token, logprob in zip(active, *drawn, strict=True):
                 total[i] += logprob
                 counts[i] += 1
                 if token in self._ends:
@@ -250,19 +259,16 @@ class HuggingFacePolicy:
                     continue
                 written[i].append(token)
                 full = len(prompts[i]) + len(written[i]) >= self.max_positions
-                if self.stop:
-                    texts[i] = self._stopped(self.tokens.decode(written[i]))
-                if texts[i] is None and (full or counts[i] >= self.max_new_tokens):
+                so_far = self.tokens.decode(written[i]) if self._stop else ""
+                if self._stop and self._stop in so_far:
+                    texts[i] = so_far.partition(self._stop)[0]
+                elif full or counts[i] >= self.max_new_tokens:
                     texts[i] = self.tokens.decode(written[i])
             active = [i for i in active if texts[i] is None]
         return [
             Reply(text or "", Usage(len(p), n), float(logprob))
             for text, p, n, logprob in zip(texts, prompts, counts, total, strict=True)
         ]
-
-    def _stopped(self, text: str) -> str | None:
-        found = [text.index(s) for s in self.stop if s in text]
-        return text[: min(found)] if found else None
 
     def forget(self, keys: Sequence[str]) -> None:
         """Drop what is cached for episodes `keys`; unknown keys are ignored."""
@@ -271,3 +277,145 @@ class HuggingFacePolicy:
     def clear(self) -> None:
         """Drop everything cached: needed after weights changed other than in place."""
         self.decoder.clear()
+
+
+class _Trie:
+    """The admissible actions of one state as token sequences, each closed by the end of the turn.
+
+    Held as a sorted list: the actions below a node are a range of it. Where an action has free
+    text, the free text takes precedence over other actions that continue from the same token. Of
+    two actions with the same tokens (an unknown word in both) the first counts.
+    """
+
+    def __init__(self, actions: Sequence[str], tokens: Chat) -> None:
+        # A blank before free text is left to its first word, as tokenizers write it.
+        heads = [a.split(FREE_TEXT)[0].rstrip() if FREE_TEXT in a else a for a in actions]
+        tokens.learn(heads)
+        self.ends: dict[tuple[int, ...], str] = {}
+        """Token sequence -> action; one that ends in `_SLOT` goes on with free text."""
+        for action, head in zip(actions, heads, strict=True):
+            end = (_SLOT,) if FREE_TEXT in action else tokens.closing_ids
+            self.ends.setdefault((*tokens.continuation(head), *end), action)
+        self.paths = sorted(self.ends)
+
+
+class _Slots:
+    """Which tokens free text may use, per text that must follow it.
+
+    Everything except special tokens and line breaks (an action is one line); text is not empty.
+    """
+
+    def __init__(self, tokens: Chat, limit: int = 16) -> None:
+        self.tokens = tokens
+        self.limit = limit
+        """At most this many tokens; then the text is closed."""
+        self._allowed: dict[tuple[str, bool, int, torch.device], torch.Tensor] = {}
+
+    @cached_property
+    def _never(self) -> np.ndarray:
+        return np.array([not t or "\n" in t or "\r" in t for t in self.tokens.vocabulary])
+
+    def allowed(self, stop: str, blank: bool, like: torch.Tensor) -> torch.Tensor:
+        """Ids, ascending, for the next token of free text before `stop`, blank so far or not."""
+        key = (stop, blank, like.shape[-1], like.device)
+        if key not in self._allowed:
+            banned = self._never[: like.shape[-1]].copy()  # ids beyond these are padding
+            if blank:
+                texts = self.tokens.vocabulary[: len(banned)]
+                banned |= [not t.strip() or t.strip()[:1] == stop.strip()[:1] for t in texts]
+            elif not stop:
+                banned[self.tokens.closing_ids[0]] = False
+            self._allowed[key] = torch.from_numpy(np.flatnonzero(~banned)).to(like.device)
+        return self._allowed[key]
+
+
+class _Walk:
+    """One reply being chosen.
+
+    `text` is None until it is complete. Until then: feed `take()` to the model, then call `go` with
+    what was drawn from its logits among `allowed`.
+    """
+
+    def __init__(self, trie: _Trie, slots: _Slots) -> None:
+        self.text: str | None = None
+        self.logprob = 0.0
+        """Sum of the log-probabilities of what was drawn; what was forced adds nothing."""
+        self.count = 0
+        """Tokens of the reply."""
+        self._trie, self._slots = trie, slots
+        self._low, self._high, self._depth = 0, len(trie.paths), 0  # paths[low:high] go on
+        self._candidates: dict[int, int] = {}  # token -> first of its paths
+        self._pending: list[int] = []
+        self._free: list[int] = []
+        self._so_far = ""
+        self._rest: tuple[str, ...] = ()
+        self._advance()
+
+    @property
+    def in_slot(self) -> bool:
+        """Is the next token free text?"""
+        return bool(self._rest)
+
+    def allowed(self, like: torch.Tensor) -> torch.Tensor:
+        """Tokens that compete here, ascending: a draw does not depend on the actions' order."""
+        if not self.in_slot:
+            return torch.tensor(list(self._candidates))
+        blank = not self._slots.tokens.decode(self._free).strip()
+        return self._slots.allowed(self._rest[0], blank, like)
+
+    def take(self) -> list[int]:
+        """Tokens chosen since the last call; the model has not seen them yet."""
+        taken, self._pending = self._pending, []
+        return taken
+
+    def go(self, token: int, logprob: float) -> None:
+        """Go on with `token`; free text is closed if what must follow is there."""
+        self.logprob += logprob
+        if not self.in_slot:
+            number = list(self._candidates).index(token)
+            starts = [*self._candidates.values(), self._high]
+            self._low, self._high = starts[number], starts[number + 1]
+            return self._advance()
+        self.count += 1
+        self._pending.append(token)
+        stop = self._rest[0]
+        tokens = self._slots.tokens
+        if not stop and token == tokens.closing_ids[0]:
+            return self._close(tokens.decode(self._free), written=True)
+        self._free.append(token)
+        text = tokens.decode(self._free)
+        if stop and stop in text:
+            return self._close(text[: text.index(stop)], written=True)
+        if len(self._free) >= self._slots.limit:
+            self._close(text, written=False)
+
+    def _close(self, text: str, *, written: bool) -> None:
+        stop, self._rest = self._rest[0], self._rest[1:]
+        self._so_far += text.strip() + stop
+        self._free = []
+        if not self._rest:
+            self.text = self._so_far
+        elif not written:
+            forced = self._slots.tokens.continuation(stop.rstrip())
+            self._pending += forced
+            self.count += len(forced)
+
+    def _advance(self) -> None:
+        """Take tokens as long as there is only one; stop at a branch, free text or the end."""
+        paths = self._trie.paths
+        first, last = paths[self._low], paths[self._high - 1]
+        while self._depth < len(first) and first[self._depth] == last[self._depth]:
+            if first[self._depth] == _SLOT:
+                break
+            self._pending.append(first[self._depth])
+            self.count += 1
+            self._depth += 1
+        if self._depth == len(first):
+            self.text = self._trie.ends[first]
+        elif first[self._depth] == _SLOT:
+            self._so_far, *rest = self._trie.ends[first].split(FREE_TEXT)
+            self._rest = tuple(rest)
+        else:
+            self._candidates = {}
+            for at in range(self._low, self._high):
+                self._candidates.setdefault(paths[at][self._depth], at)

@@ -339,7 +339,7 @@ def trained(examples: dict[str, str]) -> LlamaForCausalLM:
     return model.eval()
 
 
-def test_generation_ends_at_the_end_of_the_turn_a_stop_text_or_the_limit():
+def test_generation_ends_at_the_end_of_the_turn_or_the_limit():
     model = trained({"red lamp": "click[next] go to garden", "blue": "look"})
     asked = [Conversation((Message("user", q),), q) for q in ("red lamp", "blue")]
 
@@ -352,7 +352,6 @@ def test_generation_ends_at_the_end_of_the_turn_a_stop_text_or_the_limit():
     assert [r.text for r in replies] == ["click[next] go to garden", "look"]
     assert all(-1.0 < r.logprob < 0 for r in replies)
     assert [r.text for r in texts(cached=False)] == ["click[next] go to garden", "look"]
-    assert [r.text for r in texts(stop=("]", " go"))] == ["click[next", "look"]
     short = texts(max_new_tokens=3)
     assert [r.usage.completion_tokens for r in short] == [3, 2]
     assert "click[next] go to garden".startswith(short[0].text)

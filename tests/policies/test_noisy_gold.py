@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -131,11 +129,3 @@ def test_bad_input_is_a_data_error() -> None:
         NoisyGoldTeacher(GOLD, drop=1.5)
     with pytest.raises(DataError, match="'e'"):
         NoisyGoldTeacher({"e": []})
-
-
-def test_it_needs_no_environment() -> None:
-    code = "import sys, eeflib.policies.noisy_gold; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "eeflib.policies.noisy_gold" in done.stdout
-    assert "eeflib.envs" not in done.stdout
-    assert "scienceworld" not in done.stdout

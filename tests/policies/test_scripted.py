@@ -113,11 +113,6 @@ def test_its_replies_are_thought_and_action_and_every_action_is_understood():
             assert all(s.thought and s.action for s in t.steps)
 
 
-def test_a_tireless_shopper_errs_at_a_constant_rate_and_a_tired_one_at_every_step():
-    assert Skill(floor=0.1, ceiling=0).error(0) == Skill(floor=0.1, ceiling=0).error(10**6) == 0.1
-    assert Skill(floor=1, ceiling=1).error(0) == 1.0
-
-
 def test_the_more_it_has_read_the_likelier_it_errs():
     skill = Skill()
     errors = [skill.error(words) for words in range(0, 1000, 20)]
