@@ -10,12 +10,11 @@ from itertools import zip_longest
 from typing import Any
 
 import pytest
-from simulator_play import SMALL, UNKNOWN, play, stock, wander
+from simulator_play import SMALL, UNKNOWN, Killing, play, stock, wander
 
 from eeflib.envs import simulated
 from eeflib.envs.textworld import GAMES, TextWorldEnv, textworld_tasks
 from eeflib.errors import DataError, EnvironmentFault
-from eeflib.policies.noisy_gold import NoisyGoldTeacher
 from eeflib.prompts import get_format
 from eeflib.records import Task, Trajectory
 from eeflib.rollout import EnvPool, Episode, run_episodes
@@ -212,21 +211,6 @@ def test_all_share_one_jvm_and_not_their_games_and_the_last_one_ends_it(
     assert again.poll() is not None, "the last close() left a java process"
 
 
-class Killing(NoisyGoldTeacher):
-    """Ends the shared JVM when the first episode comes to its third question."""
-
-    kills = 0
-
-    def act(self, conversations, *, rng):  # type: ignore[no-untyped-def]
-        replies = sum(m.role == "assistant" for m in conversations[0].messages)
-        if self.kills and replies == 2:
-            self.kills -= 1
-            jvm = simulated._SHARED[TextWorldEnv.title]
-            os.kill(jvm.process.pid, signal.SIGKILL)
-            jvm.process.wait()
-        return super().act(conversations, rng=rng)
-
-
 def test_when_the_shared_jvm_dies_all_its_running_episodes_are_run_again() -> None:
     env = TextWorldEnv()
     tasks = textworld_tasks(["twc"], 6, env=env, params={"twc": SMALL["twc"]})
@@ -239,6 +223,7 @@ def test_when_the_shared_jvm_dies_all_its_running_episodes_are_run_again() -> No
         def run(kills: int) -> list[Trajectory]:
             policy = Killing(gold, drop=0.0, insert=0.0, stop_early=0.0)
             policy.kills = kills
+            policy.jvm = lambda: simulated._SHARED[TextWorldEnv.title].process
             episodes = [Episode(task, "gold") for task in tasks]
             fmt = get_format("react", "textworld")
             return run_episodes(episodes, policy, pool, fmt, actor="teacher", seed=0)
