@@ -305,11 +305,8 @@ def scienceworld_tasks(
         PrerequisiteError, EnvironmentFault: see `ScienceWorldEnv.reset`.
     """
     with ScienceWorldEnv() if env is None else nullcontext(env) as env:
-        drawn = list(env.drawn(task_names, per_task, split, seed))
-        return [
-            env.task(name, number, simplifications, split=split, max_steps=max_steps)
-            for name, number in drawn
-        ]
+        options = dict.fromkeys(task_names, simplifications)
+        return env.drawn(task_names, per_task, split, seed, options, max_steps)
 
 
 def _is_reset(action: str) -> bool:

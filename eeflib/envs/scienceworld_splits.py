@@ -7,12 +7,12 @@ Yifan-Song793/ETO (commit a2fc5da), whose lists are in `scienceworld_eto.json`; 
 | subset | task types | train / validation / test | simplifications | actions |
 |---|---|---|---|---|
 | `official` | 30 | 3592 / 1796 / 1819 | easy | 100, long types 200 [ours] |
-| `eto` | 24 | 1483 / 194 / 211 | easy | 10-120 by type |
+| `eto` | 24 | 1483 / 140 / 211 | easy | 10-120 by type |
 | `agentgym` | 23 | official splits of its types | none | 100 |
 
 - ETO's test list is the first ten official test variations of a type. Its train list holds 357
-  variations that are official validation, 54 of which are in its own validation list as well: these
-  are left out of `eto` validation (140 remain) unless they are asked for. It shares none with test.
+  variations that are official validation, 54 of which are in its own validation list of 194 as
+  well: these are left out of `eto` validation. It shares none with test.
 - ETO reports the highest score of an episode, AgentGym the last one, in 0-100.
 - Which of the 4,639 variations of its types AgentGym trains and evaluates on is part of its data
   sets, not of its code: the splits here are ScienceWorld's.
@@ -57,16 +57,13 @@ def subset_choices(
     env: ScienceWorldEnv,
     subset: Subset,
     split: str,
-    *,
     types: Sequence[str] | None = None,
-    shared: bool = False,
 ) -> list[Choice]:
     """All variations of a subset's split, type by type. Loads each type once: an episode is lost.
 
     Args:
         split: `train`, `validation` or `test`, of the subset; ScienceWorld's own may differ.
         types: only these task types; None: all of the subset.
-        shared: keep the variations of `eto` validation that are in its train list, too.
 
     Raises:
         DataError: no such subset or split, or a type that is not in the subset.
@@ -83,7 +80,7 @@ def subset_choices(
         long = subset == "official" and name.startswith(LONG_TYPES)
         limit = eto[name]["max_steps"] if eto else 200 if long else 100
         variations = eto[name][split] if eto else env.variations(name, split)
-        if eto and split != "train" and not shared:
+        if eto and split != "train":
             variations = [v for v in variations if v not in eto[name]["train"]]
         simplifications = "" if subset == "agentgym" else "easy"
         choices += [Choice(name, v, simplifications, limit) for v in variations]
@@ -97,7 +94,6 @@ def subset_tasks(
     types: Sequence[str] | None = None,
     per_type: int | None = None,
     seed: int = 0,
-    shared: bool = False,
     env: ScienceWorldEnv | None = None,
 ) -> list[Task]:
     """Tasks of a subset as records, 30-100 ms each; `extra["subset"]` names it.
@@ -105,7 +101,6 @@ def subset_tasks(
     Args:
         types: only these task types; None: all of the subset.
         per_type: at most that many random variations of each task type; None: all.
-        shared: see `subset_choices`.
         env: whose JVM is used; an episode in it ends. None: a JVM of its own.
 
     Raises:
@@ -114,9 +109,10 @@ def subset_tasks(
     """
     check_draw(split, per_type)
     with ScienceWorldEnv() if env is None else nullcontext(env) as env:
-        choices, tasks = subset_choices(env, subset, split, types=types, shared=shared), []
-        rng = np.random.default_rng(seed)
-        for _, each in groupby(choices, key=lambda choice: choice.name):
+        rng, tasks = np.random.default_rng(seed), []
+        for _, each in groupby(
+            subset_choices(env, subset, split, types), key=lambda choice: choice.name
+        ):
             group = list(each)
             if per_type is not None:
                 drawn = rng.choice(len(group), min(per_type, len(group)), replace=False)

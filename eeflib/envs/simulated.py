@@ -13,7 +13,7 @@ import threading
 import weakref
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple, Self
@@ -282,24 +282,16 @@ class SimulatedEnv:
             return self._gold[spec.key]
 
     def task(
-        self,
-        kind: str,
-        variation: int,
-        options: Any = None,
-        *,
-        split: str = "",
-        max_steps: int | None = None,
+        self, kind: str, variation: int, options: Any = None, *, max_steps: int | None = None
     ) -> Task:
-        """A task record, with the simulator's own description. Ends an episode under way.
+        """A task record, with the simulator's own description and split. Ends an episode under way.
 
         Args:
             kind: the type of task, or the game.
             options: simplifications, or parameters of the game; None: `default_options`.
-            split: `train`, `validation` or `test`; checked against the simulator's own. Empty:
-                looked up.
 
         Raises:
-            DataError: unknown kind or option, variation out of range or of another split.
+            DataError: unknown kind or option, variation out of range.
         """
         number = f"{variation:0{self.digits}d}" if isinstance(variation, int) else variation
         limit = self.max_steps if max_steps is None else max_steps
@@ -317,8 +309,6 @@ class SimulatedEnv:
             spec = self._read(task)
             own = next((s for s in SPLITS if variation in self.variations(kind, s)), "")
             self._load(spec)
-            if split and split != own:
-                raise DataError(f"{kind} variation {variation} is of split {own!r}, not {split!r}")
             return replace(
                 task,
                 instruction=str(self._call("getTaskDescription")).strip(),
@@ -327,22 +317,30 @@ class SimulatedEnv:
             )
 
     def drawn(
-        self, kinds: Iterable[str], per_kind: int, split: str, seed: int
-    ) -> Iterator[tuple[str, int]]:
-        """(kind, variation) of at most `per_kind` random variations of each kind, kind by kind.
+        self,
+        kinds: Iterable[str],
+        per_kind: int,
+        split: str,
+        seed: int,
+        options: Mapping[str, Any],
+        max_steps: int,
+    ) -> list[Task]:
+        """At most `per_kind` random variations of each kind, kind by kind, with its `options`.
 
         Which variations are drawn depends on `seed`, `split` and the kind, not on the other kinds
         asked for; a larger number begins with the same ones.
 
         Raises:
-            DataError: unknown split or kind; `per_kind` below 1.
+            DataError: unknown split, kind or option; `per_kind` below 1.
         """
         check_draw(split, per_kind)
+        tasks = []
         for kind in dict.fromkeys(kinds):
             pool = self.variations(kind, split)
             rng = np.random.default_rng([seed, zlib.crc32(f"{split}/{kind}".encode())])
             for i in rng.permutation(len(pool))[:per_kind]:
-                yield kind, pool[i]
+                tasks.append(self.task(kind, pool[i], options.get(kind), max_steps=max_steps))
+        return tasks
 
     # ---- for subclasses
 

@@ -125,11 +125,6 @@ class TextWorldEnv(SimulatedEnv):
         return ordered, ", ".join(f"{name}={number}" for name, number in ordered.items())
 
     def variations(self, kind: str, split: str) -> range:
-        if kind == "sorting":
-            raise DataError(
-                "sorting cannot be played side by side in one JVM, its games share their things; "
-                f"choose from {', '.join(GAMES)}"
-            )
         if kind not in GAMES:
             near = difflib.get_close_matches(kind, GAMES, n=2) or GAMES
             told = f"no game {kind!r:.80}; did you mean {', '.join(near)}?"
@@ -243,5 +238,4 @@ def textworld_tasks(
     if unknown := set(own) - set(games):
         raise DataError(f"params are given for {', '.join(sorted(unknown))}, not one of the games")
     with TextWorldEnv() if env is None else nullcontext(env) as env:
-        drawn = list(env.drawn(games, per_game, split, seed))
-        return [env.task(g, n, own.get(g), split=split, max_steps=max_steps) for g, n in drawn]
+        return env.drawn(games, per_game, split, seed, own, max_steps)

@@ -237,19 +237,11 @@ BROKEN: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         ("reset", "close"), {"step": before("step", lambda e, action: e.task.id and action)}
     ),
     "GymTuple": (EVERY, {"reset": after("reset", lambda e, first, task: (first.text, first.info))}),
-    "LoneSurrogate": (EVERY, {"text": after("text", lambda e, text: text + " caf\udce9")}),
     "RewardOfTwo": (EVERY, {"result": after("result", _with(reward=2.0))}),
-    "SaysNothingOfValid": (
-        EVERY, {"result": after("result", lambda e, r, *_: _info(e, r, valid=None))}
-    ),
     "DoneIsWon": (
         ("step",), {"result": after("result", lambda e, r, *_: _info(e, r, won=e.over))}
     ),
     "GoesOnAfterTheEnd": (("step",), {"step": before("step", _revived)}),
-    "PaysAgain": (
-        ("step",),
-        {"result": after("result", lambda e, r, _, ended: replace(r, reward=1.0) if ended else r)},
-    ),
     "ListsWhatItRefuses": (
         ("step",), {"step": before("step", lambda e, a: "no" if a == "left" else a)}
     ),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Sequence
+import subprocess
+from collections.abc import Callable, Sequence
 from typing import Any
 from unittest import mock
 
@@ -13,6 +14,7 @@ import numpy as np
 from eeflib.envs.base import StepResult
 from eeflib.envs.scienceworld import ScienceWorldEnv
 from eeflib.envs.simulated import SimulatedEnv
+from eeflib.policies.noisy_gold import NoisyGoldTeacher
 from eeflib.records import Step, Task
 
 TYPES = (
@@ -81,6 +83,24 @@ class Lent(ScienceWorldEnv):
 
     def _renew(self) -> None:
         pass
+
+
+class Killing(NoisyGoldTeacher):
+    """Ends the JVM that `jvm` gives when the first episode comes to its third question, `kills`
+    times. It inserts nothing at random and asks for no list of actions (up to 0.4 s)."""
+
+    wants_admissible = False
+    jvm: Callable[[], subprocess.Popen[bytes]]
+    kills = 0
+
+    def act(self, conversations, *, rng):  # type: ignore[no-untyped-def]
+        replies = sum(m.role == "assistant" for m in conversations[0].messages)
+        if self.kills and replies == 2:
+            self.kills -= 1
+            process = self.jvm()
+            process.kill()
+            process.wait()
+        return super().act(conversations, rng=rng)
 
 
 STOCK = {

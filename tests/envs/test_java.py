@@ -114,7 +114,9 @@ def test_out_of_memory_ends_the_jvm_and_says_what_to_do(
     """12 MB are too few to start in, 24 for the first task."""
     monkeypatch.setenv("JAVA_TOOL_OPTIONS", f"-Xmx{heap}m")
     env = ScienceWorldEnv()
-    with pytest.raises(EnvironmentFault, match=r"ran out of memory .*set JAVA_TOOL_OPTIONS=-Xmx1g"):
+    with pytest.raises(
+        EnvironmentFault, match=r"ran out of memory; .*set JAVA_TOOL_OPTIONS=-Xmx1g"
+    ):
         env.reset(PLANT)
     assert not [r for r in caplog.records if r.levelno >= logging.WARNING], "no noise besides"
     env.close()

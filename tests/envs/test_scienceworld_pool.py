@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,12 +11,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from simulator_play import Expert, Lent, record
+from simulator_play import Expert, Killing, Lent, record
 
 from eeflib.envs.check import check_replays
 from eeflib.envs.scienceworld import ScienceWorldEnv
 from eeflib.exploration import explore
-from eeflib.policies.noisy_gold import NoisyGoldTeacher
 from eeflib.prompts import get_format
 from eeflib.records import Step, Task, Trajectory
 from eeflib.rollout import EnvPool, Episode, run_episodes
@@ -151,7 +148,7 @@ def test_an_episode_whose_jvm_dies_is_run_again_and_failed_only_if_that_happens_
 
     def run(pool: EnvPool, kills: int) -> list[Trajectory]:
         policy = Killing(gold, drop=0.0, insert=0.0, stop_early=0.0)
-        policy.pool, policy.kills = pool, kills
+        policy.jvm, policy.kills = lambda: pool.get(0).simulator.process, kills  # type: ignore[attr-defined]
         return run_episodes(episodes, policy, pool, REACT, actor="teacher", seed=0)
 
     undisturbed = run(EnvPool(lambda: Lent(pair[0])), 0)
@@ -164,35 +161,11 @@ def test_an_episode_whose_jvm_dies_is_run_again_and_failed_only_if_that_happens_
         assert pool.redone == 2
 
 
-class Unasking(NoisyGoldTeacher):
-    """Inserts nothing at random, so it needs no list of actions (up to 0.4 s)."""
-
-    wants_admissible = False
-
-
-class Killing(Unasking):
-    """Ends the JVM when an episode has come to its third question, `kills` times."""
-
-    pool: EnvPool
-    kills = 0
-
-    def act(self, conversations, *, rng):  # type: ignore[no-untyped-def]
-        replies = sum(m.role == "assistant" for m in conversations[0].messages)
-        if self.kills and replies == 2:
-            self.kills -= 1
-            env = self.pool.get(0)
-            assert isinstance(env, ScienceWorldEnv)
-            jvm = env.simulator.process
-            os.kill(jvm.pid, signal.SIGKILL)
-            jvm.wait()
-        return super().act(conversations, rng=rng)
-
-
 def test_two_jvms_give_what_one_gives_and_the_report_of_an_exploration_counts(
     pair: tuple[ScienceWorldEnv, ScienceWorldEnv], recordings: list[Expert]
 ) -> None:
     gold = {r.task.id: [s.action for s in r.steps] for r in recordings}
-    teacher = Unasking(gold, drop=0.2, insert=0.0, stop_early=0.0, seed=2)
+    teacher = Killing(gold, drop=0.2, insert=0.0, stop_early=0.0, seed=2)
     tasks = [r.task for r in recordings if 3 < len(r.steps) <= 9][:3]
     used: dict[int, set[int]] = {}
 

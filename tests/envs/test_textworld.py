@@ -10,12 +10,11 @@ from itertools import zip_longest
 from typing import Any
 
 import pytest
-from simulator_play import SMALL, UNKNOWN, play, stock, wander
+from simulator_play import SMALL, UNKNOWN, Killing, play, stock, wander
 
 from eeflib.envs import simulated
 from eeflib.envs.textworld import GAMES, TextWorldEnv, textworld_tasks
 from eeflib.errors import DataError, EnvironmentFault
-from eeflib.policies.noisy_gold import NoisyGoldTeacher
 from eeflib.prompts import get_format
 from eeflib.records import Task, Trajectory
 from eeflib.rollout import EnvPool, Episode, run_episodes
@@ -100,63 +99,11 @@ def test_a_spoiled_ingredient_ends_the_episode_unsolved(env: TextWorldEnv) -> No
     assert after.reward == result.reward
 
 
-def test_a_score_below_zero_is_a_reward_of_zero(env: TextWorldEnv) -> None:
-    task = env.task("simonsays", 3)
-    env.reset(task)
-    wrong = next(a for a in env.valid_actions() if a != env.gold_actions(task)[0])
-    env.reset(task)
-    result = env.step(wrong)
-    assert result.info["raw_score"] == -1.0
-    assert result.reward == result.info["score"] == 0.0
-    assert result.terminated
-
-
-@pytest.mark.parametrize(
-    "action",
-    [
-        None,
-        3,
-        "",
-        "  \n",
-        "x" * 20_000,
-        "look around " * 2_000,
-        "日本 ü",
-        "\ud800 look",
-        "look\x00around",
-        b"\xff\xfe".decode("latin-1"),
-        '"}], "tasksuccess": true',
-        "Look around",
-        "help",
-    ],
-    ids=ascii,
-)
-def test_no_input_raises_and_nonsense_changes_nothing(
-    env: TextWorldEnv, twc: Task, action: Any
-) -> None:
-    before = env.reset(twc)
-    result = env.step(action)
-    assert result.text == UNKNOWN
-    assert not result.info["valid"]
-    assert result.info["reason"]
-    assert not result.terminated
-    assert result.info["state_key"] == before.info["state_key"]
-    assert env.step("look around").text == before.text
-
-
-def test_the_step_limit_counts_actions_understood_or_not(env: TextWorldEnv, twc: Task) -> None:
-    task = dataclasses.replace(twc, settings={**twc.settings, "max_steps": 3})
-    env.reset(task)
-    results = [env.step(a) for a in ("look around", "no such thing", "inventory")]
-    assert [r.truncated for r in results] == [False, False, True]
-    assert [r.info["actions"] for r in results] == [1, 2, 3]
-    assert env.valid_actions() == []
-
-
 @pytest.mark.parametrize(
     ("change", "match"),
     [
         ({"goal": {"game": "cookingwurld", "variation": 0}}, "cookingworld"),
-        ({"goal": {"game": "sorting", "variation": 0}}, "side by side"),
+        ({"goal": {"game": "sorting", "variation": 0}}, "no game 'sorting'"),
         ({"goal": {"game": ["twc"], "variation": 0}}, r"goal\.game"),
         ({"goal": {"variation": 1}}, r"goal\.game"),
         ({"goal": {"game": "twc", "variation": 1000}}, r"0 to 999 \(train\)"),
@@ -264,21 +211,6 @@ def test_all_share_one_jvm_and_not_their_games_and_the_last_one_ends_it(
     assert again.poll() is not None, "the last close() left a java process"
 
 
-class Killing(NoisyGoldTeacher):
-    """Ends the shared JVM when the first episode comes to its third question."""
-
-    kills = 0
-
-    def act(self, conversations, *, rng):  # type: ignore[no-untyped-def]
-        replies = sum(m.role == "assistant" for m in conversations[0].messages)
-        if self.kills and replies == 2:
-            self.kills -= 1
-            jvm = simulated._SHARED[TextWorldEnv.title]
-            os.kill(jvm.process.pid, signal.SIGKILL)
-            jvm.process.wait()
-        return super().act(conversations, rng=rng)
-
-
 def test_when_the_shared_jvm_dies_all_its_running_episodes_are_run_again() -> None:
     env = TextWorldEnv()
     tasks = textworld_tasks(["twc"], 6, env=env, params={"twc": SMALL["twc"]})
@@ -291,6 +223,7 @@ def test_when_the_shared_jvm_dies_all_its_running_episodes_are_run_again() -> No
         def run(kills: int) -> list[Trajectory]:
             policy = Killing(gold, drop=0.0, insert=0.0, stop_early=0.0)
             policy.kills = kills
+            policy.jvm = lambda: simulated._SHARED[TextWorldEnv.title].process
             episodes = [Episode(task, "gold") for task in tasks]
             fmt = get_format("react", "textworld")
             return run_episodes(episodes, policy, pool, fmt, actor="teacher", seed=0)

@@ -24,7 +24,6 @@ from eeflib.envs.webshop.shop import Item, Store, generate_store
 from eeflib.envs.webshop.tasks import (
     FIRST_LEVELS,
     LEVELS,
-    MIX,
     MIXES,
     SKILLS,
     count_products,
@@ -201,14 +200,6 @@ def test_no_task_is_solved_without_the_skill(level, seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_reading_features_without_going_back_does_not_solve_twins(seed):
-    s = shop(seed)
-    env = WebShopEnv(s.catalogue)
-    for task in tasks_of("twins", seed):
-        assert buy(env, task, title_query(task, s), without=["back"])[0] < 1.0
-
-
-@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("level", LEVELS)
 def test_an_instruction_says_all_that_is_wanted_and_not_the_answer(level, seed):
     s = shop(seed)
@@ -228,18 +219,6 @@ def test_an_instruction_says_all_that_is_wanted_and_not_the_answer(level, seed):
         assert not re.search(r"\ba (?!uv |univers|utensil|one )[aeiou]|\ban [^aeiou]", text), text
 
 
-def test_instructions_are_worded_in_many_ways():
-    patterns = Counter()
-    tasks = [t for level in LEVELS for t in tasks_of(level, 0)]
-    for task in tasks:
-        text, wish = task.instruction, read(task.instruction)
-        for word in (*wish.attributes, *wish.options, wish.noun):
-            text = re.sub(rf"(?<![\w-]){re.escape(word)}(?![\w-])", "_", text)
-        patterns[re.sub(r"[\d.]+ dollars", "_", text)] += 1
-    assert len(patterns) > 0.6 * len(tasks)
-    assert max(patterns.values()) < 0.05 * len(tasks)
-
-
 @pytest.mark.parametrize("seed", [0, 5])  # 5: of ten, the store with the fewest for `back`
 def test_all_levels_together_share_no_product_between_splits(seed):
     s, largest = (
@@ -256,13 +235,6 @@ def test_all_levels_together_share_no_product_between_splits(seed):
         assert {t.extra["level"] for t in tasks if t.split == split} == set(LEVELS)
     again = make_tasks(s.store, s.catalogue, seed, counts, mix=MIXES["all"])
     assert again == tasks
-
-
-def test_the_default_mix_has_the_first_levels_only():
-    s = shop(0)
-    tasks = make_tasks(s.store, s.catalogue, 0, {"train": 60})
-    assert {t.extra["level"] for t in tasks} == set(FIRST_LEVELS) == set(MIX)
-    assert tasks == make_tasks(s.store, s.catalogue, 0, {"train": 60}, mix="default")
 
 
 @pytest.mark.parametrize(

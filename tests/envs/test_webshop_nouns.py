@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from eeflib.envs.webshop import Catalogue, Product, WebShopEnv, best_nouns
+from eeflib.envs.webshop import Product, WebShopEnv, best_nouns
 from eeflib.envs.webshop import spacy_nouns as load_spacy
-from eeflib.envs.webshop.reward import CACHED_TITLES, Nouns, nouns_name, purchase_reward, word_nouns
+from eeflib.envs.webshop.reward import Nouns, nouns_name, purchase_reward, word_nouns
 from eeflib.errors import PrerequisiteError
-from eeflib.records import Task
 from tests.parity import Vectors
 
 VECTORS = Vectors(Path(__file__).parents[1] / "data" / "webshop_parity")
@@ -33,11 +32,6 @@ def fresh():
     best_nouns.cache_clear()
     yield
     best_nouns.cache_clear()
-
-
-def test_spacy_gives_the_official_nouns_of_every_recorded_title():
-    tagger = spacy_nouns()
-    assert {title: tagger(title) for title in TITLES} == TITLES
 
 
 def test_every_recorded_reward_follows_from_spacys_own_nouns():
@@ -85,45 +79,6 @@ def test_a_model_that_does_not_load_is_no_crash(fresh, tmp_path, monkeypatch, ca
         load_spacy()
     assert best_nouns() is word_nouns
     assert "does not load" in caplog.text
-
-
-def test_titles_are_remembered_but_not_without_end():
-    tagger = spacy_nouns()
-    first = tagger("a title that nobody has seen before")
-    hits = tagger.cache_info().hits
-    assert tagger("a title that nobody has seen before") is first
-    assert tagger.cache_info().hits == hits + 1
-    assert tagger.cache_info().maxsize == CACHED_TITLES
-    for number in range(CACHED_TITLES + 100):
-        word_nouns(f"sofa {number} bed")
-    assert word_nouns.cache_info().currsize == CACHED_TITLES
-
-
-def test_the_strict_reward_is_that_of_the_official_nouns():
-    """A purchase on which the two taggers disagree, played."""
-    catalogue: Catalogue = VECTORS.catalogue
-    official = TITLES.__getitem__
-    case, product = next(
-        (c, VECTORS.product(c["asin"]))
-        for c in VECTORS.load("reward_cases")["cases"]
-        if purchase_reward(VECTORS.product(c["asin"]), c["goal"], 0, {}, word_nouns).info["r_type"]
-        != c["info"]["r_type"]
-    )
-    goal = {**case["goal"], "asin": product.asin}
-    task = Task("odd", "webshop", "buy it", goal)
-    rewards = []
-    for nouns in (None, word_nouns):
-        env = WebShopEnv(catalogue, strict=True, nouns=nouns)
-        env.reset(task)
-        env.step(f"search[{product.title}]")
-        env.step(f"click[{product.asin}]")
-        bought = env.step("click[Buy Now]")
-        assert bought.info["nouns"] == nouns_name(nouns or spacy_nouns())
-        rewards.append(bought.reward)
-    assert rewards == [
-        purchase_reward(product, goal, product.price, {}, n).value for n in (official, word_nouns)
-    ]
-    assert rewards[0] != rewards[1]
 
 
 def test_the_documented_figures_are_measured():

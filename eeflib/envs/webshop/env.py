@@ -81,9 +81,12 @@ class WebShopEnv:
         self._task: Task | None = None
         self._salt = ""
         self._limit = max_steps
-        self._state = WebShopState()
-        self._text = ""
-        self._key = ""
+        self.state = WebShopState()
+        """Where the episode stands: a value that `set_state` brings back exactly."""
+        self.text = ""
+        """The current observation."""
+        self.state_key = ""
+        """Fingerprint of task and state, without the number of steps."""
         self._nodes: list[Node] = []
 
     @property
@@ -93,29 +96,14 @@ class WebShopEnv:
             self._nouns = best_nouns() if self.strict else word_nouns
         return self._nouns
 
-    @property
-    def state(self) -> WebShopState:
-        """Where the episode stands: a value that `set_state` brings back exactly."""
-        return self._state
-
     def set_state(self, state: WebShopState) -> str:
         """Stand at `state` of the current task; gives its observation."""
         self._nodes = self._page(state)
-        self._state = state
+        self.state = state
         rich = self.observation_mode == "text_rich"
-        self._text = self.rich() if rich else pages.to_text(self._nodes)
-        self._key = state.key(self._salt)
-        return self._text
-
-    @property
-    def text(self) -> str:
-        """The current observation."""
-        return self._text
-
-    @property
-    def state_key(self) -> str:
-        """Fingerprint of task and state, without the number of steps."""
-        return self._key
+        self.text = self.rich() if rich else pages.to_text(self._nodes)
+        self.state_key = state.key(self._salt)
+        return self.text
 
     def reset(self, task: Task) -> Observation:
         """Start `task` at the search page.
@@ -140,7 +128,7 @@ class WebShopEnv:
             EnvironmentFault: `reset` was never called.
         """
         self._require_task()
-        before = self._state
+        before = self.state
         over = self._over(before)
         if over:
             return self._result(_Move(before, False, over), None)
@@ -149,8 +137,8 @@ class WebShopEnv:
         state = move.state
         if not move.valid:
             if state.session != before.session:
-                self._key = state.key(self._salt)
-            self._state = state
+                self.state_key = state.key(self._salt)
+            self.state = state
         else:
             if state.done:
                 judged = self._judge(state)
@@ -161,9 +149,9 @@ class WebShopEnv:
     def valid_actions(self) -> list[str]:
         """`search[<text>]` where a search box is shown, else a click for each button."""
         self._require_task()
-        if self._over(self._state):
+        if self._over(self.state):
             return []
-        if self._state.page == "index":
+        if self.state.page == "index":
             return [f"search[{FREE_TEXT}]"]
         names = pages.clickables(self._nodes)
         return [f"click[{n}]" for n in names if parse_action(f"click[{n}]")[1] == n != "search"]
@@ -182,8 +170,8 @@ class WebShopEnv:
 
     def rich(self) -> str:
         """The current page in mode `text_rich`."""
-        chosen = dict(self._state.options)
-        address = self._state.address() if self.strict else ""
+        chosen = dict(self.state.options)
+        address = self.state.address() if self.strict else ""
 
         def is_chosen(node: Node) -> bool:
             # Officially a value is marked where the address holds it in quotes.
@@ -191,7 +179,7 @@ class WebShopEnv:
                 f'"{node.text}"' in address if self.strict else chosen.get(node.group) == node.text
             )
 
-        return pages.to_rich(self._nodes, is_chosen, self._state.seen.__contains__)
+        return pages.to_rich(self._nodes, is_chosen, self.state.seen.__contains__)
 
     def ranking(self, state: WebShopState) -> tuple[int, ...]:
         """Product numbers of the state's search, best first; empty before a search.
@@ -341,7 +329,7 @@ class WebShopEnv:
             info["bought"] = {"asin": state.asin, "options": options, "price": product.price}
         ended = judged is not None or (state.done and not self.strict)
         truncated = not ended and state.steps >= self._limit
-        return StepResult(self._text, judged.value if judged else 0.0, ended, truncated, info)
+        return StepResult(self.text, judged.value if judged else 0.0, ended, truncated, info)
 
     def _check(self, task: Task) -> None:
         if task.env != self.name:

@@ -62,7 +62,6 @@ TIMEOUT = 30.0
 
 _BLANK = b" \t\r\n"
 _BOM = b"\xef\xbb\xbf"
-_PASSING = (408, 425, 429, 500, 502, 503, 504)
 _LARGEST = 64 << 20
 """Bytes of one entry; more means that a bracket or quote is missing somewhere."""
 _DEEPEST = 500
@@ -174,21 +173,11 @@ def download(
 
 def _fetch(url: str, path: Path, files: Sequence[Source], progress: bool) -> None:
     """Bring a file to `path`; what has arrived when this fails is in `path*.part`."""
-    gdown, requests, tenacity = (_library(name) for name in ("gdown", "requests", "tenacity"))
-
-    def busy(exc: BaseException) -> bool:
-        answer = getattr(exc, "response", None)
-        return answer is not None and answer.status_code in _PASSING
-
+    gdown, requests = _library("gdown"), _library("requests")
     try:
-        tenacity.Retrying(
-            retry=tenacity.retry_if_exception(busy),
-            stop=tenacity.stop_after_attempt(RETRIES + 1),
-            wait=tenacity.wait_exponential(max=60),
-            reraise=True,
-        )(
-            gdown.download, url, str(path), quiet=not progress, resume=True, use_cookies=False,
-            timeout=TIMEOUT, retries=RETRIES,
+        gdown.download(
+            url, str(path), quiet=not progress, resume=True, use_cookies=False, timeout=TIMEOUT,
+            retries=RETRIES,
         )  # fmt: skip
     except (
         requests.RequestException,

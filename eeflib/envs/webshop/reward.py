@@ -85,7 +85,7 @@ def word_nouns(title: str) -> tuple[str, ...]:
 
 
 def nouns_name(nouns: Nouns) -> str:
-    """For reports: `word_nouns`, `fixed`, `spacy:MODEL-VERSION`, or what the callable is called."""
+    """For reports: `word_nouns`, `spacy:MODEL-VERSION`, or what the callable is called."""
     return getattr(nouns, "__name__", type(nouns).__name__)
 
 

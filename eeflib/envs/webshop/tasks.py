@@ -2,22 +2,10 @@
 
 Import `embedded_shop` (a store, its tasks, environments over it, in one call) or `make_tasks` from
 here; `eeflib.world` adds a teacher. A level is measured, not intended: it follows from where the
-store's own search shows the product, for every query that a reasonable shopper types. What the
-levels ask for and how many products each has is in `LEVELS`, `SKILLS`, `count_products` and
-docs/webshop.md. For `twins`, `back` and `price` the first one or two listings whose title shows all
-that a title can show must be wrong, in the store's own ranking.
-
-| level | what it takes |
-|---|---|
-| easy | the product on page 1, at most one option |
-| options | page 1, two options |
-| options3 | page 1, three options |
-| subpage | page 1 with a twin of the same title: only the Features page shows which is which |
-| page2 | Next > once, at most one option |
-| page3 | Next > twice, at most one option |
-| twins | subpage, and the wrong twin is ranked first: read its Features, go back, take the other |
-| back | the one or two best-ranked fitting titles lack a wanted option value: go back |
-| price | the one or two best-ranked fitting titles are too dear |
+store's own search shows the product, for every query that a reasonable shopper types. What each
+level takes and how many products it has is in docs/webshop.md, which the tests hold against
+`SKILLS` and `count_products`. For `twins`, `back` and `price` the first one or two listings whose
+title shows all that a title can show must be wrong, in the store's own ranking.
 """
 
 from __future__ import annotations
