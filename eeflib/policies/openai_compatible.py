@@ -137,13 +137,9 @@ class ChatModel:
         if price is None and self._url is None:
             price = LISTED.get(model)
         self.meter = Meter(price, max_cost_usd, spent_usd)
-        options: dict[str, Any] = {
-            "temperature": temperature,
-            "top_p": top_p,
-            "stop": list(stop) or None,
-        }
-        options["extra_body"] = dict(extra_body or {}) or None
-        self._options = {k: v for k, v in options.items() if v is not None}
+        options = (temperature, top_p, list(stop) or None, dict(extra_body or {}) or None)
+        named = zip(("temperature", "top_p", "stop", "extra_body"), options, strict=True)
+        self._options = {k: v for k, v in named if v is not None}
         self._key = resolve_key(api_key, base_url=self._url)
         self._client = openai.OpenAI(
             api_key=self._key.reveal() if self._key is not None else "EMPTY",
@@ -154,7 +150,8 @@ class ChatModel:
         self._tokens_field = "max_tokens"
         self._jitter = random.Random()
         self._answered = False
-        self._stopped = ""
+        self.stopped = ""
+        """Why no further request is made; empty while all is well."""
 
     @property
     def base_url(self) -> str:
@@ -174,32 +171,11 @@ class ChatModel:
         """Dollars counted against the cap, see `Meter.spent_usd`; None: unknown price."""
         return self.meter.spent_usd
 
-    @property
-    def stopped(self) -> str:
-        """Why no further request is made; empty while all is well."""
-        return self._stopped
-
-    def config(self) -> dict[str, Any]:
-        """What a run's manifest should hold; no key."""
-        return {
-            "model": self.model,
-            "base_url": self.base_url,
-            "max_tokens": self.max_tokens,
-            "seed": self.seed,
-            "system_role": self.system_role,
-            "max_cost_usd": self.meter.max_cost_usd,
-            **self._options,
-        }
-
     def __repr__(self) -> str:
         return f"ChatModel({self.model!r}, base_url={self.base_url!r})"
 
     def forget(self, keys: Sequence[str]) -> None:
         """Nothing is cached."""
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._client.close()
 
     def act(
         self, conversations: Sequence[Conversation], *, rng: Sequence[np.random.Generator]
@@ -209,8 +185,8 @@ class ChatModel:
         Raises:
             ProviderError: no request can succeed, see the class; the message says what to do.
         """
-        if self._stopped:
-            raise ProviderError(self._stopped)
+        if self.stopped:
+            raise ProviderError(self.stopped)
         bodies = [self._body(c, g) for c, g in zip(conversations, rng, strict=True)]
         if not bodies:
             return []
@@ -225,8 +201,8 @@ class ChatModel:
             if not finished:  # an interrupt: end the pauses, do not wait for what is in flight
                 halt.set()
             pool.shutdown(wait=finished, cancel_futures=True)
-        if self._stopped and not self._answered:
-            raise ProviderError(self._stopped)
+        if self.stopped and not self._answered:
+            raise ProviderError(self.stopped)
         return replies
 
     def _body(self, conversation: Conversation, rng: np.random.Generator) -> dict[str, Any]:
@@ -247,13 +223,13 @@ class ChatModel:
 
         def attempt() -> _Attempt:
             nonlocal used
-            if self._stopped or halt.is_set():
-                return _Attempt(error=self._stopped or "interrupted")
+            if self.stopped or halt.is_set():
+                return _Attempt(error=self.stopped or "interrupted")
             outcome = self._send(body)
             used = used + outcome.usage
             if outcome.fatal:
-                self._stopped = self._stopped or outcome.error
-            if self._stopped:
+                self.stopped = self.stopped or outcome.error
+            if self.stopped:
                 halt.set()
             return outcome
 
@@ -267,7 +243,7 @@ class ChatModel:
         if outcome.error:
             gave_up = outcome.transient and self.retries > 0
             tries = f" (after {self.retries + 1} attempts)" if gave_up else ""
-            fatal = bool(self._stopped) and outcome.error == self._stopped
+            fatal = bool(self.stopped) and outcome.error == self.stopped
             return Reply("", used, error=outcome.error + tries, fatal=fatal)
         self._answered = True
         return Reply(outcome.text, used)
