@@ -260,10 +260,9 @@ class ScienceWorldEnv(SimulatedEnv):
         wires = sorted(" - ".join(pair) for pair in self._wires)
         return content_hash([*seen, turn.score, self._menu, *wires])
 
-    def _unrestorable(self, expected: str | None) -> str:
+    def _unrestorable(self) -> str:
         # the next action would be swallowed unless it is a number
-        pending = self._menu if expected is None else expected.startswith(_MENU)
-        return "a menu is pending in this state" if pending else ""
+        return "a menu is pending in this state" if self._menu else ""
 
     def _end_episode(self) -> None:
         super()._end_episode()

@@ -142,9 +142,8 @@ class SimulatedEnv:
         """A fingerprint of the state at hand."""
         raise NotImplementedError
 
-    def _unrestorable(self, expected: str | None) -> str:
-        """Why the state with the text `expected`, or the one at hand (None), is none to act from;
-        empty if it is one."""
+    def _unrestorable(self) -> str:
+        """Why the state at hand is none to act from; empty if it is one."""
         return ""
 
     def _renew(self) -> None:
@@ -207,9 +206,6 @@ class SimulatedEnv:
         Raises:
             DataError, PrerequisiteError, EnvironmentFault: see `reset`.
         """
-        if expected is not None and (why := self._unrestorable(expected)):
-            self.restores["skipped"] += 1
-            return Restored(False, expected, len(prefix), why)
         with self._alone():
             went_on = self._is_on_the_way(task, prefix)
             restored = self._replay(task, prefix, expected, len(self._sent) if went_on else None)
@@ -218,7 +214,7 @@ class SimulatedEnv:
                 _log.info("replaying %s once more: %s", task.id, restored.detail)
                 self._renew()
                 restored = self._replay(task, prefix, expected, None)
-            if restored.ok and (why := self._unrestorable(None)):
+            if restored.ok and (why := self._unrestorable()):
                 restored = Restored(False, restored.text, len(prefix), why)
             self.restores.update(
                 restored=int(restored.ok),
