@@ -16,7 +16,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -95,7 +95,7 @@ class HuggingFacePolicy:
         self.tokens = as_chat(tokenizer)
         self.decoder = Decoder(self.model, cached=cached, cache_bytes=cache_bytes)
         self._slots = _Slots(self.tokens, slot_tokens)
-        self._tries: dict[tuple[str, ...], _Trie] = {}
+        self._trie = lru_cache(_TRIES)(partial(_Trie, tokens=self.tokens))
         config = model.config.get_text_config()
         self.max_positions: int = getattr(config, "max_position_embeddings", None) or 1_000_000
         eos = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
@@ -175,14 +175,6 @@ class HuggingFacePolicy:
         if self.wants_admissible and not conversation.admissible:
             return "no action is admissible"
         return ""
-
-    def _trie(self, actions: tuple[str, ...]) -> _Trie:
-        trie = self._tries.get(actions)
-        if trie is None:
-            if len(self._tries) >= _TRIES:
-                self._tries.clear()
-            trie = self._tries[actions] = _Trie(actions, self.tokens)
-        return trie
 
     def _draw(
         self, scores: torch.Tensor, rng: Sequence[np.random.Generator]

@@ -150,13 +150,7 @@ def file_hash(path: Path) -> str:
 def _load_hub(name: str, device: Any, dtype: Any) -> tuple[Any, Any]:
     """A hub model. The hub is asked first: without a network the libraries retry for a minute."""
     import httpx
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HFValidationError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-    )
+    from huggingface_hub import HfApi, errors
 
     known = f"known students: {', '.join(NAMES)}, a folder with a model, or a hub name (owner/name)"
     close = difflib.get_close_matches(name, NAMES, 1)
@@ -166,14 +160,14 @@ def _load_hub(name: str, device: Any, dtype: Any) -> tuple[Any, Any]:
     online = True
     try:
         HfApi().model_info(name, timeout=10)
-    except GatedRepoError as exc:
+    except errors.GatedRepoError as exc:
         raise PrerequisiteError(
             f"the model {name} asks for its licence to be accepted: do so on its hub page and log "
             "in with `hf auth login`"
         ) from exc
-    except (RepositoryNotFoundError, HFValidationError) as exc:
+    except (errors.RepositoryNotFoundError, errors.HFValidationError) as exc:
         raise PrerequisiteError(f"no model named {name!r} on the hub; {known}") from exc
-    except (OfflineModeIsEnabled, httpx.HTTPError) as exc:
+    except (errors.OfflineModeIsEnabled, httpx.HTTPError) as exc:
         log.debug("the hub does not answer (%s): looking for %s in the local cache", exc, name)
         online = False
     try:

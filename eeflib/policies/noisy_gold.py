@@ -13,12 +13,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from eeflib.envs.base import FREE_TEXT
 from eeflib.errors import DataError
 from eeflib.policies.base import Conversation, Reply
 
 __all__ = ["NoisyGoldTeacher"]
 
-_FREE_TEXT = "<text>"  # admissible actions with it are patterns, not actions
 _STOP_RANGE = (0.3, 1.0)
 
 
@@ -107,7 +107,7 @@ class NoisyGoldTeacher:
         t = sum(message.role == "assistant" for message in conversation.messages)
         action = plan[t] if t < len(plan) else self.idle
         if action is None:
-            choices = sorted(a for a in conversation.admissible or () if _FREE_TEXT not in a)
+            choices = sorted(a for a in conversation.admissible or () if FREE_TEXT not in a)
             rng = self._rng(conversation.task_id, conversation.key, t)
             action = choices[rng.integers(len(choices))] if choices else self.idle
         asked = any(m.role == "system" and "Action:" in m.content for m in conversation.messages)

@@ -116,14 +116,9 @@ class Meter:
         self._spent = spent_usd
         self._reserved = 0.0
         self._in_flight = 0
-        self._usage = Usage()
-        self._changed = threading.Condition()
-
-    @property
-    def usage(self) -> Usage:
+        self.usage = Usage()
         """Sum over all replies that reported their tokens."""
-        with self._changed:
-            return self._usage
+        self._changed = threading.Condition()
 
     @property
     def spent_usd(self) -> float | None:
@@ -160,7 +155,7 @@ class Meter:
                 self._in_flight -= 1
                 self._reserved = self._reserved - reserved if self._in_flight else 0.0
             self._spent += billed
-            self._usage = self._usage + usage
+            self.usage = self.usage + usage
             self._changed.notify_all()
 
     def _fits(self, worst: float) -> bool:
