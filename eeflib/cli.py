@@ -20,8 +20,6 @@ from eeflib.errors import DataError, EefError
 if TYPE_CHECKING:
     from eeflib.run import Run as OpenRun
 
-__all__ = ["app", "main"]
-
 app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,

@@ -20,8 +20,6 @@ import msgspec
 from eeflib.errors import DataError
 from eeflib.records import plain
 
-__all__ = ["BACKENDS", "PRESETS", "REPORT_SEED", "Config", "TrainConfig", "make_config"]
-
 REPORT_SEED = 2000
 """First of the seeds that results are reported on."""
 

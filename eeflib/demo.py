@@ -39,8 +39,6 @@ from eeflib.stats import (
 )
 from eeflib.workers import Event, Job, ParentsLock, run_jobs
 
-__all__ = ["compare", "method_row", "render_table", "run_demo", "sentence"]
-
 DemoResult = dict[str, Any]
 """The content of summary.json."""
 

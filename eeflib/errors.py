@@ -6,16 +6,6 @@ run goes on.
 
 from __future__ import annotations
 
-__all__ = [
-    "ActionError",
-    "DataError",
-    "EefError",
-    "EnvironmentFault",
-    "PrerequisiteError",
-    "ProviderError",
-    "RestoreMismatch",
-]
-
 
 class EefError(Exception):
     """Base of all errors raised on purpose; the command line prints it as one line."""

@@ -32,19 +32,6 @@ from filelock import FileLock, Timeout
 from eeflib.errors import DataError
 from eeflib.records import SCHEMA_VERSION, Record, canonical_json, content_hash, fault, plain
 
-__all__ = [
-    "ReadReport",
-    "RunFolder",
-    "RunLock",
-    "SkippedLine",
-    "append_lines",
-    "encodable",
-    "read_objects",
-    "read_records",
-    "repair",
-    "write_atomic",
-]
-
 log = logging.getLogger(__name__)
 
 R = TypeVar("R", bound=Record)

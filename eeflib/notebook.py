@@ -40,24 +40,6 @@ from eeflib.rollout import Episode, RunningEpisode
 from eeflib.states import StateOutcome
 from eeflib.world import World
 
-__all__ = [
-    "DemoEndpoint",
-    "Html",
-    "Reading",
-    "api_key",
-    "dated_result",
-    "hand_labelled",
-    "play",
-    "played",
-    "seeds",
-    "table",
-    "three_rules",
-    "tokens",
-    "transcript",
-    "unread",
-    "versions",
-]
-
 _PACKAGES = ("eeflib", "torch", "transformers", "peft", "pandas", "numpy")
 
 

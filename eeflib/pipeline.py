@@ -45,18 +45,6 @@ from eeflib.stats import evaluations_from
 from eeflib.training import train as train_model
 from eeflib.world import World
 
-__all__ = [
-    "CLONING",
-    "Progress",
-    "collect",
-    "encode",
-    "evaluate",
-    "explore",
-    "run_method",
-    "select",
-    "train",
-]
-
 CLONING = "SFT"
 """Name of the method that is iteration 0 of all others."""
 

@@ -50,8 +50,6 @@ from eeflib.records import (
 )
 from eeflib.world import World, make_world
 
-__all__ = ["Run", "RunFolder", "open_folder", "open_run"]
-
 log = logging.getLogger(__name__)
 
 FORMAT = "eeflib-run"

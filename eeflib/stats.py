@@ -22,28 +22,6 @@ from scipy import special
 from eeflib.errors import DataError
 from eeflib.records import Evaluation, Task, Trajectory
 
-__all__ = [
-    "GainedLost",
-    "Gap",
-    "PairedDifference",
-    "Rate",
-    "by_seed",
-    "evaluations_from",
-    "gained_lost",
-    "last_iteration",
-    "mcnemar",
-    "mean_reward",
-    "paired",
-    "paired_difference",
-    "per_seed",
-    "sd",
-    "t_interval",
-    "t_test",
-    "unpaired",
-    "wilson",
-    "win_rate",
-]
-
 _Z = float(special.ndtri(0.975))
 _RESAMPLES = 2000
 

@@ -25,8 +25,6 @@ from tqdm import tqdm
 from eeflib.errors import EefError, EnvironmentFault
 from eeflib.files import RunLock
 
-__all__ = ["Event", "Job", "ParentsLock", "run_jobs"]
-
 Event = tuple[str, str, int, int]
 """(job, step, done, total)"""
 

@@ -18,15 +18,6 @@ from eeflib.envs.base import TextEnv
 from eeflib.policies.base import Policy
 from eeflib.records import Task, episode_rng
 
-__all__ = [
-    "TEXTWORLD_PARAMS",
-    "World",
-    "make_world",
-    "scienceworld",
-    "textworld",
-    "webshop",
-]
-
 TEXTWORLD_PARAMS: dict[str, dict[str, int]] = {
     "twc": {"numLocations": 1, "numItemsToPutAway": 2},
     "cookingworld": {

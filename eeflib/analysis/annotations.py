@@ -28,8 +28,6 @@ from eeflib.errors import DataError
 from eeflib.files import ReadReport, RunLock, append_lines, read_objects
 from eeflib.records import Label, Record, canonical_json
 
-__all__ = ["SEGMENT_LABELS", "Annotation", "Annotations", "Key", "corrected"]
-
 SEGMENT_LABELS: tuple[Label, ...] = ("beneficial", "harmful", "unknown")
 """Labels a person may give to a segment."""
 

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from eeflib.analysis.taxonomy import Diagnosis
-__all__ = ["OUTCOMES", "Collection", "Item"]
 
 OUTCOMES = ("solved", "failed", "fault")
 """How a trajectory ended; `fault`: of the environment or the provider."""

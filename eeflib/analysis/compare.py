@@ -26,8 +26,6 @@ from eeflib.analysis.taxonomy import KINDS, WEBSHOP_KINDS, action_kind
 from eeflib.errors import DataError
 from eeflib.stats import last_iteration, paired, unpaired
 
-__all__ = ["Comparison", "compare_runs"]
-
 _SIDE = [
     "seed", "task_hash", "task_id", "level", "solved", "reward", "length", "invalid",
     "id", "instruction", "kind", "mix", "wrong",

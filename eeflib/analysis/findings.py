@@ -23,8 +23,6 @@ from eeflib.errors import DataError
 from eeflib.records import Evaluation
 from eeflib.stats import PairedDifference, last_iteration, paired_difference
 
-__all__ = ["LAST", "Findings", "change_tag"]
-
 LAST = "reported"
 """Tag of the students' episodes that the reported win rates count: those of the last iteration."""
 

@@ -24,8 +24,6 @@ from eeflib.records import Evaluation, Step, Task
 from eeflib.states import state_names
 from eeflib.stats import wilson
 
-__all__ = ["COLUMNS", "Frames", "evaluations", "load", "states"]
-
 _PLACE = ["seed", "method", "iteration"]
 _NAMED = ["seed", "trajectory_id", "task_id", "method", "iteration"]
 _CHUNK = 20_000

@@ -30,8 +30,6 @@ from eeflib.files import ReadReport, read_objects
 from eeflib.records import Task, Trajectory, canonical_json, content_hash
 from eeflib.stats import wilson
 
-__all__ = ["Agreement", "agreement", "label_failures", "question", "recorded"]
-
 LABEL_COLUMNS = {
     "seed": "int64",
     "trajectory_id": "str",

@@ -17,8 +17,6 @@ from markupsafe import Markup
 
 from eeflib.analysis import style
 
-__all__ = ["LIMIT", "clean", "escape", "inert", "plain", "template"]
-
 LIMIT = 6000
 """Characters of one text shown at most: a page stays readable whatever a simulator prints."""
 

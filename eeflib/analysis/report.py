@@ -39,8 +39,6 @@ from eeflib.analysis.taxonomy import KINDS
 from eeflib.files import write_atomic
 from eeflib.stats import mean_reward, per_seed, sd, win_rate
 
-__all__ = ["comparison_page", "render_report", "write_comparison", "write_report"]
-
 Row = Mapping[str, Any]
 Lead = Mapping[str, str] | Callable[[Row, str], str]
 """Where a cell leads: values of the viewer's filters, `{column}` being the row's; or a function of

@@ -18,8 +18,6 @@ from eeflib.files import ReadReport, encodable, read_records
 from eeflib.records import Branch, Evaluation, Record, Sample, Task, Trajectory
 from eeflib.stats import evaluations_from
 
-__all__ = ["TEACHER", "Place", "Run", "Who"]
-
 TEACHER = "teacher"
 """Method name of the teacher's own outcomes."""
 

@@ -16,8 +16,6 @@ import pandas as pd
 from eeflib.records import Label, Trajectory
 from eeflib.states import Evidence, StateOutcome, action_labels
 
-__all__ = ["Segment", "from_labels", "segments", "state_text", "states_by_trajectory"]
-
 
 @dataclass(frozen=True)
 class Segment:

@@ -17,11 +17,6 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-__all__ = [
-    "FONT", "GROUPS", "INKS", "LABELS", "Look", "asset", "dark", "family", "group_looks",
-    "level_order", "method_looks", "order", "template", "themed", "twins",
-]  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Look:

@@ -19,13 +19,6 @@ from eeflib.analysis.run import TEACHER
 from eeflib.analysis.taxonomy import KINDS, WEBSHOP_KINDS
 from eeflib.stats import wilson
 
-__all__ = [
-    "CHANGES", "action_shares", "budget", "by_group", "courses", "discoveries", "first_won", "last",
-    "learned_actions", "length_bins", "newly_solved", "only_test", "other_m", "pick_iteration",
-    "reachable", "recovery_curve", "recovery_map", "reward_bins", "steps_to_failure",
-    "training_actions", "win_rates",
-]  # fmt: skip
-
 
 def _rates(counts: pd.DataFrame, share: str = "rate") -> pd.DataFrame:
     """`counts` with the columns `share` (wins / n), low and high (Wilson)."""

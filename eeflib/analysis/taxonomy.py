@@ -28,11 +28,6 @@ from rapidfuzz.fuzz import token_set_ratio
 from eeflib.records import Step, Task, Trajectory, solved
 from eeflib.stats import wilson
 
-__all__ = [
-    "KINDS", "WEBSHOP_KINDS", "Case", "Diagnosis", "Finding", "Kind", "action_kind", "counts",
-    "coverage", "diagnose", "failures",
-]  # fmt: skip
-
 WEBSHOP_KINDS = (
     "search", "next page", "previous", "back to search", "sub page", "item", "option", "buy",
 )  # fmt: skip

@@ -42,8 +42,6 @@ from eeflib.errors import DataError
 from eeflib.records import Branch, Sample, Step, Trajectory
 from eeflib.states import StateOutcome
 
-__all__ = ["BUDGET", "script", "sheet", "transcript_html", "viewer_data"]
-
 BUDGET = 4_300_000
 """Bytes of the compressed data at most."""
 

@@ -36,8 +36,6 @@ except ImportError as exc:
         "eeflib.write_report(run) writes the same view as a file for a browser"
     ) from exc
 
-__all__ = ["Viewer"]
-
 BUDGET = 20_000_000
 """Bytes of the compressed data at most: it comes from the machine the kernel runs on."""
 

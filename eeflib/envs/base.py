@@ -19,18 +19,6 @@ from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 from eeflib.errors import EnvironmentFault, PrerequisiteError
 from eeflib.records import Step, Task
 
-__all__ = [
-    "FREE_TEXT",
-    "REWARD_FACTS",
-    "EnvPool",
-    "Observation",
-    "Restored",
-    "StepResult",
-    "TextEnv",
-    "replay_restore",
-]
-
-
 FREE_TEXT = "<text>"
 """Stands for any text in a valid action, as in `search[<text>]`."""
 

@@ -34,8 +34,6 @@ from eeflib.envs.base import (
 from eeflib.errors import DataError, EefError, EnvironmentFault
 from eeflib.records import Step, Task
 
-__all__ = ["Check", "CheckReport", "check_environment", "check_replays"]
-
 _HOSTILE = (
     *("", " ", "x" * 20_000, "\x00\x07\x1b[31m\x7f", "\r\n\t\u2028", "\udcff\ud800 caf\udce9"),
     *("no such action, for certain", "打开门，拿起钥匙", "افتح الباب", "🎁" * 500, "\ufffe\u202e"),

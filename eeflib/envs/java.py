@@ -24,8 +24,6 @@ from typing import Any
 
 from eeflib.errors import EnvironmentFault, PrerequisiteError
 
-__all__ = ["DETERMINISM_FLAGS", "JavaSimulator", "find_java"]
-
 DETERMINISM_FLAGS = ("-XX:+UnlockExperimentalVMOptions", "-XX:hashCode=2")
 """Every object gets the same identity hash, so that sets of objects iterate in the order in which
 they were filled: without it the same actions give different object orders from run to run."""

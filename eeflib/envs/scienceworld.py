@@ -17,8 +17,6 @@ from eeflib.envs.simulated import SPLITS, SimulatedEnv, Spec, Turn
 from eeflib.errors import DataError, EnvironmentFault
 from eeflib.records import Task, content_hash
 
-__all__ = ["CHEAP_TASKS", "DEFAULT_MAX_STEPS", "ScienceWorldEnv", "scienceworld_tasks"]
-
 CHEAP_TASKS = (
     "find-animal",
     "find-living-thing",

@@ -36,8 +36,6 @@ from eeflib.envs.simulated import SPLITS, check_draw
 from eeflib.errors import DataError
 from eeflib.records import Task
 
-__all__ = ["subset_choices", "subset_tasks"]
-
 Subset = Literal["official", "eto", "agentgym"]
 LONG_TYPES = ("inclined-plane-", "mendelian-genetics-")
 """Beginnings of the names of task types with gold paths of up to 180 actions."""

@@ -25,8 +25,6 @@ from eeflib.envs.java import JavaSimulator
 from eeflib.errors import DataError, EnvironmentFault
 from eeflib.records import Step, Task
 
-__all__ = ["SPLITS", "SimulatedEnv", "Spec", "Turn"]
-
 SPLITS = {"train": "train", "validation": "dev", "test": "test"}
 """Split -> the simulators' name for it."""
 

@@ -19,8 +19,6 @@ from eeflib.envs.simulated import SPLITS, SimulatedEnv, Spec, Turn
 from eeflib.errors import DataError, EnvironmentFault
 from eeflib.records import Task
 
-__all__ = ["DEFAULT_GAMES", "DEFAULT_MAX_STEPS", "GAMES", "TextWorldEnv", "textworld_tasks"]
-
 GAMES = ("twc", "cookingworld", "coin", "mapreader", "arithmetic", "simonsays", "peckingorder")
 """The games of TextWorldExpress 1.1.0: TextWorld Commonsense (put things where they belong), cook a
 recipe, find a coin, fetch by map, and three small ones about following instructions.

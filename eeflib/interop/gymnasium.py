@@ -23,8 +23,6 @@ except ImportError as exc:
         f"gymnasium is not installed ({exc}); run `pip install 'eeflib[gymnasium]'`"
     ) from exc
 
-__all__ = ["AnyText", "to_gymnasium"]
-
 MAX_LENGTH = 65_536
 
 

@@ -13,8 +13,6 @@ import numpy as np
 
 from eeflib.records import Usage
 
-__all__ = ["Conversation", "Message", "Policy", "Reply"]
-
 Role = Literal["system", "user", "assistant"]
 
 

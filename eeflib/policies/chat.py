@@ -25,8 +25,6 @@ import numpy as np
 from eeflib.errors import DataError
 from eeflib.policies.base import Message
 
-__all__ = ["Chat", "ChatTokens", "as_chat"]
-
 TODAY = date(2025, 1, 1)
 """What templates that print the date are told: a prompt must be the same tomorrow."""
 _PAD = "\t \t"

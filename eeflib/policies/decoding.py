@@ -25,8 +25,6 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from eeflib.errors import DataError
 
-__all__ = ["Decoder"]
-
 log = logging.getLogger(__name__)
 
 _SHARED = 32

@@ -15,8 +15,6 @@ from typing import Any
 from eeflib.errors import DataError
 from eeflib.policies.chat import Chat
 
-__all__ = ["bare_tokenizer", "check_template", "known_families"]
-
 _TRL = {
     "Llama 3": "llama3",
     "Llama 3.1": "llama3_1",

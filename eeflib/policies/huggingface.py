@@ -30,8 +30,6 @@ from eeflib.policies.chat import Chat, as_chat
 from eeflib.policies.decoding import Decoder
 from eeflib.records import Usage
 
-__all__ = ["HuggingFacePolicy"]
-
 log = logging.getLogger(__name__)
 
 Mode = Literal["generate", "admissible"]

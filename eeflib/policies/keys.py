@@ -15,8 +15,6 @@ from typing import NoReturn
 
 from eeflib.errors import PrerequisiteError
 
-__all__ = ["KEY_VARIABLES", "ApiKey", "resolve_key", "scrub"]
-
 KEY_VARIABLES = ("EEFLIB_API_KEY", "OPENAI_API_KEY")
 """Environment variables (and names of Colab secrets) that are looked at, in this order."""
 

@@ -34,8 +34,6 @@ from eeflib import data
 from eeflib.errors import DataError, PrerequisiteError
 from eeflib.records import content_hash
 
-__all__ = ["NAMES", "check_weights", "file_hash", "load_student", "model_fingerprint"]
-
 log = logging.getLogger(__name__)
 
 NAMES = ("tiny", "smollm2")

@@ -17,8 +17,6 @@ from eeflib.envs.base import FREE_TEXT
 from eeflib.errors import DataError
 from eeflib.policies.base import Conversation, Reply
 
-__all__ = ["NoisyGoldTeacher"]
-
 _STOP_RANGE = (0.3, 1.0)
 
 

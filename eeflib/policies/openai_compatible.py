@@ -30,8 +30,6 @@ from eeflib.policies.keys import ApiKey, resolve_key, scrub
 from eeflib.policies.pricing import LISTED, Meter, Price
 from eeflib.records import Usage
 
-__all__ = ["ChatModel"]
-
 logger = logging.getLogger(__name__)
 
 MAX_WAIT = 60.0

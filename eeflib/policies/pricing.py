@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from eeflib.errors import DataError, PrerequisiteError
 from eeflib.records import Usage
 
-__all__ = ["LISTED", "LISTED_ON", "Meter", "Price", "estimate_cost"]
-
 
 @dataclass(frozen=True)
 class Price:

@@ -20,8 +20,6 @@ import numpy as np
 
 from eeflib.policies.base import Conversation, Reply
 
-__all__ = ["ScriptedShopper", "Skill"]
-
 _ASIN = re.compile(r"^B[A-Z0-9]{9}$")
 _WORD = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 _PRICE_LIMIT = re.compile(r",? and price lower than [\d.]+ dollars.*$")

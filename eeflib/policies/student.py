@@ -20,8 +20,6 @@ from eeflib.prompts import PromptFormat, get_format
 if TYPE_CHECKING:
     from eeflib.policies.chat import Chat
 
-__all__ = ["Student"]
-
 
 class Student:
     """A model with the way it is prompted, sampled and trained. Weights are loaded when needed.

@@ -24,8 +24,6 @@ from eeflib.envs.webshop.search import Index
 from eeflib.errors import DataError
 from eeflib.records import canonical_json
 
-__all__ = ["Catalogue", "CatalogueId", "Product", "SkippedRow", "Wish", "parse_price", "read_rows"]
-
 DEFAULT_PRICE = 100.0
 """Price of a product without one."""
 

@@ -33,8 +33,6 @@ from eeflib.envs.webshop.search import Index, IndexBuilder
 from eeflib.errors import DataError
 from eeflib.files import write_atomic
 
-__all__ = ["MANIFEST", "DiskCatalogue", "Manifest", "build_catalogue", "open_catalogue"]
-
 log = logging.getLogger(__name__)
 
 FORMAT = 4

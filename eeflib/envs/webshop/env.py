@@ -27,8 +27,6 @@ from eeflib.envs.webshop.search import TOP_K
 from eeflib.errors import DataError, EnvironmentFault
 from eeflib.records import Step, Task, solved
 
-__all__ = ["WebShopEnv"]
-
 GOAL_FIELDS = ("asin", "query", "product_category", "name", "attributes", "price_upper",
                "goal_options")  # fmt: skip
 """What `Task.goal` must hold."""

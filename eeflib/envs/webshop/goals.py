@@ -43,8 +43,6 @@ from eeflib.envs.webshop.catalogue import Catalogue, Product
 from eeflib.errors import DataError
 from eeflib.records import Task, content_hash
 
-__all__ = ["Split", "build_goals", "find_split", "split_tasks", "task_from_goal"]
-
 SHUFFLE_SEED = 233
 """Official seed of the goal order."""
 

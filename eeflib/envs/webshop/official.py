@@ -46,8 +46,6 @@ from eeflib.envs.webshop.reward import nouns_name
 from eeflib.errors import DataError, EefError, PrerequisiteError
 from eeflib.files import write_atomic
 
-__all__ = ["SOURCES", "Official", "Size", "Source", "download", "load_official", "main"]
-
 log = logging.getLogger(__name__)
 
 Size = Literal["small", "full"]

@@ -18,8 +18,6 @@ from typing import Literal, NamedTuple
 
 from eeflib.envs.webshop.catalogue import Product
 
-__all__ = ["Node", "Session", "Target", "WebShopState", "clickables", "parse_action"]
-
 PAGE_SIZE = 10
 """Products a result page."""
 

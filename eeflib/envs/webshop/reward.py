@@ -28,16 +28,6 @@ from rapidfuzz.fuzz import token_set_ratio as _upper_bound
 from eeflib.envs.webshop.catalogue import Product
 from eeflib.errors import PrerequisiteError
 
-__all__ = [
-    "Nouns",
-    "Reward",
-    "best_nouns",
-    "nouns_name",
-    "purchase_reward",
-    "spacy_nouns",
-    "word_nouns",
-]
-
 log = logging.getLogger(__name__)
 
 Nouns = Callable[[str], tuple[str, ...]]

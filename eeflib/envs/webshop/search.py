@@ -30,8 +30,6 @@ import numpy as np
 import regex
 from tqdm.auto import tqdm
 
-__all__ = ["STOP_WORDS", "TOP_K", "Index", "IndexBuilder", "analyze", "stem"]
-
 TOP_K = 50
 """Results of one search at most."""
 

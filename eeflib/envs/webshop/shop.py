@@ -32,8 +32,6 @@ import numpy as np
 
 from eeflib.errors import DataError
 
-__all__ = ["Item", "Store", "generate_store", "phrase"]
-
 _DATA: Mapping[str, Any] = tomllib.loads(
     files("eeflib.envs.webshop").joinpath("lexicon.toml").read_text("utf-8")
 )

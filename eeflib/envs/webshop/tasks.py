@@ -27,8 +27,6 @@ from eeflib.envs.webshop.shop import Item, Store, generate_store, phrase
 from eeflib.errors import DataError
 from eeflib.records import Task, episode_rng, split_order
 
-__all__ = ["LEVELS", "MIX", "MIXES", "count_products", "embedded_shop", "make_tasks"]
-
 PAGE = 10
 """Results on a page."""
 DETOURS = 2
