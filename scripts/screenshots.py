@@ -39,7 +39,7 @@ CELLS = {
         "samples = run.samples('EEF', 1)\n"
         "samples.sort(key=lambda s: (-len(set(s.labels)), len(s.steps)))\n"
         "student = run.student()\n"
-        "eef.Viewer(eef.encode(samples, student), samples=samples, student=student)"
+        "eef.Viewer(eef.encode(samples, student), samples=samples)"
     ),
     "play": (
         "game = eef.play(run.world())\ngame.act(f'search[{game.task.goal[\"query\"]}]')\ngame"

@@ -58,7 +58,6 @@ class Viewer(anywidget.AnyWidget):
         *,
         run: Any = None,
         samples: Iterable[Sample] = (),
-        student: Any = None,
         author: str | None = None,
     ) -> None:
         """Args:
@@ -68,7 +67,6 @@ class Viewer(anywidget.AnyWidget):
         run: where a data frame's trajectories are kept (its `attrs["run"]` by default), and where
             annotations of loose trajectories go.
         samples: of an `EncodedSet`: what it was encoded from, for the kinds of samples.
-        student: of an `EncodedSet`: the student, or its tokenizer.
         author: who annotates; None: `EEFLIB_AUTHOR`, else the name of the user.
 
         Raises:
@@ -76,7 +74,7 @@ class Viewer(anywidget.AnyWidget):
         """
         self.masks: Masks | None = None
         if isinstance(what, EncodedSet):
-            self.masks = Masks(what, samples, getattr(student, "tokenizer", student))
+            self.masks = Masks(what, samples)
             self.collection = Collection([])
         else:
             self.collection = _collection(what, run)
@@ -268,9 +266,8 @@ def _framed(frame: pd.DataFrame, run: Any) -> Collection:
 class Masks:
     """Encoded training sequences, and what should make a reader look twice."""
 
-    def __init__(self, data: EncodedSet, samples: Iterable[Sample], tokenizer: Any) -> None:
+    def __init__(self, data: EncodedSet, samples: Iterable[Sample]) -> None:
         self.known = {s.id: s for s in samples}
-        self.tokenizer = tokenizer
         self.items: list[Encoded | Dropped] = [*data, *data.dropped]
         self.data = data
 
@@ -299,16 +296,10 @@ class Masks:
         return {"all": rows, "counts": counts}
 
     def runs(self, number: int) -> list[list[Any]]:
-        """The tokens of a sample: [reason, step, trained, texts] for each stretch of one kind.
-
-        Raises:
-            DataError: there is no tokenizer, or another one than the one that encoded it.
-        """
+        """The tokens of a sample: [reason, step, trained, texts] for each stretch of one kind."""
         x = self.items[number]
         if not isinstance(x, Encoded):
             return []
-        if self.tokenizer is None:
-            raise DataError("pass student= (or its tokenizer) to see the tokens")
         described = describe_tokens(x)
         rows = zip(described, x.steps.tolist(), strict=True)
         return [

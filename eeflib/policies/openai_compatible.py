@@ -169,6 +169,17 @@ class ChatModel:
         """Dollars counted against the cap, see `Meter.spent_usd`; None: unknown price."""
         return self.meter.spent_usd
 
+    def config(self) -> dict[str, Any]:
+        """What decides an answer, and where it came from; no key."""
+        return {
+            "model": self.model,
+            "base_url": self.base_url,
+            "max_tokens": self.max_tokens,
+            "seed": self.seed,
+            "system_role": self.system_role,
+            **self._options,
+        }
+
     def __repr__(self) -> str:
         return f"ChatModel({self.model!r}, base_url={self.base_url!r})"
 

@@ -139,7 +139,7 @@ def test_figures_of_nothing_say_what_is_missing(tmp_path):
 
 def test_a_run_or_its_folder_or_the_table_will_do(found, every):
     assert figures.lengths(found.run) == figures.lengths(str(found.run.path)) == every["lengths"]
-    assert figures.recovery_map(found.frames.states) == every["recovery_map"]
+    assert figures.recovery_map(found.states) == every["recovery_map"]
 
 
 def test_in_a_notebook_every_renderer_goes_without_the_logo():

@@ -316,18 +316,6 @@ def test_a_saved_notebook_keeps_a_small_inert_summary(run):
 # -- the loss mask ---------------------------------------------------------------------------------
 
 
-class Letters:
-    """A tokenizer of one letter a token: fast enough to have offsets."""
-
-    is_fast = True
-
-    def __call__(self, text, **_):
-        return {
-            "input_ids": [ord(c) for c in text],
-            "offset_mapping": [(i, i + 1) for i in range(len(text))],
-        }
-
-
 def encoded(name: str, fates: str) -> Encoded:
     """A letter per token: t trained, e end of turn, h harmful, u unknown, o observation, m marker;
     H and O are trained all the same."""
@@ -345,12 +333,13 @@ def encoded(name: str, fates: str) -> Encoded:
         np.where(on, ids, IGNORE).astype(np.int32),
         np.array([reasons[c].value for c in fates], np.uint8),
         np.zeros(len(fates), np.int16),
+        np.arange(1, len(fates) + 1, dtype=np.int32),
     )
 
 
 def test_every_token_shows_its_fate_and_the_totals_add_up():
     sample = Sample("a", "u", "toy", "go", "recovery", (), (), ())
-    view = Viewer(EncodedSet((encoded("a", "mmoohhtte"),)), samples=[sample], student=Letters())
+    view = Viewer(EncodedSet((encoded("a", "mmoohhtte"),)), samples=[sample])
     masks = sent(view, {"kind": "ready"})["data"]["masks"]
     (row,) = masks["all"]
     assert (row["kind"], row["length"], row["trained"], row["alarms"]) == ("recovery", 9, 3, [])
@@ -379,19 +368,10 @@ def test_alarms(fates, alarm):
     assert alarm in alarms(encoded("bad", fates))[0]
 
 
-def test_what_was_dropped_is_an_alarm_and_a_wrong_tokenizer_is_said():
+def test_what_was_dropped_is_an_alarm():
     data = EncodedSet(
         (encoded("a", "oott"),), (Dropped("b", "too long", 900, "900 tokens, 512 allowed"),)
     )
-    view = Viewer(data, student=Letters())
+    view = Viewer(data)
     rows = sent(view, {"kind": "ready"})["data"]["masks"]["all"]
     assert rows[1]["alarms"] == ["not trained on (too long): 900 tokens, 512 allowed"]
-
-    class Other(Letters):
-        def __call__(self, text, **_):
-            return super().__call__(text.upper())
-
-    other = Viewer(data, student=Other())
-    assert "another tokenizer" in sent(other, {"kind": "tokens", "sample": 0})["error"]
-    without = sent(Viewer(data), {"kind": "tokens", "sample": 0})["error"]
-    assert "pass student=" in without

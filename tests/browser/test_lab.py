@@ -79,7 +79,7 @@ def page(run: Path, browser: Browser) -> Iterator[Page]:
         "model, tokenizer = load_student('tiny', device='cpu')\n"
         "samples = [s for _, s in Run('run').samples()][:20]\n"
         "data = encode_samples(samples, get_format('act', 'webshop'), tokenizer)\n"
-        "eef.Viewer(data, samples=samples, student=tokenizer)",
+        "eef.Viewer(data, samples=samples)",
     ]
     write_notebook(run.parent / "look.ipynb", cells)
     trouble: list[str] = []

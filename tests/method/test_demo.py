@@ -286,7 +286,7 @@ def test_a_folder_in_use_or_of_another_configuration_is_refused(whole, capsys, m
         run_demo(config.change(steps=4), path, progress=False)
     holder = subprocess.Popen(
         [sys.executable, "-c", "import sys; from pathlib import Path\n"
-         "from eeflib.files import RunLock\nRunLock(Path(sys.argv[1])).acquire()\n"
+         "from eeflib.files import RunLock\nlock = RunLock(Path(sys.argv[1]))\nlock.acquire()\n"
          "print('ready', flush=True); sys.stdin.read()", str(path)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip

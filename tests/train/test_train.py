@@ -294,9 +294,9 @@ def test_mistakes_are_one_clear_error_each(tok, data, tmp_path, monkeypatch):
     (tmp_path / "mine" / "thesis.txt").write_text("do not delete")
     with pytest.raises(DataError, match="holds no training"):
         train(base, data, FULL, tmp_path / "mine")
-    with pytest.raises(DataError, match="schedule = 'sine'"):
+    with pytest.raises(DataError, match="schedule 'sine'"):
         TrainConfig(schedule="sine")
-    with pytest.raises(DataError, match="rank = 0"):
+    with pytest.raises(DataError, match="rank is 0"):
         TrainConfig(rank=0)
     with pytest.raises(DataError, match=r"lower TrainConfig\.learning_rate"):
         train(base, data, replace(FULL, learning_rate=1e30), tmp_path / "out", progress=False)
