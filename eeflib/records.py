@@ -171,17 +171,17 @@ def _sort_keys(cls: type, data: Any) -> Any:
     """
     if not isinstance(data, Mapping):
         return data  # msgspec reports it, with its path
-    known = _fields(cls)
-    out = {name: data[name] for name in known if name in data}
-    rest = {k: v for k, v in data.items() if k not in known}
-    if rest and isinstance(extra := out.get("extra", {}), Mapping):
-        out["extra"] = {**rest, **extra}
-    for name in _FREE:
-        if name in out and (found := fault(out[name])):
+    known, out = _fields(cls), dict(data)
+    if not out.keys() <= known.keys():
+        rest = {k: out.pop(k) for k in data if k not in known}
+        if isinstance(extra := out.get("extra", {}), Mapping):
+            out["extra"] = {**rest, **extra}
+    for name in out.keys() & _FREE:
+        if found := fault(out[name]):
             where = "" if name == "extra" else f".{name}"
             raise DataError(f"not a {cls.__name__} record: ${where}{found}")
-    for name, nested in _NESTED.items():
-        value = out.get(name)
+    for name in out.keys() & _NESTED.keys():
+        value, nested = out[name], _NESTED[name]
         if isinstance(value, (list, tuple)):
             out[name] = [_sort_keys(nested, v) for v in value]
         elif value is not None:
