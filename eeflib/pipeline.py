@@ -495,7 +495,10 @@ def _lockstep(run: Run | None, student: Student | Policy) -> int:
 
 
 def _identity(student: Student | Policy) -> str:
-    return student.fingerprint if isinstance(student, Student) else f"policy {student.name}"
+    if not isinstance(student, Student):
+        return f"policy {student.name}"
+    asked = student.config.template_arguments  # other prompts, with the same weights
+    return student.fingerprint + (f" {content_hash(asked)}" if asked else "")
 
 
 def _method(method: str | Method, run: Run | None, changes: Mapping[str, Any]) -> Method:

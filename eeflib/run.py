@@ -176,7 +176,7 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], *keys: str) -> 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted path, value) of everything in nested dicts; the top key `config` is left unsaid."""
-    if isinstance(value, Mapping) and value:
+    if isinstance(value, Mapping):  # an empty one is as good as none
         for key, item in value.items():
             yield from _leaves(item, key if path in ("", "config") else f"{path}.{key}")
     elif value != NOT_KEPT:  # a secret makes no difference

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import re
-import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -38,7 +37,6 @@ _TRIES = (
     ("find a red shirt [SEP] under $30", "click[Next >]", "page 2\n\n- B0001 {a} <b>", "look"),
     ("  a page\twith blanks  ", " reply ", "\n\nÜnïcode 日本 'quotes' \"two\"", "search[x y]\n"),
 )
-_CHATS: weakref.WeakKeyDictionary[Any, dict[str, Chat]] = weakref.WeakKeyDictionary()
 
 
 class ChatTokens(NamedTuple):
@@ -131,7 +129,7 @@ class Chat:
         marks = [
             ("\\s*" if t.lstrip else "") + re.escape(t.content) + ("\\s*" if t.rstrip else "")
             for _, t in sorted(added, key=lambda x: -len(x[1].content))
-            if t.content
+            if t.content.strip()  # Gemma and others have tokens of blanks, which are plain text
         ]
         self._control = re.compile("|".join(marks) or "(?!)")
         plain = [t.content for _, t in added if t.special and not (t.lstrip or t.rstrip)]
@@ -146,8 +144,10 @@ class Chat:
     @classmethod
     def of(cls, tokenizer: Any, **template_arguments: Any) -> Chat:
         """The one `Chat` of this tokenizer, template and arguments."""
-        known = _CHATS.setdefault(tokenizer, {})
-        key = json.dumps([repr(tokenizer.chat_template), template_arguments], sort_keys=True)
+        # kept with the tokenizer: a table of ours would hold both for ever
+        known: dict[str, Chat] = tokenizer.__dict__.setdefault("_eeflib_chats", {})
+        what = [repr(tokenizer.chat_template), len(tokenizer), template_arguments]
+        key = json.dumps(what, sort_keys=True)
         if key not in known:
             known[key] = cls(tokenizer, **template_arguments)
         return known[key]
@@ -207,22 +207,24 @@ class Chat:
         notes = [f"{k}={v}" for k, v in arguments.items() if k not in self.arguments]
         if folded:
             notes.append("system text in the first user turn")
-        opening = asked
+        opening, note = asked, ""
         if opens.startswith(asked):
             opening = opens
-            if opens != asked:
-                notes.append(f"a reply is asked behind {_show(opens[len(asked) :])}")
+            note = f"a reply is asked behind {_show(opens[len(asked) :])}"
         elif asked.startswith(opens):
-            notes.append(f"history keeps {_show(asked[len(opens) :])} before a reply")
+            note = f"history keeps {_show(asked[len(opens) :])} before a reply"
         else:
             raise DataError(
                 f"the chat template of {who} opens a reply with {_show(asked)} when it is asked "
                 f"for and with {_show(opens)} in history; use a template that opens both alike"
             )
-        if (found := _REASONING.search(opening)) and not any(self.arguments.values()):
+        thinks = any(self.arguments.get(name) for name in _SWITCHES)
+        if (found := _REASONING.search(opening)) and not thinks:
             tag = found[1]
             opening = opening.rstrip() + "\n\n" + tag[0] + "/" + tag[1:] + "\n\n"
-            notes[-1] = f"the reasoning that {tag} opens is closed at once"
+            note = f"the reasoning that {tag} opens is closed at once"
+        if opening != opens or opening != asked:
+            notes.append(note)
         closing, last = self._closing(roles[:-1], arguments, ends)
         if last:
             notes.append(f"a finished chat ends with {last}, a reply in it with {closing}")

@@ -145,17 +145,24 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _load_hub(name: str, device: Any, dtype: Any) -> tuple[Any, Any]:
-    """A hub model. The hub is asked first: without a network the libraries retry for a minute."""
+def _known(name: str) -> str:
+    """What could have been meant by `name`."""
+    known = f"known students: {', '.join(NAMES)}, a folder with a model, or a hub name (owner/name)"
+    close = difflib.get_close_matches(name, NAMES, 1)
+    return f"did you mean {close[0]}? {known}" if close else known
+
+
+def _on_the_hub(name: str) -> bool:
+    """Whether the hub can be reached; asked first, since the libraries retry for a minute.
+
+    Raises:
+        PrerequisiteError: it has no such model, or its licence was not accepted.
+    """
     import httpx
     from huggingface_hub import HfApi, errors
 
-    known = f"known students: {', '.join(NAMES)}, a folder with a model, or a hub name (owner/name)"
-    close = difflib.get_close_matches(name, NAMES, 1)
-    known = f"did you mean {close[0]}? {known}" if close else known
     if name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1:
-        raise PrerequisiteError(f"no folder at {name}; {known}")
-    online = True
+        raise PrerequisiteError(f"no folder at {name}; {_known(name)}")
     try:
         HfApi().model_info(name, timeout=10)
     except errors.GatedRepoError as exc:
@@ -164,16 +171,21 @@ def _load_hub(name: str, device: Any, dtype: Any) -> tuple[Any, Any]:
             "in with `hf auth login`"
         ) from exc
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as exc:
-        raise PrerequisiteError(f"no model named {name!r} on the hub; {known}") from exc
+        raise PrerequisiteError(f"no model named {name!r} on the hub; {_known(name)}") from exc
     except (errors.OfflineModeIsEnabled, httpx.HTTPError) as exc:
         log.debug("the hub does not answer (%s): looking for %s in the local cache", exc, name)
-        online = False
+        return False
+    return True
+
+
+def _load_hub(name: str, device: Any, dtype: Any) -> tuple[Any, Any]:
+    online = _on_the_hub(name)
     try:
         return _from_pretrained(name, device, dtype, local_files_only=not online)
     except OSError as exc:
         why = f"{_line(exc)}; it must be a causal language model with safetensors weights"
         if not online:
-            why = f"it is not here, and the hub cannot be reached; {known}"
+            why = f"it is not here, and the hub cannot be reached; {_known(name)}"
         raise PrerequisiteError(f"the model {name!r} cannot be loaded: {why}") from exc
 
 
@@ -425,15 +437,19 @@ def load_tokenizer(name: str) -> Any:
     _need("torch", "transformers")
     from transformers import AutoTokenizer
 
-    folder = Path(name).expanduser()
+    folder, online = Path(name).expanduser(), False
     if name in NAMES:
         folder = data.path("tiny") if name == "tiny" else _smollm2()
+    elif not folder.is_dir():
+        online = _on_the_hub(name)
     try:
         return AutoTokenizer.from_pretrained(
-            str(folder) if folder.is_dir() else name, trust_remote_code=False
+            str(folder) if folder.is_dir() else name,
+            trust_remote_code=False,
+            local_files_only=not online,
         )
     except (OSError, ValueError) as exc:
+        where = "" if online or folder.is_dir() else ", and the hub cannot be reached"
         raise PrerequisiteError(
-            f"no tokenizer of {name} here or on the hub: {_line(exc)}; known students: "
-            f"{', '.join(NAMES)}, a folder with a model, or a hub name (owner/name)"
+            f"no tokenizer of {name!r}{where}: {_line(exc)}; {_known(name)}"
         ) from exc

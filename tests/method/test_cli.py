@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from runs import seed_whose_teacher_solves
+from made_runs import seed_whose_teacher_solves
 
 from eeflib import config
 from eeflib.config import PRESETS, make_config

@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
-from runs import lasting, seed_whose_teacher_solves
+from made_runs import lasting, seed_whose_teacher_solves
 
 from eeflib.config import PRESETS, REPORT_SEED, Config, make_config
 from eeflib.demo import run_demo

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import lasting
+from made_runs import lasting
 
 import eeflib as eef
 from eeflib.config import Config, make_config

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from eeflib.errors import DataError
-from eeflib.policies import chat as chat_module
 from eeflib.policies.base import Message
 from eeflib.policies.chat import Chat
 from eeflib.policies.families import bare_tokenizer, check_template, known_families
@@ -107,16 +106,20 @@ def test_a_reply_of_gpt_oss_ends_as_inside_a_chat_and_both_ends_stop_it():
 
 
 def test_a_template_that_prints_the_date_writes_the_same_tomorrow(monkeypatch):
+    from transformers.utils import chat_template_utils
+
     template = FAMILIES["SmolLM3"][1]
     today = Chat(bare_tokenizer(template)).prompts([CHAT[:2]])[0]
     assert "the date is 01 Jan 2025" in Chat(bare_tokenizer(template)).notes
 
-    class Later(chat_module.date):
+    class Later(chat_template_utils.datetime):
         @classmethod
-        def today(cls):
+        def now(cls, tz=None):
             return cls(2031, 7, 19)
 
-    monkeypatch.setattr("datetime.date", Later)
+    monkeypatch.setattr(chat_template_utils, "datetime", Later)
+    stock = bare_tokenizer(template).apply_chat_template([{"role": "user", "content": "x"}])
+    assert "19 July 2031" in bare_tokenizer(template).decode(stock["input_ids"])
     assert Chat(bare_tokenizer(template)).prompts([CHAT[:2]])[0].tolist() == today.tolist()
 
 
@@ -184,3 +187,30 @@ def test_the_table_of_families_in_the_docs_is_what_the_gate_says():
     said = {row[0]: row[2].rstrip(" |") for row in rows[1:]}
     found = {f: check_template(bare_tokenizer(FAMILIES[f][1]), f)["verdict"] for f in FAMILIES}
     assert said == found
+
+
+def test_tokens_of_blanks_are_plain_text_and_added_tokens_are_noticed():
+    """Gemma's line feeds are added tokens: a page keeps the tokens that the model knows."""
+    from tokenizers import AddedToken
+
+    tokenizer = bare_tokenizer(FAMILIES["Gemma 2"][1])
+    before = Chat.of(tokenizer)
+    tokenizer.add_tokens([AddedToken(t, special=False, normalized=False) for t in ("\n", "\n\n")])
+    chat = Chat.of(tokenizer)
+    assert chat is not before
+    found = chat.encode((Message("user", "one\n\ntwo"), Message("assistant", "go")))
+    assert found.ids.tolist() == tokenizer(found.text, add_special_tokens=False)["input_ids"]
+    check(chat)
+
+
+def test_reasoning_that_history_opens_too_is_closed():
+    open_always = (
+        "{% for m in messages %}{% if m.role == 'assistant' %}"
+        "{{ '<|assistant|><think>\n' + m.content + '<|end|>' }}"
+        "{% else %}{{ '<|' + m.role + '|>' + m.content + '<|end|>' }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|assistant|><think>\n' }}{% endif %}"
+    )
+    chat = Chat(bare_tokenizer(open_always))
+    assert chat.opening == "<|end|><|assistant|><think>\n\n</think>\n\n"
+    assert chat.notes == ("the reasoning that <think> opens is closed at once",)
+    check(chat)
