@@ -3,8 +3,8 @@
 Import `encode_samples` and `EncodedSet` from here. A sample that cannot be trained on is dropped
 and counted; one that breaks a rule is refused.
 
-Method: the chat is rendered as text, each message's place in it is known (`eeflib.policies.chat`),
-and a token belongs to the message its characters lie in. Labels are never made by comparing ids
+Method: `eeflib.policies.chat` writes a chat as tokens and says which message each belongs to; a
+reply has tokens of its own, shared with no text around it. Labels are never made by comparing ids
 (with SmolLM2 the padding token *is* the end-of-turn token). Three facts are kept apart: where a
 token came from (`reasons`, `steps`), that it is in the context (it is in `input_ids`), and whether
 it is trained (`labels`).
