@@ -113,6 +113,8 @@ def read_records(
     """
 
     def parse(raw: bytes) -> tuple[R, object]:
+        if quick := kind.from_line(raw):
+            return quick
         row = _parse(raw, surrogates)
         return kind.from_dict(row), row.get("schema")
 

@@ -171,22 +171,31 @@ def _sort_keys(cls: type, data: Any) -> Any:
     """
     if not isinstance(data, Mapping):
         return data  # msgspec reports it, with its path
-    known, out = _fields(cls), dict(data)
-    if not out.keys() <= known.keys():
-        rest = {k: out.pop(k) for k in data if k not in known}
-        if isinstance(extra := out.get("extra", {}), Mapping):
-            out["extra"] = {**rest, **extra}
-    for name in out.keys() & _FREE:
-        if found := fault(out[name]):
+    known, free, nested = _layout(cls)
+    if not data.keys() <= known:
+        rest = {k: v for k, v in data.items() if k not in known}
+        data = {k: v for k, v in data.items() if k in known}
+        if isinstance(extra := data.get("extra", {}), Mapping):
+            data["extra"] = {**rest, **extra}
+    for name in free:
+        if name in data and (found := fault(data[name])):
             where = "" if name == "extra" else f".{name}"
             raise DataError(f"not a {cls.__name__} record: ${where}{found}")
-    for name in out.keys() & _NESTED.keys():
-        value, nested = out[name], _NESTED[name]
+    for name, kind in nested:
+        value = data.get(name)
         if isinstance(value, (list, tuple)):
-            out[name] = [_sort_keys(nested, v) for v in value]
-        elif value is not None:
-            out[name] = _sort_keys(nested, value)
-    return out
+            data = {**data, name: [_sort_keys(kind, v) for v in value]}
+        elif value is not None and (inner := _sort_keys(kind, value)) is not value:
+            data = {**data, name: inner}
+    return data
+
+
+@cache
+def _layout(cls: type) -> tuple[frozenset[str], tuple[str, ...], tuple[tuple[str, type], ...]]:
+    """Names of all fields; of those that take any JSON; of those that hold records, and which."""
+    names = _fields(cls)
+    nested = tuple((name, kind) for name, kind in _NESTED.items() if name in names)
+    return frozenset(names), tuple(name for name in names if name in _FREE), nested
 
 
 def fault(value: Any, depth: int = 100) -> str:
@@ -246,6 +255,40 @@ class Record:
             return msgspec.convert(prepared, cls, strict=True)
         except msgspec.ValidationError as exc:
             raise DataError(f"not a {cls.__name__} record: {exc}") from None
+
+    @classmethod
+    def from_line(cls, line: bytes) -> tuple[Self, int] | None:
+        """(`from_dict` of a JSON line, its schema), in half the time; None if it needs a look.
+
+        That is where keys are unknown, dicts hold what no record can, or anything is wrong.
+        """
+        names, whole = _decoders(cls)
+        try:
+            schema, record = names.decode(line).schema, whole.decode(line)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            return None
+        played = getattr(record, "rollout", None) or record
+        steps = getattr(played, "steps", ())
+        extras = [step.extra for step in steps if step.extra]
+        extras += [step.usage.extra for step in steps if step.usage and step.usage.extra]
+        for owner in (record, played):
+            extras += [getattr(owner, name, None) for name in _FREE]
+        return None if any(map(fault, extras)) else (record, schema)
+
+
+@cache
+def _decoders(cls: type) -> tuple[Any, Any]:
+    """JSON decoders: one that knows the names of all fields and refuses others, and the record's."""
+
+    def shape(kind: type, *more: Any) -> Any:
+        held = {name: shape(inner) for name, inner in _layout(kind)[2]}
+        if "steps" in held:
+            held["steps"] = list[held["steps"]]
+        names = [(n, held[n] | None if n in held else msgspec.Raw, None) for n in _fields(kind)]
+        return msgspec.defstruct(kind.__name__, [*names, *more], forbid_unknown_fields=True)
+
+    shaped = shape(cls, ("schema", int, 1))
+    return msgspec.json.Decoder(shaped), msgspec.json.Decoder(cls)
 
 
 def solved(reward: float, threshold: float, error: str = "") -> bool:

@@ -31,7 +31,7 @@ _SHARED = 32
 """Tokens from which on a common start is copied instead of encoded again."""
 _ROOM = 32
 """Columns kept free behind a prompt, so that a short reply does not resize the cache."""
-_CPU_BYTES = 768 * 2**20
+_CPU_BYTES = 2 * 2**30
 # Short chunks: computing idle rows in between is cheaper than gathering all the others' keys.
 _IDLE_CHUNK, _IDLE_SHARE = 4, 1.6
 

@@ -229,6 +229,9 @@ def test_a_slow_tokenizer_is_refused_with_the_remedy():
         chat_template = tiny_models.CHATML
         all_special_tokens = ("<|im_end|>",)
 
+        def __len__(self):
+            return 100
+
         def apply_chat_template(self, chat, **kwargs):
             return tiny_models.tokenizer().apply_chat_template(chat, **kwargs)
 
