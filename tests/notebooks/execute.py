@@ -99,6 +99,8 @@ def _clean(output: Any, models: dict[str, Any]) -> Any:
         text = _bar(data[WIDGET]["model_id"], models)
         return nbformat.v4.new_output("stream", name="stdout", text=text) if text else None
     if output.output_type == "stream":
+        if output.name == "stderr" and "/site-packages/" in output.text:
+            return None  # a library's warning, which names a folder of this machine
         # a bar in text overwrites itself: keep what was seen last
         output.text = "\n".join(line.rsplit("\r", 1)[-1] for line in output.text.split("\n"))
         return output if output.text.strip() else None
