@@ -110,14 +110,14 @@ class TrainConfig(_Settings):
     """Most tokens per sample. Longer ones are dropped when samples are encoded, never cut here."""
     seed: int = 0
     """Of data order, adapter initialisation and dropout."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the arithmetic; `auto`: bfloat16 on a GPU that has it, else float32."""
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    """Of the arithmetic; `auto`: see `eeflib.policies.hardware`."""
     device: str = "auto"
     """`auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, ..."""
-    gradient_checkpointing: bool = False
-    """Less memory for about a third more time."""
-    load_in_4bit: bool = False
-    """Quantise the base model (LoRA on a GPU with bitsandbytes; the base is given by name)."""
+    gradient_checkpointing: bool | None = None
+    """Less memory for about a third more time; None: where it is needed on a GPU."""
+    load_in_4bit: bool | None = None
+    """Quantise the base model (LoRA on a GPU with bitsandbytes); None: where it is needed."""
     checkpoint_seconds: NotNegative = 120.0
     """A resumable checkpoint is written when this much time has passed. No effect on results."""
 

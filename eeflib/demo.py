@@ -74,9 +74,11 @@ def run_demo(
     """
     if config.student not in NAMES:
         # a wrong name must not leave a run folder behind that belongs to another student
-        from eeflib.policies.loading import load_student
+        from eeflib.policies.loading import load_config
+        from eeflib.policies.student import Student
 
-        load_student(config.student)
+        load_config(config.student)
+        _ = Student.of(config).chat
     n = processes or min(os.cpu_count() or 1, 2 * len(config.seeds))
     if config.env != "webshop":
         n = min(n, len(config.seeds) + 1)

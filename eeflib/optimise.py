@@ -17,7 +17,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from tqdm.auto import tqdm
 from eeflib.config import TrainConfig
 from eeflib.errors import DataError, PrerequisiteError
 from eeflib.masking import IGNORE, Encoded, EncodedSet
+from eeflib.policies.hardware import Hardware
 from eeflib.policies.loading import file_hash, load_student
 
 LOGS = {
@@ -295,61 +296,24 @@ def load_checkpoint(
     return now
 
 
-def resolved(config: TrainConfig) -> tuple[TrainConfig, torch.device]:
-    """`config` with its dtype chosen, and the device: a GPU if there is one, for `auto`.
-
-    Raises:
-        PrerequisiteError: a GPU is asked for and there is none.
-    """
-    found = torch.cuda.device_count()
-    auto = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(auto if config.device == "auto" else config.device)
-    if device.type == "cuda" and (device.index or 0) >= found:
-        raise PrerequisiteError(
-            f"TrainConfig.device = {config.device!r}, but torch {torch.__version__} sees {found} "
-            "NVIDIA GPUs; use device='auto', or install a CUDA build of torch"
-        )
-    if config.dtype == "auto":
-        half = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        config = replace(config, dtype="bfloat16" if half else "float32")
-    return config, device
-
-
-def load_base(base: Any, config: TrainConfig, device: torch.device) -> tuple[Any, Any]:
+def load_base(base: Any, plan: Hardware) -> tuple[Any, Any]:
     """(model, tokenizer) of a student name, folder or hub name, in the precision to train in.
 
-    All weights are trained in float32 (an update is smaller than bfloat16 can add); under an
-    adapter the base may be bfloat16.
+    All weights are trained in float32 (an update is smaller than 16 bits can add); under an adapter
+    the base may have 16.
 
     Raises:
         PrerequisiteError: 4 bit is asked for without a GPU or bitsandbytes.
     """
     if isinstance(base, tuple):
         return base
-    if not config.load_in_4bit:
-        half = config.dtype == "bfloat16" and config.method == "lora"
-        return load_student(base, device=device, dtype=torch.bfloat16 if half else torch.float32)
-    if importlib.util.find_spec("bitsandbytes") is None or not torch.cuda.is_available():
-        raise PrerequisiteError(
-            "TrainConfig.load_in_4bit needs an NVIDIA GPU and bitsandbytes: pip install "
-            "bitsandbytes, or set load_in_4bit=False"
-        )
-    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
-
-    quantisation = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
+    config = plan.training
+    return load_student(
+        base,
+        device=plan.device,
+        dtype=torch.float32 if config.method == "full" else getattr(torch, plan.dtype),
+        load_in_4bit=bool(config.load_in_4bit),
     )
-    model = AutoModelForCausalLM.from_pretrained(
-        str(base),
-        quantization_config=quantisation,
-        dtype=torch.bfloat16,
-        device_map={"": 0},
-        trust_remote_code=False,
-    )
-    return model, AutoTokenizer.from_pretrained(str(base), trust_remote_code=False)
 
 
 def load_unsloth(base: Any, config: TrainConfig, longest: int) -> tuple[Any, Any]:

@@ -292,7 +292,12 @@ def train(
     else:
         keep = tempfile.TemporaryDirectory(prefix="eef-model-")
         target = Path(keep.name) / "model"
-    start = student.name if config.load_in_4bit and student.folder is None else student.loaded
+    backend = backend or student.config.backend
+    if backend == "unsloth" and student.folder is None:  # which loads it by itself
+        student.unload()
+        start: Any = student.name
+    else:
+        start = student.loaded
     step = f"{data.origin.replace('/iter-', ' iteration ') or 'tuned'}: train"
     call = None if isinstance(progress, bool) else progress
     with here or nullcontext():
@@ -308,7 +313,7 @@ def train(
                 data,
                 config,
                 target,
-                backend=backend or student.config.backend,
+                backend=backend,
                 progress=progress is True,
             )
         if here is not None and not (before and result.reused):

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from types import GenericAlias
 from typing import Annotated, Any, Literal, Self, get_args, get_type_hints
 
 import msgspec
@@ -262,7 +263,7 @@ class Record:
 
         That is where keys are unknown, dicts hold what no record can, or anything is wrong.
         """
-        names, whole = _decoders(cls)
+        names, whole = _decoders(cls)  # type: ignore[arg-type]  # classes are hashable
         try:
             schema, record = names.decode(line).schema, whole.decode(line)
         except (msgspec.MsgspecError, ValueError, RecursionError):
@@ -278,12 +279,12 @@ class Record:
 
 @cache
 def _decoders(cls: type) -> tuple[Any, Any]:
-    """JSON decoders: one that knows the names of all fields and refuses others, and the record's."""
+    """JSON decoders: one for the names of all fields, which refuses others, and the record's."""
 
     def shape(kind: type, *more: Any) -> Any:
-        held = {name: shape(inner) for name, inner in _layout(kind)[2]}
+        held: dict[str, Any] = {name: shape(inner) for name, inner in _layout(kind)[2]}
         if "steps" in held:
-            held["steps"] = list[held["steps"]]
+            held["steps"] = GenericAlias(list, (held["steps"],))
         names = [(n, held[n] | None if n in held else msgspec.Raw, None) for n in _fields(kind)]
         return msgspec.defstruct(kind.__name__, [*names, *more], forbid_unknown_fields=True)
 

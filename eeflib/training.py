@@ -22,6 +22,7 @@ from typing import Any, Literal
 from eeflib.config import BACKENDS, TrainConfig
 from eeflib.errors import DataError
 from eeflib.masking import EncodedSet
+from eeflib.policies.hardware import decide, sizes_of
 from eeflib.policies.loading import check_weights, model_fingerprint
 from eeflib.records import content_hash
 
@@ -98,13 +99,20 @@ def train(
     if output.exists() and not _holds_training(output):
         raise DataError(f"{output} exists and holds no training; choose another output_dir")
 
+    import torch
+
     from eeflib import optimise
 
-    config, device = optimise.resolved(config)
+    longest = max(e.length for e in data)
+    if isinstance(base, tuple):
+        config = replace(config, load_in_4bit=bool(getattr(base[0], "is_quantized", False)))
+    plan = decide(config, sizes_of(base), longest=longest)
+    log.info("training on %s", plan)
+    config, device = plan.training, torch.device(plan.device)
     if backend == "unsloth":
-        model, tokenizer = optimise.load_unsloth(base, config, max(e.length for e in data))
+        model, tokenizer = optimise.load_unsloth(base, config, longest)
     else:
-        model, tokenizer = optimise.load_base(base, config, device)
+        model, tokenizer = optimise.load_base(base, plan)
     card = _card(base, model, data, config, backend)
     done = _finished(output, card)
     if done is not None:
@@ -152,7 +160,10 @@ def _card(
         "data": data.hash,
         "samples": len(data),
     }
-    noted = {**card, "config": {**config.to_dict(), "checkpoint_seconds": None}}
+    # how a step is cut up by memory, and when it is saved, are no part of it
+    step = config.batch_size * config.accumulation
+    same = {"batch_size": step, "accumulation": 1, "gradient_checkpointing": None}
+    noted = {**card, "config": {**config.to_dict(), **same, "checkpoint_seconds": None}}
     if fingerprint:  # the weights identify the base, in whichever folder they are
         noted["base"] = None
     return {**card, "job": content_hash(noted)}

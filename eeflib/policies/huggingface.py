@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache, partial
 from typing import Any, Literal
@@ -59,6 +59,7 @@ class HuggingFacePolicy:
         slot_tokens: limit of the text that replaces `<text>` in an admissible action.
         cached: see `eeflib.policies.decoding.Decoder`.
         cache_bytes: memory for keys and values, see there.
+        prepare: called before the model is asked, such as to switch its adapter.
 
     Raises:
         DataError: no chat template, or an impossible setting.
@@ -78,6 +79,7 @@ class HuggingFacePolicy:
         slot_tokens: int = 16,
         cached: bool | None = None,
         cache_bytes: int | None = None,
+        prepare: Callable[[], Any] | None = None,
     ) -> None:
         if not temperature > 0:
             raise DataError(f"temperature is {temperature}; give one above 0, or greedy=True")
@@ -89,7 +91,7 @@ class HuggingFacePolicy:
         self.wants_admissible = mode == "admissible"
         self.mode, self.temperature, self.greedy = mode, temperature, greedy
         self.max_new_tokens, self.max_batch = max_new_tokens, max_batch
-        self.model = model.eval()
+        self.model, self._prepare = model.eval(), prepare
         self.tokens = as_chat(tokenizer)
         self.decoder = Decoder(self.model, cached=cached, cache_bytes=cache_bytes)
         self._slots = _Slots(self.tokens, slot_tokens)
@@ -121,6 +123,8 @@ class HuggingFacePolicy:
                     f"conversation {c.key!r} lists no admissible actions; the environment must "
                     'give them, or use mode="generate"'
                 )
+        if self._prepare is not None:
+            self._prepare()
         replies: list[Reply] = []
         self.model.eval()  # a trainer may share the model
         with torch.inference_mode():

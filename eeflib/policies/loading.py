@@ -25,12 +25,14 @@ import json
 import logging
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
 from eeflib import data
+from eeflib.config import TrainConfig
 from eeflib.errors import DataError, PrerequisiteError
 from eeflib.records import content_hash
 
@@ -54,12 +56,45 @@ _EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "lm_head.weight")
 """Tensors that peft saves whole beside an adapter when tokens were added."""
 
 
+@dataclass(frozen=True)
+class _Target:
+    """Where a model goes, and in which numbers."""
+
+    device: Any
+    dtype: Any
+    load_in_4bit: bool
+
+    def quantisation(self) -> dict[str, Any]:
+        """Arguments of `from_pretrained`.
+
+        Raises:
+            PrerequisiteError: no GPU, or no bitsandbytes.
+        """
+        if not self.load_in_4bit:
+            return {}
+        if self.device.type != "cuda" or importlib.util.find_spec("bitsandbytes") is None:
+            raise PrerequisiteError(
+                "load_in_4bit needs an NVIDIA GPU and bitsandbytes: pip install bitsandbytes, or "
+                "set load_in_4bit=False"
+            )
+        from transformers import BitsAndBytesConfig
+
+        bits = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=self.dtype,
+        )
+        return {"quantization_config": bits, "device_map": {"": str(self.device)}}
+
+
 def load_student(
     name_or_path: str | Path,
     *,
     adapter: str | Path | None = None,
     device: Any = None,
     dtype: Any = None,
+    load_in_4bit: bool = False,
 ) -> tuple[Any, Any]:
     """(model, tokenizer) of a student, in eval mode.
 
@@ -69,41 +104,49 @@ def load_student(
         adapter: a folder written by training: an adapter for this base, or a whole model trained
             from it (which then replaces it).
         device: a torch device; None takes the GPU if there is one.
-        dtype: a torch dtype; None is bfloat16 on a GPU that has it, else float32.
+        dtype: a torch dtype; None: as `eeflib.policies.hardware` decides.
+        load_in_4bit: quantise the weights (a GPU with bitsandbytes).
 
     Raises:
         PrerequisiteError: no such model, no network, a missing extra.
         DataError: weights that are not safetensors, an adapter for another base.
     """
     _need("torch", "transformers")
+    import torch
+
+    from eeflib.policies.hardware import decide
+
     name = str(name_or_path)
-    device, dtype = _placement(device, dtype)
+    if device is None or dtype is None:
+        here = decide(TrainConfig(), None, device=device and str(device))
+        device, dtype = here.device, dtype or getattr(torch, here.dtype)
+    target = _Target(torch.device(device), dtype, load_in_4bit)
     if adapter is None and (Path(name) / _ADAPTER).is_file():
-        name, adapter = _base_of(Path(name)), name
+        name, adapter = base_of(Path(name)), name
         if not name:
             raise DataError(f"{adapter} names no base model; give the base by name as well")
     if adapter is not None and not Path(adapter).is_dir():
         raise PrerequisiteError(f"no adapter folder at {adapter}; train one, or drop the adapter")
     if adapter is not None and not (Path(adapter) / _ADAPTER).is_file():
-        return _load_folder(Path(adapter), device, dtype)
+        return _load_folder(Path(adapter), target)
     if name in NAMES:
         folder = data.path("tiny") if name == "tiny" else _smollm2()
-        model, tokenizer = _load_folder(folder, device, dtype)
+        model, tokenizer = _load_folder(folder, target)
         model.config.name_or_path = name  # adapters trained from it remember a name, not a folder
     elif Path(name).expanduser().is_dir():
-        model, tokenizer = _load_folder(Path(name).expanduser(), device, dtype)
+        model, tokenizer = _load_folder(Path(name).expanduser(), target)
     else:
-        model, tokenizer = _load_hub(name, device, dtype)
+        model, tokenizer = _load_hub(name, target)
     if adapter is not None:
         if (Path(adapter) / "tokenizer_config.json").is_file():  # its own template, added tokens
             tokenizer = load_tokenizer(str(adapter))
             if len(tokenizer) > model.get_input_embeddings().num_embeddings:
                 model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-        model = _adapted(model, name, Path(adapter))
+        model = adapted(model, name, Path(adapter))
     return model.eval(), tokenizer
 
 
-def _load_folder(folder: Path, device: Any, dtype: Any) -> tuple[Any, Any]:
+def _load_folder(folder: Path, target: _Target) -> tuple[Any, Any]:
     """(model, tokenizer) of a folder written by `save_pretrained`.
 
     Raises:
@@ -120,7 +163,7 @@ def _load_folder(folder: Path, device: Any, dtype: Any) -> tuple[Any, Any]:
             "model.save_pretrained(folder)"
         )
     check_weights(folder)
-    return _from_pretrained(str(folder), device, dtype, local_files_only=True)
+    return _from_pretrained(str(folder), target, local_files_only=True)
 
 
 def check_weights(folder: Path) -> None:
@@ -178,10 +221,10 @@ def _on_the_hub(name: str) -> bool:
     return True
 
 
-def _load_hub(name: str, device: Any, dtype: Any) -> tuple[Any, Any]:
+def _load_hub(name: str, target: _Target) -> tuple[Any, Any]:
     online = _on_the_hub(name)
     try:
-        return _from_pretrained(name, device, dtype, local_files_only=not online)
+        return _from_pretrained(name, target, local_files_only=not online)
     except OSError as exc:
         why = f"{_line(exc)}; it must be a causal language model with safetensors weights"
         if not online:
@@ -189,9 +232,7 @@ def _load_hub(name: str, device: Any, dtype: Any) -> tuple[Any, Any]:
         raise PrerequisiteError(f"the model {name!r} cannot be loaded: {why}") from exc
 
 
-def _from_pretrained(
-    name: str, device: Any, dtype: Any, *, local_files_only: bool
-) -> tuple[Any, Any]:
+def _from_pretrained(name: str, target: _Target, *, local_files_only: bool) -> tuple[Any, Any]:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -200,7 +241,7 @@ def _from_pretrained(
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **safely)
         model = AutoModelForCausalLM.from_pretrained(
-            name, dtype=dtype, use_safetensors=True, **safely
+            name, dtype=target.dtype, use_safetensors=True, **target.quantisation(), **safely
         )
     except SafetensorError as exc:
         raise DataError(_damaged(Path(name), "*.safetensors", exc)) from exc
@@ -215,7 +256,23 @@ def _from_pretrained(
         if not Path(name).is_dir():
             raise
         raise DataError(f"the model in {name} is incomplete: {_line(exc)}") from exc
-    return model.to(device).eval(), tokenizer
+    if not getattr(model, "is_quantized", False):  # that lies on the GPU already
+        model = model.to(target.device)
+    return model.eval(), tokenizer
+
+
+def load_config(name: str) -> Any:
+    """The transformers configuration of a student; of its base, where `name` is an adapter.
+
+    Raises:
+        PrerequisiteError: no such model, or the hub cannot be reached.
+    """
+    from transformers import AutoConfig
+
+    folder = Path(name).expanduser()
+    if (folder / _ADAPTER).is_file() and (base := base_of(folder)):
+        return load_config(base)
+    return _look_up(AutoConfig, "configuration", name)
 
 
 def _damaged(folder: Path, pattern: str, exc: Exception) -> str:
@@ -231,7 +288,7 @@ def _damaged(folder: Path, pattern: str, exc: Exception) -> str:
     return f"{broken} is cut off or damaged ({_line(exc)}): copy it again, or train it again"
 
 
-def _adapted(model: Any, name: str, folder: Path) -> Any:
+def adapted(model: Any, name: str, folder: Path) -> Any:
     """`model` with the adapter in `folder`, if it belongs to it."""
     _need("peft")
     from peft import PeftModel
@@ -239,7 +296,7 @@ def _adapted(model: Any, name: str, folder: Path) -> Any:
 
     if not list(folder.glob("adapter_model*.safetensors")):
         raise DataError(f"{folder} holds no adapter_model.safetensors; train it again")
-    base, wanted = _base_of(folder), _read(folder / _CARD).get("base_fingerprint")
+    base, wanted = base_of(folder), _read(folder / _CARD).get("base_fingerprint")
     if wanted and (have := model_fingerprint(model)) != wanted:
         raise DataError(
             f"the adapter in {folder} was trained for another base: it needs {base or 'a model'} "
@@ -250,7 +307,7 @@ def _adapted(model: Any, name: str, folder: Path) -> Any:
         log.warning("%s says it was trained for %s; it is put on %s", folder, base, name)
     check_weights(folder)
     try:
-        adapted = PeftModel.from_pretrained(model, str(folder), use_safetensors=True)
+        found = PeftModel.from_pretrained(model, str(folder), use_safetensors=True)
     except SafetensorError as exc:
         raise DataError(_damaged(folder, "adapter_model*.safetensors", exc)) from exc
     except (RuntimeError, ValueError, KeyError) as exc:  # shapes or layers that are not there
@@ -258,8 +315,8 @@ def _adapted(model: Any, name: str, folder: Path) -> Any:
             f"the adapter in {folder} does not fit {name}: {_line(exc)}; it was trained for "
             f"{base or 'another base'}"
         ) from exc
-    _all_landed(adapted, folder, name)
-    return adapted
+    _all_landed(found, folder, name)
+    return found
 
 
 def _all_landed(adapted: Any, folder: Path, name: str) -> None:
@@ -285,7 +342,7 @@ def _all_landed(adapted: Any, folder: Path, name: str) -> None:
         )
 
 
-def _base_of(folder: Path) -> str:
+def base_of(folder: Path) -> str:
     """The base that an adapter was trained from; empty where it does not say."""
     base = _read(folder / _CARD).get("base") or _read(folder / _ADAPTER).get(
         "base_model_name_or_path"
@@ -329,18 +386,6 @@ def model_fingerprint(model: Any) -> str:
         digest.update(f"{name}{tuple(weight.shape)}".encode())
         digest.update(values.numpy().astype("<i2").tobytes())
     return content_hash([sizes, digest.hexdigest()])
-
-
-def _placement(device: Any, dtype: Any) -> tuple[Any, Any]:
-    import torch
-
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(device)
-    if dtype is None:
-        half = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        dtype = torch.bfloat16 if half else torch.float32
-    return device, dtype
 
 
 def _need(*modules: str) -> None:
@@ -434,16 +479,23 @@ def load_tokenizer(name: str) -> Any:
     Raises:
         PrerequisiteError: no such model, or the hub cannot be reached.
     """
-    _need("torch", "transformers")
     from transformers import AutoTokenizer
 
+    folder = Path(name).expanduser()
+    if (folder / _ADAPTER).is_file() and not (folder / "tokenizer_config.json").is_file():
+        name = base_of(folder) or name
+    return _look_up(AutoTokenizer, "tokenizer", name)
+
+
+def _look_up(kind: Any, what: str, name: str) -> Any:
+    _need("torch", "transformers")
     folder, online = Path(name).expanduser(), False
     if name in NAMES:
         folder = data.path("tiny") if name == "tiny" else _smollm2()
     elif not folder.is_dir():
         online = _on_the_hub(name)
     try:
-        return AutoTokenizer.from_pretrained(
+        return kind.from_pretrained(
             str(folder) if folder.is_dir() else name,
             trust_remote_code=False,
             local_files_only=not online,
@@ -451,5 +503,5 @@ def load_tokenizer(name: str) -> Any:
     except (OSError, ValueError) as exc:
         where = "" if online or folder.is_dir() else ", and the hub cannot be reached"
         raise PrerequisiteError(
-            f"no tokenizer of {name!r}{where}: {_line(exc)}; {_known(name)}"
+            f"no {what} of {name!r}{where}: {_line(exc)}; {_known(name)}"
         ) from exc

@@ -7,18 +7,22 @@ replies are sampled in `eeflib.policies.huggingface`.
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eeflib.config import Config, TrainConfig, make_config
-from eeflib.errors import DataError
+from eeflib.errors import DataError, EefError
 from eeflib.policies.base import Policy
 from eeflib.prompts import PromptFormat, get_format
 
 if TYPE_CHECKING:
     from eeflib.policies.chat import Chat
+
+
+log = logging.getLogger(__name__)
 
 
 class Student:
@@ -83,23 +87,53 @@ class Student:
     result: Any = None
     """What training gave (`eeflib.training.TrainResult`), if this student was just tuned."""
 
-    @cached_property
+    @property
     def loaded(self) -> tuple[Any, Any]:
-        """(model, tokenizer).
+        """(model, tokenizer). The base is in memory once: adapters are put on it and taken off.
+
+        A model got here earlier acts as the student that was asked for last.
 
         Raises:
             PrerequisiteError, DataError: see `eeflib.policies.loading.load_student`.
         """
+        if self._separate:
+            return self._own
+        try:
+            return self._base._shared.use(self.folder), self._base._own[1]
+        except EefError:
+            self.unload()  # half an adapter may be on it
+            raise
+
+    @property
+    def _separate(self) -> bool:
+        """Has it weights of its own: all of them were trained, or the base has an adapter too?"""
+        if self.folder is None:
+            return False
+        whole = not (self.folder / "adapter_config.json").exists()
+        return whole or (Path(self.name) / "adapter_config.json").exists()
+
+    @cached_property
+    def _shared(self) -> _Shared:
+        return _Shared(self._own[0], self.name)
+
+    @cached_property
+    def _own(self) -> tuple[Any, Any]:
+        import torch
         from transformers.utils import logging as transformers_logging
 
-        from eeflib.policies.loading import load_student
+        from eeflib.policies.hardware import hardware
+        from eeflib.policies.loading import base_of, load_student
 
         transformers_logging.disable_progress_bar()  # a bar per loaded file hides ours
+        here = hardware(self)
+        log.info("%s on %s", self.name, here)
+        where: dict[str, Any] = {"device": here.device, "dtype": getattr(torch, here.dtype)}
+        where["load_in_4bit"] = bool(here.training.load_in_4bit)
         if self.folder is None:
-            return load_student(self.name)
+            return load_student(self.name, **where)
         if (self.folder / "adapter_config.json").exists():
-            return load_student(self.name, adapter=self.folder)
-        return load_student(str(self.folder))
+            return load_student(base_of(Path(self.name)), adapter=self.folder, **where)
+        return load_student(str(self.folder), **where)
 
     @property
     def model(self) -> Any:
@@ -107,7 +141,21 @@ class Student:
 
     @property
     def tokenizer(self) -> Any:
-        return self._base.loaded[1]
+        """Without the model, where that is not in memory yet."""
+        base = self._base
+        return base._own[1] if "_own" in base.__dict__ else base._alone
+
+    @cached_property
+    def _alone(self) -> Any:
+        from eeflib.policies.loading import load_tokenizer
+
+        return load_tokenizer(self.name)
+
+    def unload(self) -> None:
+        """Free the memory of the weights; they are loaded again where they are needed."""
+        for student in (self, self._base):
+            student.__dict__.pop("_own", None)
+            student.__dict__.pop("_shared", None)
 
     @property
     def chat(self) -> Chat:
@@ -123,7 +171,10 @@ class Student:
     @property
     def max_length(self) -> int | None:
         """Tokens of the longest sample that is trained on; None: any."""
-        config = self._base.model.config.get_text_config()
+        from eeflib.policies.loading import load_config
+
+        own = self._base.__dict__.get("_own")
+        config = (own[0].config if own else load_config(self._base.name)).get_text_config()
         return self.training.max_length or getattr(config, "max_position_embeddings", None)
 
     @cached_property
@@ -144,9 +195,12 @@ class Student:
         from eeflib.policies.huggingface import HuggingFacePolicy
 
         config = self.config
+        model = self.model
+        shared = None if self._separate else partial(self._base._shared.use, self.folder)
         return HuggingFacePolicy(
-            self.model,
+            self._base._own[0] if shared else model,
             self.chat,
+            prepare=shared,
             name=self.name,
             temperature=config.temperature,
             mode=config.mode,
@@ -166,6 +220,32 @@ class Student:
             names = ", ".join(f.name for f in fields(TrainConfig))
             raise DataError(f"unknown setting {', '.join(unknown)} of a training; it has {names}")
         return replace(self.training, **settings)
+
+
+class _Shared:
+    """A base in memory and the adapter that is on it.
+
+    peft puts an adapter into the layers of the model itself and takes it out again, so that the
+    base acts as whichever student was asked for last.
+    """
+
+    def __init__(self, model: Any, name: str) -> None:
+        self._model, self._name = model, name
+        self._adapted: Any = None
+        self._folder: Path | None = None
+
+    def use(self, folder: Path | None) -> Any:
+        """The base with the adapter in `folder`, or bare."""
+        from eeflib.policies.loading import adapted
+
+        if folder != self._folder:
+            if self._adapted is not None:
+                self._adapted.unload()
+            self._adapted, self._folder = None, None
+            if folder is not None:
+                self._adapted = adapted(self._model, self._name, folder).eval()
+                self._folder = folder
+        return self._model if self._adapted is None else self._adapted
 
 
 def weights_hash(folder: Path) -> str:

@@ -1,0 +1,268 @@
+"""What a model is loaded, trained and sampled on: one decision, made before anything is loaded.
+
+Import `hardware` and `Hardware` from here. Loading, training and the engines ask it, so that they
+never disagree. Every part can be set by hand: what is asked for is taken as it is.
+
+- Numbers: float32 on a CPU; bfloat16 on a GPU of compute capability 8.0 (Ampere) or more; float16
+  with loss scaling below that. `torch.cuda.is_bf16_supported()` is not asked: it says yes to a T4,
+  which emulates bfloat16 many times slower.
+- Memory: what fits into 90 % of what is free on the GPU, in the order of what it costs: smaller
+  micro-batches (the step stays the same), then gradient checkpointing (a third more time), then a
+  4-bit base. A CPU is left as it is configured.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from dataclasses import dataclass, replace
+from typing import Any
+
+from eeflib.config import TrainConfig
+from eeflib.errors import EefError, PrerequisiteError
+
+log = logging.getLogger(__name__)
+
+_BFLOAT16 = (8, 0)
+"""Compute capability from which bfloat16 is arithmetic of the GPU's own."""
+_USABLE = 0.9
+_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+_4BIT = 0.56
+"""Bytes of a weight in NF4 with double quantisation, its scales included."""
+_TRAINED_SHARE = 0.3
+"""Of a sample's tokens at most that many carry loss and go through the vocabulary layer."""
+_LONG = 2048
+"""Tokens of the longest sample where that is not known yet."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What memory depends on, from a model's configuration alone."""
+
+    parameters: int
+    embeddings: int
+    """Parameters of the embeddings and the vocabulary layer, which 4 bit leaves as they are."""
+    layers: int
+    hidden: int
+    intermediate: int
+    vocabulary: int
+    cached: int
+    """Numbers that a token leaves in the cache, over all layers."""
+
+    @classmethod
+    def of(cls, config: Any) -> Sizes:
+        """Of a transformers configuration; no weight is made."""
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+        text = config.get_text_config()
+        ends = {id(p): p for p in model.get_input_embeddings().parameters()}
+        if (head := model.get_output_embeddings()) is not None:
+            ends |= {id(p): p for p in head.parameters()}
+        heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+        width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        return cls(
+            model.num_parameters(),
+            sum(p.numel() for p in ends.values()),
+            text.num_hidden_layers,
+            text.hidden_size,
+            getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
+            text.vocab_size,
+            2 * text.num_hidden_layers * heads * width,
+        )
+
+    def weights(self, dtype: str, load_in_4bit: bool = False) -> int:
+        """Bytes of the weights."""
+        each = _BYTES[dtype]
+        if not load_in_4bit:
+            return self.parameters * each
+        return round((self.parameters - self.embeddings) * _4BIT + self.embeddings * each)
+
+    def training(self, config: TrainConfig, longest: int) -> int:
+        """Bytes that training takes beside the weights; about, the libraries' overhead apart.
+
+        Adapters (or all weights) with gradients and AdamW's two moments in float32, what the
+        backward pass keeps of each token, and the logits of trained tokens.
+        """
+        each, tokens = _BYTES[config.dtype], config.batch_size * longest
+        wide = 9 * self.hidden + 3 * self.intermediate
+        trained = self.parameters if config.method == "full" else config.rank * self.layers * wide
+        layer = (14 * self.hidden + 4 * self.intermediate) * each
+        kept = self.layers * layer
+        if config.gradient_checkpointing:
+            kept = self.layers * self.hidden * each + layer
+        logits = _TRAINED_SHARE * self.vocabulary * (each + 8)
+        return round(trained * 16 + tokens * (kept + logits))
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """A device and how it is used; `str()` is one line with an estimate of the memory."""
+
+    device: str
+    """`cpu`, `cuda:0`, `mps`."""
+    name: str
+    dtype: str
+    """float32, float16 (with loss scaling) or bfloat16."""
+    free: int
+    """Bytes that were free on the GPU when it was asked; on a CPU 0: unknown."""
+    training: TrainConfig
+    """The settings of a training with nothing left open."""
+    sizes: Sizes | None = None
+    """Of the student; None if it cannot be looked up."""
+    longest: int = _LONG
+    """Tokens of the longest sample."""
+
+    @property
+    def weights(self) -> int:
+        """Bytes of the student's weights."""
+        four = bool(self.training.load_in_4bit)
+        return self.sizes.weights(self.dtype, four) if self.sizes else 0
+
+    @property
+    def trains(self) -> int:
+        """Bytes that training takes in all, about."""
+        return self.weights + self.sizes.training(self.training, self.longest) if self.sizes else 0
+
+    @property
+    def cache_bytes(self) -> int | None:
+        """Memory for keys and values: half of what the weights leave; None: the engine's own."""
+        return max(0, self.free - self.weights) // 2 or None if self.free else None
+
+    def __str__(self) -> str:
+        t = self.training
+        how = [self.dtype + (" with loss scaling" if self.dtype == "float16" else "")]
+        how += ["base in 4 bit"] if t.load_in_4bit else []
+        how += ["gradient checkpointing"] if t.gradient_checkpointing else []
+        text = f"{self.name} ({self.device}): {', '.join(how)}, micro-batches of {t.batch_size}"
+        if self.sizes:
+            millions = self.sizes.parameters / 1e6
+            size = f"{millions / 1e3:.1f} billion" if millions > 999 else f"{millions:.3g} million"
+            text += (
+                f"; {size} parameters: weights {_gb(self.weights)}, training about "
+                f"{_gb(self.trains)}"
+            )
+        return text + (f" of {_gb(self.free)} free" if self.free else "")
+
+    @property
+    def fits(self) -> bool:
+        """Whether training is expected to fit; True where nothing is known."""
+        return not self.free or self.trains <= _USABLE * self.free
+
+
+def hardware(
+    student: Any = None, *, longest: int | None = None, device: str | None = None
+) -> Hardware:
+    """What `student` will run on, and how; nothing is loaded.
+
+    Args:
+        student: an `eeflib.Student`, or None for the machine alone.
+        longest: tokens of the longest sample, for the estimate.
+        device: a torch device; None: as the student's training is configured.
+
+    Raises:
+        PrerequisiteError: a GPU is asked for and there is none.
+    """
+    if student is None:
+        return decide(TrainConfig(), None, longest=longest, device=device)
+    return decide(student.training, sizes_of(student.name), longest=longest, device=device)
+
+
+def decide(
+    config: TrainConfig,
+    sizes: Sizes | None,
+    *,
+    longest: int | None = None,
+    device: str | None = None,
+) -> Hardware:
+    """`hardware` for the settings of a training and a model of `sizes`."""
+    import torch
+
+    place = _place(device or config.device)
+    name, free, dtype = "CPU", 0, "float32"
+    if place.type == "cuda":
+        name = torch.cuda.get_device_name(place)
+        free = torch.cuda.mem_get_info(place)[0] + torch.cuda.memory_reserved(place)
+        able = torch.cuda.get_device_capability(place) >= _BFLOAT16
+        dtype = "bfloat16" if able else "float16"
+    elif place.type != "cpu":
+        name = place.type
+    return fitted(config, sizes, longest or _LONG, str(place), name, dtype, free)
+
+
+def fitted(
+    config: TrainConfig,
+    sizes: Sizes | None,
+    longest: int,
+    device: str,
+    name: str,
+    dtype: str,
+    free: int,
+) -> Hardware:
+    """The first way to train that fits into `free` bytes, see this module's text."""
+    dtype = dtype if config.dtype == "auto" else config.dtype
+    plain = replace(
+        config,
+        dtype=dtype,  # type: ignore[arg-type]
+        load_in_4bit=bool(config.load_in_4bit),
+        gradient_checkpointing=bool(config.gradient_checkpointing),
+    )
+    found = Hardware(device, name, dtype, free, plain, sizes, longest)
+    if not sizes or found.fits:
+        return found
+    four = config.load_in_4bit is None and config.method == "lora" and _quantises()
+    for quantised in (plain.load_in_4bit, True) if four else (plain.load_in_4bit,):
+        for again in dict.fromkeys((plain.gradient_checkpointing, True)):
+            if again and config.gradient_checkpointing is False:
+                continue
+            size = config.batch_size
+            while size:
+                smaller = replace(
+                    plain,
+                    load_in_4bit=quantised,
+                    gradient_checkpointing=again,
+                    batch_size=size,
+                    accumulation=-(-config.accumulation * config.batch_size // size),
+                )
+                found = replace(found, training=smaller)
+                if found.fits:
+                    return found
+                size //= 2
+    log.warning("%s: training may not fit; free memory, or choose a smaller student", found)
+    return found
+
+
+def _place(name: str) -> Any:
+    import torch
+
+    auto = "cuda" if torch.cuda.is_available() else "cpu"
+    place = torch.device(auto if name == "auto" else name)
+    found = torch.cuda.device_count()
+    if place.type == "cuda" and (place.index or 0) >= found:
+        raise PrerequisiteError(
+            f"device = {name!r}, but torch {torch.__version__} sees {found} NVIDIA GPUs; use "
+            "device='auto', or install a CUDA build of torch"
+        )
+    return place
+
+
+def _quantises() -> bool:
+    return importlib.util.find_spec("bitsandbytes") is not None
+
+
+def sizes_of(student: Any) -> Sizes | None:
+    """Of a student by name, or of (model, tokenizer); None if it cannot be told."""
+    from eeflib.policies.loading import load_config
+
+    try:
+        known = isinstance(student, tuple)
+        return Sizes.of(student[0].config if known else load_config(str(student)))
+    except (EefError, ValueError, AttributeError, TypeError) as exc:
+        log.debug("no estimate for %s: %s", student, exc)  # which is never worth a stop
+        return None
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.0f} MB"
