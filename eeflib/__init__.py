@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from eeflib.analysis.compare import compare_runs
     from eeflib.analysis.report import write_report
     from eeflib.analysis.widget import Viewer
-    from eeflib.config import PRESETS, Config
+    from eeflib.config import Config
     from eeflib.demo import run_demo
     from eeflib.envs.base import TextEnv
     from eeflib.errors import EefError
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from eeflib.notebook import play
     from eeflib.pipeline import collect, encode, evaluate, explore, run_method, select, train
     from eeflib.policies.base import Policy
+    from eeflib.policies.hardware import hardware
     from eeflib.policies.openai_compatible import ChatModel
     from eeflib.policies.student import Student
     from eeflib.records import Branch, Evaluation, Sample, Step, Task, Trajectory
@@ -41,7 +42,6 @@ __version__ = "0.1.0"
 
 __all__ = [
     "METHODS",
-    "PRESETS",
     "Branch",
     "ChatModel",
     "Config",
@@ -72,6 +72,7 @@ __all__ = [
     "figures",
     "frames",
     "gained_lost",
+    "hardware",
     "notebook",
     "open_run",
     "paired_difference",
@@ -99,7 +100,7 @@ _HOMES = {
     "analysis.compare": ("compare_runs",),
     "analysis.report": ("write_report",),
     "analysis.widget": ("Viewer",),
-    "config": ("PRESETS", "Config"),
+    "config": ("Config",),
     "demo": ("run_demo",),
     "envs.base": ("TextEnv",),
     "errors": ("EefError",),
@@ -108,6 +109,7 @@ _HOMES = {
     "methods": ("METHODS", "Method"),
     "pipeline": ("collect", "encode", "evaluate", "explore", "run_method", "select", "train"),
     "policies.base": ("Policy",),
+    "policies.hardware": ("hardware",),
     "policies.openai_compatible": ("ChatModel",),
     "policies.student": ("Student",),
     "records": ("Branch", "Evaluation", "Sample", "Step", "Task", "Trajectory"),

@@ -29,7 +29,14 @@ app = typer.Typer(
 
 Env = Annotated[str, typer.Option(help="webshop, scienceworld or textworld")]
 PresetName = Annotated[str, typer.Option(help="tiny, laptop, colab or paper")]
-Student = Annotated[str, typer.Option(help="tiny, smollm2, or a model's path or hub name")]
+Student = Annotated[
+    str | None,
+    typer.Option(help="tiny, smollm2, or a model's path or hub name; default: the preset's"),
+]
+Backend = Annotated[str | None, typer.Option(help="peft or unsloth: what trains")]
+FourBit = Annotated[
+    bool | None, typer.Option(help="load the base in 4 bit; default: where a GPU needs it")
+]
 Run = Annotated[Path | None, typer.Option(help="run folder; default runs/demo-ENV")]
 Json = Annotated[bool, typer.Option("--json", help="last line of stdout is one JSON object")]
 
@@ -38,7 +45,9 @@ Json = Annotated[bool, typer.Option("--json", help="last line of stdout is one J
 def demo(
     env: Env = "webshop",
     preset: PresetName = "laptop",
-    student: Student = "tiny",
+    student: Student = None,
+    backend: Backend = None,
+    load_in_4bit: FourBit = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="number of seeds")] = None,
     first_seed: Annotated[
         int | None,
@@ -61,9 +70,9 @@ def demo(
     """
     from eeflib.analysis.report import write_report
     from eeflib.config import REPORT_SEED, make_config
-    from eeflib.demo import run_demo
+    from eeflib.demo import forecast, run_demo
 
-    config = make_config(preset, env, student)
+    config = make_config(preset, env, student, **_given(backend, load_in_4bit))
     count = len(config.seeds) if seeds is None else seeds
     start = REPORT_SEED if first_seed is None else first_seed
     config = config.change(seeds=tuple(start + i for i in range(count)))
@@ -74,6 +83,8 @@ def demo(
         f"into {folder} (stop it at any time: the same command goes on where it was)\n",
         as_json,
     )
+    if config.student != "tiny":
+        _say(forecast(config) + "\n", as_json)
     result = run_demo(config, folder, fresh=fresh, processes=processes)
     report = write_report(folder)
     text = (
@@ -102,7 +113,9 @@ def explore(
     ] = None,
     env: Env = "webshop",
     preset: PresetName = "laptop",
-    student: Student = "tiny",
+    student: Student = None,
+    backend: Backend = None,
+    load_in_4bit: FourBit = None,
     as_json: Json = False,
 ) -> None:
     """Collect what is missing, clone the teacher, and let the student explore.
@@ -118,7 +131,7 @@ def explore(
     import eeflib as eef
     from eeflib.pipeline import CLONING
 
-    opened = _opened(run, seed, env, preset, student)
+    opened = _opened(run, seed, env, preset, student, **_given(backend, load_in_4bit))
     world = opened.world()
     tries = eef.collect(world, run=opened)
     if iteration > 1:
@@ -147,6 +160,7 @@ def train(
     seed: Seed = None,
     steps: Annotated[int | None, typer.Option(min=1, help="optimiser steps")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="peak learning rate")] = None,
+    backend: Backend = None,
     as_json: Json = False,
 ) -> None:
     """Select the samples of an explored iteration and tune the student on them.
@@ -165,8 +179,8 @@ def train(
     student = opened.student()
     samples = eef.select(tries, found, method, iteration=iteration, run=opened)
     data = eef.encode(samples, student)
-    given: dict[str, Any] = {"steps": steps, "learning_rate": learning_rate}
-    settings = {name: value for name, value in given.items() if value is not None}
+    settings = {**_given(backend), "steps": steps, "learning_rate": learning_rate}
+    settings = {name: value for name, value in settings.items() if value is not None}
     tuned = eef.train(student, data, run=opened, **settings)
     result = tuned.result
     text = (
@@ -207,8 +221,19 @@ def evaluate(
     _say(text, as_json, {"method": method, "iteration": iteration, **asdict(rate)})
 
 
+def _given(backend: str | None, load_in_4bit: bool | None = None) -> dict[str, Any]:
+    """The settings that were given."""
+    given = {"backend": backend, "load_in_4bit": load_in_4bit}
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def _opened(
-    path: Path, seed: int | None, env: str = "", preset: str = "", student: str = ""
+    path: Path,
+    seed: int | None,
+    env: str = "",
+    preset: str = "",
+    student: str | None = None,
+    **more: Any,
 ) -> OpenRun:
     """The run in `path`; a new one with the settings given, if any are."""
     from eeflib.config import DEVELOPMENT_SEED
@@ -216,7 +241,7 @@ def _opened(
 
     new = preset and not (path / "manifest.json").exists()
     seeds = (DEVELOPMENT_SEED if seed is None else seed,)
-    settings: dict[str, Any] = {"env": env, "student": student, "seeds": seeds}
+    settings: dict[str, Any] = {"env": env, "student": student, "seeds": seeds, **more}
     run = open_run(path, preset=preset, **settings) if new else open_run(path)
     return run if seed is None else run.at(seed)
 

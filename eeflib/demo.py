@@ -93,6 +93,40 @@ def run_demo(
     return summary
 
 
+_EPISODE = {"webshop": 1600, "scienceworld": 3000, "textworld": 2500}
+"""Tokens of an episode, about; measured with SmolLM2's tokenizer on the WebShop."""
+
+
+def forecast(config: Config) -> str:
+    """What the demo will cost a real model: device, memory, episodes, tokens and hours, about.
+
+    Nothing is loaded.
+
+    Raises:
+        PrerequisiteError: there is no such student, or a GPU is asked for and missing.
+    """
+    from eeflib.policies.hardware import hardware, hours
+    from eeflib.policies.student import Student
+
+    plan = hardware(Student.of(config))
+    run = Run(RunFolder("."), config)
+    methods = _methods(run)
+    states = config.M * config.train  # as if all failed: no more than that
+    explored = sum(m.iterations * m.simulations(config.train, states) for m in methods)
+    rounds = sum(max(1, m.iterations) for m in methods)
+    episodes = explored + rounds * config.test
+    tokens = episodes * _EPISODE[config.env]
+    steps = config.training.max_steps
+    per_step = config.training.batch_size * config.training.accumulation
+    samples = steps * per_step if steps else round(config.training.epochs * config.train)
+    trained = rounds * samples * _EPISODE[config.env]
+    time = hours(plan, tokens, trained)
+    return (
+        f"{plan}\nUp to {episodes:,} episodes a seed, {(tokens + trained) / 1e6:.1f} million tokens"
+        + (f": about {time:.1f} hours (a guess)" if time else "")
+    )
+
+
 def _cases(config: Config) -> dict[str, Config]:
     """Subfolder -> settings: the demo itself, and its variation with a better teacher."""
     out = {"": config}

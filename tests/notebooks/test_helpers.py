@@ -13,6 +13,7 @@ import pytest
 import eeflib as eef
 from eeflib.analysis.collection import Collection
 from eeflib.analysis.viewer import viewer_data
+from eeflib.config import PRESETS
 from eeflib.errors import DataError, PrerequisiteError
 from eeflib.masking import Reason
 from eeflib.notebook import (
@@ -102,7 +103,7 @@ def test_a_collection_stops_between_groups_and_goes_on_from_there(tmp_path):
 def test_notebooks_use_development_seeds_as_many_as_the_preset_has():
     assert seeds("tiny") == (7,)
     assert seeds("laptop") == (7, 8, 9)
-    for name, preset in eef.PRESETS.items():
+    for name, preset in PRESETS.items():
         assert len(seeds(name)) == len(preset.seeds)
         assert max(seeds(name)) < 1000
 
