@@ -30,12 +30,24 @@ def test_without_a_gpu_it_says_so_and_fails():
 
 
 @pytest.mark.slow
-def test_on_the_cpu_both_backends_agree_and_learn(tmp_path):
-    done = run("--cpu", "--steps", "6", "--out", str(tmp_path / "report.json"))
+def test_a_dry_run_on_the_cpu_comes_to_its_end_with_a_row_for_each_stage(tmp_path):
+    done = run("--cpu", "--student", "random", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr[-2000:]
     report = json.loads(done.stdout.splitlines()[-1])
-    assert report == json.loads((tmp_path / "report.json").read_text())
+    assert report == json.loads((tmp_path / "summary.json").read_text())
     assert report["ok"]
-    assert [r["backend"] for r in report["runs"]] == ["peft", "unsloth"]
-    assert "32 bit: first losses agree" in report["checks"]
-    assert all(r["tokens_per_second"] > 0 for r in report["runs"])
+    assert not report["skipped"]
+    assert report["rows"] == [
+        json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()
+    ]
+    rows = {row["stage"]: row for row in report["rows"]}
+    assert rows["explore EEF"]["restores"] == rows["explore EEF"]["verified"] > 0
+    assert rows["train SFT"]["first_loss"] == rows["train SFT, unsloth"]["first_loss"]
+    assert rows["EEF against RFTxk"]["n"] == 4
+    assert report["checks"]["the cache applies in the student's precision"]
+
+
+def test_what_the_budget_has_no_room_for_is_a_row_and_no_silence(tmp_path):
+    done = run("--cpu", "--student", "random", "--budget", "0", "--out", str(tmp_path))
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["skipped"] == ["load"]
