@@ -259,7 +259,7 @@ rates of the methods then say nothing about them; a larger student is needed to 
 
 _SMOLLM2: dict[str, dict[str, Any]] = {
     "tiny": {"train": 10, "test": 6, "max_steps": 12},
-    "laptop": {"train": 100, "test": 60, "iterations": 1, "M": 3, "k": 3},
+    "laptop": {"train": 100, "test": 60, "iterations": 1, "M": 3, "k": 4},
 }
 """What differs from a preset where the student is SmolLM2, which a CPU can still train: `laptop`
 takes two cores two to three hours. At temperature 1 half of its actions are invalid."""

@@ -16,6 +16,7 @@ RUNS = {
     "00": {"quickstart-tiny"},
     "01": {"webshop-tiny", "paid-tiny"},
     "06": {"scienceworld-tiny"},
+    "07": {"real-tiny"},
 }
 """Run folders that a notebook writes, where it is not webshop-tiny alone."""
 PRESET = 'PRESET = "tiny"  # @param ["tiny", "laptop", "colab", "paper"]'
@@ -39,8 +40,8 @@ def printed(notebook: nbformat.NotebookNode) -> str:
     return "".join(o.text for c in code(notebook) for o in c.outputs if o.output_type == "stream")
 
 
-def test_all_seven_are_there_and_in_the_index():
-    assert [n[:2] for n in NAMES] == ["00", "01", "02", "03", "04", "05", "06"]
+def test_all_eight_are_there_and_in_the_index():
+    assert [n[:2] for n in NAMES] == [f"0{i}" for i in range(8)]
     index = (execute.FOLDER / "README.md").read_text("utf-8")
     assert [n for n in NAMES if f"({n})" not in index] == []
 
