@@ -106,6 +106,8 @@ class TrainConfig(_Settings):
     """Samples in one forward pass."""
     accumulation: AtLeast1 = 1
     """Forward passes per optimiser step."""
+    packing: bool = False
+    """Lay the samples of a forward pass end to end instead of padding them: the same loss."""
     max_length: int | None = None
     """Most tokens per sample. Longer ones are dropped when samples are encoded, never cut here."""
     seed: int = 0

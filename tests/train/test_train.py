@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import json
 import os
 import random
@@ -21,10 +20,11 @@ import pytest
 import tiny_models
 import torch
 
+from eeflib.batches import epoch_steps, steps_between
 from eeflib.config import TrainConfig
 from eeflib.errors import DataError, PrerequisiteError
 from eeflib.masking import EncodedSet, encode_samples
-from eeflib.optimise import epoch_steps, learning_rate, step_batches
+from eeflib.optimise import learning_rate
 from eeflib.prompts import get_format
 from eeflib.records import Sample, Step
 from eeflib.training import train
@@ -102,10 +102,10 @@ def test_reported_losses_and_counts_are_those_of_the_data(tok, data, tmp_path):
     base = tiny_models.llama(len(tok))
     config = replace(FULL, max_steps=1, batch_size=3, accumulation=4)
     result = train((base, tok), data, config, tmp_path / "out", progress=False)
-    first = next(step_batches([e.length for e in data], 3, 4, config.seed, 0, 1))
-    assert [len(b) for b in first] == [3, 3, 3, 3]
+    first = next(steps_between([e.length for e in data], 12, config.seed, 0, 1))
+    assert len(first) == 12
     total, count = 0.0, 0
-    for i in itertools.chain(*first):
+    for i in first:
         item = data.items[i]
         ids = torch.tensor(item.input_ids[None].astype("int64"))
         labels = torch.tensor(item.labels[None].astype("int64"))
@@ -114,7 +114,7 @@ def test_reported_losses_and_counts_are_those_of_the_data(tok, data, tmp_path):
         count += item.trained_tokens
     assert result.losses[0] == pytest.approx(total / count, rel=1e-5)
     assert result.trained_tokens == count
-    assert result.tokens == sum(data.items[i].length for i in itertools.chain(*first))
+    assert result.tokens == sum(data.items[i].length for i in first)
 
 
 @pytest.mark.parametrize("config", [FULL, LORA, replace(LORA, dropout=0.3)])
@@ -320,7 +320,7 @@ def test_memory_savers_give_nearly_the_same_losses(tok, data, tmp_path, options)
 def test_an_architecture_that_caps_its_logits_takes_the_full_path(tok, data, tmp_path):
     from transformers import Gemma2Config, Gemma2ForCausalLM
 
-    from eeflib.optimise import choose_loss, lean_loss, own_loss
+    from eeflib.batches import choose_loss, lean_loss, own_loss
 
     config = Gemma2Config(
         vocab_size=len(tok), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
