@@ -383,10 +383,16 @@ def _unsloth_adapter(model: Any, config: TrainConfig) -> Any:
         r=config.rank,
         lora_alpha=config.alpha,
         lora_dropout=config.dropout,
-        target_modules=list(config.target_modules),
+        target_modules=_targets(config),
         use_gradient_checkpointing="unsloth" if config.gradient_checkpointing else False,
         random_state=config.seed,
     )
+
+
+def _targets(config: TrainConfig) -> str | list[str]:
+    """As peft and Unsloth take it."""
+    names = config.target_modules
+    return names if isinstance(names, str) else list(names)
 
 
 def _whole(model: Any, config: TrainConfig, device: torch.device) -> Any:
@@ -421,7 +427,7 @@ def _adapted(model: Any, config: TrainConfig, device: torch.device) -> Iterator[
             r=config.rank,
             lora_alpha=config.alpha,  # type: ignore[arg-type]
             lora_dropout=config.dropout,
-            target_modules=list(config.target_modules),
+            target_modules=_targets(config),
             task_type="CAUSAL_LM",
         )
         try:

@@ -9,16 +9,12 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
-import transformers
 from test_train import FULL, LORA, encoded
+from tiny_models import SMALL, model_of
 
 from eeflib.batches import packed, packing, padded
 from eeflib.training import train
 
-SMALL = {
-    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "pad_token_id": 0,
-}  # fmt: skip
 WITHIN = {
     "Llama": SMALL,
     "Mistral": {**SMALL, "sliding_window": 8},
@@ -31,14 +27,6 @@ ACROSS = {
     "Bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4},
     "Lfm2": {**SMALL, "layer_types": ["conv", "full_attention"]},
 }
-
-
-def model_of(name: str, settings: dict, vocab: int):
-    torch.manual_seed(0)
-    config = getattr(transformers, f"{name}Config")(
-        vocab_size=vocab, bos_token_id=0, eos_token_id=0, initializer_range=0.3, **settings
-    )
-    return transformers.AutoModelForCausalLM.from_config(config)
 
 
 @pytest.fixture(scope="module")
