@@ -14,7 +14,6 @@ import json
 import logging
 import math
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,7 +32,7 @@ from eeflib.batches import choose_loss, own_loss, packing, padded, placed, steps
 from eeflib.config import TrainConfig
 from eeflib.errors import DataError, PrerequisiteError
 from eeflib.masking import Encoded, EncodedSet
-from eeflib.policies.loading import file_hash, load_student
+from eeflib.policies.loading import load_student, replaced, saving, write_card
 
 log = logging.getLogger(__name__)
 
@@ -451,21 +450,6 @@ def _adapted(model: Any, config: TrainConfig, device: torch.device) -> Iterator[
         bare.train(was_training).to(home)
 
 
-@contextlib.contextmanager
-def saving(path: Path) -> Iterator[None]:
-    """What goes wrong in writing `path`, a file or folder, as one `DataError` with the remedy."""
-    try:
-        yield
-    except Exception as exc:
-        # the Rust libraries have errors of their own, and tokenizers a bare Exception
-        if not (isinstance(exc, (OSError, SafetensorError)) or "os error" in str(exc)):
-            raise
-        raise DataError(
-            f"{path}: cannot be written ({exc}); make room or give write permission, then run the "
-            "same command again: it goes on from the last checkpoint"
-        ) from exc
-
-
 def publish(
     model: Any, tokenizer: Any, card: dict[str, Any], state: Progress, output: Path, work: Path
 ) -> None:
@@ -474,10 +458,7 @@ def publish(
     Equal trainings write equal bytes: sets that libraries write in any order are sorted. The card
     holds the hashes of the weights, which loading compares. `work`, beside it, is removed.
     """
-    final = work / "final"
-    shutil.rmtree(final, ignore_errors=True)
-    with saving(output):
-        final.mkdir(parents=True)
+    with replaced(output, work) as final:
         model.save_pretrained(final)
         tokenizer.save_pretrained(final)
         (final / "README.md").unlink(missing_ok=True)  # peft's empty model card
@@ -488,18 +469,8 @@ def publish(
                 if isinstance(data.get(key), list):
                     data[key] = sorted(data[key])
             settings.write_text(json.dumps(data, indent=2, sort_keys=True) + "\n", "utf-8")
-        weights = {p.name: file_hash(p) for p in sorted(final.glob("*.safetensors"))}
-        text = json.dumps(
-            {**card, "weights": weights}, indent=2, sort_keys=True, ensure_ascii=False
-        )
-        (final / "eef_adapter.json").write_text(text + "\n", "utf-8")
+        write_card(final, card)
         # timing.json is the one file that differs between equal trainings
         for name, keys in LOGS.items():
             text = json.dumps({key: getattr(state, key) for key in keys})
             (final / name).write_text(text + "\n", "utf-8")
-        if output.exists():
-            old = work / "replaced"
-            shutil.rmtree(old, ignore_errors=True)
-            output.rename(old)
-        final.rename(output)
-    shutil.rmtree(work, ignore_errors=True)

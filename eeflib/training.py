@@ -22,14 +22,10 @@ from typing import Any, Literal
 from eeflib.config import BACKENDS, TrainConfig
 from eeflib.errors import DataError
 from eeflib.masking import EncodedSet
-from eeflib.policies.loading import check_weights, model_fingerprint
+from eeflib.policies.loading import CARD, check_weights, holds_training, model_fingerprint
 from eeflib.records import content_hash
 
 log = logging.getLogger(__name__)
-
-CARD = "eef_adapter.json"
-"""The file that describes a trained folder: `base`, `base_fingerprint`, `method`, `backend`,
-`config`, and the hashes of its `weights`."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +91,7 @@ def train(
         raise DataError(f"unknown backend {backend!r}; choose one of {', '.join(BACKENDS)}")
     _check(data, config)
     output = Path(output_dir)
-    if output.exists() and not _holds_training(output):
+    if output.exists() and not holds_training(output):
         raise DataError(f"{output} exists and holds no training; choose another output_dir")
 
     from eeflib import optimise
@@ -194,8 +190,3 @@ def _check(data: EncodedSet, config: TrainConfig) -> None:
                 f"TrainConfig.max_length = {config.max_length}; pass the same max_length to "
                 "encode_samples, which drops and counts it"
             )
-
-
-def _holds_training(folder: Path) -> bool:
-    """Only a folder that is empty or holds a training may be replaced."""
-    return folder.is_dir() and (not any(folder.iterdir()) or (folder / CARD).exists())

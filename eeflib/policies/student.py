@@ -7,13 +7,15 @@ replies are sampled in `eeflib.policies.huggingface`.
 from __future__ import annotations
 
 import hashlib
+import shutil
+import tempfile
 from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from eeflib.config import Config, TrainConfig, make_config
-from eeflib.errors import DataError
+from eeflib.errors import DataError, PrerequisiteError
 from eeflib.policies.base import Policy
 from eeflib.prompts import PromptFormat, get_format
 
@@ -90,16 +92,15 @@ class Student:
         Raises:
             PrerequisiteError, DataError: see `eeflib.policies.loading.load_student`.
         """
+        return self._load()
+
+    def _load(self, **placement: Any) -> tuple[Any, Any]:
         from transformers.utils import logging as transformers_logging
 
         from eeflib.policies.loading import load_student
 
         transformers_logging.disable_progress_bar()  # a bar per loaded file hides ours
-        if self.folder is None:
-            return load_student(self.name)
-        if (self.folder / "adapter_config.json").exists():
-            return load_student(self.name, adapter=self.folder)
-        return load_student(str(self.folder))
+        return load_student(self.name, adapter=self.folder, **placement)
 
     @property
     def model(self) -> Any:
@@ -154,6 +155,95 @@ class Student:
             max_new_tokens=config.max_new_tokens,
             max_batch=config.lockstep,
         )
+
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        merged: bool = False,
+        dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16",
+    ) -> Path:
+        """Write it as safetensors with its tokenizer; `Student(folder)` and peft or transformers
+        load that.
+
+        Args:
+            folder: created, or replaced if it holds a student that was saved or trained.
+            merged: a whole model without adapter; merging takes the model's size in RAM.
+            dtype: of a merged model.
+
+        Returns:
+            The folder, with what was tuned: an adapter, or a whole model.
+
+        Raises:
+            DataError: something else is in the folder, it cannot be written, or the disk is full.
+        """
+        from eeflib.policies.loading import CARD, holds_training, replaced, write_card
+
+        folder = Path(folder).absolute()
+        if folder.exists() and not holds_training(folder):
+            raise DataError(f"{folder} exists and holds no saved student; choose another folder")
+        source = self.folder or Path(self.name).expanduser()
+        model: Any = None
+        tokenizer: Any = None
+        if merged:
+            import torch
+
+            model, tokenizer = self._load(device="cpu", dtype=getattr(torch, dtype))
+            if hasattr(model, "merge_and_unload"):
+                model = model.merge_and_unload(safe_merge=True)
+        elif not source.is_dir():
+            model, tokenizer = self.loaded
+        with replaced(folder, folder.with_name(f".{folder.name}.partial")) as final:
+            if model is None:
+                shutil.copytree(source, final, dirs_exist_ok=True)
+            else:
+                model.save_pretrained(final)
+                tokenizer.save_pretrained(final)
+            if not (final / CARD).exists():
+                write_card(final, {"schema": 1, "student": self.name, "merged": merged})
+        return folder
+
+    def push_to_hub(self, name: str, *, merged: bool = False, private: bool = True) -> str:
+        """Upload what `save` writes to the model repository `name` (owner/name); its address.
+
+        Raises:
+            PrerequisiteError: the hub cannot be reached, or refuses (log in with `hf auth login`).
+        """
+        from httpx import HTTPError
+        from huggingface_hub import HfApi
+
+        with tempfile.TemporaryDirectory(prefix="eef-push-") as work:
+            folder = self.save(Path(work, "model"), merged=merged)
+            try:
+                hub = HfApi()
+                address = hub.create_repo(name, private=private, exist_ok=True)
+                hub.upload_folder(repo_id=name, folder_path=folder)
+            except (OSError, ValueError, HTTPError) as exc:
+                raise PrerequisiteError(
+                    f"{name} cannot be pushed: {exc}; log in with `hf auth login`, with a token "
+                    "that may write"
+                ) from exc
+        return str(address)
+
+    def save_gguf(self, folder: str | Path, quantization: str = "q8_0") -> None:
+        """Write the merged model as GGUF into `folder`, by Unsloth's call of llama.cpp.
+
+        Raises:
+            PrerequisiteError: the student's backend is not `unsloth`; says what to run by hand.
+        """
+        if self.config.backend != "unsloth":
+            raise PrerequisiteError(
+                "GGUF is written by llama.cpp: save a whole model with student.save('merged', "
+                "merged=True), get llama.cpp and its requirements.txt, and run `python llama.cpp/"
+                f"convert_hf_to_gguf.py merged --outtype {quantization} --outfile student.gguf`; "
+                "or use Unsloth, which does all that: Student(name, backend='unsloth')"
+            )
+        from unsloth import FastLanguageModel
+
+        with tempfile.TemporaryDirectory(prefix="eef-gguf-") as work:
+            merged = self.save(Path(work, "merged"), merged=True)
+            model, tokenizer = FastLanguageModel.from_pretrained(str(merged), load_in_4bit=False)
+            model.save_pretrained_gguf(str(folder), tokenizer, quantization_method=quantization)
 
     def with_training(self, **settings: Any) -> TrainConfig:
         """`training` with some settings changed; `steps` is short for `max_steps`."""
