@@ -16,7 +16,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,7 @@ def optimise(
     job: str,
     checkpoint: Path,
     fused_loss: bool = False,
+    report: Callable[[dict[str, float], int], None] | None = None,
     progress: bool = False,
 ) -> tuple[Progress, int]:
     """Train `model` in place: what came of it, and the step it went on from.
@@ -90,6 +91,7 @@ def optimise(
         config: with `dtype` resolved to float32 or bfloat16.
         job: identifies the training; the file `checkpoint` is gone on from if it is of this job.
         fused_loss: take the model's own loss, see `own_loss`.
+        report: called with the figures of each step and its number.
         progress: show a progress bar.
 
     Raises:
@@ -163,10 +165,13 @@ def optimise(
             if step > start and time.monotonic() - saved_at >= config.checkpoint_seconds:
                 save_checkpoint(checkpoint, job, parameters, optimizer, now)
                 saved_at, kept = time.monotonic(), step
+            rate = learning_rate(config, step, steps)
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(config, step, steps)
+                group["lr"] = rate
             optimizer.step()
             now.losses.append(loss)
+            if report is not None:
+                report({"loss": loss, "norm": float(norm), "learning_rate": rate}, step)
             now.tokens += sum(e.length for e in samples)
             now.trained_tokens += trained
             now.seconds = before + time.monotonic() - began

@@ -242,7 +242,9 @@ class Student:
 
         with tempfile.TemporaryDirectory(prefix="eef-gguf-") as work:
             merged = self.save(Path(work, "merged"), merged=True)
-            model, tokenizer = FastLanguageModel.from_pretrained(str(merged), load_in_4bit=False)
+            model, tokenizer = FastLanguageModel.from_pretrained(
+                str(merged), load_in_4bit=False, trust_remote_code=False
+            )
             model.save_pretrained_gguf(str(folder), tokenizer, quantization_method=quantization)
 
     def with_training(self, **settings: Any) -> TrainConfig:

@@ -414,6 +414,42 @@ def test_an_architecture_that_caps_its_logits_takes_the_full_path(tok, data, tmp
     assert choose_loss(tiny_models.llama(len(tok)), ids) is lean_loss
 
 
+def test_a_tracker_gets_every_step_and_changes_nothing(tok, data, tmp_path, monkeypatch):
+    from accelerate import tracking
+
+    class Notes(tracking.GeneralTracker):
+        """A tracker of one's own, as accelerate's documentation shows."""
+
+        name, requires_logging_directory, seen = "notes", False, []
+
+        def __init__(self, run_name):
+            super().__init__()
+            self.seen.append(run_name)
+
+        tracker = property(lambda self: self.seen)
+
+        def store_init_configuration(self, values):
+            self.seen.append(values["rank"])
+
+        def log(self, values, step=None, **kwargs):
+            self.seen.append((step, values["loss"]))
+
+        def finish(self):
+            self.seen.append("end")
+
+    monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "notes", Notes)
+    base = (tiny_models.llama(len(tok)), tok)
+    config = replace(LORA, max_steps=3)
+    plain = train(base, data, config, tmp_path / "a", progress=False)
+    train(base, data, config, tmp_path / "b", report_to="notes", progress=False)
+    assert Notes.seen == ["eeflib", 4, *enumerate(plain.losses), "end"]
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+    with pytest.raises(PrerequisiteError, match="pip install trackio"):
+        train(base, data, config, tmp_path / "c", report_to="trackio", progress=False)
+    with pytest.raises(DataError, match=r"unknown tracker 'trackoi'.*trackio"):
+        train(base, data, config, tmp_path / "c", report_to="trackoi", progress=False)
+
+
 def test_each_epoch_shows_every_sample_once_in_batches_of_like_length():
     rng = np.random.default_rng(0)
     lengths = rng.integers(20, 900, 330).tolist()
