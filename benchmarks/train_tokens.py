@@ -22,9 +22,10 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from eeflib.batches import padded
 from eeflib.config import TrainConfig
 from eeflib.masking import IGNORE, Encoded, EncodedSet
-from eeflib.optimise import collate, optimise
+from eeflib.optimise import optimise
 
 GOALS = {"tokens_per_second": (8_000.0, "tokens/s"), "over_plain": (1.5, "x")}
 BATCH = 16
@@ -49,7 +50,15 @@ def episodes(count: int) -> EncodedSet:
         labels[-1] = ids[-1]
         zeros = np.zeros(len(ids))
         items.append(
-            Encoded(str(i), "", ids, labels, zeros.astype(np.uint8), zeros.astype(np.int16))
+            Encoded(
+                str(i),
+                "",
+                ids,
+                labels,
+                zeros.astype(np.uint8),
+                zeros.astype(np.int16),
+                zeros.astype(np.int32),
+            )
         )
     return EncodedSet(tuple(items))
 
@@ -73,9 +82,8 @@ def plain(model: LlamaForCausalLM, data: EncodedSet, seed: int) -> None:
     order = np.random.default_rng(seed).permutation(len(data))
     for at in range(0, len(order), BATCH):
         batch = [data.items[i] for i in order[at : at + BATCH]]
-        ids, labels, mask = (torch.from_numpy(a) for a in collate(batch))
         optimizer.zero_grad()
-        model(input_ids=ids, attention_mask=mask, labels=labels, use_cache=False).loss.backward()
+        model(**padded(batch), use_cache=False).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
 

@@ -26,11 +26,6 @@ REPORT_SEED = 2000
 DEVELOPMENT_SEED = 7
 """First seed of a notebook's run."""
 
-LLAMA_LINEAR = (
-    "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
-)  # fmt: skip
-"""The linear layers of Llama-like models."""
-
 Env = Literal["webshop", "scienceworld", "textworld"]
 Backend = Literal["peft", "unsloth"]
 BACKENDS = get_args(Backend)
@@ -86,8 +81,8 @@ class TrainConfig(_Settings):
     """LoRA: the update is scaled by alpha / rank."""
     dropout: float = 0.0
     """LoRA: dropout before the update."""
-    target_modules: tuple[str, ...] = LLAMA_LINEAR
-    """LoRA: names of the layers that get one."""
+    target_modules: str | tuple[str, ...] = "all-linear"
+    """LoRA: names of the layers that get one; `all-linear`: all but the vocabulary layer."""
     learning_rate: NotNegative = 2e-4
     """Peak, of AdamW."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -106,6 +101,8 @@ class TrainConfig(_Settings):
     """Samples in one forward pass."""
     accumulation: AtLeast1 = 1
     """Forward passes per optimiser step."""
+    packing: bool = False
+    """Lay the samples of a forward pass end to end instead of padding them: the same loss."""
     max_length: int | None = None
     """Most tokens per sample. Longer ones are dropped when samples are encoded, never cut here."""
     seed: int = 0

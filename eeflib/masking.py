@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from eeflib.errors import DataError
+from eeflib.errors import DataError, PrerequisiteError
 from eeflib.policies.chat import Chat, as_chat
 from eeflib.prompts import PromptFormat
 from eeflib.records import Sample
@@ -134,6 +134,30 @@ class EncodedSet:
             out.update(np.ascontiguousarray(item.input_ids, np.int32).tobytes())
             out.update(np.ascontiguousarray(item.labels, np.int32).tobytes())
         return out.hexdigest()[:16]
+
+    def to_dataset(self) -> Any:
+        """A `datasets.Dataset`, a row per sample: `input_ids`, `labels`, `attention_mask` (lists of
+        its length), `sample_id`.
+
+        `trl.SFTTrainer` trains on it as it is, with `SFTConfig(dataset_kwargs={
+        "skip_prepare_dataset": True})`: its preparation would cut samples at 1,024 tokens.
+
+        Raises:
+            PrerequisiteError: the package `datasets` is not installed.
+        """
+        try:
+            from datasets import Dataset
+        except ImportError as exc:
+            raise PrerequisiteError(
+                f"to_dataset needs the package datasets ({exc}): pip install datasets"
+            ) from exc
+        columns: dict[str, list[Any]] = {
+            "input_ids": [e.input_ids for e in self.items],
+            "labels": [e.labels for e in self.items],
+            "attention_mask": [np.ones(e.length, np.int8) for e in self.items],
+            "sample_id": [e.sample_id for e in self.items],
+        }
+        return Dataset.from_dict(columns)
 
 
 class Unusable(DataError):

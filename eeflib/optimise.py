@@ -11,12 +11,12 @@ import contextlib
 import copy
 import importlib.util
 import json
+import logging
 import math
 import os
-import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,14 +25,17 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch.nn.functional import cross_entropy
+from torch.nn.utils import clip_grad_norm_
 from tqdm.auto import tqdm
 
+from eeflib.batches import choose_loss, own_loss, packing, padded, placed, steps_between
 from eeflib.config import TrainConfig
 from eeflib.errors import DataError, PrerequisiteError
-from eeflib.masking import IGNORE, Encoded, EncodedSet
+from eeflib.masking import Encoded, EncodedSet
 from eeflib.policies.hardware import Hardware
-from eeflib.policies.loading import file_hash, load_student
+from eeflib.policies.loading import load_student, replaced, saving, write_card
+
+log = logging.getLogger(__name__)
 
 LOGS = {
     "training_log.json": ("losses", "tokens", "trained_tokens"),
@@ -40,101 +43,14 @@ LOGS = {
 }
 """What of `Progress` is in which file of a trained folder."""
 
-_WINDOW = 8
-"""Steps whose samples are sorted by length together: little padding, yet shuffled."""
-
 INSTALL = (
     'pip install "eeflib[train]" -c constraints.txt\n'
     "pip install --no-deps unsloth==2026.10.9 unsloth_zoo==2026.10.9 pillow triton"
 )
 
 
-def epoch_steps(lengths: Sequence[int], per_step: int, seed: int, epoch: int) -> list[np.ndarray]:
-    """The epoch's steps in order: indices of the samples of each, longest first.
-
-    Every sample occurs once. Samples of similar length share a step, as far as `_WINDOW` steps of
-    a random order allow.
-    """
-    rng = np.random.default_rng([seed, epoch])
-    order = rng.permutation(len(lengths))
-    size = np.asarray(lengths)
-    steps = []
-    for at in range(0, len(order), per_step * _WINDOW):
-        window = order[at : at + per_step * _WINDOW]
-        window = window[np.argsort(-size[window], kind="stable")]
-        steps += [window[i : i + per_step] for i in range(0, len(window), per_step)]
-    return [steps[i] for i in rng.permutation(len(steps))]
-
-
-def step_batches(
-    lengths: Sequence[int], batch_size: int, accumulation: int, seed: int, start: int, stop: int
-) -> Iterator[list[np.ndarray]]:
-    """For steps start..stop-1 their forward passes: arrays of at most `batch_size` indices."""
-    per_step = batch_size * accumulation
-    per_epoch = math.ceil(len(lengths) / per_step)
-    epoch, steps = -1, []
-    for number in range(start, stop):
-        if number // per_epoch != epoch:
-            epoch = number // per_epoch
-            steps = epoch_steps(lengths, per_step, seed, epoch)
-        chosen = steps[number % per_epoch]
-        yield [chosen[i : i + batch_size] for i in range(0, len(chosen), batch_size)]
-
-
-def collate(items: Sequence[Encoded]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(B, L) int64 ids, labels and attention mask; L is the longest of the batch.
-
-    Padding is on the right, has no loss, and nothing attends to it: any id will do.
-    """
-    shape = (len(items), max(e.length for e in items))
-    ids, mask = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-    labels = np.full(shape, IGNORE, np.int64)
-    for row, item in enumerate(items):
-        ids[row, : item.length] = item.input_ids
-        labels[row, : item.length] = item.labels
-        mask[row, : item.length] = 1
-    return ids, labels, mask
-
-
-def lean_loss(model: Any, ids: Any, labels: Any, mask: Any) -> torch.Tensor:
-    """Sum over the trained tokens of a (B, L) batch, in nats; only they go through the vocabulary
-    layer. Padding is on the right, so a causal model needs no mask."""
-    plain = _plain(model)
-    hidden = plain.base_model(input_ids=ids, use_cache=False)[0]
-    wanted = labels[:, 1:] != IGNORE
-    logits = plain.get_output_embeddings()(hidden[:, :-1][wanted])
-    return cross_entropy(logits.float(), labels[:, 1:][wanted], reduction="sum")
-
-
-def own_loss(model: Any, ids: Any, labels: Any, mask: Any) -> torch.Tensor:
-    """The same by the model's own loss (a mean): right for every architecture; Unsloth fuses it
-    with the vocabulary layer."""
-    loss = model(input_ids=ids, attention_mask=mask, labels=labels, use_cache=False).loss
-    return loss.float() * (labels[:, 1:] != IGNORE).sum()
-
-
-def choose_loss(model: Any, ids: torch.Tensor) -> Any:
-    """`lean_loss` if it gives the model's own logits on `ids` (1, n), else `own_loss`.
-
-    Architectures that scale or cap their logits after the vocabulary layer fail the comparison.
-    """
-    plain = _plain(model)
-    head = plain.get_output_embeddings()
-    capped = getattr(plain.config.get_text_config(), "final_logit_softcapping", None)
-    if head is None or capped or plain.base_model is plain:
-        return own_loss
-    model.eval()
-    with torch.no_grad():
-        own = model(input_ids=ids, use_cache=False).logits.float()
-        lean = head(plain.base_model(input_ids=ids, use_cache=False)[0]).float()
-    tolerance = 1e-2 if head.weight.dtype in (torch.bfloat16, torch.float16) else 1e-4
-    same = own.shape == lean.shape and torch.allclose(own, lean, rtol=tolerance, atol=tolerance)
-    return lean_loss if same else own_loss
-
-
-def _plain(model: Any) -> Any:
-    """The transformers model inside a peft wrapper; its layers hold the adapter."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+_SCALE = 2.0**16
+"""Of the loss in float16, at first."""
 
 
 def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
@@ -168,18 +84,23 @@ def optimise(
     job: str,
     checkpoint: Path,
     fused_loss: bool = False,
+    report: Callable[[dict[str, float], int], None] | None = None,
     progress: bool = False,
 ) -> tuple[Progress, int]:
     """Train `model` in place: what came of it, and the step it went on from.
 
+    Where memory runs out, the samples of a forward pass are halved once, and the steps stay the
+    same. Every checkpoint is one from which a finite loss was seen.
+
     Args:
-        config: with `dtype` resolved to float32 or bfloat16.
+        config: with `dtype` resolved.
         job: identifies the training; the file `checkpoint` is gone on from if it is of this job.
         fused_loss: take the model's own loss, see `own_loss`.
+        report: called with the figures of each step and its number.
         progress: show a progress bar.
 
     Raises:
-        DataError: the loss is not finite, or the disk is full.
+        DataError: the loss is not finite, memory runs out again, or the disk is full.
     """
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
     device = next(iter(parameters.values())).device
@@ -194,50 +115,97 @@ def optimise(
     ]
     optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
     lengths = [e.length for e in data]
-    per_epoch = math.ceil(len(lengths) / (config.batch_size * config.accumulation))
-    steps = config.max_steps or max(1, math.ceil(config.epochs * per_epoch - 1e-9))
+    per_step = config.batch_size * config.accumulation
+    steps = config.max_steps or max(
+        1, math.ceil(config.epochs * math.ceil(len(lengths) / per_step) - 1e-9)
+    )
     now = load_checkpoint(checkpoint, job, parameters, optimizer)
-    start, before = len(now.losses), now.seconds
-    cast = config.dtype == "bfloat16"  # weights may be float32 (full) or bfloat16 (adapter's base)
-    model.train()
+    start = kept = len(now.losses)
+    before = now.seconds
+    half = config.dtype != "float32"  # weights may be float32 (full) or the base's 16 bits (LoRA)
+    # in float16 small gradients vanish and large ones are infinite: then the step is taken again
+    scale = _SCALE if config.dtype == "float16" else 1.0
+    at_once = config.batch_size
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     began = saved_at = time.monotonic()
-    plan = step_batches(lengths, config.batch_size, config.accumulation, config.seed, start, steps)
+    plan = steps_between(lengths, per_step, config.seed, start, steps)
     bar = tqdm(plan, "train", steps, unit="step", initial=start, disable=not progress)
-    for step, batches in enumerate(bar, start):
-        torch.manual_seed(config.seed * 1_000_003 + step)  # dropout; the caller forked the RNG
-        chosen = [[data.items[i] for i in batch] for batch in batches]
-        trained = sum(e.trained_tokens for batch in chosen for e in batch)
-        total = torch.zeros((), device=device)
-        optimizer.zero_grad(set_to_none=True)
-        for batch in chosen:
-            ids, labels, mask = (torch.from_numpy(a).to(device) for a in collate(batch))
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=cast):
-                loss = loss_of(model, ids, labels, mask) / trained
-            loss.backward()
-            total += loss.detach()
-        if config.max_grad_norm > 0:
-            torch.nn.utils.clip_grad_norm_(parameters.values(), config.max_grad_norm)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, step, steps)
-        optimizer.step()
-        now.losses.append(float(total))
-        if not math.isfinite(now.losses[-1]):
-            raise DataError(
-                f"the loss is {now.losses[-1]} at step {step + 1} of {steps}; lower "
-                f"TrainConfig.learning_rate (now {config.learning_rate:g}) or use float32"
-            )
-        now.tokens += sum(e.length for batch in chosen for e in batch)
-        now.trained_tokens += trained
-        now.seconds = before + time.monotonic() - began
-        bar.set_postfix(loss=f"{now.losses[-1]:.3f}", refresh=False)
-        if step + 1 < steps and time.monotonic() - saved_at >= config.checkpoint_seconds:
-            save_checkpoint(checkpoint, job, parameters, optimizer, now)
-            saved_at = time.monotonic()
+    kind = packing(model, data.items) if config.packing else contextlib.nullcontext(padded)
+    with _memory(config, device), kind as collate:
+        model.train()
+
+        def gradient(step: int, samples: Sequence[Encoded], trained: int) -> float:
+            """The loss; its gradient is in the parameters."""
+            torch.manual_seed(config.seed * 1_000_003 + step)  # dropout; the caller forked the RNG
+            total = torch.zeros((), device=device)
+            optimizer.zero_grad(set_to_none=True)
+            for at in range(0, len(samples), at_once):
+                batch = placed(collate(samples[at : at + at_once]), device)
+                with torch.autocast(device.type, getattr(torch, config.dtype), enabled=half):
+                    loss = loss_of(model, batch) / trained
+                (loss * scale).backward()
+                total += loss.detach()
+            if scale != 1.0:
+                for parameter in parameters.values():
+                    if parameter.grad is not None:
+                        parameter.grad /= scale
+            return float(total)
+
+        for step, chosen in enumerate(bar, start):
+            samples = [data.items[i] for i in chosen]
+            trained = sum(e.trained_tokens for e in samples)
+            while True:
+                try:
+                    loss = gradient(step, samples, trained)
+                    break
+                except torch.OutOfMemoryError:
+                    if at_once < config.batch_size or at_once == 1:
+                        raise
+                torch.cuda.empty_cache()  # not above, where the error still holds the failed pass
+                at_once = (at_once + 1) // 2
+                log.warning("out of memory at step %d: %d samples at once now", step + 1, at_once)
+            norm = clip_grad_norm_(parameters.values(), config.max_grad_norm or math.inf)
+            while scale > 1.0 and math.isfinite(loss) and not math.isfinite(norm):
+                scale /= 4
+                loss = gradient(step, samples, trained)
+                norm = clip_grad_norm_(parameters.values(), config.max_grad_norm or math.inf)
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                good = f"; the weights after step {kept} are kept in {checkpoint}" if kept else ""
+                raise DataError(
+                    f"the loss is {loss} and the gradient's norm {norm:g} at step {step + 1} of "
+                    f"{steps}: lower TrainConfig.learning_rate (now {config.learning_rate:g}) or "
+                    f"use float32{good}"
+                )
+            if step > start and time.monotonic() - saved_at >= config.checkpoint_seconds:
+                save_checkpoint(checkpoint, job, parameters, optimizer, now)
+                saved_at, kept = time.monotonic(), step
+            rate = learning_rate(config, step, steps)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+            now.losses.append(loss)
+            if report is not None:
+                report({"loss": loss, "norm": float(norm), "learning_rate": rate}, step)
+            now.tokens += sum(e.length for e in samples)
+            now.trained_tokens += trained
+            now.seconds = before + time.monotonic() - began
+            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
     if device.type == "cuda":
         now.peak_memory_bytes = torch.cuda.max_memory_allocated(device)
     return now, start
+
+
+@contextlib.contextmanager
+def _memory(config: TrainConfig, device: torch.device) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as exc:
+        raise DataError(
+            f"out of memory on {device}: lower TrainConfig.batch_size (now {config.batch_size}; "
+            "raise accumulation by as much, and the steps stay the same) or max_length, set "
+            "gradient_checkpointing=True or load_in_4bit=True, or end what else uses the GPU"
+        ) from exc
 
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -397,10 +365,16 @@ def _unsloth_adapter(model: Any, config: TrainConfig) -> Any:
         r=config.rank,
         lora_alpha=config.alpha,
         lora_dropout=config.dropout,
-        target_modules=list(config.target_modules),
+        target_modules=_targets(config),
         use_gradient_checkpointing="unsloth" if config.gradient_checkpointing else False,
         random_state=config.seed,
     )
+
+
+def _targets(config: TrainConfig) -> str | list[str]:
+    """As peft and Unsloth take it."""
+    names = config.target_modules
+    return names if isinstance(names, str) else list(names)
 
 
 def _whole(model: Any, config: TrainConfig, device: torch.device) -> Any:
@@ -414,17 +388,13 @@ def _whole(model: Any, config: TrainConfig, device: torch.device) -> Any:
 
 @contextlib.contextmanager
 def _adapted(model: Any, config: TrainConfig, device: torch.device) -> Iterator[Any]:
-    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+    from peft import LoraConfig, get_peft_model
 
     home, was_training = model.device, model.training
     adapter = [p for n, p in model.named_parameters() if "lora_" in n]
     before = [p.detach().clone() for p in adapter]
     wanted = [(p, p.requires_grad) for p in model.parameters()]
-    if getattr(model, "is_quantized", False):
-        prepare_model_for_kbit_training(
-            model, use_gradient_checkpointing=config.gradient_checkpointing
-        )
-    else:
+    if not getattr(model, "is_quantized", False):  # which lies on the GPU already
         model.to(device)
     if adapter:
         ready = model
@@ -435,7 +405,7 @@ def _adapted(model: Any, config: TrainConfig, device: torch.device) -> Iterator[
             r=config.rank,
             lora_alpha=config.alpha,  # type: ignore[arg-type]
             lora_dropout=config.dropout,
-            target_modules=list(config.target_modules),
+            target_modules=_targets(config),
             task_type="CAUSAL_LM",
         )
         try:
@@ -456,22 +426,9 @@ def _adapted(model: Any, config: TrainConfig, device: torch.device) -> Iterator[
                 parameter.copy_(value)
         for parameter, trained in wanted:
             parameter.requires_grad_(trained).grad = None
-        bare.train(was_training).to(home)
-
-
-@contextlib.contextmanager
-def saving(path: Path) -> Iterator[None]:
-    """What goes wrong in writing `path`, a file or folder, as one `DataError` with the remedy."""
-    try:
-        yield
-    except Exception as exc:
-        # the Rust libraries have errors of their own, and tokenizers a bare Exception
-        if not (isinstance(exc, (OSError, SafetensorError)) or "os error" in str(exc)):
-            raise
-        raise DataError(
-            f"{path}: cannot be written ({exc}); make room or give write permission, then run the "
-            "same command again: it goes on from the last checkpoint"
-        ) from exc
+        bare.train(was_training)
+        if not getattr(bare, "is_quantized", False):
+            bare.to(home)
 
 
 def publish(
@@ -482,10 +439,7 @@ def publish(
     Equal trainings write equal bytes: sets that libraries write in any order are sorted. The card
     holds the hashes of the weights, which loading compares. `work`, beside it, is removed.
     """
-    final = work / "final"
-    shutil.rmtree(final, ignore_errors=True)
-    with saving(output):
-        final.mkdir(parents=True)
+    with replaced(output, work) as final:
         model.save_pretrained(final)
         tokenizer.save_pretrained(final)
         (final / "README.md").unlink(missing_ok=True)  # peft's empty model card
@@ -496,18 +450,8 @@ def publish(
                 if isinstance(data.get(key), list):
                     data[key] = sorted(data[key])
             settings.write_text(json.dumps(data, indent=2, sort_keys=True) + "\n", "utf-8")
-        weights = {p.name: file_hash(p) for p in sorted(final.glob("*.safetensors"))}
-        text = json.dumps(
-            {**card, "weights": weights}, indent=2, sort_keys=True, ensure_ascii=False
-        )
-        (final / "eef_adapter.json").write_text(text + "\n", "utf-8")
+        write_card(final, card)
         # timing.json is the one file that differs between equal trainings
         for name, keys in LOGS.items():
             text = json.dumps({key: getattr(state, key) for key in keys})
             (final / name).write_text(text + "\n", "utf-8")
-        if output.exists():
-            old = work / "replaced"
-            shutil.rmtree(old, ignore_errors=True)
-            output.rename(old)
-        final.rename(output)
-    shutil.rmtree(work, ignore_errors=True)

@@ -263,6 +263,7 @@ def train(
     run: Run | None = None,
     output: str | Path | None = None,
     backend: Backend | None = None,
+    report_to: str | None = None,
     progress: bool | Progress = True,
     **settings: Any,
 ) -> Student:
@@ -276,11 +277,12 @@ def train(
         run: the model goes to METHOD/iter-I/model of the method that `data` was selected for.
         output: a folder for the model; without `run` and `output` it lives as long as the student.
         backend: `peft` or `unsloth`; None: as the student is configured.
+        report_to: a tracker for the losses, such as `trackio` or `wandb`.
         settings: fields of `TrainConfig`; `steps` is short for `max_steps`.
 
     Raises:
         DataError: nothing to train on, unknown settings, a loss that is not finite.
-        PrerequisiteError: unsloth, bitsandbytes or a GPU is asked for and missing.
+        PrerequisiteError: unsloth, bitsandbytes, a tracker or a GPU is asked for and missing.
     """
     config = student.with_training(**settings)
     keep, here = None, None
@@ -314,6 +316,7 @@ def train(
                 config,
                 target,
                 backend=backend,
+                report_to=report_to,
                 progress=progress is True,
             )
         if here is not None and not (before and result.reused):

@@ -15,22 +15,20 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from eeflib.config import BACKENDS, TrainConfig
-from eeflib.errors import DataError
+from eeflib.errors import DataError, PrerequisiteError
 from eeflib.masking import EncodedSet
 from eeflib.policies.hardware import decide, sizes_of
-from eeflib.policies.loading import check_weights, model_fingerprint
+from eeflib.policies.loading import CARD, check_weights, holds_training, model_fingerprint
 from eeflib.records import content_hash
 
 log = logging.getLogger(__name__)
-
-CARD = "eef_adapter.json"
-"""The file that describes a trained folder: `base`, `base_fingerprint`, `method`, `backend`,
-`config`, and the hashes of its `weights`."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +69,7 @@ def train(
     output_dir: str | Path,
     *,
     backend: Literal["peft", "unsloth"] = "peft",
+    report_to: str | None = None,
     progress: bool = True,
 ) -> TrainResult:
     """Fine-tune `base` on `data` and write the result to `output_dir`.
@@ -84,19 +83,21 @@ def train(
             in a hidden folder beside it and is removed at the end.
         backend: `unsloth` loads the base by itself. Importing it patches transformers for the
             rest of the process; where you use both, import unsloth first.
+        report_to: a tracker that accelerate knows, such as `trackio` or `wandb`: it gets the
+            settings, and loss, gradient norm and learning rate of each step. No effect on results.
         progress: show a progress bar.
 
     Raises:
         DataError: nothing to train on, a sample over `config.max_length`, a folder that is not
             ours in the way, a loss that is not finite, a full disk, or a finished training whose
             weights were changed since.
-        PrerequisiteError: unsloth, bitsandbytes or a GPU is asked for and missing.
+        PrerequisiteError: unsloth, bitsandbytes, a tracker or a GPU is asked for and missing.
     """
     if backend not in BACKENDS:
         raise DataError(f"unknown backend {backend!r}; choose one of {', '.join(BACKENDS)}")
     _check(data, config)
     output = Path(output_dir)
-    if output.exists() and not _holds_training(output):
+    if output.exists() and not holds_training(output):
         raise DataError(f"{output} exists and holds no training; choose another output_dir")
 
     import torch
@@ -119,7 +120,10 @@ def train(
         return done
     work = output.parent / f".{output.name}.partial"
     owned, unsloth = not isinstance(base, tuple), backend == "unsloth"
-    with optimise.trainable(model, config, device, owned=owned, unsloth=unsloth) as ready:
+    with (
+        _tracker(report_to, config, output.parent) as report,
+        optimise.trainable(model, config, device, owned=owned, unsloth=unsloth) as ready,
+    ):
         state, resumed_at = optimise.optimise(
             ready,
             data,
@@ -127,6 +131,7 @@ def train(
             job=card["job"],
             checkpoint=work / "checkpoint.safetensors",
             fused_loss=unsloth,
+            report=report,
             progress=progress,
         )
         optimise.publish(ready, tokenizer, card, state, output, work)
@@ -134,6 +139,32 @@ def train(
     assert result is not None, output
     log.info("trained %s: %d steps, %.0f tokens/s", output, result.steps, result.tokens_per_second)
     return replace(result, resumed_at=resumed_at, reused=False)
+
+
+@contextmanager
+def _tracker(name: str | None, config: TrainConfig, folder: Path) -> Iterator[Any]:
+    """The `log` of accelerate's tracker `name`; one that writes files does so in `folder`."""
+    if name is None:
+        yield None
+        return
+    from accelerate import PartialState
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, filter_trackers
+
+    PartialState()  # accelerate logs through it
+    if name not in LOGGER_TYPE_TO_CLASS:
+        known = ", ".join(sorted(LOGGER_TYPE_TO_CLASS))
+        raise DataError(f"unknown tracker {name!r} in report_to; choose one of {known}")
+    if not filter_trackers([name], str(folder)):
+        raise PrerequisiteError(f"report_to={name!r} needs its package: pip install {name}")
+    kind = LOGGER_TYPE_TO_CLASS[name]
+    place = {"logging_dir": str(folder)} if kind.requires_logging_directory else {}
+    tracker = kind("eeflib", **place)
+    tracker.start()
+    tracker.store_init_configuration(config.to_dict())
+    try:
+        yield tracker.log
+    finally:
+        tracker.finish()
 
 
 def _card(
@@ -205,8 +236,3 @@ def _check(data: EncodedSet, config: TrainConfig) -> None:
                 f"TrainConfig.max_length = {config.max_length}; pass the same max_length to "
                 "encode_samples, which drops and counts it"
             )
-
-
-def _holds_training(folder: Path) -> bool:
-    """Only a folder that is empty or holds a training may be replaced."""
-    return folder.is_dir() and (not any(folder.iterdir()) or (folder / CARD).exists())

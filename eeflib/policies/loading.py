@@ -18,6 +18,7 @@ other formats can run code when opened.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import importlib.util
@@ -25,6 +26,7 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +43,10 @@ log = logging.getLogger(__name__)
 NAMES = ("tiny", "smollm2")
 """Students that need no download."""
 
-_CARD = "eef_adapter.json"
+CARD = "eef_adapter.json"
+"""The file that describes a trained folder: `base`, `base_fingerprint`, `method`, `backend`,
+`config`, and the hashes of its `weights`."""
+
 _ADAPTER = "adapter_config.json"
 _SIZES = (
     "model_type",
@@ -121,10 +126,13 @@ def load_student(
         here = decide(TrainConfig(), None, device=device and str(device))
         device, dtype = here.device, dtype or getattr(torch, here.dtype)
     target = _Target(torch.device(device), dtype, load_in_4bit)
+    target.quantisation()  # asked before the network is
     if adapter is None and (Path(name) / _ADAPTER).is_file():
         name, adapter = base_of(Path(name)), name
         if not name:
             raise DataError(f"{adapter} names no base model; give the base by name as well")
+    elif adapter is not None and (Path(name) / _ADAPTER).is_file():  # tuned on from an adapter
+        name = base_of(Path(name)) or name
     if adapter is not None and not Path(adapter).is_dir():
         raise PrerequisiteError(f"no adapter folder at {adapter}; train one, or drop the adapter")
     if adapter is not None and not (Path(adapter) / _ADAPTER).is_file():
@@ -172,7 +180,7 @@ def check_weights(folder: Path) -> None:
     Raises:
         DataError: a file of weights is missing, cut or changed; names it.
     """
-    noted = _read(folder / _CARD).get("weights")
+    noted = _read(folder / CARD).get("weights")
     for name, digest in noted.items() if isinstance(noted, dict) else ():
         path = folder / str(name)
         if not path.is_file() or file_hash(path) != digest:
@@ -180,6 +188,60 @@ def check_weights(folder: Path) -> None:
                 f"{path} was changed or cut since it was trained: restore the file, or delete "
                 f"{folder} to train it again"
             )
+
+
+@contextlib.contextmanager
+def saving(path: Path) -> Iterator[None]:
+    """What goes wrong in writing `path`, a file or folder, as one `DataError` with the remedy."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except Exception as exc:
+        # the Rust libraries have errors of their own, and tokenizers a bare Exception
+        if not (isinstance(exc, (OSError, SafetensorError)) or "os error" in str(exc)):
+            raise
+        raise DataError(
+            f"{path}: cannot be written ({exc}); make room or give write permission, then run the "
+            "same command again (a training goes on from its last checkpoint)"
+        ) from exc
+
+
+@contextlib.contextmanager
+def replaced(output: Path, work: Path) -> Iterator[Path]:
+    """A new folder that takes the place of `output` once it is complete. `work`, beside it, is
+    removed then.
+
+    Raises:
+        DataError: the disk is full, or the folder cannot be written.
+    """
+    final = work / "final"
+    with saving(output):
+        shutil.rmtree(final, ignore_errors=True)
+        final.mkdir(parents=True)
+        try:
+            yield final
+        except BaseException:
+            shutil.rmtree(final, ignore_errors=True)
+            raise
+        if output.exists():
+            old = work / "replaced"
+            shutil.rmtree(old, ignore_errors=True)
+            output.rename(old)
+        final.rename(output)
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def holds_training(folder: Path) -> bool:
+    """Only a folder that is empty, or holds a training or a saved student, may be replaced."""
+    return folder.is_dir() and (not any(folder.iterdir()) or (folder / CARD).exists())
+
+
+def write_card(folder: Path, card: dict[str, Any]) -> None:
+    """Describe the weights in `folder`; the card holds their hashes, which loading compares."""
+    weights = {p.name: file_hash(p) for p in sorted(folder.glob("*.safetensors"))}
+    text = json.dumps({**card, "weights": weights}, indent=2, sort_keys=True, ensure_ascii=False)
+    (folder / CARD).write_text(text + "\n", "utf-8")
 
 
 def file_hash(path: Path) -> str:
@@ -296,7 +358,7 @@ def adapted(model: Any, name: str, folder: Path) -> Any:
 
     if not list(folder.glob("adapter_model*.safetensors")):
         raise DataError(f"{folder} holds no adapter_model.safetensors; train it again")
-    base, wanted = base_of(folder), _read(folder / _CARD).get("base_fingerprint")
+    base, wanted = base_of(folder), _read(folder / CARD).get("base_fingerprint")
     if wanted and (have := model_fingerprint(model)) != wanted:
         raise DataError(
             f"the adapter in {folder} was trained for another base: it needs {base or 'a model'} "
@@ -316,6 +378,9 @@ def adapted(model: Any, name: str, folder: Path) -> Any:
             f"{base or 'another base'}"
         ) from exc
     _all_landed(found, folder, name)
+    updates = [p for n, p in found.named_parameters() if ".lora_" in n and "_B." in n]
+    if updates and not any(bool(p.any()) for p in updates):
+        log.warning("the adapter in %s changes nothing: all its B matrices are 0", folder)
     return found
 
 
@@ -344,7 +409,7 @@ def _all_landed(adapted: Any, folder: Path, name: str) -> None:
 
 def base_of(folder: Path) -> str:
     """The base that an adapter was trained from; empty where it does not say."""
-    base = _read(folder / _CARD).get("base") or _read(folder / _ADAPTER).get(
+    base = _read(folder / CARD).get("base") or _read(folder / _ADAPTER).get(
         "base_model_name_or_path"
     )
     return str(base or "")

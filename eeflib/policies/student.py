@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import shutil
+import tempfile
 from dataclasses import fields, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from eeflib.config import Config, TrainConfig, make_config
-from eeflib.errors import DataError, EefError
+from eeflib.errors import DataError, EefError, PrerequisiteError
 from eeflib.policies.base import Policy
 from eeflib.prompts import PromptFormat, get_format
 
@@ -119,21 +121,21 @@ class Student:
     @cached_property
     def _own(self) -> tuple[Any, Any]:
         import torch
-        from transformers.utils import logging as transformers_logging
 
         from eeflib.policies.hardware import hardware
-        from eeflib.policies.loading import base_of, load_student
 
-        transformers_logging.disable_progress_bar()  # a bar per loaded file hides ours
         here = hardware(self)
         log.info("%s on %s", self.name, here)
-        where: dict[str, Any] = {"device": here.device, "dtype": getattr(torch, here.dtype)}
-        where["load_in_4bit"] = bool(here.training.load_in_4bit)
-        if self.folder is None:
-            return load_student(self.name, **where)
-        if (self.folder / "adapter_config.json").exists():
-            return load_student(base_of(Path(self.name)), adapter=self.folder, **where)
-        return load_student(str(self.folder), **where)
+        four = bool(here.training.load_in_4bit)
+        return self._load(device=here.device, dtype=getattr(torch, here.dtype), load_in_4bit=four)
+
+    def _load(self, **placement: Any) -> tuple[Any, Any]:
+        from transformers.utils import logging as transformers_logging
+
+        from eeflib.policies.loading import load_student
+
+        transformers_logging.disable_progress_bar()  # a bar per loaded file hides ours
+        return load_student(self.name, adapter=self.folder, **placement)
 
     @property
     def model(self) -> Any:
@@ -208,6 +210,97 @@ class Student:
             max_new_tokens=config.max_new_tokens,
             max_batch=config.lockstep,
         )
+
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        merged: bool = False,
+        dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16",
+    ) -> Path:
+        """Write it as safetensors with its tokenizer; `Student(folder)` and peft or transformers
+        load that.
+
+        Args:
+            folder: created, or replaced if it holds a student that was saved or trained.
+            merged: a whole model without adapter; merging takes the model's size in RAM.
+            dtype: of a merged model.
+
+        Returns:
+            The folder, with what was tuned: an adapter, or a whole model.
+
+        Raises:
+            DataError: something else is in the folder, it cannot be written, or the disk is full.
+        """
+        from eeflib.policies.loading import CARD, holds_training, replaced, write_card
+
+        folder = Path(folder).absolute()
+        if folder.exists() and not holds_training(folder):
+            raise DataError(f"{folder} exists and holds no saved student; choose another folder")
+        source = self.folder or Path(self.name).expanduser()
+        model: Any = None
+        tokenizer: Any = None
+        if merged:
+            import torch
+
+            model, tokenizer = self._load(device="cpu", dtype=getattr(torch, dtype))
+            if hasattr(model, "merge_and_unload"):
+                model = model.merge_and_unload(safe_merge=True)
+        elif not source.is_dir():
+            model, tokenizer = self.loaded
+        with replaced(folder, folder.with_name(f".{folder.name}.partial")) as final:
+            if model is None:
+                shutil.copytree(source, final, dirs_exist_ok=True)
+            else:
+                model.save_pretrained(final)
+                tokenizer.save_pretrained(final)
+            if not (final / CARD).exists():
+                write_card(final, {"schema": 1, "student": self.name, "merged": merged})
+        return folder
+
+    def push_to_hub(self, name: str, *, merged: bool = False, private: bool = True) -> str:
+        """Upload what `save` writes to the model repository `name` (owner/name); its address.
+
+        Raises:
+            PrerequisiteError: the hub cannot be reached, or refuses (log in with `hf auth login`).
+        """
+        from httpx import HTTPError
+        from huggingface_hub import HfApi
+
+        with tempfile.TemporaryDirectory(prefix="eef-push-") as work:
+            folder = self.save(Path(work, "model"), merged=merged)
+            try:
+                hub = HfApi()
+                address = hub.create_repo(name, private=private, exist_ok=True)
+                hub.upload_folder(repo_id=name, folder_path=folder)
+            except (OSError, ValueError, HTTPError) as exc:
+                raise PrerequisiteError(
+                    f"{name} cannot be pushed: {exc}; log in with `hf auth login`, with a token "
+                    "that may write"
+                ) from exc
+        return str(address)
+
+    def save_gguf(self, folder: str | Path, quantization: str = "q8_0") -> None:
+        """Write the merged model as GGUF into `folder`, by Unsloth's call of llama.cpp.
+
+        Raises:
+            PrerequisiteError: the student's backend is not `unsloth`; says what to run by hand.
+        """
+        if self.config.backend != "unsloth":
+            raise PrerequisiteError(
+                "GGUF is written by llama.cpp: save a whole model with student.save('merged', "
+                "merged=True), get llama.cpp and its requirements.txt, and run `python llama.cpp/"
+                f"convert_hf_to_gguf.py merged --outtype {quantization} --outfile student.gguf`; "
+                "or use Unsloth, which does all that: Student(name, backend='unsloth')"
+            )
+        from unsloth import FastLanguageModel
+
+        with tempfile.TemporaryDirectory(prefix="eef-gguf-") as work:
+            merged = self.save(Path(work, "merged"), merged=True)
+            model, tokenizer = FastLanguageModel.from_pretrained(
+                str(merged), load_in_4bit=False, trust_remote_code=False
+            )
+            model.save_pretrained_gguf(str(folder), tokenizer, quantization_method=quantization)
 
     def with_training(self, **settings: Any) -> TrainConfig:
         """`training` with some settings changed; `steps` is short for `max_steps`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import math
 import os
 import random
 import resource
@@ -20,11 +21,13 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
+from tiny_models import SMALL, model_of
 
+from eeflib.batches import choose_loss, epoch_steps, lean_loss, own_loss, steps_between
 from eeflib.config import TrainConfig
 from eeflib.errors import DataError, PrerequisiteError
 from eeflib.masking import EncodedSet, encode_samples
-from eeflib.optimise import epoch_steps, learning_rate, step_batches
+from eeflib.optimise import learning_rate
 from eeflib.prompts import get_format
 from eeflib.records import Sample, Step
 from eeflib.training import train
@@ -102,10 +105,10 @@ def test_reported_losses_and_counts_are_those_of_the_data(tok, data, tmp_path):
     base = tiny_models.llama(len(tok))
     config = replace(FULL, max_steps=1, batch_size=3, accumulation=4)
     result = train((base, tok), data, config, tmp_path / "out", progress=False)
-    first = next(step_batches([e.length for e in data], 3, 4, config.seed, 0, 1))
-    assert [len(b) for b in first] == [3, 3, 3, 3]
+    first = next(steps_between([e.length for e in data], 12, config.seed, 0, 1))
+    assert len(first) == 12
     total, count = 0.0, 0
-    for i in itertools.chain(*first):
+    for i in first:
         item = data.items[i]
         ids = torch.tensor(item.input_ids[None].astype("int64"))
         labels = torch.tensor(item.labels[None].astype("int64"))
@@ -114,7 +117,7 @@ def test_reported_losses_and_counts_are_those_of_the_data(tok, data, tmp_path):
         count += item.trained_tokens
     assert result.losses[0] == pytest.approx(total / count, rel=1e-5)
     assert result.trained_tokens == count
-    assert result.tokens == sum(data.items[i].length for i in itertools.chain(*first))
+    assert result.tokens == sum(data.items[i].length for i in first)
 
 
 @pytest.mark.parametrize("config", [FULL, LORA, replace(LORA, dropout=0.3)])
@@ -154,6 +157,33 @@ def test_a_lora_adapter_changes_the_outputs_and_loads_again(tok, data, tmp_path)
 
     again = AutoTokenizer.from_pretrained(tmp_path / "out")
     assert again.chat_template == tok.chat_template
+
+
+LINEAR = {
+    "Llama": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+    "Phi3": ("qkv_proj", "o_proj", "gate_up_proj", "down_proj"),
+    "GPT2": ("c_attn", "c_proj", "c_fc"),
+}
+
+
+@pytest.mark.parametrize("family", LINEAR)
+def test_an_adapter_is_on_every_linear_layer_of_any_architecture(tok, data, tmp_path, family):
+    from safetensors.torch import load_file
+
+    gpt2 = {"n_embd": 32, "n_layer": 4, "n_head": 4}
+    settings = gpt2 if family == "GPT2" else {**SMALL, "num_hidden_layers": 4}
+    base = (model_of(family, settings, len(tok)), tok)
+    config = replace(LORA, max_steps=2)
+    train(base, data, config, tmp_path / "all", progress=False)
+    named = replace(config, target_modules=LINEAR[family])
+    train(base, data, named, tmp_path / "named", progress=False)
+    found, wanted = files(tmp_path / "all"), files(tmp_path / "named")
+    assert found["adapter_model.safetensors"] == wanted["adapter_model.safetensors"]
+    if family == "Llama":  # of other names some are shortened by peft, with the same meaning
+        assert found["adapter_config.json"] == wanted["adapter_config.json"]
+    filled = load_file(tmp_path / "all" / "adapter_model.safetensors")
+    layers = {key.split(".lora_")[0].rpartition(".")[2] for key in filled}
+    assert layers == set(LINEAR[family])
 
 
 def test_training_can_go_on_from_an_adapter(tok, data, tmp_path):
@@ -307,7 +337,64 @@ def test_mistakes_are_one_clear_error_each(tok, data, tmp_path, monkeypatch):
             train("some/model", data, replace(LORA, load_in_4bit=True), tmp_path / "out")
 
 
-@pytest.mark.parametrize("options", [{"gradient_checkpointing": True}, {"dtype": "bfloat16"}])
+class Short:
+    """A loss that runs out of memory for more than `most` samples at once (no GPU to fill here)."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.sizes = most, []
+
+    def __call__(self, model, batch):
+        self.sizes.append(len(batch["input_ids"]))
+        if self.sizes[-1] > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return lean_loss(model, batch)
+
+
+def test_out_of_memory_halves_the_forward_pass_once(tok, data, tmp_path, monkeypatch, caplog):
+    base = (tiny_models.llama(len(tok)), tok)
+    config = replace(FULL, batch_size=5, accumulation=1, max_steps=4)
+    plain = train(base, data, config, tmp_path / "plain", progress=False)
+    short = Short(3)
+    monkeypatch.setattr("eeflib.optimise.choose_loss", lambda model, ids: short)
+    saved = train(base, data, config, tmp_path / "saved", progress=False)
+    assert short.sizes == [5, *[3, 2] * 4]
+    assert saved.losses == pytest.approx(plain.losses, rel=1e-5)
+    assert caplog.text.count("3 samples at once now") == 1
+    monkeypatch.setattr("eeflib.optimise.choose_loss", lambda model, ids: Short(2))
+    with pytest.raises(DataError, match=r"out of memory on cpu: lower TrainConfig\.batch_size"):
+        train(base, data, config, tmp_path / "none", progress=False)
+    monkeypatch.setattr("eeflib.optimise.choose_loss", lambda model, ids: Short(0))
+    with pytest.raises(DataError, match="gradient_checkpointing"):
+        train(base, data, replace(config, batch_size=1), tmp_path / "none", progress=False)
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_loss_that_is_not_finite_leaves_the_last_good_checkpoint(
+    tok, data, tmp_path, monkeypatch
+):
+    base = (tiny_models.llama(len(tok)), tok)
+    config = replace(FULL, max_steps=6, checkpoint_seconds=0.0)
+    calls = itertools.count(1)
+
+    def overflows(model, batch):
+        return lean_loss(model, batch) * (math.nan if next(calls) == 5 else 1.0)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("eeflib.optimise.choose_loss", lambda model, ids: overflows)
+        with pytest.raises(DataError, match=r"nan at step 5 .*learning_rate.*after step 3") as why:
+            train(base, data, config, tmp_path / "out", progress=False)
+    assert str(tmp_path / ".out.partial" / "checkpoint.safetensors") in str(why.value)
+    assert not (tmp_path / "out").exists()
+    # it is as good as said: the same call goes on from it
+    again = train(base, data, config, tmp_path / "out", progress=False)
+    whole = train(base, data, config, tmp_path / "whole", progress=False)
+    assert again.resumed_at == 3
+    assert again.losses == whole.losses
+
+
+@pytest.mark.parametrize(
+    "options", [{"gradient_checkpointing": True}, {"dtype": "bfloat16"}, {"dtype": "float16"}]
+)
 def test_memory_savers_give_nearly_the_same_losses(tok, data, tmp_path, options):
     base = tiny_models.llama(len(tok))
     config = replace(LORA, learning_rate=2e-3)
@@ -320,8 +407,6 @@ def test_memory_savers_give_nearly_the_same_losses(tok, data, tmp_path, options)
 def test_an_architecture_that_caps_its_logits_takes_the_full_path(tok, data, tmp_path):
     from transformers import Gemma2Config, Gemma2ForCausalLM
 
-    from eeflib.optimise import choose_loss, lean_loss, own_loss
-
     config = Gemma2Config(
         vocab_size=len(tok), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
         num_attention_heads=4, num_key_value_heads=2, head_dim=8, final_logit_softcapping=1.0,
@@ -329,6 +414,42 @@ def test_an_architecture_that_caps_its_logits_takes_the_full_path(tok, data, tmp
     ids = torch.tensor(data.items[0].input_ids[None].astype("int64"))
     assert choose_loss(Gemma2ForCausalLM(config), ids) is own_loss
     assert choose_loss(tiny_models.llama(len(tok)), ids) is lean_loss
+
+
+def test_a_tracker_gets_every_step_and_changes_nothing(tok, data, tmp_path, monkeypatch):
+    from accelerate import tracking
+
+    class Notes(tracking.GeneralTracker):
+        """A tracker of one's own, as accelerate's documentation shows."""
+
+        name, requires_logging_directory, seen = "notes", False, []
+
+        def __init__(self, run_name):
+            super().__init__()
+            self.seen.append(run_name)
+
+        tracker = property(lambda self: self.seen)
+
+        def store_init_configuration(self, values):
+            self.seen.append(values["rank"])
+
+        def log(self, values, step=None, **kwargs):
+            self.seen.append((step, values["loss"]))
+
+        def finish(self):
+            self.seen.append("end")
+
+    monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "notes", Notes)
+    base = (tiny_models.llama(len(tok)), tok)
+    config = replace(LORA, max_steps=3)
+    plain = train(base, data, config, tmp_path / "a", progress=False)
+    train(base, data, config, tmp_path / "b", report_to="notes", progress=False)
+    assert Notes.seen == ["eeflib", 4, *enumerate(plain.losses), "end"]
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+    with pytest.raises(PrerequisiteError, match="pip install trackio"):
+        train(base, data, config, tmp_path / "c", report_to="trackio", progress=False)
+    with pytest.raises(DataError, match=r"unknown tracker 'trackoi'.*trackio"):
+        train(base, data, config, tmp_path / "c", report_to="trackoi", progress=False)
 
 
 def test_each_epoch_shows_every_sample_once_in_batches_of_like_length():
@@ -350,3 +471,15 @@ def test_the_learning_rate_rises_then_falls():
         assert rates[0] < 0.1
         assert rates[-1] < 0.02
     assert learning_rate(config, 0, 1) == 1.0
+
+
+def test_in_float16_a_gradient_that_overflows_is_taken_again_with_a_smaller_scale(
+    tok, data, tmp_path, monkeypatch
+):
+    base = (tiny_models.llama(len(tok)), tok)
+    config = replace(LORA, learning_rate=2e-3)
+    plain = train(base, data, config, tmp_path / "a", progress=False)
+    monkeypatch.setattr("eeflib.optimise._SCALE", 2.0**60)
+    half = replace(config, dtype="float16")
+    scaled = train(base, data, half, tmp_path / "b", progress=False)
+    assert scaled.losses == pytest.approx(plain.losses, rel=0.02)

@@ -100,3 +100,22 @@ def llama(vocab: int, *, seed: int = 0, layers: int = 2, width: int = 32, **sett
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return LlamaForCausalLM(config)
+
+
+SMALL = {
+    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "pad_token_id": 0,
+}  # fmt: skip
+
+
+def model_of(family: str, settings: dict[str, Any], vocab: int) -> Any:
+    """A random model of a transformers family such as `Phi3`, the same each time."""
+    import torch
+    import transformers
+
+    config = getattr(transformers, f"{family}Config")(
+        vocab_size=vocab, bos_token_id=0, eos_token_id=0, initializer_range=0.3, **settings
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return transformers.AutoModelForCausalLM.from_config(config)
