@@ -171,6 +171,8 @@ class Config(_Settings):
     """Expert states for each teacher trajectory."""
     k: AtLeast2 = 6
     """Rollouts for each task of the strong RFT baseline, RFTxk."""
+    explored: AtLeast1 | None = None
+    """Explore the first so many training tasks only; None: all."""
     extras: bool = True
     """Also the masking ablation, and on the WebShop the better teacher."""
     backend: Backend = "peft"
@@ -256,10 +258,10 @@ rates of the methods then say nothing about them; a larger student is needed to 
 
 _SMOLLM2: dict[str, dict[str, Any]] = {
     "tiny": {"train": 10, "test": 6, "max_steps": 12},
-    "laptop": {"train": 100, "test": 60, "iterations": 1, "M": 3, "k": 4},
+    "laptop": {"train": 100, "explored": 40, "test": 60, "iterations": 1, "M": 3, "k": 4},
 }
 """What differs from a preset where the student is SmolLM2, which a CPU can still train: `laptop`
-takes two cores two to three hours. At temperature 1 half of its actions are invalid."""
+takes two cores about three hours. At temperature 1 half of its actions are invalid."""
 
 
 def make_config(

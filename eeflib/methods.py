@@ -44,6 +44,8 @@ class Method:
     """Rollouts per expert state."""
     failures_only: bool = False
     """Explore the teacher's failures only."""
+    explored: int | None = None
+    """Explore the first so many training tasks only; None: all."""
     spacing: Spacing = "even"
     d_s0: bool = True
     """Train on initial-state solutions."""
@@ -105,7 +107,10 @@ class Method:
         }
 
     def simulations(self, n_tasks: int, n_states: int) -> int:
-        """Rollouts an iteration runs, with `n_states` expert states over all trajectories."""
+        """Rollouts an iteration runs, with `n_states` expert states over all trajectories; about,
+        where not all tasks are explored."""
+        share = min(1.0, (self.explored or n_tasks) / max(1, n_tasks))
+        n_tasks, n_states = round(n_tasks * share), round(n_states * share)
         from_s0 = n_tasks * self.attempts if self.explores_s0 else 0
         return from_s0 + (n_states * self.attempts_state if self.explores_states else 0)
 

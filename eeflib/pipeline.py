@@ -128,7 +128,7 @@ def explore(
     """
     chosen = _method(method, run, changes)
     policy, fmt = _asked(student, world.env, greedy=False)
-    tasks = world.split("train")
+    tasks = world.split("train")[: chosen.explored]
     step = f"{chosen.name} iteration {iteration}: explore"
     plan = plan_exploration(tasks, tries, **chosen.exploration, iteration=iteration)
     episodes = [episode for group in plan for episode, _ in group]
@@ -143,6 +143,7 @@ def explore(
                 "seed": world.seed,
             }
             decides = {**basis, "exploration": chosen.exploration}
+            decides |= {"explored": chosen.explored} if chosen.explored else {}
             here = run.folder.step_folder(f"{chosen.name}/iter-{iteration}", decides)
             origin = run.origin(here)
             finished = here.phase("explore") is not None

@@ -176,10 +176,10 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], *keys: str) -> 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted path, value) of everything in nested dicts; the top key `config` is left unsaid."""
-    if isinstance(value, Mapping):  # an empty one is as good as none
+    if isinstance(value, Mapping):  # an empty one is as good as none, and so is None
         for key, item in value.items():
             yield from _leaves(item, key if path in ("", "config") else f"{path}.{key}")
-    elif value != NOT_KEPT:  # a secret makes no difference
+    elif value is not None and value != NOT_KEPT:  # a secret makes no difference
         yield path, value
 
 
@@ -296,7 +296,8 @@ class Run:
         name = name.split("~")[0]
         found = get_method(f"RFTx{self.config.k}" if name == "RFTxk" else name)
         if found.explores:
-            found = replace(found, iterations=self.config.iterations)
+            c = self.config
+            found = replace(found, iterations=c.iterations, explored=c.explored)
         return replace(found, M=self.config.M) if found.explores_states else found
 
     def student(

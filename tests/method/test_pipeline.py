@@ -461,3 +461,16 @@ def test_a_setting_that_does_not_exist_is_named():
         eef.select(tries, method="EFF")
     with pytest.raises(DataError, match="no validation tasks"):
         eef.evaluate(world(), student, split="validation")
+
+
+def test_only_the_first_tasks_are_explored_where_the_settings_say_so(tmp_path):
+    run, few = opened(tmp_path / "few", explored=2), world()
+    first = {t.id for t in few.split("train")[:2]}
+    tries = eef.collect(few, run=run, progress=False)
+    for name in ("EEF", "RFTxk"):
+        found = eef.explore(few, tries, few.teacher, method=name, run=run, progress=False)
+        assert {b.task_id for b in found} == first
+    # the teacher's successes are trained on, wherever they are
+    trained = {s.task_id for s in eef.select(tries, found, "RFT").samples}
+    assert trained >= {t.task_id for t in tries if t.solved}
+    assert trained - first
