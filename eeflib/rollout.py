@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from tqdm.auto import tqdm
 
@@ -186,6 +186,11 @@ class RunningEpisode:
         # hidden reasoning is kept, but neither asked with again nor trained: templates differ in it
         hidden, text = split_reasoning(reply.text)
         text = text.strip() if hidden else text
+        extra: dict[str, Any] = {"reasoning": hidden} if hidden else {}
+        if (
+            reply.ids and not hidden
+        ):  # what was sampled, where the text would be tokenised otherwise
+            extra = {"ids": list(reply.ids), "tokenizer": reply.tokenizer}
         self.steps.append(
             Step(
                 self.observation,
@@ -199,7 +204,7 @@ class RunningEpisode:
                 score=self.score,
                 state_key=self.state_key,
                 usage=reply.usage,
-                extra={"reasoning": hidden} if hidden else {},
+                extra=extra,
             )
         )
 

@@ -20,6 +20,10 @@ Role = Literal["system", "user", "assistant"]
 class Message:
     role: Role
     content: str
+    ids: tuple[int, ...] | None = None
+    """Of a reply: the token ids that were sampled, where tokenising `content` gives others."""
+    tokenizer: str = ""
+    """With `ids`: `Chat.fingerprint` of the tokenizer they belong to; others ignore them."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,10 @@ class Reply:
     usage: Usage | None = None
     logprob: float | None = None
     """Natural log of the probability of `text` under the sampling distribution, if known."""
+    ids: tuple[int, ...] | None = None
+    """The token ids that were sampled, if tokenising `text` anew would give others."""
+    tokenizer: str = ""
+    """With `ids`: whose they are, see `Message.tokenizer`."""
     error: str = ""
     """Why there is no usable reply (provider failed after retries); the rollout is then recorded
     as failed, never lost."""
