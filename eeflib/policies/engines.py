@@ -21,7 +21,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from eeflib.envs.base import FREE_TEXT
-from eeflib.errors import DataError
+from eeflib.errors import DataError, PrerequisiteError
 from eeflib.policies.base import Conversation, Reply
 from eeflib.policies.chat import as_chat
 from eeflib.records import Usage
@@ -264,6 +264,7 @@ class BatchEngine:
 
     Raises:
         DataError: from `generate`, if it is to choose among admissible actions.
+        PrerequisiteError: from `generate`, if it failed (out of memory).
     """
 
     def __init__(self, model: Any, *, batch_tokens: int | None = None) -> None:
@@ -323,10 +324,13 @@ class BatchEngine:
                 )
         finally:
             self.model.set_attn_implementation(before)
-        order = sorted(found, key=lambda name: int(name.rpartition("_")[2]))
+        if len(found) < len(prompts):  # its thread ended; what happened is in its log
+            raise PrerequisiteError(
+                f"generate_batch answered {len(found)} of {len(prompts)} prompts: use a smaller "
+                "lockstep, or the engine transformers"
+            )
         out = []
-        for name in order:
-            one = found[name]
+        for one in found.values():
             ids = list(one.generated_tokens)
             ended = bool(ids) and ids[-1] in stop_ids
             logprob = float(sum(one.logprobs)) if len(one.logprobs) == len(ids) else None

@@ -19,6 +19,7 @@ from eeflib.prompts import PromptFormat, get_format
 
 if TYPE_CHECKING:
     from eeflib.policies.chat import Chat
+    from eeflib.policies.engines import Engine
 
 
 class Student:
@@ -140,20 +141,51 @@ class Student:
         return get_format(self.config.prompt, env)
 
     def policy(self, *, greedy: bool = False) -> Policy:
-        """This student as a policy: sampled at its temperature, or greedy as in evaluation."""
+        """This student as a policy: sampled at its temperature, or greedy as in evaluation.
+
+        Raises:
+            PrerequisiteError: the engine that is configured cannot be had here.
+            DataError: it cannot do what is asked for, or serves another vocabulary.
+        """
+        from eeflib.policies.engines import BatchEngine, EnginePolicy
         from eeflib.policies.huggingface import HuggingFacePolicy
 
         config = self.config
-        return HuggingFacePolicy(
-            self.model,
-            self.chat,
-            name=self.name,
-            temperature=config.temperature,
-            mode=config.mode,
-            greedy=greedy,
-            max_new_tokens=config.max_new_tokens,
-            max_batch=config.lockstep,
-        )
+        settings: dict[str, Any] = {
+            "name": self.name,
+            "temperature": config.temperature,
+            "mode": config.mode,
+            "greedy": greedy,
+            "max_new_tokens": config.max_new_tokens,
+            "max_batch": config.lockstep,
+        }
+        if config.engine in ("auto", "transformers"):
+            return HuggingFacePolicy(self.model, self.chat, **settings)
+        if config.engine == "batch":
+            if config.mode == "admissible":
+                raise DataError(
+                    "the engine batch writes freely: set mode='generate', or engine='transformers'"
+                )
+            return EnginePolicy(BatchEngine(self.model), self.chat, **settings)
+        return EnginePolicy(self._server(), self.chat, **settings)
+
+    def _server(self) -> Engine:
+        """vLLM, or the server that is configured, asked for this student."""
+        from eeflib.policies.loading import served
+        from eeflib.policies.server import ServerEngine, serve
+
+        name, adapter = served(self.name, self.folder)
+        if self.config.engine == "vllm":
+            return serve(name, self.chat, adapter=adapter)
+        if self.folder is not None and adapter is None:
+            raise DataError(
+                f"{self.config.engine} serves one model, and training wrote another whole one into "
+                f"{self.folder}: use engine='vllm', or serve that folder as a student of its own"
+            )
+        engine = ServerEngine(self.config.engine, self.chat)
+        if adapter is not None:
+            engine.use(adapter)
+        return engine
 
     def with_training(self, **settings: Any) -> TrainConfig:
         """`training` with some settings changed; `steps` is short for `max_steps`."""
