@@ -71,7 +71,8 @@ class Policy(Protocol):
     """Answers batches of conversations.
 
     A policy may have an attribute `independent = True`: no reply depends, not even in its last bit,
-    on what else is in the batch. Then an interrupted batch of episodes is not run again whole.
+    on what else is in the batch. Then an interrupted batch of episodes is not run again whole. With
+    `refills = True` as well, an episode that ends makes room for the next one at once.
     """
 
     name: str

@@ -212,7 +212,7 @@ class EnginePolicy(TokenPolicy):
         DataError: no chat template, or an impossible setting.
     """
 
-    independent = True  # no reply of an engine is repeated to the last bit anyway
+    independent = refills = True  # no reply of an engine is repeated to the last bit anyway
 
     def __init__(self, engine: Engine, tokenizer: Any, **settings: Any) -> None:
         super().__init__(tokenizer, **settings)
