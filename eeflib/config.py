@@ -29,6 +29,7 @@ DEVELOPMENT_SEED = 7
 Env = Literal["webshop", "scienceworld", "textworld"]
 Backend = Literal["peft", "unsloth"]
 BACKENDS = get_args(Backend)
+ENGINES = ("auto", "transformers", "batch", "vllm")
 
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -161,6 +162,10 @@ class Config(_Settings):
     """Of the student's exploration; it is evaluated greedily."""
     max_new_tokens: AtLeast1 = 96
     """Most tokens of a free reply."""
+    engine: str = "auto"
+    """What samples the student: `transformers`, with a cache per episode (`auto`: the same);
+    `batch` (its continuous batching, free replies only); `vllm`, in a process of its own; or the
+    URL of a server that takes token ids, such as `http://127.0.0.1:8000/v1`."""
     lockstep: AtLeast1 = 128
     """Episodes that are played side by side."""
     methods: tuple[str, ...] = ("SFT", "RFT", "RFTxk", "EEF")
@@ -183,6 +188,11 @@ class Config(_Settings):
         if isinstance(self.training, Mapping):
             object.__setattr__(self, "training", TrainConfig.from_dict(self.training))
         super().__post_init__()
+        if self.engine not in ENGINES and not self.engine.startswith(("http://", "https://")):
+            raise DataError(
+                f"unknown engine {self.engine!r}; choose one of {', '.join(ENGINES)}, or the URL "
+                "of a server"
+            )
         if not self.seeds or min(self.seeds) < 0 or len({*self.seeds}) < len(self.seeds):
             raise DataError(f"seeds are {[*self.seeds]}; give one or more, different, none below 0")
 

@@ -33,6 +33,7 @@ from eeflib.exploration import explore as explore_states
 from eeflib.files import RunFolder
 from eeflib.masking import EncodedSet, encode_samples
 from eeflib.methods import Method, get_method
+from eeflib.policies import server
 from eeflib.policies.base import Policy
 from eeflib.policies.student import Student
 from eeflib.prompts import PromptFormat, get_format
@@ -295,6 +296,7 @@ def train(
     else:
         keep = tempfile.TemporaryDirectory(prefix="eef-model-")
         target = Path(keep.name) / "model"
+    server.release()  # a GPU's memory is for one of the two
     backend = backend or student.config.backend
     if backend == "unsloth" and student.folder is None:  # which loads it by itself
         student.unload()

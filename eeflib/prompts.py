@@ -115,7 +115,7 @@ class PromptFormat:
         head = f"Instruction: {instruction}\n"
         for step in steps:
             out.append(Message("user", head + self.observation(step.observation, instruction)))
-            out.append(Message("assistant", self.reply(step)))
+            out.append(_turn(self.reply(step), step))
             head = ""
         if observation is not None:
             out.append(Message("user", head + self.observation(observation, instruction)))
@@ -139,6 +139,15 @@ class PromptFormat:
         messages = self.messages(instruction, steps, observation)
         allowed = None if admissible is None else tuple(admissible)
         return Conversation(messages, key, allowed, observation, instruction, task_id)
+
+
+def _turn(text: str, step: Step) -> Message:
+    """The assistant turn of a step, with the token ids on record for this very text."""
+    ids, whose = step.extra.get("ids"), step.extra.get("tokenizer")
+    if not isinstance(ids, list) or not isinstance(whose, str) or text != step.text:
+        return Message("assistant", text)
+    usable = all(type(i) is int for i in ids)
+    return Message("assistant", text, tuple(ids) if usable else None, whose)
 
 
 def get_format(name: str, env: str) -> PromptFormat:

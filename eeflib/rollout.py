@@ -6,15 +6,18 @@ from expert states is `eeflib.exploration`.
 
 Determinism: episodes are cut, in order, into fixed chunks; an episode's random stream depends on
 the seed and its id only; a chunk is finished whole or redone whole. So a run that was killed and
-continued gives the same trajectories, also where a model's arithmetic depends on its batch.
+continued gives the same trajectories, also where a model's arithmetic depends on its batch. Only
+for a policy that `refills` (a server, whose replies are not repeated to the last bit anyway) an
+episode that ends is replaced at once, and put on file at once.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from tqdm.auto import tqdm
 
@@ -35,6 +38,9 @@ DEFAULT_MAX_STEPS = 100
 """Step limit of a task whose `settings` name none."""
 
 Done = TypeVar("Done")
+
+_WAITING = -1
+"""Slot of an episode that has none yet."""
 
 _LOG = logging.getLogger(__name__)
 _NOT_UNDERSTOOD = "the environment does not know this action here"
@@ -186,6 +192,11 @@ class RunningEpisode:
         # hidden reasoning is kept, but neither asked with again nor trained: templates differ in it
         hidden, text = split_reasoning(reply.text)
         text = text.strip() if hidden else text
+        extra: dict[str, Any] = {"reasoning": hidden} if hidden else {}
+        if (
+            reply.ids and not hidden
+        ):  # what was sampled, where the text would be tokenised otherwise
+            extra = {"ids": list(reply.ids), "tokenizer": reply.tokenizer}
         self.steps.append(
             Step(
                 self.observation,
@@ -199,7 +210,7 @@ class RunningEpisode:
                 score=self.score,
                 state_key=self.state_key,
                 usage=reply.usage,
-                extra={"reasoning": hidden} if hidden else {},
+                extra=extra,
             )
         )
 
@@ -240,7 +251,7 @@ def run_episodes(
     on_done: Callable[[list[Trajectory]], None] | None = None,
     progress: str | None = None,
 ) -> list[Trajectory | Done]:
-    """Run `episodes`, up to `batch_size` environments in lockstep; one trajectory each, in order.
+    """Run `episodes`, up to `batch_size` environments at once; one trajectory each, in order.
 
     Each round asks the policy once for all running conversations, then steps each environment. A
     trajectory holds the policy's own steps only, without the prefix. Its reward is that of its
@@ -260,7 +271,8 @@ def run_episodes(
         done: results by episode id from an earlier, interrupted run with the same arguments: a
             chunk all of whose episodes are in it is not run again, any other chunk is run whole
             (only what is missing in it, if the policy is `independent`).
-        on_done: called after each chunk that was run with its trajectories, less those in `done`.
+        on_done: called after each chunk that was run with its trajectories, less those in `done`;
+            for a policy that `refills`, with those that ended in a round.
         progress: shows a progress bar of that text (wins and, where known, dollars so far).
 
     Raises:
@@ -276,33 +288,44 @@ def run_episodes(
         return [out[e.id] for e in episodes]
     pool = make_env if isinstance(make_env, EnvPool) else EnvPool(make_env)
     independent = bool(getattr(policy, "independent", False))
+    refills = independent and bool(getattr(policy, "refills", False))
 
     def begin(episode: Episode, slot: int) -> RunningEpisode:
         return RunningEpisode(episode, policy.name, fmt, actor, seed, slot)
 
+    kept = set(out)
+
+    def put(ended: Sequence[RunningEpisode]) -> None:
+        """On file, what is not there yet."""
+        new = [run.trajectory() for run in ended if run.episode.id not in kept]
+        kept.update(t.id for t in new)
+        if on_done is not None and new:
+            on_done(new)
+
     try:
         size = pool.width(len(episodes), batch_size, independent=independent)
+        chunk_size = len(episodes) if refills else size
         with _Bar(total=len(episodes), desc=progress, unit="episode", disable=not progress) as bar:
-            for start in range(0, len(episodes), size):
-                chunk = episodes[start : start + size]
+            for start in range(0, len(episodes), chunk_size):
+                chunk = episodes[start : start + chunk_size]
                 missing = [e for e in chunk if e.id not in out]
                 if not independent and missing:
                     missing = list(chunk)
                 bar.skip(len(chunk) - len(missing))
-                runs = [begin(e, slot) for slot, e in enumerate(missing)]
-                fatal, broken = _play(runs, policy, pool, bar, redo=pool.own_process)
+                runs = [begin(e, i if i < size else _WAITING) for i, e in enumerate(missing)]
+                at_once = put if refills else None
+                fatal, broken = _play(runs, policy, pool, bar, redo=pool.own_process, ended=at_once)
                 if broken and not fatal:
                     pool.redone += len(broken)
-                    again = [begin(run.episode, run.slot) for run in broken]
-                    fatal, _ = _play(again, policy, pool, bar, redo=False)
-                    for run in again:
-                        runs[run.slot] = run
-                played = [run.trajectory() for run in runs]
-                if on_done is not None and played:
-                    on_done([t for t in played if t.id not in out])
+                    again = {run.episode.id: begin(run.episode, run.slot) for run in broken}
+                    runs = [again.get(run.episode.id, run) for run in runs]
+                    for i, run in enumerate(again.values() if refills else ()):
+                        run.slot = i if i < size else _WAITING  # two may have had one slot
+                    fatal, _ = _play([*again.values()], policy, pool, bar, redo=False)
+                put([run for run in runs if run.slot != _WAITING])
                 if fatal:
                     raise ProviderError(fatal)
-                out |= {t.id: t for t in played}
+                out |= {run.episode.id: run.trajectory() for run in runs}
     finally:
         if pool is not make_env:
             pool.close()
@@ -325,21 +348,29 @@ def _check(episodes: Sequence[Episode], fmt: PromptFormat, batch_size: int) -> N
 
 
 def _play(
-    runs: Sequence[RunningEpisode], policy: Policy, pool: EnvPool, bar: _Bar, *, redo: bool
+    runs: Sequence[RunningEpisode],
+    policy: Policy,
+    pool: EnvPool,
+    bar: _Bar,
+    *,
+    redo: bool,
+    ended: Callable[[list[RunningEpisode]], None] | None = None,
 ) -> tuple[str, list[RunningEpisode]]:
     """Play `runs` to their ends, each in the environment of its slot.
+
+    Those that wait get the slots of those that end, at once; `ended` is told of the latter.
 
     Returns:
         Why the provider cannot go on, or nothing; and, with `redo`, the runs whose environment
         broke: they are not done with.
     """
     fatal = ""
-    active = list(runs)
+    active = [run for run in runs if run.slot != _WAITING]
+    waiting = deque(run for run in runs if run.slot == _WAITING)
     broken: list[RunningEpisode] = []
 
-    def each(act: Callable[[RunningEpisode], None]) -> None:
-        """`act` on every running episode; a fault ends that one only."""
-        nonlocal active
+    def each(act: Callable[[RunningEpisode], None], some: Sequence[RunningEpisode]) -> None:
+        """`act` on running episodes; a fault ends that one only."""
 
         def fault(run: RunningEpisode) -> EefError | None:
             try:
@@ -348,7 +379,7 @@ def _play(
                 return exc
             return None
 
-        for run, exc in zip(active, pool.map(fault, active), strict=True):
+        for run, exc in zip(some, pool.map(fault, some), strict=True):
             if exc is not None:
                 run.fail(exc)
             if isinstance(exc, EnvironmentFault):
@@ -358,17 +389,29 @@ def _play(
                     continue
             if run.over:
                 bar.finished(run)
-        active = [run for run in active if not run.over]
+
+    def settle() -> list[RunningEpisode]:
+        """Those that go on, and those that now have the slots of the others."""
+        over = [run for run in active if run.over]
+        if over and ended is not None:
+            ended([run for run in over if run not in broken])
+        slots = [] if fatal else [run.slot for run in over]
+        new = [waiting.popleft() for _ in slots[: len(waiting)]]
+        for run, slot in zip(new, slots, strict=False):
+            run.slot = slot
+        each(lambda run: run.start(pool.get(run.slot)), new)
+        return [run for run in active if not run.over] + new
 
     try:
-        each(lambda run: run.start(pool.get(run.slot)))
-        while active:
+        each(lambda run: run.start(pool.get(run.slot)), active)
+        while active := settle():
             if policy.wants_admissible:
-                each(RunningEpisode.look_around)
-            answers = _ask(policy, active)
+                each(RunningEpisode.look_around, [run for run in active if not run.over])
+            asked = [run for run in active if not run.over]
+            answers = _ask(policy, asked)
             fatal = fatal or next((r.error for r in answers if r.fatal), "")
-            replies = {run.episode.id: r for run, r in zip(active, answers, strict=False)}
-            each(lambda run, replies=replies: run.advance(replies[run.episode.id]))  # type: ignore[misc]
+            replies = {run.episode.id: r for run, r in zip(asked, answers, strict=False)}
+            each(lambda run, replies=replies: run.advance(replies[run.episode.id]), asked)  # type: ignore[misc]
     finally:
         policy.forget([run.episode.id for run in runs])
     return fatal, broken

@@ -20,6 +20,10 @@ Role = Literal["system", "user", "assistant"]
 class Message:
     role: Role
     content: str
+    ids: tuple[int, ...] | None = None
+    """Of a reply: the token ids that were sampled, where tokenising `content` gives others."""
+    tokenizer: str = ""
+    """With `ids`: `Chat.fingerprint` of the tokenizer they belong to; others ignore them."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,10 @@ class Reply:
     usage: Usage | None = None
     logprob: float | None = None
     """Natural log of the probability of `text` under the sampling distribution, if known."""
+    ids: tuple[int, ...] | None = None
+    """The token ids that were sampled, if tokenising `text` anew would give others."""
+    tokenizer: str = ""
+    """With `ids`: whose they are, see `Message.tokenizer`."""
     error: str = ""
     """Why there is no usable reply (provider failed after retries); the rollout is then recorded
     as failed, never lost."""
@@ -63,7 +71,8 @@ class Policy(Protocol):
     """Answers batches of conversations.
 
     A policy may have an attribute `independent = True`: no reply depends, not even in its last bit,
-    on what else is in the batch. Then an interrupted batch of episodes is not run again whole.
+    on what else is in the batch. Then an interrupted batch of episodes is not run again whole. With
+    `refills = True` as well, an episode that ends makes room for the next one at once.
     """
 
     name: str

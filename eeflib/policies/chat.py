@@ -23,6 +23,7 @@ import numpy as np
 
 from eeflib.errors import DataError
 from eeflib.policies.base import Message
+from eeflib.records import content_hash
 
 TODAY = date(2025, 1, 1)
 """What templates that print the date are told: a prompt must be the same tomorrow."""
@@ -61,6 +62,8 @@ class _Part(NamedTuple):
     """Control tokens in it are control tokens."""
     alone: bool = False
     """Has tokens of its own: a reply, or what follows one."""
+    ids: tuple[int, ...] | None = None
+    """A reply's tokens as they were sampled, where tokenising it anew gives others."""
 
 
 class _Run(NamedTuple):
@@ -70,6 +73,7 @@ class _Run(NamedTuple):
     control: bool = False
     reply: bool = False
     """Stands behind the opening of a reply."""
+    ids: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -377,7 +381,11 @@ class Chat:
                 f"with {end}; this one is {', '.join(roles) or 'empty'}"
             )
         layout = self.layout(system)
-        texts = [_trim(m.content, layout.trims[m.role]) for m in messages]
+        sampled = [self._sampled(m) for m in messages]
+        texts = [
+            m.content if ids else _trim(m.content, layout.trims[m.role])
+            for m, ids in zip(messages, sampled, strict=True)
+        ]
         out = [_Part(layout.start[0])]
         if system:
             out.append(_Part(texts[0], 0, template=False))
@@ -386,7 +394,7 @@ class Chat:
             if role == "user":
                 out += [_Part(text, i, template=False), _Part(layout.opening)]
             elif role == "assistant":
-                out.append(_Part(text, i, template=False, alone=True))
+                out.append(_Part(text, i, template=False, alone=True, ids=sampled[i]))
                 out.append(_Part(layout.closing, i, closes=True, alone=True))
                 if i < len(roles) - 1:
                     out.append(_Part(layout.between))
@@ -410,7 +418,10 @@ class Chat:
                 runs.append(_Run(found[0], control=True))
                 text, at = "", found.end()
             text += part.text[at:]
-            if part.alone:
+            if part.ids:
+                runs.append(_Run(part.text, reply=True, ids=part.ids))
+                text = ""
+            elif part.alone:
                 runs += self._harmless(text, reply=not part.template)
                 text = ""
         return [*runs, *self._harmless(text)]
@@ -425,6 +436,8 @@ class Chat:
 
     def _tokens(self, run: _Run) -> tuple[np.ndarray, np.ndarray]:
         """(n,) ids and (n,) ends of a run's tokens."""
+        if run.ids:
+            return np.array(run.ids), self._ends(run.text, run.ids)
         if run.reply:
             return self._reply(run.text)
         if run not in self._runs:
@@ -484,6 +497,39 @@ class Chat:
     def continuation(self, text: str) -> tuple[int, ...]:
         """Ids of a reply `text` as it follows the opening of the assistant's turn."""
         return tuple(self._reply(text)[0].tolist())
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits of the vocabulary: equal ones mean the same by an id."""
+        return content_hash(self.tokenizer.get_vocab())
+
+    def sampled(self, text: str, ids: Sequence[int]) -> tuple[int, ...] | None:
+        """`ids` of a reply, if history must hold them: tokenising its `text` gives others.
+
+        None where they do not spell the text, or where a control token is among them: history is
+        then the text, in which none can be.
+        """
+        trims = self.layout(True).trims["assistant"]
+        if not ids or tuple(ids) == self.continuation(_trim(text, trims)):
+            return None
+        control = {i for token, i in self._added.items() if token.strip()}
+        if not control.isdisjoint(ids) or min(ids) < 0 or max(ids) >= len(self.tokenizer):
+            return None
+        return tuple(ids) if self.decode(ids) == text else None
+
+    def _sampled(self, message: Message) -> tuple[int, ...] | None:
+        if message.ids is None or message.tokenizer != self.fingerprint:
+            return None
+        return self.sampled(message.content, message.ids)
+
+    def _ends(self, text: str, ids: tuple[int, ...]) -> np.ndarray:
+        """(n,) where the text of each token ends; the first has a character, the last the rest."""
+        starts = self.tokenizer.batch_decode(
+            [ids[:n] for n in range(1, len(ids) + 1)], clean_up_tokenization_spaces=False
+        )
+        ends = np.clip([len(start) for start in starts], 1, len(text))
+        ends[-1] = len(text)
+        return np.maximum.accumulate(ends)
 
     @cached_property
     def closing_ids(self) -> tuple[int, ...]:

@@ -31,7 +31,7 @@ _SHARED = 32
 """Tokens from which on a common start is copied instead of encoded again."""
 _ROOM = 32
 """Columns kept free behind a prompt, so that a short reply does not resize the cache."""
-_CPU_BYTES = 2 * 2**30
+_CPU_BYTES = 1536 * 2**20
 # Short chunks: computing idle rows in between is cheaper than gathering all the others' keys.
 _IDLE_CHUNK, _IDLE_SHARE = 4, 1.6
 
@@ -152,7 +152,7 @@ class Decoder:
         model: a transformers causal LM, possibly wrapped by peft.
         cached: None keeps keys and values if that gives the logits of plain encoding; False never
             does; True raises if it does not.
-        cache_bytes: memory for them; None: 768 MiB on a CPU, half of what is free on a GPU.
+        cache_bytes: memory for them; None: 1.5 GiB on a CPU, half of what is free on a GPU.
 
     Raises:
         DataError: `cached=True` for a model that the cache does not apply to.

@@ -7,17 +7,16 @@ either written freely (`mode="generate"`) or chosen among the admissible actions
 A choice is ancestral sampling: at each node of the trie of the actions' tokens only those that lead
 on to some admissible action compete; a single one is taken without asking the model. The end of the
 turn is a token like any other, so "look" and "look around" compete after "look". An action may hold
-free text (`<text>`).
+free text (`<text>`). What was chosen is the action, so history holds its text; of a reply that was
+written freely it holds the tokens.
 """
 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cached_property, lru_cache, partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,19 +25,19 @@ from torch.nn.utils.rnn import pad_sequence
 from eeflib.envs.base import FREE_TEXT
 from eeflib.errors import DataError
 from eeflib.policies.base import Conversation, Reply
-from eeflib.policies.chat import Chat, as_chat
+from eeflib.policies.chat import Chat
 from eeflib.policies.decoding import Decoder
+from eeflib.policies.engines import Mode, TokenPolicy
 from eeflib.records import Usage
 
 log = logging.getLogger(__name__)
 
-Mode = Literal["generate", "admissible"]
 _TRIES = 4096
 _SLOT = -1
 """Stands for free text in a token sequence; sorts before every token."""
 
 
-class HuggingFacePolicy:
+class HuggingFacePolicy(TokenPolicy):
     """A student: `model` asked through `tokenizer`'s chat template.
 
     A reply depends on its conversation and its generator, not on the rest of the batch (apart from
@@ -81,102 +80,56 @@ class HuggingFacePolicy:
         cache_bytes: int | None = None,
         prepare: Callable[[], Any] | None = None,
     ) -> None:
-        if not temperature > 0:
-            raise DataError(f"temperature is {temperature}; give one above 0, or greedy=True")
-        if mode not in ("generate", "admissible"):
-            raise DataError(f"unknown mode {mode!r}; choose generate or admissible")
-        if min(max_new_tokens, max_batch, slot_tokens) < 1:
-            raise DataError("max_new_tokens, max_batch and slot_tokens must be at least 1")
-        self.name = name
-        self.wants_admissible = mode == "admissible"
-        self.mode, self.temperature, self.greedy = mode, temperature, greedy
-        self.max_new_tokens, self.max_batch = max_new_tokens, max_batch
-        self.model, self._prepare = model.eval(), prepare
-        self.tokens = as_chat(tokenizer)
+        super().__init__(
+            tokenizer,
+            name=name,
+            temperature=temperature,
+            max_new_tokens=max_new_tokens,
+            mode=mode,
+            max_batch=max_batch,
+            greedy=greedy,
+            prepare=prepare,
+        )
+        if slot_tokens < 1:
+            raise DataError("slot_tokens must be at least 1")
+        self.model = model.eval()
         self.decoder = Decoder(self.model, cached=cached, cache_bytes=cache_bytes)
         self._slots = _Slots(self.tokens, slot_tokens)
         self._trie = lru_cache(_TRIES)(partial(_Trie, tokens=self.tokens))
         config = model.config.get_text_config()
-        self.max_positions: int = getattr(config, "max_position_embeddings", None) or 1_000_000
+        self.max_positions = getattr(config, "max_position_embeddings", None) or self.max_positions
         eos = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
         more = eos if isinstance(eos, (list, tuple)) else [] if eos is None else [eos]
-        self._ends = self.tokens.stop_ids.union(more)
-        # a marker in ordinary tokens is a text to stop at
-        self._stop = self.tokens.closing if len(self.tokens.closing_ids) > 1 else ""
+        self._ends.update(more)
 
     def act(
         self, conversations: Sequence[Conversation], *, rng: Sequence[np.random.Generator]
     ) -> list[Reply]:
-        """One reply per conversation; see `eeflib.policies.base.Policy`.
-
-        A prompt that the model has no positions for gives a `Reply` with an error.
-
-        Raises:
-            DataError: `mode="admissible"` and a conversation without `admissible`; a number of
-                generators other than that of conversations.
-        """
-        if len(rng) != len(conversations):
-            raise DataError(f"{len(conversations)} conversations but {len(rng)} generators")
-        for c in conversations if self.wants_admissible else ():
-            if c.admissible is None:
-                raise DataError(
-                    f"conversation {c.key!r} lists no admissible actions; the environment must "
-                    'give them, or use mode="generate"'
-                )
-        if self._prepare is not None:
-            self._prepare()
-        replies: list[Reply] = []
+        """See `TokenPolicy.act`."""
         self.model.eval()  # a trainer may share the model
         with torch.inference_mode():
-            at = 0
-            while at < len(conversations):
-                part = conversations[at : at + self.max_batch]
-                prompts = self.tokens.prompts([c.messages for c in part])
-                fits = self.decoder.rows_for(max(map(len, prompts)) + self._room)
-                part, prompts = part[:fits], prompts[:fits]
-                replies += self._part(part, prompts, rng[at : at + len(part)])
-                at += len(part)
-        return replies
+            return super().act(conversations, rng=rng)
+
+    def _rows_for(self, length: int) -> int:
+        room = self._room if self.wants_admissible else self.max_new_tokens
+        return self.decoder.rows_for(length + room)
 
     @property
     def _room(self) -> int:
-        return 2 * self._slots.limit if self.wants_admissible else self.max_new_tokens
+        return 2 * self._slots.limit if self.wants_admissible else 1
 
-    def _part(
+    def _generate(
         self,
         part: Sequence[Conversation],
         prompts: list[np.ndarray],
         rng: Sequence[np.random.Generator],
     ) -> list[Reply]:
-        started = time.perf_counter()
-        replies = [Reply("", error=self._refusal(c, p)) for c, p in zip(part, prompts, strict=True)]
-        able = [i for i, r in enumerate(replies) if not r.error]
-        if able:
-            mine = [prompts[i] for i in able]
-            self.decoder.begin([part[i].key for i in able], mine)
-            try:
-                answer = self._choose if self.wants_admissible else self._write
-                done = answer([part[i] for i in able], mine, [rng[i] for i in able])
-            finally:
-                self.decoder.end()
-            for i, reply in zip(able, done, strict=True):
-                replies[i] = reply
-        seconds = (time.perf_counter() - started) / len(part)
-        return [
-            replace(r, usage=replace(r.usage or Usage(len(p)), seconds=seconds))
-            for r, p in zip(replies, prompts, strict=True)
-        ]
-
-    def _refusal(self, conversation: Conversation, prompt: np.ndarray) -> str:
-        room = self._room if self.wants_admissible else 1
-        if len(prompt) + room > self.max_positions:
-            return (
-                f"the prompt has {len(prompt)} tokens and the reply needs up to {room}; the model "
-                f"reads {self.max_positions}"
-            )
-        if self.wants_admissible and not conversation.admissible:
-            return "no action is admissible"
-        return ""
+        self.decoder.begin([c.key for c in part], prompts)
+        try:
+            answer = self._choose if self.wants_admissible else self._write
+            return answer(part, prompts, rng)
+        finally:
+            self.decoder.end()
 
     def _draw(
         self, scores: torch.Tensor, rng: Sequence[np.random.Generator]
@@ -260,8 +213,8 @@ class HuggingFacePolicy:
                     texts[i] = self.tokens.decode(written[i])
             active = [i for i in active if texts[i] is None]
         return [
-            Reply(text or "", Usage(len(p), n), float(logprob))
-            for text, p, n, logprob in zip(texts, prompts, counts, total, strict=True)
+            self._reply(text or "", ids, Usage(len(p), n), float(logprob))
+            for text, ids, p, n, logprob in zip(texts, written, prompts, counts, total, strict=True)
         ]
 
     def forget(self, keys: Sequence[str]) -> None:

@@ -535,6 +535,23 @@ def _convert(source: Path, target: Path) -> None:
     os.replace(work, target)
 
 
+def served(name: str, tuned: Path | None = None) -> tuple[str, Path | None]:
+    """(folder or hub name of a model, folder of an adapter for it), for another program to load.
+
+    Args:
+        name: as of `load_student`.
+        tuned: what training wrote: an adapter, or a whole model.
+    """
+    folder = Path(name).expanduser()
+    if tuned is not None and not (tuned / _ADAPTER).is_file():
+        return str(tuned), None
+    if (folder / _ADAPTER).is_file():
+        name, tuned = base_of(folder), tuned or folder
+    if name in NAMES:
+        name = str(data.path("tiny") if name == "tiny" else _smollm2())
+    return name, tuned
+
+
 def load_tokenizer(name: str) -> Any:
     """The tokenizer of a student, without its model.
 

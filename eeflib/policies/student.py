@@ -22,6 +22,7 @@ from eeflib.prompts import PromptFormat, get_format
 
 if TYPE_CHECKING:
     from eeflib.policies.chat import Chat
+    from eeflib.policies.engines import Engine
 
 
 log = logging.getLogger(__name__)
@@ -193,23 +194,55 @@ class Student:
         return get_format(self.config.prompt, env)
 
     def policy(self, *, greedy: bool = False) -> Policy:
-        """This student as a policy: sampled at its temperature, or greedy as in evaluation."""
+        """This student as a policy: sampled at its temperature, or greedy as in evaluation.
+
+        Raises:
+            PrerequisiteError: the engine that is configured cannot be had here.
+            DataError: it cannot do what is asked for, or serves another vocabulary.
+        """
+        from eeflib.policies.engines import BatchEngine, EnginePolicy
         from eeflib.policies.huggingface import HuggingFacePolicy
 
         config = self.config
+        settings: dict[str, Any] = {
+            "name": self.name,
+            "temperature": config.temperature,
+            "mode": config.mode,
+            "greedy": greedy,
+            "max_new_tokens": config.max_new_tokens,
+            "max_batch": config.lockstep,
+        }
+        if config.engine not in ("auto", "transformers", "batch"):
+            return EnginePolicy(self._server(), self.chat, **settings)
+        if config.engine == "batch" and config.mode == "admissible":
+            raise DataError(
+                "the engine batch writes freely: set mode='generate', or engine='transformers'"
+            )
         model = self.model
-        shared = None if self._separate else partial(self._base._shared.use, self.folder)
-        return HuggingFacePolicy(
-            self._base._own[0] if shared else model,
-            self.chat,
-            prepare=shared,
-            name=self.name,
-            temperature=config.temperature,
-            mode=config.mode,
-            greedy=greedy,
-            max_new_tokens=config.max_new_tokens,
-            max_batch=config.lockstep,
-        )
+        if not self._separate:
+            model = self._base._own[0]
+            settings["prepare"] = partial(self._base._shared.use, self.folder)
+        if config.engine == "batch":
+            return EnginePolicy(BatchEngine(model), self.chat, **settings)
+        return HuggingFacePolicy(model, self.chat, **settings)
+
+    def _server(self) -> Engine:
+        """vLLM, or the server that is configured, asked for this student."""
+        from eeflib.policies.loading import served
+        from eeflib.policies.server import ServerEngine, serve
+
+        name, adapter = served(self.name, self.folder)
+        if self.config.engine == "vllm":
+            return serve(name, self.chat, adapter=adapter)
+        if self.folder is not None and adapter is None:
+            raise DataError(
+                f"{self.config.engine} serves one model, and training wrote another whole one into "
+                f"{self.folder}: use engine='vllm', or serve that folder as a student of its own"
+            )
+        engine = ServerEngine(self.config.engine, self.chat)
+        if adapter is not None:
+            engine.use(adapter)
+        return engine
 
     def save(
         self,
@@ -329,15 +362,18 @@ class _Shared:
 
     def use(self, folder: Path | None) -> Any:
         """The base with the adapter in `folder`, or bare."""
+        import torch
+
         from eeflib.policies.loading import adapted
 
         if folder != self._folder:
-            if self._adapted is not None:
-                self._adapted.unload()
-            self._adapted, self._folder = None, None
-            if folder is not None:
-                self._adapted = adapted(self._model, self._name, folder).eval()
-                self._folder = folder
+            with torch.inference_mode(False):  # training may go on from this adapter
+                if self._adapted is not None:
+                    self._adapted.unload()
+                self._adapted, self._folder = None, None
+                if folder is not None:
+                    self._adapted = adapted(self._model, self._name, folder).eval()
+                    self._folder = folder
         return self._model if self._adapted is None else self._adapted
 
 

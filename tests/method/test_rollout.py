@@ -197,6 +197,59 @@ def test_only_what_is_missing_in_a_chunk_is_run_again_if_the_policy_says_so():
     assert {c.task_id for c in policy.asked} == {"corridor-000"}
 
 
+def refilling(reply=drunk):
+    policy = Script(reply)
+    policy.independent = policy.refills = True
+    return policy
+
+
+def test_an_episode_that_ends_is_replaced_at_once_where_the_policy_allows_it():
+    episodes = [Episode(corridor_task(i), "s0") for i in range(10)]
+    whole = run(episodes, Script(drunk), batch_size=4)
+    policy, kept = refilling(), []
+    assert run(episodes, policy, batch_size=4, on_done=kept.append) == whole
+    lengths = [t.length for t in whole]
+    assert sum(policy.batches) == sum(lengths)
+    full = next(i for i, n in enumerate(policy.batches) if n < 4)
+    assert policy.batches[:full] == [4] * full
+    assert policy.batches[full:] == sorted(policy.batches[full:], reverse=True)  # only at the end
+    assert len(kept) > 3  # on file as they end
+    assert sorted(t.id for chunk in kept for t in chunk) == [t.id for t in whole]
+    # what is on file is not run again, whichever it is
+    done = {t.id: t for t in whole[::2]}
+    policy, kept = refilling(), []
+    assert run(episodes, policy, batch_size=4, done=done, on_done=kept.extend) == whole
+    assert sorted(t.id for t in kept) == [t.id for t in whole[1::2]]
+    assert not done.keys() & {c.key for c in policy.asked}
+
+
+def test_faults_in_refilled_places_end_their_own_episodes():
+    class Picky(Corridor):
+        def reset(self, task):
+            if task.id.endswith(("1", "5", "6")):
+                raise DataError("no such variation")
+            return super().reset(task)
+
+    def reply(c, _):
+        return "break" if c.task_id.endswith("3") else walk(c, 2, "right")
+
+    episodes = [Episode(corridor_task(i, door=2), "s0") for i in range(8)]
+    out = run(episodes, refilling(reply), Picky, batch_size=2)
+    assert [t.solved for t in out] == [i not in (1, 3, 5, 6) for i in range(8)]
+    assert out[3].error == "EnvironmentFault: the corridor collapsed"
+
+
+def test_nothing_further_is_started_once_a_provider_is_gone():
+    tasks = [corridor_task(i, door=1, max_steps=2 + i) for i in range(8)]
+    policy, kept = Down(calls=3), []
+    policy.independent = policy.refills = True
+    with pytest.raises(ProviderError, match="no answer after 3 retries"):
+        run([Episode(t, "s0") for t in tasks], policy, batch_size=4, on_done=kept.extend)
+    assert max(policy.batches) <= 4
+    assert all(t.error or t.truncated or t.terminated for t in kept)
+    assert sum("no answer" in t.error for t in kept) == 4
+
+
 def test_a_task_of_another_world_is_recorded_not_raised():
     class Picky(Corridor):
         def reset(self, task):

@@ -102,8 +102,11 @@ class ChatServer:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
+            def do_GET(self) -> None:
+                self.do_POST()
+
             def do_POST(self) -> None:
-                raw = self.rfile.read(int(self.headers["content-length"]))
+                raw = self.rfile.read(int(self.headers.get("content-length", 0))) or b"{}"
                 headers = {k.lower(): v for k, v in self.headers.items()}
                 request = Request(json.loads(raw), headers, time.monotonic(), self.path)
                 answer = outer._serve(request)

@@ -182,7 +182,7 @@ def test_tokens_are_those_of_the_whole_text_where_nothing_is_hostile():
 
 
 def test_the_table_of_families_in_the_docs_is_what_the_gate_says():
-    page = (Path(__file__).parents[2] / "docs/models.md").read_text("utf-8")
+    page = (Path(__file__).parents[2] / "docs/models.md").read_text("utf-8").split("\n## ")[0]
     rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ")]
     said = {row[0]: row[2].rstrip(" |") for row in rows[1:]}
     found = {f: check_template(bare_tokenizer(FAMILIES[f][1]), f)["verdict"] for f in FAMILIES}

@@ -6,12 +6,14 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from test_train import LORA, encoded, files, files_of_at_most
 
 import eeflib as eef
 from eeflib.errors import DataError, PrerequisiteError
+from eeflib.records import Sample, Step
 
 IDS = torch.arange(5, 60)[None]
 
@@ -130,3 +132,33 @@ def test_an_adapter_that_changes_nothing_is_named(base, tuned, tmp_path, caplog)
     (empty / "eef_adapter.json").unlink()
     torch.testing.assert_close(logits(eef.Student(str(empty))), logits(base), rtol=0, atol=0)
     assert "changes nothing: all its B matrices are 0" in caplog.text
+
+
+def test_a_base_is_in_memory_once_and_each_student_answers_as_itself():
+    """Two adapters of one base: asked in turn, also after training went on from one of them."""
+    student = eef.Student("tiny", mode="generate", max_new_tokens=4, rank=2)
+    fmt = student.format("webshop")
+    asked = [fmt.conversation("buy", (), "page", key="one")]
+
+    def logprob(who):
+        (reply,) = policies[who].act(asked, rng=[np.random.default_rng(0)])
+        return round(reply.logprob, 4)  # what is held from before is summed in another order
+
+    steps = (Step("page", "click[buy now]", "teacher"),)
+    sample = Sample("s", "t", "webshop", "buy", "positive", steps, (True,), ("beneficial",))
+    data = eef.encode([sample], student)
+    settings = {"method": "lora", "learning_rate": 0.1, "progress": False}
+    first = eef.train(student, data, steps=4, **settings)
+    second = eef.train(student, data, steps=9, **settings)
+    students = {"base": student, "first": first, "second": second}
+    policies = {name: s.policy(greedy=True) for name, s in students.items()}
+    alone = {name: logprob(name) for name in policies}
+    assert len(set(alone.values())) == 3
+    assert [logprob(who) for who in ("second", "base", "first", "base", "second")] == [
+        alone[who] for who in ("second", "base", "first", "base", "second")
+    ]
+    bases = {id(p) for s in students.values() for n, p in s.model.named_parameters() if "norm" in n}
+    assert len(bases) == len([n for n, _ in student.model.named_parameters() if "norm" in n])
+    further = eef.train(first, data, steps=2, **settings)
+    assert further.result.losses[0] == pytest.approx(first.result.losses[-1], abs=1.0)
+    assert {logprob("base"), logprob("first")} == {alone["base"], alone["first"]}
