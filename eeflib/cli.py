@@ -33,6 +33,9 @@ Student = Annotated[
     str | None,
     typer.Option(help="tiny, smollm2, or a model's path or hub name; default: the preset's"),
 ]
+Engine = Annotated[
+    str | None, typer.Option(help="what samples: transformers, batch, vllm, or a server's address")
+]
 Backend = Annotated[str | None, typer.Option(help="peft or unsloth: what trains")]
 FourBit = Annotated[
     bool | None, typer.Option(help="load the base in 4 bit; default: where a GPU needs it")
@@ -48,6 +51,7 @@ def demo(
     student: Student = None,
     backend: Backend = None,
     load_in_4bit: FourBit = None,
+    engine: Engine = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="number of seeds")] = None,
     first_seed: Annotated[
         int | None,
@@ -72,7 +76,7 @@ def demo(
     from eeflib.config import REPORT_SEED, make_config
     from eeflib.demo import forecast, run_demo
 
-    config = make_config(preset, env, student, **_given(backend, load_in_4bit))
+    config = make_config(preset, env, student, **_given(backend, load_in_4bit, engine))
     count = len(config.seeds) if seeds is None else seeds
     start = REPORT_SEED if first_seed is None else first_seed
     config = config.change(seeds=tuple(start + i for i in range(count)))
@@ -116,6 +120,7 @@ def explore(
     student: Student = None,
     backend: Backend = None,
     load_in_4bit: FourBit = None,
+    engine: Engine = None,
     as_json: Json = False,
 ) -> None:
     """Collect what is missing, clone the teacher, and let the student explore.
@@ -131,7 +136,7 @@ def explore(
     import eeflib as eef
     from eeflib.pipeline import CLONING
 
-    opened = _opened(run, seed, env, preset, student, **_given(backend, load_in_4bit))
+    opened = _opened(run, seed, env, preset, student, **_given(backend, load_in_4bit, engine))
     world = opened.world()
     tries = eef.collect(world, run=opened)
     if iteration > 1:
@@ -221,9 +226,11 @@ def evaluate(
     _say(text, as_json, {"method": method, "iteration": iteration, **asdict(rate)})
 
 
-def _given(backend: str | None, load_in_4bit: bool | None = None) -> dict[str, Any]:
+def _given(
+    backend: str | None, load_in_4bit: bool | None = None, engine: str | None = None
+) -> dict[str, Any]:
     """The settings that were given."""
-    given = {"backend": backend, "load_in_4bit": load_in_4bit}
+    given = {"backend": backend, "load_in_4bit": load_in_4bit, "engine": engine}
     return {name: value for name, value in given.items() if value is not None}
 
 

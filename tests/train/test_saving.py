@@ -147,7 +147,8 @@ def test_a_base_is_in_memory_once_and_each_student_answers_as_itself():
     steps = (Step("page", "click[buy now]", "teacher"),)
     sample = Sample("s", "t", "webshop", "buy", "positive", steps, (True,), ("beneficial",))
     data = eef.encode([sample], student)
-    settings = {"method": "lora", "learning_rate": 0.1, "progress": False}
+    settings = {"method": "lora", "learning_rate": 0.02, "progress": False}
+    settings |= {"schedule": "constant", "warmup": 0.0}
     first = eef.train(student, data, steps=4, **settings)
     second = eef.train(student, data, steps=9, **settings)
     students = {"base": student, "first": first, "second": second}
@@ -160,5 +161,5 @@ def test_a_base_is_in_memory_once_and_each_student_answers_as_itself():
     bases = {id(p) for s in students.values() for n, p in s.model.named_parameters() if "norm" in n}
     assert len(bases) == len([n for n, _ in student.model.named_parameters() if "norm" in n])
     further = eef.train(first, data, steps=2, **settings)
-    assert further.result.losses[0] == pytest.approx(first.result.losses[-1], abs=1.0)
+    assert further.result.losses[0] == pytest.approx(second.result.losses[4], rel=1e-5)
     assert {logprob("base"), logprob("first")} == {alone["base"], alone["first"]}
