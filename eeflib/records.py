@@ -263,7 +263,7 @@ class Record:
 
         That is where keys are unknown, dicts hold what no record can, or anything is wrong.
         """
-        names, whole = _decoders(cls)  # type: ignore[arg-type]  # classes are hashable
+        names, whole = _decoders(cls)  # type: ignore[arg-type]
         try:
             schema, record = names.decode(line).schema, whole.decode(line)
         except (msgspec.MsgspecError, ValueError, RecursionError):

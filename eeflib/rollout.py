@@ -410,8 +410,8 @@ def _play(
             asked = [run for run in active if not run.over]
             answers = _ask(policy, asked)
             fatal = fatal or next((r.error for r in answers if r.fatal), "")
-            replies = {run.episode.id: r for run, r in zip(asked, answers, strict=False)}
-            each(lambda run, replies=replies: run.advance(replies[run.episode.id]), asked)  # type: ignore[misc]
+            given = {run.episode.id: r for run, r in zip(asked, answers, strict=False)}
+            each(lambda run, given=given: run.advance(given[run.episode.id]), asked)  # type: ignore[misc]
     finally:
         policy.forget([run.episode.id for run in runs])
     return fatal, broken
