@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import importlib.util
 import json
 import logging
 import math
@@ -33,7 +32,13 @@ from eeflib.config import TrainConfig
 from eeflib.errors import DataError, PrerequisiteError
 from eeflib.masking import Encoded, EncodedSet
 from eeflib.policies.hardware import Hardware
-from eeflib.policies.loading import load_student, replaced, saving, write_card
+from eeflib.policies.loading import (
+    import_unsloth,
+    load_student,
+    replaced,
+    saving,
+    write_card,
+)
 
 log = logging.getLogger(__name__)
 
@@ -293,12 +298,10 @@ def load_unsloth(base: Any, config: TrainConfig, longest: int) -> tuple[Any, Any
         PrerequisiteError: Unsloth is not installed; the message holds the two commands.
         DataError: the base carries an adapter.
     """
-    if importlib.util.find_spec("unsloth") is None:
+    if not import_unsloth():
         raise PrerequisiteError(f"the unsloth backend needs Unsloth; install it with\n{INSTALL}")
-    os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", tempfile.mkdtemp(prefix="eef-unsloth-"))
-    os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
-    from unsloth import FastLanguageModel  # isort: skip  # before transformers
     from transformers import AutoTokenizer
+    from unsloth import FastLanguageModel
 
     if base in ("tiny", "smollm2"):
         base = load_student(base)
@@ -449,6 +452,8 @@ def publish(
             for key in ("target_modules", "modules_to_save"):
                 if isinstance(data.get(key), list):
                     data[key] = sorted(data[key])
+            # Unsloth was given a copy of the base, in a folder that is gone
+            data["base_model_name_or_path"] = card["base"] or None
             settings.write_text(json.dumps(data, indent=2, sort_keys=True) + "\n", "utf-8")
         write_card(final, card)
         # timing.json is the one file that differs between equal trainings

@@ -26,6 +26,7 @@ import json
 import logging
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -550,6 +551,17 @@ def served(name: str, tuned: Path | None = None) -> tuple[str, Path | None]:
     if name in NAMES:
         name = str(data.path("tiny") if name == "tiny" else _smollm2())
     return name, tuned
+
+
+def import_unsloth() -> bool:
+    """Import Unsloth, if it is installed. It patches transformers, best before that is imported."""
+    if importlib.util.find_spec("unsloth") is None:
+        return False
+    os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", tempfile.mkdtemp(prefix="eef-unsloth-"))
+    os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
+    import unsloth  # noqa: F401
+
+    return True
 
 
 def load_tokenizer(name: str) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
+import sys
 import tempfile
 from dataclasses import fields, replace
 from functools import cached_property, partial
@@ -52,6 +53,10 @@ class Student:
         return student
 
     def _use(self, config: Config) -> None:
+        if config.backend == "unsloth" and "transformers" not in sys.modules:
+            from eeflib.policies.loading import import_unsloth
+
+            import_unsloth()
         self.config = config
         self.folder: Path | None = None
         self.origin = ""

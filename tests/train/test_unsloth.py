@@ -61,6 +61,8 @@ def test_unsloth_trains_real_steps_as_peft_does(tmp_path):
     assert noted["losses"][0] == pytest.approx(ours.losses[0], rel=1e-4)
     assert noted["losses"][-1] < 0.9 * noted["losses"][0]
     assert card["backend"] == "unsloth"
+    settings = json.loads((tmp_path / "work/unsloth/adapter_config.json").read_text())
+    assert settings["base_model_name_or_path"] is None, "not the folder of a copy"
     assert card["base_fingerprint"] == card_of_peft["base_fingerprint"]
     assert [p.name for p in (tmp_path / "work").iterdir()] == ["unsloth"], "nothing littered"
     tuned = PeftModel.from_pretrained(copy.deepcopy(base), str(tmp_path / "work" / "unsloth"))
