@@ -249,6 +249,12 @@ def _opened(
     new = preset and not (path / "manifest.json").exists()
     seeds = (DEVELOPMENT_SEED if seed is None else seed,)
     settings: dict[str, Any] = {"env": env, "student": student, "seeds": seeds, **more}
+    given = [name for name, value in {"student": student, **more}.items() if value is not None]
+    if given and not new:
+        raise DataError(
+            f"{path} is there and keeps its settings: leave out --{given[0].replace('_', '-')}, or "
+            "name a new folder"
+        )
     run = open_run(path, preset=preset, **settings) if new else open_run(path)
     return run if seed is None else run.at(seed)
 

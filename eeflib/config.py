@@ -188,6 +188,11 @@ class Config(_Settings):
         if isinstance(self.training, Mapping):
             object.__setattr__(self, "training", TrainConfig.from_dict(self.training))
         super().__post_init__()
+        if "@" in self.engine:
+            raise DataError(
+                "Config.engine holds a user name or password; give the address without it, and the "
+                "key in the environment (docs/models.md)"
+            )
         if self.engine not in ENGINES and not self.engine.startswith(("http://", "https://")):
             raise DataError(
                 f"unknown engine {self.engine!r}; choose one of {', '.join(ENGINES)}, or the URL "
@@ -255,8 +260,8 @@ _STEPS = {"tiny": 40, "laptop": 120, "colab": 160, "paper": 200}
 _TEXTWORLD: dict[str, dict[str, Any]] = {
     "tiny": {"train": 12, "test": 12, "M": 3, "k": 3, "max_steps": 20},
     "laptop": {"train": 60, "test": 60, "iterations": 1, "M": 3, "k": 4, "max_steps": 120},
-    "colab": {"train": 100, "test": 100, "iterations": 2, "max_steps": 200},
-    "paper": {"train": 200, "test": 200, "max_steps": 240},
+    "colab": {},
+    "paper": {"train": 200, "test": 200},
 }
 """What differs from a preset where the environment is TextWorldExpress.
 

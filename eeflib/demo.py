@@ -24,7 +24,9 @@ from eeflib.config import Config
 from eeflib.errors import PrerequisiteError
 from eeflib.methods import Method, get_method
 from eeflib.pipeline import CLONING, Progress, collect, evaluate, run_method
+from eeflib.policies.hardware import hardware
 from eeflib.policies.loading import NAMES
+from eeflib.policies.student import Student
 from eeflib.records import Branch, Evaluation
 from eeflib.run import Run, RunFolder, open_folder
 from eeflib.stats import (
@@ -75,13 +77,15 @@ def run_demo(
     if config.student not in NAMES:
         # a wrong name must not leave a run folder behind that belongs to another student
         from eeflib.policies.loading import load_config
-        from eeflib.policies.student import Student
 
         load_config(config.student)
         _ = Student.of(config).chat
-    n = processes or min(os.cpu_count() or 1, 2 * len(config.seeds))
+    if config.student != "tiny" and hardware(Student.of(config)).device != "cpu":
+        n = 1  # a GPU's memory is for one
+    n = min(os.cpu_count() or 1, 2 * len(config.seeds))
     if config.env != "webshop":
         n = min(n, len(config.seeds) + 1)
+    n = processes or n
     # the tiny student is too small for two threads to help, and two on a busy core collapse
     threads = 1 if config.student == "tiny" else None
     with open_folder(path, config.to_dict(), seeds=config.seeds, fresh=fresh) as folder:
@@ -105,8 +109,7 @@ def forecast(config: Config) -> str:
     Raises:
         PrerequisiteError: there is no such student, or a GPU is asked for and missing.
     """
-    from eeflib.policies.hardware import hardware, hours
-    from eeflib.policies.student import Student
+    from eeflib.policies.hardware import hours
 
     plan = hardware(Student.of(config))
     run = Run(RunFolder("."), config)

@@ -27,6 +27,7 @@ from typing import Any, Literal
 
 from tqdm.auto import tqdm
 
+from eeflib.config import TrainConfig
 from eeflib.errors import DataError, ProviderError
 from eeflib.exploration import Exploration, plan_exploration
 from eeflib.exploration import explore as explore_states
@@ -302,7 +303,7 @@ def train(
         student.unload()
         start: Any = student.name
     else:
-        start = student.loaded
+        start = _in_precision(student, config)
     step = f"{data.origin.replace('/iter-', ' iteration ') or 'tuned'}: train"
     call = None if isinstance(progress, bool) else progress
     with here or nullcontext():
@@ -332,9 +333,31 @@ def train(
             )
     if call and not result.reused:
         call(step, 1, 1)
+    student.changed(target)
     tuned = student.tuned(target, data.origin, keep)
     tuned.result = result
     return tuned
+
+
+def _in_precision(student: Student, config: TrainConfig) -> tuple[Any, Any]:
+    """(model, tokenizer), loaded anew if the training asks for other numbers than it is in."""
+    model, tokenizer = student.loaded
+    if config.method == "full":  # trained in float32 whatever it is in
+        return model, tokenizer
+    four = bool(getattr(model, "is_quantized", False))
+    changes: dict[str, Any] = {}
+    if config.load_in_4bit is not None and config.load_in_4bit != four:
+        changes["load_in_4bit"] = config.load_in_4bit
+    if config.dtype == "float32" and model.dtype.itemsize == 2:
+        changes["dtype"] = "float32"
+    if not changes:
+        return model, tokenizer
+    del model
+    student.unload()
+    other = Student.of(student.config.change(**changes))
+    if student.folder is not None:
+        other = other.tuned(student.folder, student.origin)
+    return other.loaded
 
 
 def evaluate(

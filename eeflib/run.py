@@ -149,6 +149,8 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 def _check_same(folder: Path, new: Mapping[str, Any]) -> None:
     """Refuse another configuration or other seeds; other code or packages are only logged."""
     old = _read_manifest(folder)
+    with suppress(DataError, TypeError):  # settings that are younger than the run have defaults
+        old = {**old, "config": Config.from_dict(old["config"]).to_dict()}
     if changed := _differences(old, new, "config", "seeds"):
         raise DataError(
             f"{folder} was made with another configuration ({changed}): "
@@ -176,10 +178,10 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], *keys: str) -> 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted path, value) of everything in nested dicts; the top key `config` is left unsaid."""
-    if isinstance(value, Mapping):  # an empty one is as good as none, and so is None
+    if isinstance(value, Mapping):  # an empty one is as good as none; so are None and False
         for key, item in value.items():
             yield from _leaves(item, key if path in ("", "config") else f"{path}.{key}")
-    elif value is not None and value != NOT_KEPT:  # a secret makes no difference
+    elif value is not None and value is not False and value != NOT_KEPT:  # nor does a secret
         yield path, value
 
 

@@ -25,10 +25,19 @@ from eeflib.config import BACKENDS, TrainConfig
 from eeflib.errors import DataError, PrerequisiteError
 from eeflib.masking import EncodedSet
 from eeflib.policies.hardware import decide, sizes_of
-from eeflib.policies.loading import CARD, check_weights, holds_training, model_fingerprint
+from eeflib.policies.loading import (
+    CARD,
+    check_weights,
+    comparable,
+    holds_training,
+    model_fingerprint,
+)
 from eeflib.records import content_hash
 
 log = logging.getLogger(__name__)
+
+LORA_SETTINGS = ("rank", "alpha", "dropout", "target_modules")
+"""Settings that make no difference to a training of all weights."""
 
 
 @dataclass(frozen=True)
@@ -105,9 +114,11 @@ def train(
     from eeflib import optimise
 
     longest = max(e.length for e in data)
+    held = 0
     if isinstance(base, tuple):
         config = replace(config, load_in_4bit=bool(getattr(base[0], "is_quantized", False)))
-    plan = decide(config, sizes_of(base), longest=longest)
+        held = base[0].get_memory_footprint()
+    plan = decide(config, sizes_of(base), longest=longest, held=held)
     log.info("training on %s", plan)
     config, device = plan.training, torch.device(plan.device)
     if backend == "unsloth":
@@ -171,8 +182,7 @@ def _card(
     base: Any, model: Any, data: EncodedSet, config: TrainConfig, backend: str
 ) -> dict[str, Any]:
     """The content of `eef_adapter.json`; `job` identifies the training."""
-    # quantised weights cannot be compared
-    fingerprint = "" if getattr(model, "is_quantized", False) else model_fingerprint(model)
+    fingerprint = model_fingerprint(model) if comparable(model) else ""
     name = getattr(base[0].config, "name_or_path", "") if isinstance(base, tuple) else str(base)
     digest = hashlib.sha256()
     adapter = sorted((n, p) for n, p in model.named_parameters() if "lora_" in n)
@@ -194,7 +204,10 @@ def _card(
     # how a step is cut up by memory, and when it is saved, are no part of it
     step = config.batch_size * config.accumulation
     same = {"batch_size": step, "accumulation": 1, "gradient_checkpointing": None}
-    noted = {**card, "config": {**config.to_dict(), **same, "checkpoint_seconds": None}}
+    settings = {**config.to_dict(), **same, "checkpoint_seconds": None}
+    for name in ("packing", *(LORA_SETTINGS if config.method == "full" else ())):
+        settings.pop(name)
+    noted = {**card, "config": settings, "packing": config.packing or None}
     if fingerprint:  # the weights identify the base, in whichever folder they are
         noted["base"] = None
     return {**card, "job": content_hash(noted)}

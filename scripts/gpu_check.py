@@ -244,7 +244,11 @@ class Check:
         if not settings:
             self.tuned[name] = tuned
         r = tuned.result
+        card = json.loads((tuned.folder / "eef_adapter.json").read_text("utf-8"))
+        four = bool(card["config"]["load_in_4bit"])
+        assert four == bool(settings.get("load_in_4bit", four)), "not the bits that were asked for"
         return {
+            "four_bit": four,
             "samples": len(data),
             "dropped": len(data.dropped),
             "steps": r.steps,

@@ -299,6 +299,22 @@ class BatchEngine:
                 "generate_batch does not choose among admissible actions: use the engine "
                 'transformers, or mode="generate"'
             )
+        tight = [len(p) + max_new > self.max_positions for p in prompts]
+        if any(tight) and not all(tight):  # those must not cut the others short
+            kinds = {}
+            for kind in (False, True):
+                mine = [i for i, t in enumerate(tight) if t == kind]
+                kinds[kind] = iter(
+                    self.generate(
+                        [prompts[i] for i in mine],
+                        max_new=max_new,
+                        temperature=temperature,
+                        greedy=greedy,
+                        seeds=[seeds[i] for i in mine],
+                        stop_ids=stop_ids,
+                    )
+                )
+            return [next(kinds[kind]) for kind in tight]
         self.model.eval()
         max_new = min(max_new, self.max_positions - max(map(len, prompts)))
         needed = sum(-(-(len(p) + max_new) // _BLOCK) + 1 for p in prompts)

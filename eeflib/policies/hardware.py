@@ -1,7 +1,8 @@
 """What a model is loaded, trained and sampled on: one decision, made before anything is loaded.
 
-Import `hardware` and `Hardware` from here. Loading, training and the engines ask it, so that they
-never disagree. Every part can be set by hand: what is asked for is taken as it is.
+Import `hardware` and `Hardware` from here. Loading and training ask it, so that they never
+disagree; an engine samples what was loaded, with half of the memory that is then free for keys and
+values. Every part can be set by hand: what is asked for is taken as it is.
 
 - Numbers: float32 on a CPU; bfloat16 on a GPU of compute capability 8.0 (Ampere) or more; float16
   with loss scaling below that. `torch.cuda.is_bf16_supported()` is not asked: it says yes to a T4,
@@ -49,8 +50,6 @@ class Sizes:
     hidden: int
     intermediate: int
     vocabulary: int
-    cached: int
-    """Numbers that a token leaves in the cache, over all layers."""
 
     @classmethod
     def of(cls, config: Any) -> Sizes:
@@ -64,8 +63,6 @@ class Sizes:
         ends = {id(p): p for p in model.get_input_embeddings().parameters()}
         if (head := model.get_output_embeddings()) is not None:
             ends |= {id(p): p for p in head.parameters()}
-        heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-        width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         return cls(
             model.num_parameters(),
             sum(p.numel() for p in ends.values()),
@@ -73,7 +70,6 @@ class Sizes:
             text.hidden_size,
             getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
             text.vocab_size,
-            2 * text.num_hidden_layers * heads * width,
         )
 
     def weights(self, dtype: str, load_in_4bit: bool = False) -> int:
@@ -129,11 +125,6 @@ class Hardware:
         """Bytes that training takes in all, about."""
         return self.weights + self.sizes.training(self.training, self.longest) if self.sizes else 0
 
-    @property
-    def cache_bytes(self) -> int | None:
-        """Memory for keys and values: half of what the weights leave; None: the engine's own."""
-        return max(0, self.free - self.weights) // 2 or None if self.free else None
-
     def __str__(self) -> str:
         t = self.training
         how = [self.dtype + (" with loss scaling" if self.dtype == "float16" else "")]
@@ -170,7 +161,9 @@ def hardware(
     """
     if student is None:
         return decide(TrainConfig(), None, longest=longest, device=device)
-    return decide(student.training, sizes_of(student.name), longest=longest, device=device)
+    held = student.loaded_bytes
+    sizes = sizes_of(student.name)
+    return decide(student.training, sizes, longest=longest, device=device, held=held)
 
 
 def decide(
@@ -179,15 +172,21 @@ def decide(
     *,
     longest: int | None = None,
     device: str | None = None,
+    held: int = 0,
 ) -> Hardware:
-    """`hardware` for the settings of a training and a model of `sizes`."""
+    """`hardware` for the settings of a training and a model of `sizes`.
+
+    Args:
+        held: bytes of its weights, where they are on the GPU already.
+    """
     import torch
 
     place = _place(device or config.device)
     name, free, dtype = "CPU", 0, "float32"
     if place.type == "cuda":
         name = torch.cuda.get_device_name(place)
-        free = torch.cuda.mem_get_info(place)[0] + torch.cuda.memory_reserved(place)
+        unused = torch.cuda.memory_reserved(place) - torch.cuda.memory_allocated(place)
+        free = torch.cuda.mem_get_info(place)[0] + unused + held
         able = torch.cuda.get_device_capability(place) >= _BFLOAT16
         dtype = "bfloat16" if able else "float16"
     elif place.type != "cpu":
@@ -220,19 +219,19 @@ def fitted(
         for again in dict.fromkeys((plain.gradient_checkpointing, True)):
             if again and config.gradient_checkpointing is False:
                 continue
-            size = config.batch_size
-            while size:
+            step = config.batch_size * config.accumulation
+            # divisors of the step only: it stays what it is
+            for size in [n for n in range(config.batch_size, 0, -1) if step % n == 0]:
                 smaller = replace(
                     plain,
                     load_in_4bit=quantised,
                     gradient_checkpointing=again,
                     batch_size=size,
-                    accumulation=-(-config.accumulation * config.batch_size // size),
+                    accumulation=step // size,
                 )
                 found = replace(found, training=smaller)
                 if found.fits:
                     return found
-                size //= 2
     log.warning("%s: training may not fit; free memory, or choose a smaller student", found)
     return found
 

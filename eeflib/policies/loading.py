@@ -360,7 +360,7 @@ def adapted(model: Any, name: str, folder: Path) -> Any:
     if not list(folder.glob("adapter_model*.safetensors")):
         raise DataError(f"{folder} holds no adapter_model.safetensors; train it again")
     base, wanted = base_of(folder), _read(folder / CARD).get("base_fingerprint")
-    if wanted and (have := model_fingerprint(model)) != wanted:
+    if wanted and comparable(model) and (have := model_fingerprint(model)) != wanted:
         raise DataError(
             f"the adapter in {folder} was trained for another base: it needs {base or 'a model'} "
             f"with fingerprint {wanted}, {name} has {have}; load that base or train the adapter "
@@ -426,6 +426,13 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise DataError(f"{path} does not hold a JSON object; train the adapter again")
     return found
+
+
+def comparable(model: Any) -> bool:
+    """Do its weights have a fingerprint? Quantised ones do not, and float16 loses small values."""
+    import torch
+
+    return model.dtype != torch.float16 and not getattr(model, "is_quantized", False)
 
 
 def model_fingerprint(model: Any) -> str:

@@ -12,7 +12,7 @@ import shutil
 import sys
 import tempfile
 from dataclasses import fields, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -107,7 +107,7 @@ class Student:
         if self._separate:
             return self._own
         try:
-            return self._base._shared.use(self.folder), self._base._own[1]
+            return self._put_on(), self._base._own[1]
         except EefError:
             self.unload()  # half an adapter may be on it
             raise
@@ -119,6 +119,22 @@ class Student:
             return False
         whole = not (self.folder / "adapter_config.json").exists()
         return whole or (Path(self.name) / "adapter_config.json").exists()
+
+    def _put_on(self) -> Any:
+        """The base as this student; a policy that holds this keeps the adapter's folder, too."""
+        return self._base._shared.use(self.folder)
+
+    @property
+    def loaded_bytes(self) -> int:
+        """Memory of the weights that are loaded."""
+        own = self._base.__dict__.get("_own")
+        return int(own[0].get_memory_footprint()) if own else 0
+
+    def changed(self, folder: Path) -> None:
+        """The adapter in `folder` was trained anew: what is on the base is not it any more."""
+        shared = self._base.__dict__.get("_shared")
+        if shared is not None and shared.folder == folder:
+            shared.use(None)
 
     @cached_property
     def _shared(self) -> _Shared:
@@ -161,9 +177,16 @@ class Student:
 
     def unload(self) -> None:
         """Free the memory of the weights; they are loaded again where they are needed."""
+        import gc
+
+        import torch
+
         for student in (self, self._base):
             student.__dict__.pop("_own", None)
             student.__dict__.pop("_shared", None)
+        gc.collect()  # wrapped models hold themselves
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     @property
     def chat(self) -> Chat:
@@ -226,7 +249,7 @@ class Student:
         model = self.model
         if not self._separate:
             model = self._base._own[0]
-            settings["prepare"] = partial(self._base._shared.use, self.folder)
+            settings["prepare"] = self._put_on
         if config.engine == "batch":
             return EnginePolicy(BatchEngine(model), self.chat, **settings)
         return HuggingFacePolicy(model, self.chat, **settings)
@@ -236,6 +259,8 @@ class Student:
         from eeflib.policies.loading import served
         from eeflib.policies.server import ServerEngine, serve
 
+        _ = self.fingerprint  # which reads the weights, and the hub where they are not here yet
+        self.unload()  # their memory is the server's now
         name, adapter = served(self.name, self.folder)
         if self.config.engine == "vllm":
             return serve(name, self.chat, adapter=adapter)
@@ -270,12 +295,12 @@ class Student:
         Raises:
             DataError: something else is in the folder, it cannot be written, or the disk is full.
         """
-        from eeflib.policies.loading import CARD, holds_training, replaced, write_card
+        from eeflib.policies.loading import CARD, NAMES, holds_training, replaced, write_card
 
         folder = Path(folder).absolute()
         if folder.exists() and not holds_training(folder):
             raise DataError(f"{folder} exists and holds no saved student; choose another folder")
-        source = self.folder or Path(self.name).expanduser()
+        source = self.folder or (None if self.name in NAMES else Path(self.name).expanduser())
         model: Any = None
         tokenizer: Any = None
         if merged:
@@ -284,10 +309,10 @@ class Student:
             model, tokenizer = self._load(device="cpu", dtype=getattr(torch, dtype))
             if hasattr(model, "merge_and_unload"):
                 model = model.merge_and_unload(safe_merge=True)
-        elif not source.is_dir():
-            model, tokenizer = self.loaded
+        elif source is None or not source.is_dir():
+            source, (model, tokenizer) = None, self.loaded
         with replaced(folder, folder.with_name(f".{folder.name}.partial")) as final:
-            if model is None:
+            if source is not None and model is None:
                 shutil.copytree(source, final, dirs_exist_ok=True)
             else:
                 model.save_pretrained(final)
@@ -363,7 +388,7 @@ class _Shared:
     def __init__(self, model: Any, name: str) -> None:
         self._model, self._name = model, name
         self._adapted: Any = None
-        self._folder: Path | None = None
+        self.folder: Path | None = None
 
     def use(self, folder: Path | None) -> Any:
         """The base with the adapter in `folder`, or bare."""
@@ -371,14 +396,14 @@ class _Shared:
 
         from eeflib.policies.loading import adapted
 
-        if folder != self._folder:
+        if folder != self.folder:
             with torch.inference_mode(False):  # training may go on from this adapter
                 if self._adapted is not None:
                     self._adapted.unload()
-                self._adapted, self._folder = None, None
+                self._adapted, self.folder = None, None
                 if folder is not None:
                     self._adapted = adapted(self._model, self._name, folder).eval()
-                    self._folder = folder
+                    self.folder = folder
         return self._model if self._adapted is None else self._adapted
 
 

@@ -40,6 +40,7 @@ def gpu(monkeypatch):
             "get_device_capability": capability,
             "mem_get_info": (free, free),
             "memory_reserved": 0,
+            "memory_allocated": 0,
             "is_bf16_supported": True,  # as it says of a T4
         }.items():
             monkeypatch.setattr(torch.cuda, what, lambda *_, value=value: value)
@@ -50,7 +51,6 @@ def gpu(monkeypatch):
 
 def test_sizes_are_the_models_own(llama_8b):
     assert llama_8b.parameters == 8_030_261_248
-    assert llama_8b.cached == 2 * 32 * 8 * 128
     assert llama_8b.weights("bfloat16") == 2 * llama_8b.parameters
     assert 5 * GB < llama_8b.weights("bfloat16", load_in_4bit=True) < 6.5 * GB
 
@@ -87,6 +87,15 @@ def test_what_does_not_fit_is_made_smaller_in_the_order_of_what_it_costs(gpu, ll
     assert way(15) == (2, True, True)
 
 
+def test_a_step_stays_what_it_is_whatever_its_size(gpu, llama_8b):
+    for size, accumulation in ((5, 1), (7, 1), (6, 2)):
+        gpu("some GPU", (8, 0), 24 * GB)
+        config = TrainConfig(batch_size=size, accumulation=accumulation)
+        found = decide(config, llama_8b, longest=2048).training
+        assert found.batch_size * found.accumulation == size * accumulation
+        assert found.batch_size < size
+
+
 def test_what_is_asked_for_stays_and_what_cannot_fit_is_said(gpu, llama_8b, caplog):
     gpu("Tesla T4", (7, 5), 15 * GB)
     config = TrainConfig(load_in_4bit=False, gradient_checkpointing=False, batch_size=2)
@@ -102,7 +111,7 @@ def test_what_is_asked_for_stays_and_what_cannot_fit_is_said(gpu, llama_8b, capl
 def test_a_cpu_computes_in_float32_as_configured():
     student = eef.Student("tiny")
     found = eef.hardware(student)
-    assert (found.device, found.dtype, found.cache_bytes) == ("cpu", "float32", None)
+    assert (found.device, found.dtype) == ("cpu", "float32")
     assert found.training.batch_size == student.training.batch_size
     assert "0.419 million parameters" in str(found)
     assert "_own" not in student.__dict__, "an estimate must not load the weights"

@@ -50,4 +50,4 @@ def test_a_dry_run_on_the_cpu_comes_to_its_end_with_a_row_for_each_stage(tmp_pat
 def test_what_the_budget_has_no_room_for_is_a_row_and_no_silence(tmp_path):
     done = run("--cpu", "--student", "random", "--budget", "0", "--out", str(tmp_path))
     report = json.loads(done.stdout.splitlines()[-1])
-    assert report["skipped"] == ["load"]
+    assert report["skipped"] == ["machine"]

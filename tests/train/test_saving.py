@@ -163,3 +163,41 @@ def test_a_base_is_in_memory_once_and_each_student_answers_as_itself():
     further = eef.train(first, data, steps=2, **settings)
     assert further.result.losses[0] == pytest.approx(second.result.losses[4], rel=1e-5)
     assert {logprob("base"), logprob("first")} == {alone["base"], alone["first"]}
+
+
+def test_an_adapter_trained_in_float16_is_put_on_its_base_in_other_numbers(tmp_path):
+    """As a T4 trains it; float16 loses small values, so that the base's hash would be another."""
+    student = eef.Student("tiny", training=replace(LORA, dtype="float16", device="cpu"))
+    tuned = eef.train(student, encoded(student.tokenizer), output=tmp_path / "a", progress=False)
+    assert eef.Student("tiny").tuned(tuned.folder).model.dtype == torch.float32
+    whole = tuned.save(tmp_path / "whole", merged=True, dtype="float16")
+    assert eef.Student(str(whole)).model is not None
+
+
+def test_training_goes_on_into_the_same_folder_and_is_played_as_it_was_left(base, tmp_path):
+    data, where = encoded(base.tokenizer), tmp_path / "out"
+    first = eef.train(base, data, output=where, progress=False)
+    assert first.model is not None  # its adapter is on the base
+    second = eef.train(first, data, output=where, progress=False)
+    again = eef.Student("tiny").tuned(where)
+    torch.testing.assert_close(logits(second), logits(again))
+
+
+def test_a_policy_outlives_its_student(base):
+    data = encoded(base.tokenizer)
+    fmt = base.format("webshop")
+    asked = [fmt.conversation("buy", (), "page", key="x", admissible=("search[a]", "click[b]"))]
+    policy = eef.train(base, data, progress=False).policy(greedy=True)
+    eef.train(base, data, steps=1, progress=False).policy()
+    assert policy.act(asked, rng=[np.random.default_rng(0)])[0].text in ("search[a]", "click[b]")
+
+
+def test_other_numbers_are_loaded_where_a_training_asks_for_them():
+    half = eef.Student("tiny", training=replace(LORA, dtype="bfloat16", device="cpu"))
+    assert half.model.dtype == torch.bfloat16
+    tuned = eef.train(half, encoded(half.tokenizer), dtype="float32", steps=2, progress=False)
+    card = json.loads((tuned.folder / "eef_adapter.json").read_text())
+    assert card["config"]["dtype"] == "float32"
+    plain = eef.Student("tiny", training=replace(LORA, dtype="float32", device="cpu"))
+    same = eef.train(plain, encoded(plain.tokenizer), steps=2, progress=False)
+    assert tuned.result.losses == same.result.losses
