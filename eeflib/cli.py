@@ -249,13 +249,14 @@ def _opened(
     new = preset and not (path / "manifest.json").exists()
     seeds = (DEVELOPMENT_SEED if seed is None else seed,)
     settings: dict[str, Any] = {"env": env, "student": student, "seeds": seeds, **more}
-    given = [name for name, value in {"student": student, **more}.items() if value is not None]
-    if given and not new:
-        raise DataError(
-            f"{path} is there and keeps its settings: leave out --{given[0].replace('_', '-')}, or "
-            "name a new folder"
-        )
     run = open_run(path, preset=preset, **settings) if new else open_run(path)
+    known = {**run.config.training.to_dict(), **run.config.to_dict()}
+    for name, value in {"student": student, **more}.items():
+        if value is not None and value != known[name]:
+            raise DataError(
+                f"{path} was begun with {name} = {known[name]!r} and keeps it: leave out "
+                f"--{name.replace('_', '-')}, or name a new folder"
+            )
     return run if seed is None else run.at(seed)
 
 

@@ -276,7 +276,8 @@ _SMOLLM2: dict[str, dict[str, Any]] = {
     "laptop": {"train": 100, "explored": 40, "test": 60, "iterations": 1, "M": 3, "k": 4},
 }
 """What differs from a preset where the student is SmolLM2, which a CPU can still train: `laptop`
-takes two cores about three hours. At temperature 1 half of its actions are invalid."""
+should take two cores about three hours (estimated, not run to its end yet). At temperature 1 half
+of its actions are invalid."""
 
 
 def make_config(

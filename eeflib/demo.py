@@ -66,7 +66,8 @@ def run_demo(
 
     Args:
         path: the run folder; a killed demo called again with it continues.
-        processes: worker processes; None: one per CPU core, at most one per job that can run.
+        processes: worker processes; None: one per CPU core, at most one per job that can run; on
+            a GPU one.
         progress: show a progress bar.
 
     Raises:
@@ -80,12 +81,7 @@ def run_demo(
 
         load_config(config.student)
         _ = Student.of(config).chat
-    if config.student != "tiny" and hardware(Student.of(config)).device != "cpu":
-        n = 1  # a GPU's memory is for one
-    n = min(os.cpu_count() or 1, 2 * len(config.seeds))
-    if config.env != "webshop":
-        n = min(n, len(config.seeds) + 1)
-    n = processes or n
+    n = processes or _workers(config)
     # the tiny student is too small for two threads to help, and two on a busy core collapse
     threads = 1 if config.student == "tiny" else None
     with open_folder(path, config.to_dict(), seeds=config.seeds, fresh=fresh) as folder:
@@ -97,8 +93,16 @@ def run_demo(
     return summary
 
 
+def _workers(config: Config) -> int:
+    """Processes that the machine carries at once."""
+    if config.student != "tiny" and hardware(Student.of(config)).device != "cpu":
+        return 1  # a GPU's memory is for one
+    n = min(os.cpu_count() or 1, 2 * len(config.seeds))
+    return n if config.env == "webshop" else min(n, len(config.seeds) + 1)
+
+
 _EPISODE = {"webshop": 1600, "scienceworld": 3000, "textworld": 2500}
-"""Tokens of an episode, about; measured with SmolLM2's tokenizer on the WebShop."""
+"""Tokens of an episode, about: the WebShop's as SmolLM2 played it, the others a guess."""
 
 
 def forecast(config: Config) -> str:
@@ -114,7 +118,7 @@ def forecast(config: Config) -> str:
     plan = hardware(Student.of(config))
     run = Run(RunFolder("."), config)
     methods = _methods(run)
-    states = config.M * config.train  # as if all failed: no more than that
+    states = config.M * config.train  # at most: a short trajectory has fewer
     explored = sum(m.iterations * m.simulations(config.train, states) for m in methods)
     rounds = sum(max(1, m.iterations) for m in methods)
     episodes = explored + rounds * config.test

@@ -36,7 +36,7 @@ _TRAINED_SHARE = 0.3
 _LONG = 2048
 """Tokens of the longest sample where that is not known yet."""
 _CPU_SHARE, _GPU_SHARE = 0.6, 0.25
-"""Of the speed of a matrix product that a model comes to; measured on a CPU, guessed for a GPU."""
+"""Of the speed of a matrix product that a model comes to: guesses."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def decide(
     device: str | None = None,
     held: int = 0,
 ) -> Hardware:
-    """`hardware` for the settings of a training and a model of `sizes`.
+    """`hardware` for the settings of a training and a model of `sizes`: the first way that fits.
 
     Args:
         held: bytes of its weights, where they are on the GPU already.
@@ -191,19 +191,6 @@ def decide(
         dtype = "bfloat16" if able else "float16"
     elif place.type != "cpu":
         name = place.type
-    return fitted(config, sizes, longest or _LONG, str(place), name, dtype, free)
-
-
-def fitted(
-    config: TrainConfig,
-    sizes: Sizes | None,
-    longest: int,
-    device: str,
-    name: str,
-    dtype: str,
-    free: int,
-) -> Hardware:
-    """The first way to train that fits into `free` bytes, see this module's text."""
     dtype = dtype if config.dtype == "auto" else config.dtype
     plain = replace(
         config,
@@ -211,7 +198,7 @@ def fitted(
         load_in_4bit=bool(config.load_in_4bit),
         gradient_checkpointing=bool(config.gradient_checkpointing),
     )
-    found = Hardware(device, name, dtype, free, plain, sizes, longest)
+    found = Hardware(str(place), name, dtype, free, plain, sizes, longest or _LONG)
     if not sizes or found.fits:
         return found
     four = config.load_in_4bit is None and config.method == "lora" and _quantises()

@@ -14,7 +14,7 @@ written freely it holds the tokens.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property, lru_cache, partial
 from typing import Any
 
@@ -27,7 +27,7 @@ from eeflib.errors import DataError
 from eeflib.policies.base import Conversation, Reply
 from eeflib.policies.chat import Chat
 from eeflib.policies.decoding import Decoder
-from eeflib.policies.engines import Mode, TokenPolicy
+from eeflib.policies.engines import TokenPolicy
 from eeflib.records import Usage
 
 log = logging.getLogger(__name__)
@@ -69,27 +69,12 @@ class HuggingFacePolicy(TokenPolicy):
         model: Any,
         tokenizer: Any,
         *,
-        name: str,
-        temperature: float = 1.0,
-        max_new_tokens: int = 128,
-        mode: Mode = "generate",
-        max_batch: int = 256,
-        greedy: bool = False,
         slot_tokens: int = 16,
         cached: bool | None = None,
         cache_bytes: int | None = None,
-        prepare: Callable[[], Any] | None = None,
+        **settings: Any,
     ) -> None:
-        super().__init__(
-            tokenizer,
-            name=name,
-            temperature=temperature,
-            max_new_tokens=max_new_tokens,
-            mode=mode,
-            max_batch=max_batch,
-            greedy=greedy,
-            prepare=prepare,
-        )
+        super().__init__(tokenizer, **settings)
         if slot_tokens < 1:
             raise DataError("slot_tokens must be at least 1")
         self.model = model.eval()

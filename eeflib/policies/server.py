@@ -344,8 +344,13 @@ def serve(
     if running is None or running.process.poll() is not None:
         release()
         _need_vllm(python)
-        running = _RUNNING[key] = _Server(str(name), python, rank)
-        running.wait()
+        running = _Server(str(name), python, rank)
+        try:
+            running.wait()
+        except BaseException:  # a cell that was interrupted must not leave one behind
+            running.close()
+            raise
+        _RUNNING[key] = running
     # no key: it is ours
     engine = ServerEngine(f"{running.root}/v1", tokens, api_key="none", processed=True)
     if adapter is not None:

@@ -8,13 +8,15 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from made_runs import seed_whose_teacher_solves
 
 from eeflib import config
+from eeflib.cli import _opened
 from eeflib.config import PRESETS, make_config
-from eeflib.demo import compare, method_row, render_table, sentence
+from eeflib.demo import compare, method_row, render_table, run_demo, sentence
 from eeflib.errors import EefError, PrerequisiteError, ProviderError
 from eeflib.records import Evaluation
 from eeflib.run import open_run
@@ -251,3 +253,29 @@ def test_check_model_says_which_templates_can_be_trusted(eef, tmp_path):
     code, _, err = eef("check-model")
     assert code == 1
     assert "--all-known" in err
+
+
+def test_a_run_keeps_its_settings_and_its_own_command_goes_on_with_it(eef, finished):
+    code, _, err = eef("explore", str(finished), "--engine", "vllm")
+    assert code == 1
+    assert "begun with engine = 'auto'" in err
+    assert "leave out --engine" in err
+    begun = _opened(finished, None, preset="tiny", student="tiny", backend="peft")
+    assert begun.config.student == "tiny"
+
+
+@pytest.mark.parametrize(("device", "most"), [("cpu", 2), ("cuda:0", 1)])
+def test_a_gpu_is_not_shared_by_two_workers(monkeypatch, tmp_path, device, most):
+    asked: list[int] = []
+
+    def stop(jobs, folder, *, processes, **_):
+        asked.append(processes)
+        raise PrerequisiteError("far enough")
+
+    plan = SimpleNamespace(device=device)  # there is no GPU to ask
+    monkeypatch.setattr("eeflib.demo.hardware", lambda student: plan)
+    monkeypatch.setattr("eeflib.demo.run_jobs", stop)
+    monkeypatch.setattr("os.cpu_count", lambda: 16)
+    with pytest.raises(PrerequisiteError, match="far enough"):
+        run_demo(make_config("tiny", student="smollm2"), tmp_path / "run", progress=False)
+    assert asked == [most]
