@@ -31,7 +31,7 @@ from eeflib.batches import choose_loss, own_loss, packing, padded, placed, steps
 from eeflib.config import TrainConfig
 from eeflib.errors import DataError, PrerequisiteError
 from eeflib.masking import Encoded, EncodedSet
-from eeflib.policies.hardware import Hardware
+from eeflib.policies.hardware import Hardware, lengths_vary
 from eeflib.policies.loading import (
     import_unsloth,
     load_student,
@@ -81,6 +81,7 @@ class Progress:
     peak_memory_bytes: int | None = None
 
 
+@lengths_vary()
 def optimise(
     model: Any,
     data: EncodedSet,

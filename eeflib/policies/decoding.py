@@ -24,6 +24,7 @@ import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from eeflib.errors import DataError
+from eeflib.policies.hardware import lengths_vary
 
 log = logging.getLogger(__name__)
 
@@ -405,7 +406,8 @@ class Decoder:
     def _call(self, ids: np.ndarray, **kwargs: Any) -> torch.Tensor:
         """Logits [B, vocabulary] at the last position of ids [B, Q]."""
         given = torch.from_numpy(ids).to(self.device)
-        return self.model(input_ids=given, **kwargs, **self._keep).logits[:, -1].float()
+        with lengths_vary():
+            return self.model(input_ids=given, **kwargs, **self._keep).logits[:, -1].float()
 
     def _encode_whole(self, sequences: Sequence[np.ndarray]) -> torch.Tensor:
         """Logits [n, vocabulary] after each of n sequences, without a cache."""

@@ -24,6 +24,7 @@ from eeflib.envs.base import FREE_TEXT
 from eeflib.errors import DataError, PrerequisiteError
 from eeflib.policies.base import Conversation, Reply
 from eeflib.policies.chat import as_chat
+from eeflib.policies.hardware import lengths_vary
 from eeflib.records import Usage
 
 Mode = Literal["generate", "admissible"]
@@ -323,7 +324,7 @@ class BatchEngine:
             how = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
         before = self.model.config._attn_implementation
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), lengths_vary():
                 found = self.model.generate_batch(
                     [p.tolist() for p in prompts],
                     GenerationConfig(
