@@ -520,7 +520,7 @@ class RunFolder:
         Raises:
             DataError: as for `append`; a file of `files` is missing.
         """
-        seen = {file: {"sha256": _sha256(self._watched(file))} for file in files}
+        seen = {file: _seal(self._watched(file)) for file in files}
         missing = [str(self._watched(f)) for f, state in seen.items() if state["sha256"] is None]
         if missing:
             raise DataError(f"phase {name} did not write {', '.join(missing)}: run it again")
@@ -538,14 +538,14 @@ class RunFolder:
         try:
             marker = json.loads(path.read_bytes())
             summary, seen = dict(marker["summary"]), dict(marker["files"])
-            then = {file: state["sha256"] for file, state in seen.items()}
+            then = {file: (state["sha256"], state.get("bytes")) for file, state in seen.items()}
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as exc:
             log.warning("%s: unreadable (%s), so the phase counts as not finished", path, exc)
             return None
-        for file, before in then.items():
-            if _sha256(self._watched(file)) != before:
+        for file, (before, size) in then.items():
+            if _sha256(self._watched(file), size) != before:
                 raise DataError(
                     f"{self._watched(file)} was changed or cut since `{name}` finished: restore "
                     f"the file, or delete {self.path} to do it again"
@@ -569,12 +569,23 @@ class RunFolder:
         return lines
 
 
-def _sha256(path: Path) -> str | None:
-    """Of the whole file, for nothing has a reason to reorder the lines of a finished one."""
+def _seal(path: Path) -> dict[str, Any]:
+    """What a file holds; records may be added to it later, anything else may not."""
+    size = path.stat().st_size if path.suffix == ".jsonl" and path.is_file() else None
+    return {"sha256": _sha256(path, size), **({} if size is None else {"bytes": size})}
+
+
+def _sha256(path: Path, size: int | None = None) -> str | None:
+    """Of the whole file, or its first `size` bytes; nothing has a reason to reorder its lines."""
     if not path.is_file():
         return None
+    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        left = path.stat().st_size if size is None else size
+        while left and (part := file.read(min(left, 1 << 20))):
+            digest.update(part)
+            left -= len(part)
+    return digest.hexdigest()
 
 
 def _named(name: str) -> str:

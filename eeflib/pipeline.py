@@ -18,6 +18,7 @@ step with other arguments goes into a folder of its own, METHOD~HASH, and never 
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -38,7 +39,7 @@ from eeflib.policies import server
 from eeflib.policies.base import Policy
 from eeflib.policies.student import Student
 from eeflib.prompts import PromptFormat, get_format
-from eeflib.records import Branch, Evaluation, Sample, Task, Trajectory, content_hash
+from eeflib.records import Branch, Evaluation, Sample, Task, Trajectory, Usage, content_hash
 from eeflib.rollout import Episode, run_episodes
 from eeflib.run import Run
 from eeflib.selection import Selection
@@ -62,30 +63,41 @@ def collect(
     *,
     run: Run | None = None,
     lockstep: int | None = None,
+    limit: int | None = None,
     progress: bool | Progress = True,
 ) -> list[Trajectory]:
     """The teacher's rollouts of the world's training tasks, in the order of the tasks.
+
+    A run may have several teachers: each call adds one. With a model over HTTP each episode is on
+    file when it ends, and every reply in `ledger.jsonl` before it is used: whatever stops the
+    collection, the same call goes on without paying twice, and its caps count what was spent.
 
     Args:
         teacher: None for the world's own.
         run: where they are put on file. Episodes that a provider cut short in an earlier call are
             moved to `failed_attempts.jsonl` and run again.
-        lockstep: episodes that are played side by side and then put on file; None: the run's.
+        lockstep: episodes that are played side by side and then put on file; None: the run's, or
+            as many as the model is asked at once.
+        limit: only the first so many tasks, to see what the rest will cost (`expected_usage`).
 
     Raises:
-        ProviderError: the teacher's provider cannot go on (key, credit, cost cap); the same call
+        ProviderError: the teacher's provider cannot go on (key, credit, cap); the same call
             goes on from there.
-        DataError: the run holds another teacher's trajectories, or another world's.
+        DataError: the run holds another world's trajectories.
     """
     teacher = world.teacher if teacher is None else teacher
-    episodes = [Episode(task, "teacher") for task in world.split("train")]
-    beside = lockstep or _lockstep(run, teacher)
-    step = "collect"
+    tasks = world.split("train")
+    beside = lockstep or getattr(teacher, "concurrency", None) or _lockstep(run, teacher)
     with _opened(run, world) as folder:
+        key, phase = _teachers_key(folder, teacher.name)
+        episodes = [Episode(task, key) for task in tasks[:limit]]
         if folder is not None:
-            _same_teacher(folder, teacher.name)
-            _set_failed_aside(folder)
-        with _keeping(folder, "trajectories", Trajectory, episodes, step, progress) as keeping:
+            _set_failed_aside(folder, phase, teacher.name)
+        kept = getattr(teacher, "keeping", lambda _: nullcontext())
+        with (
+            kept(None if folder is None else folder.file("ledger")),
+            _keeping(folder, "trajectories", Trajectory, episodes, phase, progress) as keeping,
+        ):
             out = run_episodes(
                 episodes,
                 teacher,
@@ -96,11 +108,24 @@ def collect(
                 batch_size=beside,
                 **keeping,
             )
-        if folder is not None and folder.phase("collect") is None:
+        if folder is not None and len(out) == len(tasks) and folder.phase(phase) is None:
             solved = sum(t.solved for t in out)
             summary = {"solved": solved, "n": len(out), "teacher": teacher.name}
-            folder.mark_done("collect", summary, files=("tasks", "trajectories"))
+            folder.mark_done(phase, summary, files=("tasks", "trajectories"))
     return out
+
+
+def expected_usage(tries: Sequence[Trajectory], episodes: int) -> Usage:
+    """Tokens and dollars of so many episodes, by those that were played; wins and faults alike."""
+    paid = [t.usage for t in tries]
+    share = episodes / max(1, len(paid))
+    costs = [u.cost_usd for u in paid]
+    known = [c for c in costs if c is not None]
+    return Usage(
+        round(sum(u.prompt_tokens for u in paid) * share),
+        round(sum(u.completion_tokens for u in paid) * share),
+        sum(known) * share if len(known) == len(costs) and known else None,
+    )
 
 
 def explore(
@@ -548,21 +573,25 @@ def _teachers_hash(tries: Iterable[Trajectory]) -> str:
     return content_hash([[t.id, t.reward, t.actions] for t in tries])
 
 
-def _same_teacher(folder: RunFolder, teacher: str) -> None:
-    known = (folder.phase("collect") or {}).get("teacher", teacher)
-    if known != teacher:
-        raise DataError(
-            f"{folder.file('trajectories')} holds the trajectories of {known}; open another run "
-            f"for those of {teacher}"
-        )
+def _teachers_key(folder: RunFolder | None, teacher: str) -> tuple[str, str]:
+    """Key of a teacher's episodes and name of its phase; a run's first is just the teacher."""
+    if folder is None:
+        return "teacher", "collect"
+    names = [str((folder.phase("collect") or {}).get("teacher", ""))]
+    names += [t.policy for t in folder.found("trajectories", Trajectory)[:1]]
+    if teacher == next(filter(None, names), teacher):
+        return "teacher", "collect"
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", teacher).strip("-")
+    return f"teacher-{slug}", f"collect-{slug}"
 
 
-def _set_failed_aside(folder: RunFolder) -> None:
+def _set_failed_aside(folder: RunFolder, phase: str, teacher: str) -> None:
     """What the provider cut short is asked for again; what it has cost stays on record."""
-    if folder.phase("collect") is not None:
+    if folder.phase(phase) is not None:
         return
     rows = folder.found("trajectories", Trajectory)
-    failed = [t for t in rows if t.error.startswith(ProviderError.__name__)]
+    cut = ProviderError.__name__
+    failed = [t for t in rows if t.error.startswith(cut) and t.policy == teacher]
     if failed:
         known = folder.found("failed_attempts", Trajectory)
         new = [t for t in failed if t not in known]  # a kill may come before the next rewrite

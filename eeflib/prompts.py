@@ -175,6 +175,10 @@ _THOUGHT = re.compile(_LABEL % "thought", re.IGNORECASE | re.MULTILINE)
 _NEXT_TURN = re.compile(_LABEL % "(?:thought|observation)", re.IGNORECASE)
 _FENCE = re.compile(r"^[^\S\n]*+(?:`{3,}+|~{3,}+)\w*+[^\S\n]*+$", re.MULTILINE)
 _QUOTES = {"`": "`", '"': '"', "'": "'", "“": "”", "‘": "’"}
+_MARKER = re.compile(
+    r"</?s>|<\|[^<>|\n]{1,40}\|>|<｜[^<>｜\n]{1,40}｜>|<(?:start|end)_of_turn>|<[be]os>|"
+    r"\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS)\]|</?\|(?:im_end|im_start|endoftext)\|?>"
+)
 _HIDDEN = r"think|thinking|thought|reasoning|seed:think"
 _OPENS = re.compile(rf"<(?:{_HIDDEN})>|\[THINK\]", re.IGNORECASE)
 _CLOSES = re.compile(rf"</(?:{_HIDDEN})>|\[/THINK\]", re.IGNORECASE)
@@ -192,6 +196,20 @@ def split_reasoning(text: str) -> tuple[str, str]:
         return _OPENS.sub("", text[: ends[-1].start()]).strip(), text[ends[-1].end() :]
     begun = _OPENS.match(text.lstrip())
     return ("", text) if begun is None else (text.lstrip()[begun.end() :].strip(), "")
+
+
+def without_markers(text: str) -> str:
+    """A reply up to the first control token that a server left in it as text.
+
+    Some servers return `</s>`, `<|im_end|>` or `[/INST]` and what a model wrote behind it, which
+    is the other side's turn, made up. Markers in front of the reply are dropped.
+    """
+    while (found := _MARKER.search(text)) is not None:
+        before = text[: found.start()].rstrip()
+        if before:
+            return before
+        text = text[found.end() :].lstrip()
+    return text
 
 
 def parse_reply(text: str, thoughts: bool = True) -> Parsed:
@@ -213,6 +231,7 @@ def parse_reply(text: str, thoughts: bool = True) -> Parsed:
     if not text.strip():
         return Parsed("", "", False, "empty reply")
     musing, text = split_reasoning(text)
+    text = without_markers(text)
     if musing and not text.strip():
         return Parsed(musing, "", False, "the reasoning was cut off before the action")
     if not thoughts:

@@ -14,9 +14,13 @@ episode that ends is replaced at once, and put on file at once.
 from __future__ import annotations
 
 import logging
+import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from queue import SimpleQueue
 from typing import Any, Self, TypeVar
 
 from tqdm.auto import tqdm
@@ -31,7 +35,7 @@ from eeflib.errors import (
     RestoreMismatch,
 )
 from eeflib.policies.base import Conversation, Policy, Reply
-from eeflib.prompts import PromptFormat, parse_reply, split_reasoning
+from eeflib.prompts import PromptFormat, parse_reply, split_reasoning, without_markers
 from eeflib.records import Actor, Step, Task, Trajectory, episode_rng
 
 DEFAULT_MAX_STEPS = 100
@@ -90,7 +94,13 @@ class RunningEpisode:
     ) -> None:
         self.episode, self.policy, self.fmt = episode, policy, fmt
         self.actor, self.seed, self.slot = actor, seed, slot
-        self.rng = episode_rng(seed, episode.id)
+        self.env: TextEnv
+        self.rewind()
+
+    def rewind(self) -> Self:
+        """As before `start`, to be played anew."""
+        episode = self.episode
+        self.rng = episode_rng(self.seed, episode.id)
         self.left = step_limit(episode.task) - len(episode.prefix)
         last = episode.prefix[-1] if episode.prefix else None
         self.reward = last.reward if last else 0.0
@@ -102,7 +112,7 @@ class RunningEpisode:
         self.terminated = self.truncated = False
         self.error = ""
         self.extra: dict[str, str] = {}
-        self.env: TextEnv
+        return self
 
     @property
     def over(self) -> bool:
@@ -191,12 +201,15 @@ class RunningEpisode:
     def _record(self, reply: Reply, thought: str, action: str, valid: bool, reason: str) -> None:
         # hidden reasoning is kept, but neither asked with again nor trained: templates differ in it
         hidden, text = split_reasoning(reply.text)
+        hidden = "\n\n".join(filter(None, (reply.reasoning, hidden)))
         text = text.strip() if hidden else text
         extra: dict[str, Any] = {"reasoning": hidden} if hidden else {}
+        if (clean := without_markers(text)) != text and not reply.ids:
+            extra["raw"], text = text, clean  # a marker in history would be asked with again
         if (
             reply.ids and not hidden
         ):  # what was sampled, where the text would be tokenised otherwise
-            extra = {"ids": list(reply.ids), "tokenizer": reply.tokenizer}
+            extra |= {"ids": list(reply.ids), "tokenizer": reply.tokenizer}
         self.steps.append(
             Step(
                 self.observation,
@@ -303,7 +316,8 @@ def run_episodes(
             on_done(new)
 
     try:
-        size = pool.width(len(episodes), batch_size, independent=independent)
+        alone = bool(getattr(policy, "alone", False))  # it waits for a server, not for a core
+        size = pool.width(len(episodes), batch_size, independent=independent and not alone)
         chunk_size = len(episodes) if refills else size
         with _Bar(total=len(episodes), desc=progress, unit="episode", disable=not progress) as bar:
             for start in range(0, len(episodes), chunk_size):
@@ -314,7 +328,8 @@ def run_episodes(
                 bar.skip(len(chunk) - len(missing))
                 runs = [begin(e, i if i < size else _WAITING) for i, e in enumerate(missing)]
                 at_once = put if refills else None
-                fatal, broken = _play(runs, policy, pool, bar, redo=pool.own_process, ended=at_once)
+                play = _play_alone if alone else _play
+                fatal, broken = play(runs, policy, pool, bar, redo=pool.own_process, ended=at_once)
                 if broken and not fatal:
                     pool.redone += len(broken)
                     again = {run.episode.id: begin(run.episode, run.slot) for run in broken}
@@ -414,6 +429,81 @@ def _play(
             each(lambda run, given=given: run.advance(given[run.episode.id]), asked)  # type: ignore[misc]
     finally:
         policy.forget([run.episode.id for run in runs])
+    return fatal, broken
+
+
+def _play_alone(
+    runs: Sequence[RunningEpisode],
+    policy: Policy,
+    pool: EnvPool,
+    bar: _Bar,
+    *,
+    redo: bool,
+    ended: Callable[[list[RunningEpisode]], None] | None = None,
+) -> tuple[str, list[RunningEpisode]]:
+    """As `_play`, each episode in a thread of its own: none waits for another's reply.
+
+    What a provider could not answer is played once more at the end: for one that keeps its answers
+    the episode goes on from the step that it had lost.
+    """
+    slots: SimpleQueue[int] = SimpleQueue()
+    for run in runs:
+        if run.slot != _WAITING:
+            slots.put(run.slot)
+    turn, over = threading.Lock(), threading.Event()
+    broken: list[RunningEpisode] = []
+    fatal = ""
+
+    def step(run: RunningEpisode) -> None:
+        nonlocal fatal
+        if policy.wants_admissible:
+            run.look_around()
+        (reply,) = _ask(policy, [run])
+        fatal = fatal or (reply.error if reply.fatal else "")
+        run.advance(reply)
+
+    def whole(run: RunningEpisode, last: bool) -> RunningEpisode | None:
+        """The episode to play again, if it is to be."""
+        if over.is_set() or fatal:
+            run.slot = _WAITING  # not begun: no record
+            return None
+        run.slot = slots.get()
+        try:
+            run.start(pool.get(run.slot))
+            while not (run.over or over.is_set()):
+                step(run)
+        except _EPISODE_FAULTS as exc:
+            run.fail(exc)
+            if isinstance(exc, EnvironmentFault):
+                pool.discard(run.slot)
+                if redo:
+                    with turn:
+                        broken.append(run)
+                    return None
+        finally:
+            policy.forget([run.episode.id])
+            slots.put(run.slot)
+        if run.error.startswith(ProviderError.__name__) and not (last or fatal):
+            return run.rewind()
+        with turn:
+            if run.over and not over.is_set():
+                bar.finished(run)
+                if ended is not None:
+                    ended([run])
+        return None
+
+    threads = ThreadPoolExecutor(max(1, slots.qsize()), "eef-episodes")
+    todo, done = list(runs), False
+    try:
+        for last in (not getattr(policy, "remembers", False), True):
+            played = threads.map(partial(whole, last=last), todo)
+            todo = [run for run in played if run is not None]
+        done = True
+    finally:
+        if not done:  # an interrupt: no further request, and no waiting for those in flight
+            over.set()
+            getattr(policy, "interrupt", lambda: None)()
+        threads.shutdown(wait=done, cancel_futures=True)
     return fatal, broken
 
 

@@ -131,7 +131,12 @@ class Run:
                 tasks.setdefault(
                     t.task_id, Task(t.task_id, t.env, t.instruction, threshold=t.threshold)
                 )
-            out += evaluations_from(trajectories, tasks.values(), TEACHER, seed, 0)
+            by_policy: dict[str, list[Trajectory]] = {}
+            for t in trajectories:
+                by_policy.setdefault(t.policy, []).append(t)
+            for policy, theirs in by_policy.items():  # two models are never one teacher
+                name = TEACHER if len(by_policy) == 1 else policy
+                out += evaluations_from(theirs, tasks.values(), name, seed, 0)
         return out
 
     @cached_property

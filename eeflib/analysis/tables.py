@@ -214,6 +214,37 @@ def by_group(trajectories: pd.DataFrame, by: str = "level") -> pd.DataFrame:
     return _rates(counts)[names]
 
 
+def teachers(trajectories: pd.DataFrame) -> pd.DataFrame:
+    """What each teacher solved, what it adds to those before it, and what that cost.
+
+    Columns: policy, episodes, faults, wins, n, rate, low, high (of the tasks without a fault),
+    newly solved (tasks that none of the teachers above solved), both (tasks that one of them solved
+    too), dollars, dollars a solved task, dollars a newly solved one; nan where no price is known.
+    """
+    rows, known = [], set[tuple[Any, ...]]()
+    for policy, of in trajectories.groupby("policy", sort=False):
+        fair = of[of["error"] == ""]
+        solved = fair[fair["solved"]]
+        won = set(zip(solved["seed"], solved["task_id"], strict=True))
+        dollars = of["cost_usd"].sum(min_count=len(of))
+        rows.append(
+            {
+                "policy": policy,
+                "episodes": len(of),
+                "faults": len(of) - len(fair),
+                "wins": len(solved),
+                "n": max(1, len(fair)),
+                "newly solved": len(won - known),
+                "both": len(won & known),
+                "dollars": dollars,
+                "dollars a solved": dollars / len(won) if won else math.nan,
+                "dollars a newly solved": dollars / len(won - known) if won - known else math.nan,
+            }
+        )
+        known |= won
+    return _rates(pd.DataFrame(rows)) if rows else pd.DataFrame()
+
+
 def length_bins(trajectories: pd.DataFrame, bins: int = 20) -> pd.DataFrame:
     """Episodes by number of actions. Columns: low, high (both included), solved, failed."""
     if trajectories.empty:

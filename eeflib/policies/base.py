@@ -55,6 +55,8 @@ class Reply:
     """The token ids that were sampled, if tokenising `text` anew would give others."""
     tokenizer: str = ""
     """With `ids`: whose they are, see `Message.tokenizer`."""
+    reasoning: str = ""
+    """Hidden reasoning that the provider gave beside `text`: recorded, never asked with."""
     error: str = ""
     """Why there is no usable reply (provider failed after retries); the rollout is then recorded
     as failed, never lost."""
@@ -72,7 +74,9 @@ class Policy(Protocol):
 
     A policy may have an attribute `independent = True`: no reply depends, not even in its last bit,
     on what else is in the batch. Then an interrupted batch of episodes is not run again whole. With
-    `refills = True` as well, an episode that ends makes room for the next one at once.
+    `refills = True` as well, an episode that ends makes room for the next one at once. With
+    `alone = True` each conversation is asked from a thread of its own; `interrupt()` then ends its
+    pauses, and where it `remembers` what it answered, episodes that lost a reply are played again.
     """
 
     name: str

@@ -32,7 +32,8 @@ from eeflib.errors import DataError, PrerequisiteError
 from eeflib.policies.chat import Chat
 from eeflib.policies.engines import Choices, Generated, choice_pattern, longest_choice
 from eeflib.policies.keys import ApiKey, resolve_key, scrub
-from eeflib.policies.openai_compatible import _check_url, _refused, _short, _unreachable
+from eeflib.policies.openai_compatible import _check_url
+from eeflib.policies.responses import refused, short, unreachable
 from eeflib.records import without_secrets
 
 log = logging.getLogger(__name__)
@@ -187,7 +188,7 @@ class ServerEngine:
             choice = self._complete(body)
         except self._errors as exc:
             status = getattr(exc, "status_code", None)
-            if status is None or _refused(exc, self.model, self.url).fatal:
+            if status is None or refused(exc, self.model, self.url).fatal:
                 raise PrerequisiteError(f"the student's server: {self._why(exc)}") from None
             return Generated(error=self._why(exc))
         ids = choice["token_ids"]
@@ -249,10 +250,10 @@ class ServerEngine:
     def _why(self, exc: Any) -> str:
         """What went wrong, without the key."""
         if hasattr(exc, "status_code"):
-            error = _refused(exc, self.model, self.url).error
+            error = refused(exc, self.model, self.url).error
         else:
-            error = _unreachable(exc, self.url, self.timeout).error
-        return _short(scrub(error, self._key))
+            error = unreachable(exc, self.url, self.timeout).error
+        return short(scrub(error, self._key))
 
 
 class _Server:
@@ -305,7 +306,7 @@ class _Server:
         errors = [line for line in lines if "Error" in line] or lines or ["it said nothing"]
         self.close()
         raise PrerequisiteError(
-            f"vLLM did not start: {_short(scrub(errors[-1]))}; use another engine, or see that the "
+            f"vLLM did not start: {short(scrub(errors[-1]))}; use another engine, or see that the "
             f"interpreter named by {PYTHON} has a vLLM that runs here"
         )
 

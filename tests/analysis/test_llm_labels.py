@@ -16,7 +16,7 @@ from eeflib.policies.keys import KEY_VARIABLES
 from eeflib.policies.openai_compatible import ChatModel
 
 sys.path.append(str(Path(__file__).parents[1] / "policies"))
-from loopback import Answer, ChatServer, Request, fails, says
+from tests.loopback import Answer, ChatServer, Request, fails, says
 
 ROWS = labelled("held_out")[:24]
 CASES = [r.case for r in ROWS]

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from loopback import Answer, ChatServer, Request
 
 from eeflib.config import Config
 from eeflib.errors import DataError, PrerequisiteError
@@ -30,6 +29,7 @@ from eeflib.prompts import get_format
 from eeflib.records import Sample, Step, Trajectory
 from eeflib.rollout import Episode, run_episodes
 from eeflib.world import webshop
+from tests.loopback import Answer, ChatServer, Request
 
 sys.path.append(str(Path(__file__).parents[1] / "train"))
 import tiny_models

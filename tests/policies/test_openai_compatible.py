@@ -16,15 +16,15 @@ import types
 
 import numpy as np
 import pytest
-from loopback import Answer, ChatServer, Request, fails, in_turn, says
 
 from eeflib.errors import DataError, PrerequisiteError, ProviderError
 from eeflib.policies.base import Conversation, Message, Policy, Reply
 from eeflib.policies.keys import KEY_VARIABLES, resolve_key
 from eeflib.policies.openai_compatible import ChatModel
-from eeflib.policies.pricing import LISTED, Price, estimate_cost
+from eeflib.policies.pricing import Price, estimate_cost, price_of
 from eeflib.prompts import get_format, parse_reply
 from eeflib.records import Step, Usage
+from tests.loopback import Answer, ChatServer, Request, fails, in_turn, says
 
 KEY = "sk-test-51f0c9d2e8a7b6"
 MASKED = "sk-test-51f******a7b6"  # as some providers quote it
@@ -233,7 +233,7 @@ def test_an_interrupt_ends_the_pauses_and_the_policy_goes_on_working():
         (fails(429, "You exceeded your quota", code="insufficient_quota"), "credit"),
         (fails(402, "pay first"), "credit"),
         (fails(403, "not in your country"), "may not use"),
-        (fails(400, "Only the default (1) is supported", param="temperature"), "temperature=None"),
+        (fails(400, "it must be from 0 to 2", param="temperature"), "temperature=None"),
     ],
 )
 def test_hopeless_failures_raise_at_once_with_the_remedy(answer, remedy):
@@ -367,18 +367,35 @@ def test_tokens_of_every_attempt_are_counted_cached_ones_at_their_price():
     assert reply.usage.cost_usd == pytest.approx((100 * 10 + 900 * 1) / 1e6)
 
 
-def test_without_a_price_cost_is_unknown_and_a_cap_is_refused():
-    with ChatServer(in_turn(says("ok"))) as server:
-        policy = teacher(server)
+def test_without_a_price_dollars_are_unknown_and_a_cap_in_dollars_holds_in_tokens(caplog):
+    with ChatServer(lambda r: says("ok", tokens=(400, 100))) as server:
+        policy = teacher(server, max_tokens=100, max_cost_usd=0.02)  # 2,000 tokens at $10 a million
+        assert "2000 tokens" in caplog.text
         usage = one(policy).usage
         assert usage is not None
-        assert usage.cost_usd is None
-        assert usage.prompt_tokens == 10
-        assert policy.spent_usd is None
-        with pytest.raises(PrerequisiteError, match="price"):
-            teacher(server, max_cost_usd=1.0)
+        assert (usage.cost_usd, usage.prompt_tokens, policy.spent_usd) == (None, 400, None)
+        replies = act(policy, *map(str, range(6)))
+        assert "of 2000 tokens" in replies[-1].error
+        assert 2 <= len(server.requests) <= 4
         with pytest.raises(PrerequisiteError, match="max_tokens"):
             teacher(server, price=Price(1, 1), max_cost_usd=1.0, max_tokens=None)
+
+
+@pytest.mark.parametrize(
+    ("caps", "said"),
+    [
+        ({"max_requests": 3}, "3 of 3 requests"),
+        ({"max_total_tokens": 2000, "max_tokens": 100}, "of 2000 tokens"),
+    ],
+)
+def test_requests_and_tokens_have_caps_of_their_own(caps, said):
+    with ChatServer(lambda r: says(r.last, tokens=(400, 100))) as server:
+        policy = teacher(server, concurrency=1, **caps)
+        replies = act(policy, *map(str, range(6)))
+        assert said in replies[-1].error
+        answered = [r.text for r in replies if not r.error]
+        assert answered == [str(i) for i in range(len(server.requests))]
+        assert len(answered) == (3 if "max_requests" in caps else 4)
 
 
 def test_strange_token_counts_do_no_harm():
@@ -437,12 +454,21 @@ def test_cheap_replies_use_the_cap_up_although_the_worst_case_would_not_fit():
     assert [r.text for r in replies] == [str(i) for i in range(16)]
 
 
-def test_a_cap_that_earlier_runs_used_up_sends_nothing():
-    with ChatServer(in_turn(says("x"))) as server:
-        policy = teacher(server, price=Price(1.0, 10.0), max_cost_usd=0.5, spent_usd=0.4999)
-        with pytest.raises(ProviderError, match=r"\$0\.4999 of \$0\.5000"):
-            one(policy)
-    assert server.requests == []
+def test_a_cap_that_earlier_processes_used_up_sends_nothing(tmp_path):
+    ledger = tmp_path / "ledger.jsonl"
+    options = {"price": Price(100.0, 100.0), "max_cost_usd": 0.1, "max_tokens": 100}
+    with ChatServer(lambda r: says(r.last, tokens=(300, 400))) as server:
+        first = teacher(server, **options)
+        with first.keeping(ledger):
+            assert one(first).text == "hello"
+        second = teacher(server, **options)
+        with second.keeping(ledger), pytest.raises(ProviderError, match=r"\$0\.0700 of \$0\.1000"):
+            one(second, "something else")
+        assert len(server.requests) == 1
+        again = teacher(server, **options)
+        with again.keeping(ledger):
+            assert one(again).text == "hello"  # paid for already
+        assert len(server.requests) == 1
 
 
 def test_replies_that_do_not_say_their_cost_count_with_the_worst_case():
@@ -465,13 +491,12 @@ def test_estimate_counts_the_history_sent_again_and_again():
     assert estimate_cost(10).cost_usd is None
 
 
-def test_listed_prices_are_for_openai_only():
-    assert ChatModel("gpt-4o-mini", api_key=KEY).meter.price == LISTED["gpt-4o-mini"]
-    assert ChatModel("gpt-4o-mini-of-mine", api_key=KEY).meter.price is None
-    assert ChatModel("gpt-4o-mini", base_url="http://127.0.0.1:1/v1").meter.price is None
-
-
-# --- the key ----------------------------------------------------------------------------------
+def test_prices_are_those_of_the_endpoint_and_unknown_ones_stay_unknown():
+    mini = ChatModel("gpt-4o-mini", api_key=KEY).meter.price
+    assert mini == Price(0.15, 0.6, 0.075)
+    assert price_of("gpt-4o-mini-2024-07-18") == mini
+    assert price_of("gpt-4o-mini", "http://127.0.0.1:8000/v1") is None
+    assert price_of("of-mine") is None
 
 
 def test_where_the_key_comes_from(monkeypatch):
@@ -624,7 +649,8 @@ def test_credentials_in_the_url_are_not_shown():
         ({"temperature": float("nan")}, "temperature"),
         ({"extra_body": {"n": 5}}, "extra_body"),
         ({"price": Price(1, 1), "max_cost_usd": 0.0}, "max_cost_usd"),
-        ({"price": Price(1, 1), "spent_usd": float("inf")}, "spent_usd"),
+        ({"max_requests": -1}, "max_requests"),
+        ({"max_total_tokens": 0}, "max_total_tokens"),
     ],
 )
 def test_impossible_options_are_refused_by_name(options, word):
