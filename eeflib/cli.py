@@ -107,6 +107,101 @@ Seed = Annotated[int | None, typer.Option(min=0, help="one of the run's seeds; d
 
 
 @app.command()
+def collect(
+    run: RunFolder,
+    model: Annotated[str | None, typer.Option(help="default: the scripted teacher, free")] = None,
+    base_url: Annotated[str | None, typer.Option(help="any OpenAI-compatible endpoint")] = None,
+    max_cost_usd: Annotated[float | None, typer.Option(help="cap in dollars")] = None,
+    max_total_tokens: Annotated[int | None, typer.Option(help="cap in tokens")] = None,
+    max_requests: Annotated[int | None, typer.Option(help="cap in requests")] = None,
+    price: Annotated[
+        str | None, typer.Option(help="dollars per million tokens read,written; e.g. 2.5,10")
+    ] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="most requests at once")] = 8,
+    temperature: Annotated[float | None, typer.Option(help="not sent if negative")] = 0.0,
+    first: Annotated[int, typer.Option(min=0, help="episodes played before it asks you")] = 3,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask")] = False,
+    seed: Seed = None,
+    env: Env = "webshop",
+    preset: PresetName = "laptop",
+    as_json: Json = False,
+) -> None:
+    """Let a teacher play the training tasks; a second model adds to the first.
+
+    Stopped, killed or capped, the same command goes on, and pays for no reply twice.
+
+    Examples:
+
+        eef collect runs/first --preset tiny
+
+        eef collect runs/gpt --model gpt-4o-mini --max-cost-usd 2
+
+        eef collect runs/gpt --model qwen2.5:7b --base-url http://localhost:11434/v1
+    """
+    import eeflib as eef
+    from eeflib.analysis import tables
+    from eeflib.pipeline import expected_usage
+
+    opened = _opened(run, seed, env, preset)
+    world, teacher = opened.world(), None
+    wanted = len(world.split("train"))
+    if model is not None:
+        teacher = eef.ChatModel(
+            model,
+            base_url=base_url,
+            max_cost_usd=max_cost_usd,
+            max_total_tokens=max_total_tokens,
+            max_requests=max_requests,
+            price=_price(price),
+            concurrency=concurrency,
+            temperature=temperature if temperature is None or temperature >= 0 else None,
+        )
+        if 0 < first < wanted:
+            tried = eef.collect(world, teacher, run=opened, limit=first)
+            usage = expected_usage(tried, wanted)
+            tokens = f"{usage.prompt_tokens + usage.completion_tokens:,} tokens"
+            dollars = "" if usage.cost_usd is None else f", ${usage.cost_usd:.2f}"
+            _say(f"all {wanted} episodes: about {tokens}{dollars} (by the first {first})", as_json)
+            if not yes and not as_json and sys.stdin.isatty():
+                typer.confirm("Go on?", default=True, abort=True)
+    tries = eef.collect(world, teacher, run=opened)
+    found = tables.teachers(eef.frames.load(run).trajectories)
+    faults = sum(bool(t.error) for t in tries)
+    text = (
+        f"{sum(t.solved for t in tries)} of {len(tries)} solved, {faults} faults\n"
+        f"{_table(found)}\n{opened.folder.file('trajectories')}"
+    )
+    _say(text, as_json, {"teachers": json.loads(found.to_json(orient="records"))})
+
+
+def _price(text: str | None) -> Any:
+    from eeflib.policies.pricing import Price
+
+    if text is None:
+        return None
+    try:
+        read, written = (float(part) for part in text.split(","))
+    except ValueError:
+        raise DataError(f"--price {text}: give two numbers, such as 2.5,10") from None
+    return Price(read, written)
+
+
+def _table(frame: Any) -> str:
+    """A data frame for people."""
+    shown = {
+        "policy": "policy",
+        "n": "n",
+        "wins": "solved",
+        "newly solved": "newly solved",
+        "both": "both",
+        "dollars": "$",
+        "dollars a newly solved": "$ a newly solved",
+    }
+    few = frame[list(shown)].rename(columns=shown)
+    return str(few.to_string(index=False, na_rep="-", float_format=lambda x: f"{x:.4f}"))
+
+
+@app.command()
 def explore(
     run: RunFolder,
     method: MethodName = "EEF",

@@ -77,7 +77,7 @@ def collect(
         run: where they are put on file. Episodes that a provider cut short in an earlier call are
             moved to `failed_attempts.jsonl` and run again.
         lockstep: episodes that are played side by side and then put on file; None: the run's, or
-            as many as the model is asked at once.
+            four times as many as the model is asked at once.
         limit: only the first so many tasks, to see what the rest will cost (`expected_usage`).
 
     Raises:
@@ -87,7 +87,9 @@ def collect(
     """
     teacher = world.teacher if teacher is None else teacher
     tasks = world.split("train")
-    beside = lockstep or getattr(teacher, "concurrency", None) or _lockstep(run, teacher)
+    # more episodes than requests in flight: some wait after a fault
+    asked_at_once = 4 * getattr(teacher, "concurrency", 0)
+    beside = lockstep or asked_at_once or _lockstep(run, teacher)
     with _opened(run, world) as folder:
         key, phase = _teachers_key(folder, teacher.name)
         episodes = [Episode(task, key) for task in tasks[:limit]]

@@ -43,6 +43,8 @@ DEFAULT_MAX_STEPS = 100
 
 Done = TypeVar("Done")
 
+_SIMULATORS = 8
+"""Most environments with a process of their own, where what is waited for is a server."""
 _WAITING = -1
 """Slot of an episode that has none yet."""
 
@@ -524,15 +526,19 @@ def _ask(policy: Policy, active: Sequence[RunningEpisode]) -> list[Reply]:
 
 
 class _Bar(tqdm):
-    """A progress bar over episodes that shows wins and, where prices are known, dollars so far."""
+    """A progress bar over episodes that shows wins, and dollars so far, or tokens of a server."""
 
-    _wins, _cost = 0, 0.0
+    _wins, _cost, _tokens = 0, 0.0, 0
 
     def finished(self, run: RunningEpisode) -> None:
         if not self.disable:
             self._wins += run.trajectory().solved
-            self._cost += run.trajectory().usage.cost_usd or 0.0
+            used = run.trajectory().usage
+            self._cost += used.cost_usd or 0.0
+            self._tokens += used.prompt_tokens + used.completion_tokens
             cost = {"cost": f"${self._cost:.2f}"} if self._cost else {}
+            if self._tokens and not cost:
+                cost = {"tokens": f"{self._tokens:,}"}
             self.set_postfix({"wins": str(self._wins), **cost}, refresh=False)
             self.update()
 

@@ -79,7 +79,7 @@ class Meter:
         Args:
             price: None: tokens are counted, dollars are not. A cap in dollars then becomes one in
                 tokens, at ten dollars a million, and the log says so.
-            who: whose lines of a ledger count.
+            who: the policy, whose lines of a ledger count.
 
         Raises:
             DataError: a cap that is no amount.

@@ -98,7 +98,7 @@ class ChatModel:
         seed: int | None = None,
         timeout: float = 60.0,
         retries: int = 8,
-        backoff: float = 1.0,
+        backoff: float = 0.5,
         concurrency: int = 8,
         price: Price | None = None,
         max_cost_usd: float | None = None,
@@ -172,7 +172,7 @@ class ChatModel:
         )
         self.meter = Meter(
             price_of(model, url and self.base_url) if price is None else price,
-            who=f"{model} at {self.base_url}",
+            who=self.name,
             max_cost_usd=max_cost_usd,
             max_total_tokens=max_total_tokens,
             max_requests=max_requests,
@@ -183,7 +183,7 @@ class ChatModel:
         self._counted: dict[str, tuple[int, int]] = {}
         self._jitter = random.Random()
         self._halt = threading.Event()
-        self._answered = False
+        self._answered, self._answered_at = False, 0.0
         self.stopped = ""
         """Why no further request is made; empty while all is well."""
 
@@ -291,8 +291,8 @@ class ChatModel:
         return body | self._options
 
     def _identity(self, key: str, body: Mapping[str, Any]) -> str:
-        """Of a question: the same in every process; the server's refusals change nothing."""
-        return content_hash([key, self.base_url, self.max_tokens, dict(body)])
+        """Of a question: the same in every process and at any address of the model."""
+        return content_hash([key, self.max_tokens, dict(body)])
 
     def _recalled(self, key: str, body: Mapping[str, Any]) -> Reply | None:
         row = self.meter.recall(self._identity(key, body))
@@ -309,6 +309,7 @@ class ChatModel:
             return known
         identity, used = self._identity(key, body), Usage()
         failures, waited, outcome = 0, 0.0, Attempt(error="interrupted")
+        in_a_row, failed_at = 0, 0.0
         while not self.stopped:
             entered = self.gate.enter(halts)
             if entered is None or self.stopped:
@@ -321,6 +322,8 @@ class ChatModel:
             finally:
                 self.gate.leave(entered, answered=not outcome.error, refused=outcome.busy)
             used = used + outcome.usage
+            if not outcome.error:
+                self._answered_at = time.monotonic()
             if outcome.fatal:
                 self.stopped = self.stopped or outcome.error
             if outcome.again:
@@ -334,7 +337,10 @@ class ChatModel:
             elif (failures := failures + 1) > self.retries:
                 break
             else:
-                pause = min(_LONGEST_PAUSE, self.backoff * 2.0 ** (failures - 1))
+                # while others are answered the server is up: no need to wait longer and longer
+                in_a_row = 1 if self._answered_at > failed_at else in_a_row + 1
+                failed_at = time.monotonic()
+                pause = min(_LONGEST_PAUSE, self.backoff * 2.0 ** (in_a_row - 1))
                 pause += self._jitter.uniform(0.0, self.backoff)
                 _sleep(pause, halts, lambda: bool(self.stopped))
             logger.info("%s; again in %.1f s", outcome.error, pause)
@@ -368,7 +374,10 @@ class ChatModel:
         try:
             deadline = time.monotonic() + _DEADLINE * self.timeout
             create = self._client.chat.completions.with_streaming_response.create
-            with create(**sent) as response:
+            # As further fields: checking each message against its type takes most of the time.
+            rest = {k: v for k, v in sent.items() if k not in ("model", "extra_body")}
+            rest |= sent.get("extra_body", {})
+            with create(model=self.model, messages=[], extra_body=rest) as response:
                 outcome = received(response, deadline, self.max_tokens)
         except openai.APIStatusError as exc:
             outcome = refused(exc, self.model, self.base_url)

@@ -9,6 +9,7 @@ import email.utils
 import re
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Mapping
 
 _HEADERS = (
@@ -29,6 +30,8 @@ _IN_BODY = re.compile(
 )
 _EPOCH = 1e9
 """Numbers from here on are times since 1970."""
+_MUCH = 1 / 3
+"""Share of refusals, averaged over some 32 requests, from which on fewer are sent."""
 
 
 def pause_asked(headers: Mapping[str, str], body: str = "") -> float | None:
@@ -73,8 +76,9 @@ def _seconds(text: str, unit: float) -> float | None:
 class Gate:
     """Lets requests through: at most `most` at once, none during a pause.
 
-    A refusal for want of capacity halves the number (once for all that were in flight), every
-    answer raises it a little: it settles at what the server bears.
+    Where more than a third of late is refused for want of capacity the number is halved (once for
+    all that were in flight), and every answer raises it a little: it settles at what the server
+    bears, and a server that refuses now and then is not taken for a slow one.
     """
 
     def __init__(self, most: int) -> None:
@@ -83,32 +87,50 @@ class Gate:
         self._inside = 0
         self._until = 0.0
         self._slowed = 0.0
-        self._changed = threading.Condition()
+        self._share = 0.0
+        self._queue: deque[threading.Event] = deque()
+        self._turn = threading.Lock()
 
     def enter(self, halts: Iterable[threading.Event]) -> float | None:
-        """Wait for a place; the time of entry, None if one of `halts` was set meanwhile."""
-        halts = list(halts)
-        with self._changed:
+        """Wait for a place, first come, first served; the time of entry, None if one of `halts`
+        was set meanwhile."""
+        halts, me = list(halts), threading.Event()
+        with self._turn:
+            self._queue.append(me)
+        try:
             while not any(halt.is_set() for halt in halts):
-                pause = self._until - time.monotonic()
-                if pause <= 0 and self._inside < max(1, int(self.limit)):
-                    self._inside += 1
-                    return time.monotonic()
-                self._changed.wait(min(pause, 0.2) if pause > 0 else 0.2)
-        return None
+                with self._turn:
+                    now = time.monotonic()
+                    first, pause = self._queue[0] is me, self._until - now
+                    if first and pause <= 0 and self._inside < max(1, int(self.limit)):
+                        self._inside += 1
+                        return now
+                me.wait(min(pause, 0.2) if first and pause > 0 else 0.2)
+                me.clear()
+            return None
+        finally:
+            with self._turn:
+                self._queue.remove(me)
+                self._wake()
+
+    def _wake(self) -> None:
+        if self._queue:
+            self._queue[0].set()
 
     def leave(self, entered: float, *, answered: bool = False, refused: bool = False) -> None:
         """The request that was let through at `entered` is over."""
-        with self._changed:
+        with self._turn:
             self._inside -= 1
+            if entered >= self._slowed:  # else it tells of the number before
+                self._share += (refused - self._share) / 32
             if answered:
                 self.limit = min(self.most, self.limit + 1 / max(1.0, self.limit))
-            elif refused and entered >= self._slowed:
+            elif self._share > _MUCH:
                 self.limit = max(1.0, self.limit / 2)
-                self._slowed = time.monotonic()
-            self._changed.notify_all()
+                self._slowed, self._share = time.monotonic(), 0.0
+            self._wake()
 
     def hold(self, seconds: float) -> None:
         """Nothing is let through for so long."""
-        with self._changed:
+        with self._turn:
             self._until = max(self._until, time.monotonic() + seconds)
