@@ -31,29 +31,34 @@ log = logging.getLogger(__name__)
 Row = dict[str, Any]
 
 
+class Turn(NamedTuple):
+    """A message as the student reads it."""
+
+    role: str
+    text: str
+    trained: bool
+    """Only replies are."""
+    step: int
+    """-1 for the system text."""
+
+
 @dataclass(frozen=True)
 class Shown:
-    """A sample as the student reads it."""
+    """A sample as a chat."""
 
     sample: Sample
-    messages: tuple[dict[str, str], ...]
-    """`role` (system, user, assistant) and `content` of each."""
-    trained: tuple[bool, ...]
-    """Per message: does it carry loss? Only replies do."""
-    steps: tuple[int, ...]
-    """Per message: the step it belongs to; -1 for the system text."""
+    turns: tuple[Turn, ...]
     played: Trajectory | None
     """The rollout that the solution ends with, where the run has it on file."""
 
     @property
-    def turns(self) -> list[tuple[dict[str, str], bool]]:
-        """(message, whether it is trained), without the system text."""
-        pairs = zip(self.messages, self.trained, strict=True)
-        return [(m, on) for m, on in pairs if m["role"] != "system"]
+    def system(self) -> str:
+        return self.turns[0].text if self.turns[0].role == "system" else ""
 
     @property
-    def system(self) -> str:
-        return self.messages[0]["content"] if self.messages[0]["role"] == "system" else ""
+    def talk(self) -> tuple[Turn, ...]:
+        """Without the system text."""
+        return self.turns[1:] if self.system else self.turns
 
     @property
     def facts(self) -> Row:
@@ -61,15 +66,10 @@ class Shown:
         s, played = self.sample, self.played
         return {
             "sample_id": s.id,
-            "task_id": s.task_id,
-            "env": s.env,
-            "kind": s.kind,
-            "start": s.start,
-            "source": s.source,
+            **{k: getattr(s, k) for k in ("task_id", "env", "kind", "start", "source")},
             **{k: s.extra.get(k) for k in ("handover", "teacher_id", "iteration")},
             "labels": list(s.labels),
-            "reward": played.reward if played else None,
-            "policy": played.policy if played else None,
+            **{k: getattr(played, k, None) for k in ("reward", "policy")},
         }
 
 
@@ -158,7 +158,7 @@ def export(
     gone = {d.sample_id for d in job.dropped}
     kept = [s for s in job.shown if s.sample.id not in gone]
     replies = sum(len(s.sample.steps) for s in kept)
-    trained = sum(sum(s.trained) for s in kept)
+    trained = sum(turn.trained for s in kept for turn in s.turns)
     return Exported(path, len(kept), replies, trained, tuple(job.dropped))
 
 
@@ -190,16 +190,13 @@ def _played(run: Run, method: str) -> dict[str, Trajectory]:
 def _shown(sample: Sample, job: Job, played: Trajectory | None) -> Shown:
     fmt = job.student.format(sample.env)
     on = trained_steps(sample, fmt, allow_harmful=job.allow_harmful)
-    messages = fmt.messages(sample.instruction, sample.steps)
     carries = {fmt.reply_index(t) for t in on}
     first = fmt.reply_index(0) - 1
-    return Shown(
-        sample,
-        tuple({"role": m.role, "content": encodable(m.content)} for m in messages),
-        tuple(i in carries for i in range(len(messages))),
-        tuple((i - first) // 2 for i in range(len(messages))),
-        played,
+    turns = (
+        Turn(m.role, encodable(m.content), i in carries, (i - first) // 2)
+        for i, m in enumerate(fmt.messages(sample.instruction, sample.steps))
     )
+    return Shown(sample, tuple(turns), played)
 
 
 def _table(rows: list[Row], suffix: str) -> str | bytes:
@@ -236,18 +233,19 @@ def _flag(key: str, kind: type[bool] | type[int]) -> Writer:
     """`key` on every message: data sets want the same columns throughout."""
 
     def row(s: Shown) -> Row:
-        pairs = zip(s.messages, s.trained, strict=True)
-        return {"messages": [{**m, key: kind(on)} for m, on in pairs], "sample_id": s.sample.id}
+        said = [{"role": t.role, "content": t.text, key: kind(t.trained)} for t in s.turns]
+        return {"messages": said, "sample_id": s.sample.id}
 
     return _rows(row)
 
 
 def _openai(s: Shown) -> Row:
-    """Nothing but what the service knows: it refuses other keys."""
-    pairs = zip(s.messages, s.trained, strict=True)
-    return {
-        "messages": [{**m, "weight": int(on)} if m["role"] == "assistant" else m for m, on in pairs]
-    }
+    """Nothing but what the service knows: it may refuse other keys."""
+    said: list[Row] = [{"role": t.role, "content": t.text} for t in s.turns]
+    for message, turn in zip(said, s.turns, strict=True):
+        if turn.role == "assistant":
+            message["weight"] = int(turn.trained)
+    return {"messages": said}
 
 
 _SPEAKER = {"user": "human", "assistant": "gpt"}
@@ -255,43 +253,43 @@ _SPEAKER = {"user": "human", "assistant": "gpt"}
 
 def _agentgym(s: Shown) -> Row:
     """As there, a system text is a first turn, with an untrained answer."""
-    rules = [("human", None, s.system), ("gpt", False, "OK")] if s.system else []
-    said: list[tuple[str, bool | None, str]] = [*rules]
-    for m, on in s.turns:
-        reply = m["role"] == "assistant"
-        said.append((_SPEAKER[m["role"]], on if reply else None, m["content"]))
-    return {
-        "conversations": [{"from": who, "loss": on, "value": text} for who, on, text in said],
-        "item_id": s.sample.task_id,
-        "reward": s.facts["reward"],
-    }
+    rules = [Turn("user", s.system, False, -1), Turn("assistant", "OK", False, -1)]
+    said = [
+        {
+            "from": _SPEAKER[t.role],
+            "loss": t.trained if t.role == "assistant" else None,
+            "value": t.text,
+        }
+        for t in (*(rules if s.system else ()), *s.talk)
+    ]
+    return {"conversations": said, "item_id": s.sample.task_id, "reward": s.facts["reward"]}
 
 
 def _llamafactory(s: Shown) -> Row:
     return {
         "system": s.system,
-        "conversations": [{"from": _SPEAKER[m["role"]], "value": m["content"]} for m, _ in s.turns],
-        "loss_mask": [int(on) for _, on in s.turns],
+        "conversations": [{"from": _SPEAKER[t.role], "value": t.text} for t in s.talk],
+        "loss_mask": [int(t.trained) for t in s.talk],
         "sample_id": s.sample.id,
     }
 
 
 def _llamafactory_v1(s: Shown) -> Row:
-    messages = [
+    said = [
         {
-            "role": m["role"],
-            "content": [{"type": "text", "value": m["content"]}],
-            "loss_weight": float(on),
+            "role": t.role,
+            "content": [{"type": "text", "value": t.text}],
+            "loss_weight": float(t.trained),
         }
-        for m, on in zip(s.messages, s.trained, strict=True)
+        for t in s.turns
     ]
-    return {"messages": messages, "sample_id": s.sample.id}
+    return {"messages": said, "sample_id": s.sample.id}
 
 
 def _trackio(s: Shown) -> Row:
     """The arguments of a `trackio.Trace`."""
-    pairs = zip(s.messages, s.trained, strict=True)
-    return {"messages": [{**m, "trained": on} for m, on in pairs], "metadata": s.facts}
+    said = [{"role": t.role, "content": t.text, "trained": t.trained} for t in s.turns]
+    return {"messages": said, "metadata": s.facts}
 
 
 def _inspect(job: Job) -> bytes:
@@ -327,9 +325,7 @@ def _inspect(job: Job) -> bytes:
     made = logs.EvalLog(
         status="success",
         eval=logs.EvalSpec(
-            eval_id=identity,
-            run_id=identity,
-            task_id=identity,
+            **dict.fromkeys(("eval_id", "run_id", "task_id"), identity),
             created=now.isoformat(timespec="seconds"),
             task=job.name,
             model=f"eeflib/{Path(job.student.name).name}",
@@ -358,34 +354,33 @@ def _inspect_episode(s: Shown, now: datetime) -> tuple[int, list[Any], list[Any]
     from inspect_ai import event as ev
     from inspect_ai import model as im
 
-    kinds: dict[str, Any] = {
-        "system": im.ChatMessageSystem,
-        "user": im.ChatMessageUser,
-        "assistant": im.ChatMessageAssistant,
-    }
     sample = s.sample
+    kinds = (im.ChatMessageSystem, im.ChatMessageUser, im.ChatMessageAssistant)
+    by_role = {kind.model_fields["role"].default: kind for kind in kinds}
     messages: list[Any] = []
-    for i, (m, on, t) in enumerate(zip(s.messages, s.trained, s.steps, strict=True)):
-        facts: Row = {"step": t}
-        if m["role"] == "assistant":
-            facts |= {"trained": on, "label": sample.labels[t], "actor": sample.steps[t].actor}
-        made = kinds[m["role"]](content=m["content"], id=f"{sample.id}/{i}", metadata=facts)
+    for i, t in enumerate(s.turns):
+        facts: Row = {"step": t.step}
+        if t.role == "assistant":
+            actor, label = sample.steps[t.step].actor, sample.labels[t.step]
+            facts |= {"trained": t.trained, "label": label, "actor": actor}
+        made = by_role[t.role](content=t.text, id=f"{sample.id}/{i}", metadata=facts)
         messages.append(made)
-    handover = sample.extra.get("handover") or 0
-    handover = handover if handover < len(sample.steps) else 0  # a teacher's own solution
-    first = s.steps.index(handover)
+    handover = sample.extra.get("handover")
+    if not isinstance(handover, int) or not 0 < handover < len(sample.steps):
+        handover = 0  # the student's from s0, or all the teacher's
+    given = next(i for i, t in enumerate(s.turns) if t.step == handover) + 1
     span = f"{sample.id}/branch"
     where: Row = {"timestamp": now, "working_start": 0.0}
     events: list[Any] = []
     if handover:
         anchor = f"{sample.extra.get('teacher_id')}@{handover}"
-        events.append(ev.AnchorEvent(anchor_id=anchor, uuid=anchor, **where))
+        events.append(ev.AnchorEvent(anchor_id=anchor, **where))
         events.append(ev.SpanBeginEvent(id=span, name=sample.source, type="branch", **where))
         where["span_id"] = span
         events.append(ev.BranchEvent(from_anchor=anchor, **where))
     output = None
-    for i in range(first + 1, len(messages), 2):
-        policy = s.facts["policy"] or sample.steps[s.steps[i]].actor
+    for i in range(given, len(messages), 2):
+        policy = s.facts["policy"] or sample.steps[s.turns[i].step].actor
         choice = im.ChatCompletionChoice(message=messages[i], stop_reason="stop")
         output = im.ModelOutput(model=policy, choices=[choice])
         events.append(
@@ -401,7 +396,7 @@ def _inspect_episode(s: Shown, now: datetime) -> tuple[int, list[Any], list[Any]
         )
     if handover:
         events.append(ev.SpanEndEvent(id=span, **where))
-    return first + 1, messages, events, output
+    return given, messages, events, output
 
 
 Writer = Callable[[Job], list[Row] | bytes]

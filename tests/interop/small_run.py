@@ -1,4 +1,4 @@
-"""A run folder with five samples written by hand, whose trained flags are known. Not a test file."""
+"""A run folder with five samples written by hand: their flags are known. Not a test file."""
 
 from __future__ import annotations
 
@@ -91,9 +91,8 @@ SAMPLES = (
 
 
 def _played(name: str, steps: tuple[Step, ...], policy: str, reward: float) -> Trajectory:
-    return Trajectory(
-        name, "webshop-train-0001", "webshop", WANTED, policy, steps, "Your score", reward, True, False
-    )  # fmt: skip
+    task = ("webshop-train-0001", "webshop", WANTED)
+    return Trajectory(name, *task, policy, steps, "Your score", reward, True, False)
 
 
 def write_run(folder: Path, student: str = "tiny") -> Run:
