@@ -277,7 +277,7 @@ def test_trackio_keeps_messages_and_flags(run, tmp_path):
     (program,) = test_export_page.blocks("python trackio")
     program += (
         "from trackio.sqlite_storage import SQLiteStorage\n"
-        "print(json.dumps(SQLiteStorage.get_traces('eef')))"
+        "print(json.dumps(SQLiteStorage.get_traces('eef', 'EEF')))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],
