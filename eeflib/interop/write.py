@@ -133,7 +133,7 @@ def export(
     run = run if isinstance(run, Run) else open_run(run)
     declared = run.method(method)
     method = method if "~" in method else declared.name
-    name, samples = _found(run, method, iteration)
+    name, samples = _found(run, method, iteration, int(declared.explores))
     default = run.folder.path / "export" / f"{name.replace('/', '-')}-{to}{dialect.suffix}"
     path = Path(out) if out is not None else default
     own = student in (None, run.config.student)
@@ -162,12 +162,12 @@ def export(
     return Exported(path, len(kept), replies, trained, tuple(job.dropped))
 
 
-def _found(run: Run, method: str, iteration: int | None) -> tuple[str, list[Sample]]:
-    """METHOD/iter-I, and its samples."""
+def _found(run: Run, method: str, iteration: int | None, first: int) -> tuple[str, list[Sample]]:
+    """METHOD/iter-I, and its samples; `first` is the method's first iteration."""
     here = run.folder.path
     files = {p.parent.relative_to(here).as_posix() for p in here.glob("*/iter-*/samples.jsonl")}
     mine = {int(name.rpartition("-")[2]) for name in files if name.split("/")[0] == method}
-    last = max(mine, default=0) if iteration is None else iteration
+    last = max(mine, default=first) if iteration is None else iteration
     samples = run.samples(method, last)
     if not samples:
         there = f"; there are those of {', '.join(sorted(files))}" if files else ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -366,7 +367,7 @@ def test_a_missing_library_is_named(run, monkeypatch, tmp_path):
         ("papers --to jsonl", "papers is not a run folder"),
         ("run --to yaml", "unknown format 'yaml'; choose one of jsonl, trl, openai"),
         ("run --to trl --method EFF", "unknown method 'EFF'; choose one of SFT"),
-        ("run --to trl --method RFT", "has no samples of RFT iteration 0; there are those of EEF/"),
+        ("run --to trl --method RFT", "has no samples of RFT iteration 1; there are those of EEF/"),
         ("run --to trl --iteration 3", "`eef train run --method EEF --iteration 3`"),
         ("run --to trl --seed 3", "this run has no seed 3"),
         ("run --to openai --out papers", "papers: cannot be written (Is a directory)"),
@@ -389,7 +390,7 @@ def test_a_run_that_has_selected_nothing_names_the_step(eef, tmp_path):
     eef_run = small_run.open_run(tmp_path / "run", preset="tiny", seeds=(7,))
     code, _, err = eef("export", "run", "--to", "trl")
     assert code == 1
-    assert "has no samples of EEF iteration 0: select them first" in err
+    assert "has no samples of EEF iteration 1: select them first" in err
     eef_run.folder.sub("EEF/iter-1").append("samples", small_run.SAMPLES[4:])
     eef_run.folder.close()
     for to in ("trl", "axolotl", "inspect"):
@@ -412,6 +413,9 @@ def test_the_command_writes_where_it_says(eef, tmp_path):
     _, out, _ = eef("export", "--help")
     text = " ".join(out.replace("\u2502", " ").split())
     assert all(to in text for to in DIALECTS)
+    examples = re.findall(r"^ +eef (export runs.*)$", out, re.MULTILINE)
+    assert len(examples) == 3
+    assert all(eef(*example.split(), "--help")[0] == 0 for example in examples)
 
 
 def test_samples_exported_are_read_back(run):
