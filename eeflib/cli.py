@@ -374,6 +374,50 @@ def report(
 
 
 @app.command()
+def export(
+    run: RunFolder,
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            metavar="FORMAT",
+            help="jsonl, trl, openai, axolotl, tinker, slime, verl, llamafactory, "
+            "llamafactory-v1, agentgym, inspect or trackio",
+        ),
+    ],
+    out: Annotated[Path | None, typer.Option(help="default: RUN/seed-S/export/...")] = None,
+    method: MethodName = "EEF",
+    iteration: Annotated[int | None, typer.Option(min=0, help="default: the last")] = None,
+    seed: Seed = None,
+    student: Annotated[
+        str | None, typer.Option(help="who is asked: prompt format, tokens; default: the run's")
+    ] = None,
+    allow_harmful: Annotated[
+        bool | None, typer.Option("--allow-harmful", help="harmful actions may be trained")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write what a method trains on, with its trained flags, for another trainer or viewer.
+
+    Examples:
+
+        eef export runs/first --to trl
+
+        eef export runs/first --to axolotl --out eef.jsonl
+
+        eef export runs/first --to verl --method RFTxk --student smollm2
+    """
+    from eeflib.interop.write import export as write
+
+    opened = _opened(run, seed)
+    options: dict[str, Any] = {"method": method, "iteration": iteration, "student": student}
+    made = write(opened, to, out, allow_harmful=allow_harmful, **options)
+    text = f"{made.samples} samples, {made.trained} of {made.replies} replies trained\n{made.path}"
+    counts = {"samples": made.samples, "replies": made.replies, "trained": made.trained}
+    _say(text, as_json, {**counts, "dropped": len(made.dropped), "file": str(made.path)})
+
+
+@app.command()
 def compare(
     a: Annotated[Path, typer.Argument(metavar="A", help="a run folder")],
     b: Annotated[Path | None, typer.Argument(metavar="[B]", help="another; default: A")] = None,

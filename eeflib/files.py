@@ -201,17 +201,18 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
 
 
-def write_atomic(path: Path, text: str) -> None:
+def write_atomic(path: Path, text: str | bytes) -> None:
     """Replace the file at `path`: at any moment it holds the old text or the new one, never a part.
 
     Raises:
         DataError: it cannot be written; the old text is still there.
     """
+    data = text.encode("utf-8", "backslashreplace") if isinstance(text, str) else text
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            _write_synced(temporary, "wb", text.encode("utf-8", "backslashreplace"))
+            _write_synced(temporary, "wb", data)
             os.replace(temporary, path)
         finally:
             for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):

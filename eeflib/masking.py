@@ -168,6 +168,21 @@ class Unusable(DataError):
         self.dropped = dropped
 
 
+def trained_steps(sample: Sample, fmt: PromptFormat, *, allow_harmful: bool = False) -> list[int]:
+    """The steps of `sample` whose replies carry loss; one without a reply carries none.
+
+    Raises:
+        Unusable: there are none.
+        DataError: it trains a harmful or unknown action, and may not.
+    """
+    _check(sample, allow_harmful)
+    out = [t for t, on in enumerate(sample.trained) if on and fmt.reply(sample.steps[t]).strip()]
+    if not out:
+        why = f"sample {sample.id!r} trains no token: no trained step has a reply; leave it out"
+        raise Unusable(Dropped(sample.id, "nothing trained", 0, why))
+    return out
+
+
 def encode_sample(
     sample: Sample,
     fmt: PromptFormat,
@@ -194,14 +209,8 @@ def encode_sample(
         DataError: the sample breaks a rule (METHOD, invariants), or template and tokenizer do not
             allow telling trained and untrained text apart.
     """
-    _check(sample, allow_harmful)
+    trained = trained_steps(sample, fmt, allow_harmful=allow_harmful)
     where = f"sample {sample.id!r}"
-    trained = [
-        t for t, on in enumerate(sample.trained) if on and fmt.reply(sample.steps[t]).strip()
-    ]
-    if not trained:
-        why = f"{where} trains no token: no trained step has a reply; leave it out"
-        raise Unusable(Dropped(sample.id, "nothing trained", 0, why))
     steps = sample.steps[: trained[-1] + 1]
     written = as_chat(tokenizer).encode(fmt.messages(sample.instruction, steps))
     step_of = {fmt.reply_index(t): t for t in range(len(steps))}
