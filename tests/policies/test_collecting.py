@@ -236,3 +236,25 @@ def test_a_server_that_drips_is_given_up_on_and_a_huge_reply_is_not_read(tmp_pat
         (one,) = eef.collect(run.world(), model(server), run=run, progress=False)
     assert "set max_tokens" in one.error
     assert run.folder.file("ledger").stat().st_size < 10_000
+
+
+def test_the_command_says_what_it_will_cost_goes_on_and_tells_teachers_apart(eef, monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with ChatServer(Shop()) as server:
+        paid = ["--model", "m", "--base-url", server.url, "--price", "1000,1000"]
+        code, out, _ = eef("collect", "r", "--preset", "tiny", *paid)
+        assert code == 0
+        assert "all 24 episodes: about" in out
+        assert "(by the first 3)" in out
+        count = len(server.requests)
+        code, out, _ = eef("collect", "r", *paid, "--json")
+        assert (code, len(server.requests)) == (0, count), "on file: nothing is asked"
+        assert eef("collect", "r")[0] == 0
+        code, out, err = eef("collect", "r", "--model", "x", *paid[2:], "--max-requests", "2")
+        assert code == 1
+        assert "max_requests" in err.strip().splitlines()[-1]
+    teachers = json.loads(eef("collect", "r", "--json")[1].splitlines()[-1])["teachers"]
+    assert [t["policy"] for t in teachers] == ["m", "scripted-shopper", "x"]
+    assert teachers[0]["dollars"] > 0
+    assert teachers[1]["dollars"] is None
+    assert eef("collect", "q", "--model", "m", "--price", "1")[0] == 1
