@@ -95,7 +95,7 @@ def read_objects(path: Path, report: ReadReport) -> Iterator[tuple[int, dict[str
     Raises:
         DataError: the file cannot be read at all.
     """
-    return _each_line(path, report, lambda raw: _checked(_parse(raw)))
+    return _each_line(path, report, lambda raw: _checked(parse_object(raw)))
 
 
 def read_records(
@@ -115,7 +115,7 @@ def read_records(
     def parse(raw: bytes) -> tuple[R, object]:
         if quick := kind.from_line(raw):
             return quick
-        row = _parse(raw, surrogates)
+        row = parse_object(raw, surrogates)
         return kind.from_dict(row), row.get("schema")
 
     met: set[str] = set()
@@ -154,7 +154,7 @@ def _each_line(
         raise DataError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
 
 
-def _parse(raw: bytes, surrogates: bool = True) -> dict[str, Any]:
+def parse_object(raw: bytes, surrogates: bool = True) -> dict[str, Any]:
     """The JSON object on one line; DataError if it is none."""
     try:
         value = msgspec.json.decode(raw)
@@ -269,7 +269,7 @@ def repair(path: Path) -> None:
             if not tail:
                 return
             try:
-                _checked(_parse(tail))  # no part of an object is one: only the line end is missing
+                _checked(parse_object(tail))  # no part of an object is one: only the line end is missing
                 file.write(b"\n")
             except DataError:
                 _write_synced(path.with_name(path.name + ".torn"), "ab", tail + b"\n")

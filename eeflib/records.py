@@ -38,6 +38,9 @@ Reward = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 
 SPLITS = ("train", "validation", "test")
 
+UNRATED = "unrated"
+"""Key of `Trajectory.extra`: the reward is not known, and `reward` is 0 for want of one."""
+
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -422,11 +425,17 @@ class Trajectory(Record):
     error: str = ""
     """A fault that ended the rollout (provider, environment); empty if none."""
     extra: dict[str, Any] = field(default_factory=dict)
+    """Keys of other versions; of an imported one its `format`, its `source`, what else it held."""
 
     @property
     def solved(self) -> bool:
         """See `solved`."""
         return solved(self.reward, self.threshold, self.error)
+
+    @property
+    def rated(self) -> bool:
+        """Whether R is known; not so of some imported episodes, which are no failures either."""
+        return not self.extra.get(UNRATED)
 
     @property
     def length(self) -> int:

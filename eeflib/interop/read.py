@@ -1,0 +1,733 @@
+"""Anyone's trajectories as eeflib's: ETO, AgentTraj, OpenAI messages, page logs and others.
+
+Import `read_trajectories` to hold them in a list, `stream_trajectories` where they are too many. A
+format is a line of `FORMATS`: the keys that tell it and a function from a row to the common shape,
+in which `_FIELDS` names what is looked for; everything else of a row stays in `extra`. How files
+are opened is `eeflib.interop.sources`'s, how they become a run `eeflib.interop.imported`'s.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from eeflib.errors import DataError, PrerequisiteError
+from eeflib.interop.sources import ImportReport, files_of, rows_of, short_json
+from eeflib.prompts import parse_reply, split_reasoning
+from eeflib.records import UNRATED, Step, Trajectory, Usage, content_hash
+
+Row = dict[str, Any]
+Reader = Callable[[Row], Row | None]
+"""A row of a file -> a row in the common shape, such as `{"messages": [{"role": "user", "content":
+...}, ...], "reward": 0.5, "model": "gpt-4"}`; None for a row that is no episode."""
+
+_WINDOW = 256
+"""Episodes looked at before it is settled whether a reward of 1 is 1 or 1 %."""
+
+_FIELDS = {
+    "messages": "messages conversations conversation trajectory history dialogue turns",
+    "id": "id item_id trajectory_id session_id uid example_id",
+    "task_id": "task_id",
+    "env": "env environment env_name",
+    "instruction": "instruction question query task_description",
+    "model": "model model_name llm_name llm policy agent engine generator",
+    "reward": "reward final_reward score success won",
+    "error": "error exception",
+    "terminated": "terminated finished done",
+    "truncated": "truncated",
+    "threshold": "threshold",
+}
+"""What is looked for -> its names, the first that is there counts; also in `_INNER`."""
+_INNER = ("info", "meta", "metadata")
+_TYPES: dict[str, tuple[type, ...]] = {
+    "messages": (list,), "terminated": (bool,), "truncated": (bool,), "threshold": (int, float),
+    "reward": (bool, int, float, str), "error": (str, dict, list),
+}  # fmt: skip
+"""Types that a field may have; text or a whole number, where nothing is said."""
+
+_ROLES = {
+    **dict.fromkeys("system developer".split(), "system"),
+    **dict.fromkeys("user human environment env observation tool function ipython".split(), "user"),
+    **dict.fromkeys("assistant gpt agent ai model bot chatgpt function_call".split(), "agent"),
+}
+_TRAINED = ("loss", "train", "trainable", "loss_mask", "weight")
+"""Names under which trainers keep a flag for each message."""
+_NO_AGENT = re.compile(r"exceeding maximum input length", re.IGNORECASE)
+"""Ends that ETO notes for any exception of its harness."""
+_READY = re.compile(
+    r"\W*(?:ok(?:ay)?|sure|understood|got it|yes|alright|i understand)\b", re.IGNORECASE
+)
+_TURN = re.compile(r"now,? it'?s your turn[^\n]*\n", re.IGNORECASE)
+_SEEN = re.compile(r"\s*Observation\s*:[ \t]*\n?", re.IGNORECASE)
+_WANTED = (
+    re.compile(r"Instruction:\s*(?:\[SEP\]\s*)?(.+?)\s*(?:\[SEP\]|\[button\]|\n|$)"),
+    re.compile(r"(Your task is to\b:?[^\n]+)", re.IGNORECASE),
+)
+_ARGUMENTS = re.compile(r"(\w+)\s*[\[(]\s*(\{.*\})\s*[\])]\.?", re.DOTALL)
+_OWN_NAMES = ("search", "click", "think", "finish")
+_SHOP = re.compile(r"(?:search|click)\[.*\]", re.IGNORECASE | re.DOTALL)
+_ENVS = {"sciworld": "scienceworld", "science_world": "scienceworld"}
+_KNOWN_ENVS = re.compile(r"webshop|science_?world|sciworld|alfworld|textworld|babyai", re.IGNORECASE)
+_SUB_PAGE = re.compile(r"Description|Features|Reviews|Attributes")
+
+
+class Imported(list[Trajectory]):
+    """Trajectories in the order of the files; `report` says what was read, skipped and assumed."""
+
+    def __init__(self, found: Iterable[Trajectory], report: ImportReport) -> None:
+        super().__init__(found)
+        self.report = report
+
+
+def read_trajectories(
+    path: str | Path | Sequence[str | Path], *, reader: Reader | None = None
+) -> Imported:
+    """Every episode of a file, a folder (with what is in it) or several of these.
+
+    An episode that a fault of its harness ended has `error` set. A reward that is not known is no
+    reward of 0: `rated` is False, and the analysis counts it nowhere. The model is `policy`; the
+    format, the place in the file, and every field that is not understood are in `extra`.
+
+    Args:
+        reader: for a format of one's own, see `Reader`.
+
+    Raises:
+        DataError: there is no such file, or nothing in it is an episode; names the keys seen.
+        PrerequisiteError: nothing could be read without a package that is not installed.
+    """
+    report = ImportReport()
+    return Imported(stream_trajectories(path, report, reader=reader), report)
+
+
+def stream_trajectories(
+    path: str | Path | Sequence[str | Path], report: ImportReport, *, reader: Reader | None = None
+) -> Iterator[Trajectory]:
+    """As `read_trajectories`, one by one, in memory that does not grow with the files.
+
+    Args:
+        report: is filled while reading.
+    """
+    paths = [path] if isinstance(path, (str, Path)) else path
+    missing: list[PrerequisiteError] = []
+
+    def drafts() -> Iterator[_Draft]:
+        for one in paths:
+            for file, name in files_of(Path(one), report):
+                source = _Source(file, name, report)
+                try:
+                    rows = rows_of(file, name, report)
+                    yield from _log_drafts(_drafts(rows, source, reader), source)
+                except PrerequisiteError as exc:
+                    missing.append(exc)
+                    report.skip("takes a package that is not installed", name, str(exc))
+
+    read = report.read
+    every, names = drafts(), _Names(report)
+    percent: dict[tuple[str, ...], bool] = {}
+    while window := list(itertools.islice(every, _WINDOW)):
+        for d in window:
+            if d.raw is not None and d.raw > 1:
+                percent[d.group] = True
+        for d in window:
+            trajectory = names.unique(d.trajectory, d.place)
+            if d.raw == 1 and percent.get(d.group):
+                trajectory = replace(trajectory, reward=0.01)
+            report.read += 1
+            report.formats[trajectory.extra["format"]] += 1
+            report.faults += bool(trajectory.error)
+            report.unrated += not trajectory.rated
+            yield trajectory
+    if report.read == read and missing:
+        raise missing[0]
+    if report.read == read:
+        raise DataError(_nothing(report, paths))
+
+
+def _nothing(report: ImportReport, paths: Sequence[str | Path]) -> str:
+    named = ", ".join(Path(p).name for p in paths)
+    if report.unknown:
+        keys, place = next(iter(report.unknown.items()))
+        return (
+            f"{place}: no reader knows a row with the keys {keys}. Write one:\n"
+            "    def reader(row):\n"
+            '        turns = [{"role": t["speaker"], "content": t["text"]} for t in row["turns"]]\n'
+            '        return {"messages": turns, "reward": row["points"], "model": row["by"]}\n'
+            f'    eef.read_trajectories("{named}", reader=reader)\n'
+            "(roles are system, user and assistant; None for a row that is no episode)"
+        )
+    why = "; ".join(f"{reason}: {n.first}" for reason, n in report.skipped.items())
+    return f"{named}: no episode in it: {why or 'no file to read'}"
+
+
+@dataclass
+class _Source:
+    """A file while it is read."""
+
+    file: Path
+    name: str
+    report: ImportReport
+    at: int = 0
+
+
+class _Draft(NamedTuple):
+    trajectory: Trajectory
+    raw: float | None
+    """The reward as it stands in the file, where that may be per cent."""
+    group: tuple[str, ...]
+    """Whose rewards are on one scale."""
+    place: str
+
+
+@dataclass
+class _Names:
+    """Ids given so far: an id stands for one episode, a task's for one instruction."""
+
+    report: ImportReport
+    given: set[str] = field(default_factory=set)
+    tasks: dict[str, str] = field(default_factory=dict)
+
+    def unique(self, t: Trajectory, place: str) -> Trajectory:
+        """`t`, with ids of its own."""
+        about = content_hash([t.env, t.instruction])
+        task = t.task_id or f"{t.env}-{about[:8]}"
+        if self.tasks.setdefault(task, about) != about:
+            self.report.note("the id of another task: its own was given a suffix", place)
+            task = f"{task}-{about[:8]}"
+            self.tasks[task] = about
+        name, n = t.id, 1
+        while name in self.given:
+            name, n = f"{t.id}#{n + 1}", n + 1
+        if n > 1:
+            self.report.note("an id that occurs twice: kept apart as ID#2", place)
+        self.given.add(name)
+        return t if (task, name) == (t.task_id, t.id) else replace(t, id=name, task_id=task)
+
+
+# -- formats --------------------------------------------------------------------------------------
+
+
+def _chat(row: Row) -> Iterator[Row]:
+    yield row
+
+
+def _eto_rollout(row: Row) -> Iterator[Row]:
+    """`success` means "done" here; a reason of ETO's own may stand for any exception."""
+    meta = row["meta"]
+    reason = str(meta.get("terminate_reason") or "")
+    error = meta.get("error") or (reason if _NO_AGENT.search(reason) else "")
+    ended = bool(meta.get("finished")) and reason != "max_steps"
+    out = {**row, "reward": meta.get("reward"), "error": error, "terminated": ended}
+    yield {**out, "truncated": reason == "max_steps", "example": True}
+
+
+def _verifiers(row: Row) -> Iterator[Row]:
+    """An episode of verifiers v1: of each trace every path from a root to a leaf."""
+    for trace in row.get("traces") or ([row] if "nodes" in row else []):
+        nodes, config = trace["nodes"], (trace.get("agent") or {}).get("config") or {}
+        inner = {n.get("parent") for n in nodes}
+        task = trace.get("task") or row.get("task") or {}
+        scores = [r for r in (trace.get("rewards") or {}).values() if r is not None]
+        faults = [] if trace.get("ok", True) else trace.get("errors") or row.get("errors")
+        rest = {k: v for k, v in trace.items() if k not in ("nodes", "task", "ok", "id")}
+        for number, leaf in enumerate(i for i in range(len(nodes)) if i not in inner):
+            path, at, seen = [], leaf, set()
+            while isinstance(at, int) and 0 <= at < len(nodes) and at not in seen:
+                seen.add(at)
+                path.append({**nodes[at]["message"], "sampled": bool(nodes[at].get("sampled"))})
+                at = nodes[at].get("parent")
+            yield {
+                **rest, "id": f"{trace.get('id')}{f'-branch{number}' if number else ''}",
+                "messages": path[::-1], "task_id": task.get("key") or task.get("hash"),
+                "env": (row.get("env") or {}).get("id"), "task": task,
+                "model": next((c["model"] for c in trace.get("calls") or () if c.get("model")), None)
+                or config.get("model"),
+                "reward": sum(r["score"] * r.get("weight", 1) for r in scores) if scores else None,
+                "error": faults or "", "terminated": bool(trace.get("is_completed")),
+                "truncated": "max" in str(trace.get("stop_condition")), "percent": False,
+            }  # fmt: skip
+
+
+def _completion(row: Row) -> Iterator[Row]:
+    """verifiers v0: what was asked and what was answered."""
+    said = [row["prompt"], row["completion"]]
+    turns = [[{"role": r, "content": s}] if isinstance(s, str) else s
+             for r, s in zip(("user", "assistant"), said, strict=True)]  # fmt: skip
+    rest = {k: v for k, v in row.items() if k not in ("prompt", "completion")}
+    yield {**rest, "messages": [*turns[0], *turns[1]], "percent": False}
+
+
+def _inspect(row: Row) -> Iterator[Row]:
+    """A sample of an Inspect log; of several scores the first counts."""
+    about, scores = row["eval"], row.get("scores") or {}
+    value = next(iter(scores.values()), {}).get("value")
+    letters = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}
+    fault = row.get("error")
+    name = f"{row['id']}" + (f"-epoch{row['epoch']}" if row.get("epoch", 1) > 1 else "")
+    yield {
+        **row, "id": name, "task_id": str(row["id"]), "model": about.get("model"),
+        "env": about.get("task"), "truncated": bool(row.get("limit")), "percent": False,
+        "reward": letters.get(value, value) if isinstance(value, str) else value,
+        "error": fault.get("message", fault) if isinstance(fault, dict) else fault,
+    }  # fmt: skip
+
+
+def _atif(row: Row) -> Iterator[Row]:
+    """Harbor's trajectories: results stand in the step that asked for them."""
+    turns: list[Row] = []
+    for step in row["steps"]:
+        step = dict(step)
+        text, seen = step.pop("message"), step.pop("observation", None) or {}
+        turns.append({**step, "role": step.pop("source"), "content": text})
+        turns += [{"role": "user", **r} for r in seen.get("results") or ()]
+    final, agent = row.get("final_metrics") or {}, row.get("agent") or {}
+    told = {**(final.get("extra") or {}), **(row.get("extra") or {})}
+    rest = {k: v for k, v in row.items() if k not in ("steps", "subagent_trajectories")}
+    name = row.get("trajectory_id") or row.get("session_id")
+    yield {**rest, "messages": turns, "id": name, "model": agent.get("model_name"),
+           "info": told, "percent": False}  # fmt: skip
+    for inner in row.get("subagent_trajectories") or ():
+        yield from _atif(inner)
+
+
+def _hub_row(row: Row) -> Iterator[Row]:
+    """A page of rows as the hub's server gives them."""
+    for held in row.get("rows") or [row]:
+        yield {**held["row"], "again": True}
+
+
+class Format(NamedTuple):
+    name: str
+    keys: str
+    """That a row has, all of them."""
+    read: Callable[[Row], Iterator[Row]]
+
+
+FORMATS = (
+    Format("eeflib", "task_id steps policy terminated", _chat),
+    Format("atif", "schema_version steps agent", _atif),
+    Format("verifiers v1", "traces", _verifiers),
+    Format("verifiers v1", "nodes rewards", _verifiers),
+    Format("verifiers v0", "prompt completion", _completion),
+    Format("inspect", "messages eval scores", _inspect),
+    Format("webshop pages", "page goal url", _chat),
+    Format("hub rows", "rows", _hub_row),
+    Format("hub rows", "row row_idx", _hub_row),
+    Format("eto roll-out", "meta conversations", _eto_rollout),
+    Format("agenttraj", "item_id conversations", _chat),
+    Format("eef paper", "info conversations", _chat),
+    Format("eef paper", "info conversation", _chat),
+    Format("eto sft, sharegpt", "conversations", _chat),
+    Format("openai messages", "messages", _chat),
+    *(Format("messages", name, _chat) for name in _FIELDS["messages"].split()[2:]),
+)
+"""Formats that are known, tried in this order."""
+
+
+def _drafts(
+    rows: Iterable[tuple[str, Row]], source: _Source, reader: Reader | None
+) -> Iterator[_Draft | tuple[str, Row]]:
+    """Episodes; pages of a log, which are no episodes yet, as they are."""
+    report = source.report
+    for place, row in rows:
+        source.at += 1
+        try:
+            if reader is not None:
+                shaped = reader(row)
+                if shaped is None:
+                    report.skip("no episode, says the reader", place)
+                else:
+                    yield _episode(shaped, "own reader", place, source)
+                continue
+            form = next((f for f in FORMATS if all(k in row for k in f.keys.split())), None)
+            if form is None:
+                keys = ", ".join(sorted(row)[:12]) or "(none)"
+                report.unknown.setdefault(keys, place)
+                report.skip(f"no reader knows these keys: {keys:.120}", place)
+            elif form.name == "eeflib":
+                yield _own(row, place)
+            elif form.name == "webshop pages":
+                yield place, row
+            else:
+                for shaped in form.read(row):
+                    if shaped.pop("again", False):
+                        yield from _drafts([(place, shaped)], source, None)
+                    else:
+                        yield _episode(shaped, form.name, place, source)
+        except _NoEpisode as exc:
+            report.skip(str(exc), place)
+        except DataError as exc:
+            report.skip("not the record it looks like", place, str(exc)[:200])
+        except (KeyError, TypeError, AttributeError, ValueError, IndexError) as exc:
+            report.skip("not built as this format is", place, f"{type(exc).__name__}: {exc}"[:200])
+
+
+class _NoEpisode(Exception):
+    """A row that is no episode; the message says why."""
+
+
+def _own(row: Row, place: str) -> _Draft:
+    found = Trajectory.from_dict(row)
+    extra = {"format": "eeflib", "source": place, **found.extra}
+    return _Draft(replace(found, extra=extra), None, (), place)
+
+
+# -- the common shape -----------------------------------------------------------------------------
+
+
+def _look(row: Row, name: str) -> tuple[Any, str]:
+    """(value, key at the top that holds it) of the first name that is there."""
+    for holder in (row, *(row[k] for k in _INNER if isinstance(row.get(k), dict))):
+        for key in _FIELDS[name].split():
+            if key in holder:
+                value = holder[key]
+                wanted = _TYPES.get(name, (str, int))
+                if value is None or not isinstance(value, wanted):
+                    if name == "reward" and value is None:
+                        return None, key if holder is row else ""
+                    continue
+                return value, key if holder is row else ""
+    return None, ""
+
+
+def _episode(row: Row, form: str, place: str, source: _Source) -> _Draft:
+    """A row in the common shape as a trajectory."""
+    found = {name: _look(row, name) for name in _FIELDS}
+    value = {name: what for name, (what, _) in found.items()}
+    used = {key for _, key in found.values()} | {"example", "percent"}
+    extra = {k: v for k, v in row.items() if k not in used and v is not None}
+    turns = _turns(value["messages"], found["messages"][1], row)
+    flags = [turn.extra.get(k) for turn in turns for k in _TRAINED if k in turn.extra]
+    if any(flag is not None for flag in flags):
+        extra["trained_flags"] = flags
+    error = value["error"]
+    error = "" if error in (None, "", [], {}) else short_json(error)[:2000]
+    turns, told = _without_preamble(turns, bool(row.get("example")), source.report, place)
+    if told:
+        extra["system"] = told
+    steps, last = _steps(turns)
+    if not steps and not error:
+        raise _NoEpisode("no reply of an agent in it")
+    first = steps[0].observation if steps else last
+    env = _env(value, steps, first, source)
+    reward, raw = _reward(value["reward"], row.get("percent", True), extra)
+    bought = bool(steps) and steps[-1].action.lower() == "click[buy now]"
+    name = source.file.name.split(".")[0]
+    if form != "eto roll-out" and place != source.name:  # else the file is the episode
+        name += f"-{source.at - 1}"
+    trajectory = Trajectory(
+        id=name if value["id"] is None else str(value["id"]),
+        task_id=str(next((value[k] for k in ("task_id", "id") if value[k] is not None), "")),
+        env=env,
+        instruction=_instruction(value["instruction"], first),
+        policy=_model(value["model"], source.file),
+        steps=steps,
+        final_observation=last,
+        reward=reward,
+        terminated=bool(value["terminated"]) if value["terminated"] is not None else bought,
+        truncated=bool(value["truncated"]),
+        threshold=float(value["threshold"] or 1.0),
+        error=error,
+        extra={"format": form, "source": place, **extra},
+    )
+    group = (str(source.file.parent), form, env)
+    return _Draft(trajectory, raw, group, place)
+
+
+@dataclass
+class _Message:
+    role: str
+    text: str
+    extra: Row
+
+
+def _turns(messages: Any, key: str, row: Row) -> list[_Message]:
+    if messages is None:
+        raise _NoEpisode("no conversation in it (null)")
+    if isinstance(messages, str):
+        messages = json.loads(messages)
+    out = []
+    for message in messages:
+        if isinstance(message, str):
+            raise _NoEpisode("messages that are plain texts: who says what is not known")
+        rest = dict(message)
+        said = rest.pop("role", None) or rest.pop("from", None)
+        rest.pop("from", None)
+        role = _ROLES.get(str(said).lower())
+        if role is None:
+            raise _NoEpisode(f"a role that is not known: {said!r}")
+        text = rest.pop("content", None)
+        text = rest.pop("value", None) if text is None else text
+        out.append(_Message(role, _text(text), rest))
+    return out
+
+
+def _text(content: Any) -> str:
+    """The text of a message: content may be null, a text, or a list of parts."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    if isinstance(content, dict):
+        content = [content]
+    parts = [
+        p if isinstance(p, str) else p.get("text") or p.get("content") or
+        ("" if p.get("type") == "reasoning" else f"[{p.get('type', 'part')}]")
+        for p in content
+    ]  # fmt: skip
+    return "\n".join(_text(p) for p in parts if p)
+
+
+def _without_preamble(
+    turns: list[_Message], example: bool, report: ImportReport, place: str
+) -> tuple[list[_Message], str]:
+    """(turns from the task on, what an agent is told before): by content, never by position.
+
+    The task begins at the turn that says so; else where an example may stand before it, at the last
+    turn that is no observation among observations, or that has an instruction of its own; else after
+    the first turn, if all that is answered to it is "OK".
+    """
+    system = [turn.text for turn in turns if turn.role == "system"]
+    turns = [turn for turn in turns if turn.role != "system"]
+    start = 0
+    if len(turns) > 2 and [t.role for t in turns[:2]] == ["user", "agent"]:
+        answer = turns[1].text
+        if _READY.match(answer) and len(answer) < 200 and "action" not in answer.lower():
+            system.append(turns[0].text)
+            start = 2
+    users = [i for i, t in enumerate(turns) if t.role == "user" and i >= start]
+    said = [i for i in users if _TURN.search(turns[i].text)]
+    if said:
+        begin, mark = said[-1], _TURN.search(turns[said[-1]].text)
+        assert mark is not None
+        system.append(turns[begin].text[: mark.start()])
+        turns[begin] = replace(turns[begin], text=turns[begin].text[mark.end() :])
+    elif example:
+        seen = [bool(_SEEN.match(turns[i].text)) for i in users]
+        fresh = [i for i, is_seen in zip(users, seen, strict=True) if not is_seen]
+        wanted = [(i, _found(turns[i].text)) for i in users]
+        named = [(i, text) for i, text in wanted if text]
+        begin = next((i for i, text in named if text == named[-1][1]), start)
+        begin = max(begin, fresh[-1]) if any(seen) and fresh else begin
+    else:
+        begin = start
+    if begin > start:
+        report.note("a worked example before the task: left out", place)
+    return turns[begin:], "\n\n".join(part for part in map(str.strip, system) if part)
+
+
+def _found(text: str) -> str:
+    """The instruction that a text states; empty if it states none."""
+    for pattern in _WANTED:
+        if match := pattern.search(text):
+            return match[1].strip()
+    return ""
+
+
+def _instruction(given: Any, first: str) -> str:
+    text = str(given) if given is not None else first
+    return _found(text) or text.strip()
+
+
+def _steps(turns: Sequence[_Message]) -> tuple[tuple[Step, ...], str]:
+    """(a step for each of the agent's turns, the last observation)."""
+    replies = [t.text for t in turns if t.role == "agent"]
+    labelled = any("action" in text.lower() and parse_reply(text).valid for text in replies[:8])
+    steps: list[Step] = []
+    shown: list[str] = []
+    about: Row = {}
+    for turn in turns:
+        if turn.role == "user":
+            shown.append(_SEEN.sub("", turn.text, count=1) if _SEEN.match(turn.text) else turn.text)
+            about |= {k: v for k, v in turn.extra.items() if v is not None and k not in _TRAINED}
+            continue
+        extra = {k: v for k, v in turn.extra.items() if v is not None}
+        if about:
+            extra["observed"] = about
+        steps.append(_step("\n".join(shown), turn, labelled, extra))
+        shown, about = [], {}
+    return tuple(steps), "\n".join(shown)
+
+
+def _step(observation: str, turn: _Message, labelled: bool, extra: Row) -> Step:
+    calls = extra.get("tool_calls") or [extra[k] for k in ("function_call",) if k in extra]
+    musing = extra.get("reasoning_content") or extra.get("reasoning") or ""
+    musing = musing if isinstance(musing, str) else ""
+    for name in _TRAINED:
+        if name in extra:
+            extra["trained"] = bool(extra[name])
+    usage = None
+    if isinstance(counted := extra.get("metrics"), dict):  # of ATIF
+        names = ("prompt_tokens", "completion_tokens", "cost_usd")
+        usage = Usage(**{k: counted[k] for k in names if counted.get(k) is not None})
+    if calls and isinstance(calls, list):
+        action = "; ".join(_call(call) for call in calls)
+        thought = split_reasoning(turn.text)[1].strip() or musing
+        return Step(observation, action, "teacher", turn.text, thought, usage=usage, extra=extra)
+    thought, action, valid, reason = parse_reply(turn.text, thoughts=labelled)
+    action = _plain_action(action)
+    return Step(
+        observation, action, "teacher", turn.text, thought or musing, valid, reason,
+        usage=usage, extra=extra,
+    )  # fmt: skip
+
+
+def _call(call: Any) -> str:
+    """A tool call as an action, of OpenAI, verifiers, Inspect or ATIF."""
+    inner = call.get("function") if isinstance(call.get("function"), dict) else call
+    name = inner.get("name") or inner.get("function_name") or inner.get("function")
+    arguments = inner.get("arguments") or {}
+    return _plain_action(f"{name}({short_json(arguments)})")
+
+
+def _plain_action(action: str) -> str:
+    """`search[{"product": "x"}]` -> `search[x]`; a call with other arguments stays one."""
+    match = _ARGUMENTS.fullmatch(action)
+    if match is None:
+        return action
+    try:
+        arguments = json.loads(match[2])
+    except ValueError:
+        return action
+    name = match[1].lower() if match[1].lower() in _OWN_NAMES else match[1]
+    values = list(arguments.values())
+    if len(values) == 1 and isinstance(values[0], (str, int, float)):
+        if "[" in action[: match.start(2)] or name in _OWN_NAMES:
+            return f"{name}[{values[0]}]"
+    return action
+
+
+def _env(value: Row, steps: Sequence[Step], first: str, source: _Source) -> str:
+    """The environment: as said, as an id or a path begins, or as actions and texts show it."""
+    given = value["env"] if isinstance(value["env"], str) else ""
+    item = str(value["id"] or "")
+    begin = re.fullmatch(r"([A-Za-z][A-Za-z_]*?)[_-]\d+", item)
+    named = _KNOWN_ENVS.search(given or item or "")
+    if named is None and not given:
+        named = _KNOWN_ENVS.search("/".join(source.file.parts[-3:]))
+    if any(_SHOP.fullmatch(s.action) for s in steps[:4]) or "Instruction: [SEP]" in first:
+        return "webshop"
+    if named:
+        return _ENVS.get(named[0].lower(), named[0].lower())
+    return given or (begin[1].lower() if begin else "unknown")
+
+
+def _model(value: Any, file: Path) -> str:
+    if isinstance(value, str) and value:
+        return value
+    parts = file.parts
+    if "outputs" in parts[:-2]:  # where ETO writes: outputs/MODEL/TASK/ID.json
+        return parts[parts.index("outputs") + 1]
+    return "unknown model"
+
+
+def _reward(value: Any, percent: bool, extra: Row) -> tuple[float, float | None]:
+    """(R in [0, 1], the number as it is in the file if it may be per cent); notes what it changed."""
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            value = None
+    if value is None or value != value or percent and value > 100:
+        extra[UNRATED] = True
+        return 0.0, None
+    raw = float(value)
+    reward = raw / 100 if percent and raw > 1 else min(1.0, max(0.0, raw))
+    if reward != raw:
+        extra["raw_reward"] = raw
+    return max(0.0, reward), raw if percent and not isinstance(value, bool) else None
+
+
+# -- page logs ------------------------------------------------------------------------------------
+
+
+def _log_drafts(
+    found: Iterable[_Draft | tuple[str, Row]], source: _Source
+) -> Iterator[_Draft]:
+    """Episodes; consecutive pages of a log up to its end are one."""
+    pages: list[tuple[str, Row]] = []
+    number = 0
+    for item in itertools.chain(found, [None]):
+        is_page = item is not None and not isinstance(item, _Draft)
+        other = is_page and pages and item[1]["goal"] != pages[0][1]["goal"]
+        if pages and (not is_page or other or pages[-1][1]["page"] == "done"):
+            yield _visit(pages, source, number)
+            pages, number = [], number + 1
+        if isinstance(item, _Draft):
+            yield item
+        elif item is not None:
+            pages.append(item)
+
+
+def _visit(pages: Sequence[tuple[str, Row]], source: _Source, number: int) -> _Draft:
+    """A person's visit to the shop: actions inferred from what page followed which."""
+    place, first = pages[0]
+    goal = first["goal"]
+    wanted = str(goal.get("instruction_text", ""))
+    steps: list[Step] = []
+    for (_, page), (_, after) in itertools.pairwise(pages):
+        kept = {k: v for k, v in page.items() if k not in ("goal", "page")}
+        for action in _between(page, after):
+            extra = {"inferred": True, **kept}
+            steps.append(Step(_shown(page, wanted), action, "human", extra=extra))
+    last = pages[-1][1]
+    source.report.note("actions inferred from a log of pages", place)
+    extra = {"format": "webshop pages", "source": place, "actions": "inferred", "goal": goal}
+    extra |= {k: v for k, v in last.items() if k not in ("page", "goal", "reward")}
+    done = last["page"] == "done"
+    reward, _ = _reward(last.get("reward"), False, extra)
+    name = source.file.name.split(".")[0] + (f"-{number}" if number else "")
+    trajectory = Trajectory(
+        name, f"webshop-{content_hash(goal)[:8]}", "webshop", wanted, "human", tuple(steps),
+        _shown(last, wanted), reward, done, False, extra=extra,
+    )  # fmt: skip
+    return _Draft(trajectory, None, (), place)
+
+
+def _between(page: Row, after: Row) -> Iterator[str]:
+    """The actions that lead from one page to the next."""
+    here, there = page["page"], after["page"]
+    now, then = page.get("content") or {}, after.get("content") or {}
+    words = [_words(c.get("keywords")) for c in (now, then)]
+    if there == "index":
+        yield "click[Back to Search]"
+    elif there == "search_results":
+        gap = int(then.get("page") or 1) - int(now.get("page") or 1)
+        if here == "index" or words[0] != words[1]:
+            yield from () if here == "index" else ("click[Back to Search]",)
+            yield f"search[{words[1]}]"
+        else:
+            yield "click[Next >]" if here == "search_results" and gap > 0 else "click[< Prev]"
+    elif there == "item_sub_page":
+        named = _SUB_PAGE.search(f"{after.get('url')} {then}")
+        yield f"click[{named[0] if named else 'Description'}]"
+    elif here == "item_sub_page":
+        yield "click[< Prev]"
+    if there in ("item_page", "done"):
+        if here == "search_results" or here != "index" and now.get("asin") != then.get("asin"):
+            yield f"click[{then.get('asin')}]"
+            now = {}
+        before = now.get("options") or {}
+        for option, value in (then.get("options") or {}).items():
+            if before.get(option) != value:
+                yield f"click[{value}]"
+    if there == "done":
+        yield "click[Buy Now]"
+
+
+def _words(keywords: Any) -> str:
+    """Keywords as a list, or as its text."""
+    if isinstance(keywords, str):
+        return " ".join(re.findall(r"""'([^']*)'|"([^"]*)\"""", keywords) and
+                        [a or b for a, b in re.findall(r"""'([^']*)'|"([^"]*)\"""", keywords)]
+                        or [keywords])  # fmt: skip
+    return " ".join(map(str, keywords or ()))
+
+
+def _shown(page: Row, wanted: str) -> str:
+    """What is known of a page, as text: the log does not hold what it showed."""
+    held = page.get("content") or {}
+    parts = [f"{name}: {short_json(value)}" for name, value in held.items()]
+    return " [SEP] ".join(["Instruction:", wanted, f"page {page['page']}", *parts])
