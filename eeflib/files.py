@@ -269,7 +269,8 @@ def repair(path: Path) -> None:
             if not tail:
                 return
             try:
-                _checked(parse_object(tail))  # no part of an object is one: only the line end is missing
+                # no part of an object is one: only the line end is missing
+                _checked(parse_object(tail))
                 file.write(b"\n")
             except DataError:
                 _write_synced(path.with_name(path.name + ".torn"), "ab", tail + b"\n")

@@ -1,9 +1,9 @@
 """Anyone's trajectories as eeflib's: ETO, AgentTraj, OpenAI messages, page logs and others.
 
-Import `read_trajectories` to hold them in a list, `stream_trajectories` where they are too many. A
-format is a line of `FORMATS`: the keys that tell it and a function from a row to the common shape,
-in which `_FIELDS` names what is looked for; everything else of a row stays in `extra`. How files
-are opened is `eeflib.interop.sources`'s, how they become a run `eeflib.interop.imported`'s.
+Import `read_trajectories` to hold them in a list, `stream_trajectories` where they are too many.
+What tells a format and how its rows come into a common shape is `eeflib.interop.formats`'s, how
+files are opened `eeflib.interop.sources`'s, how a run is made of them `eeflib.interop.imported`'s.
+Of a row in the common shape `_FIELDS` names what is looked for; everything else stays in `extra`.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from eeflib.errors import DataError, PrerequisiteError
+from eeflib.interop.formats import FORMATS, OWN, Row, visits
 from eeflib.interop.sources import ImportReport, files_of, rows_of, short_json
 from eeflib.prompts import parse_reply, split_reasoning
-from eeflib.records import UNRATED, Step, Trajectory, Usage, content_hash
+from eeflib.records import UNRATED, Actor, Step, Trajectory, Usage, content_hash
 
-Row = dict[str, Any]
 Reader = Callable[[Row], Row | None]
 """A row of a file -> a row in the common shape, such as `{"messages": [{"role": "user", "content":
 ...}, ...], "reward": 0.5, "model": "gpt-4"}`; None for a row that is no episode."""
@@ -51,14 +51,16 @@ _TYPES: dict[str, tuple[type, ...]] = {
 """Types that a field may have; text or a whole number, where nothing is said."""
 
 _ROLES = {
-    **dict.fromkeys("system developer".split(), "system"),
-    **dict.fromkeys("user human environment env observation tool function ipython".split(), "user"),
-    **dict.fromkeys("assistant gpt agent ai model bot chatgpt function_call".split(), "agent"),
+    name: role
+    for role, names in (
+        ("system", "system developer"),
+        ("user", "user human environment env observation tool function ipython"),
+        ("agent", "assistant gpt agent ai model bot chatgpt function_call"),
+    )
+    for name in names.split()
 }
 _TRAINED = ("loss", "train", "trainable", "loss_mask", "weight")
 """Names under which trainers keep a flag for each message."""
-_NO_AGENT = re.compile(r"exceeding maximum input length", re.IGNORECASE)
-"""Ends that ETO notes for any exception of its harness."""
 _READY = re.compile(
     r"\W*(?:ok(?:ay)?|sure|understood|got it|yes|alright|i understand)\b", re.IGNORECASE
 )
@@ -72,8 +74,9 @@ _ARGUMENTS = re.compile(r"(\w+)\s*[\[(]\s*(\{.*\})\s*[\])]\.?", re.DOTALL)
 _OWN_NAMES = ("search", "click", "think", "finish")
 _SHOP = re.compile(r"(?:search|click)\[.*\]", re.IGNORECASE | re.DOTALL)
 _ENVS = {"sciworld": "scienceworld", "science_world": "scienceworld"}
-_KNOWN_ENVS = re.compile(r"webshop|science_?world|sciworld|alfworld|textworld|babyai", re.IGNORECASE)
-_SUB_PAGE = re.compile(r"Description|Features|Reviews|Attributes")
+_KNOWN_ENVS = re.compile(
+    r"webshop|science_?world|sciworld|alfworld|textworld|babyai", re.IGNORECASE
+)
 
 
 class Imported(list[Trajectory]):
@@ -121,7 +124,7 @@ def stream_trajectories(
                 source = _Source(file, name, report)
                 try:
                     rows = rows_of(file, name, report)
-                    yield from _log_drafts(_drafts(rows, source, reader), source)
+                    yield from _drafts(visits(rows) if reader is None else rows, source, reader)
                 except PrerequisiteError as exc:
                     missing.append(exc)
                     report.skip("takes a package that is not installed", name, str(exc))
@@ -208,172 +211,43 @@ class _Names:
         return t if (task, name) == (t.task_id, t.id) else replace(t, id=name, task_id=task)
 
 
-# -- formats --------------------------------------------------------------------------------------
-
-
-def _chat(row: Row) -> Iterator[Row]:
-    yield row
-
-
-def _eto_rollout(row: Row) -> Iterator[Row]:
-    """`success` means "done" here; a reason of ETO's own may stand for any exception."""
-    meta = row["meta"]
-    reason = str(meta.get("terminate_reason") or "")
-    error = meta.get("error") or (reason if _NO_AGENT.search(reason) else "")
-    ended = bool(meta.get("finished")) and reason != "max_steps"
-    out = {**row, "reward": meta.get("reward"), "error": error, "terminated": ended}
-    yield {**out, "truncated": reason == "max_steps", "example": True}
-
-
-def _verifiers(row: Row) -> Iterator[Row]:
-    """An episode of verifiers v1: of each trace every path from a root to a leaf."""
-    for trace in row.get("traces") or ([row] if "nodes" in row else []):
-        nodes, config = trace["nodes"], (trace.get("agent") or {}).get("config") or {}
-        inner = {n.get("parent") for n in nodes}
-        task = trace.get("task") or row.get("task") or {}
-        scores = [r for r in (trace.get("rewards") or {}).values() if r is not None]
-        faults = [] if trace.get("ok", True) else trace.get("errors") or row.get("errors")
-        rest = {k: v for k, v in trace.items() if k not in ("nodes", "task", "ok", "id")}
-        for number, leaf in enumerate(i for i in range(len(nodes)) if i not in inner):
-            path, at, seen = [], leaf, set()
-            while isinstance(at, int) and 0 <= at < len(nodes) and at not in seen:
-                seen.add(at)
-                path.append({**nodes[at]["message"], "sampled": bool(nodes[at].get("sampled"))})
-                at = nodes[at].get("parent")
-            yield {
-                **rest, "id": f"{trace.get('id')}{f'-branch{number}' if number else ''}",
-                "messages": path[::-1], "task_id": task.get("key") or task.get("hash"),
-                "env": (row.get("env") or {}).get("id"), "task": task,
-                "model": next((c["model"] for c in trace.get("calls") or () if c.get("model")), None)
-                or config.get("model"),
-                "reward": sum(r["score"] * r.get("weight", 1) for r in scores) if scores else None,
-                "error": faults or "", "terminated": bool(trace.get("is_completed")),
-                "truncated": "max" in str(trace.get("stop_condition")), "percent": False,
-            }  # fmt: skip
-
-
-def _completion(row: Row) -> Iterator[Row]:
-    """verifiers v0: what was asked and what was answered."""
-    said = [row["prompt"], row["completion"]]
-    turns = [[{"role": r, "content": s}] if isinstance(s, str) else s
-             for r, s in zip(("user", "assistant"), said, strict=True)]  # fmt: skip
-    rest = {k: v for k, v in row.items() if k not in ("prompt", "completion")}
-    yield {**rest, "messages": [*turns[0], *turns[1]], "percent": False}
-
-
-def _inspect(row: Row) -> Iterator[Row]:
-    """A sample of an Inspect log; of several scores the first counts."""
-    about, scores = row["eval"], row.get("scores") or {}
-    value = next(iter(scores.values()), {}).get("value")
-    letters = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}
-    fault = row.get("error")
-    name = f"{row['id']}" + (f"-epoch{row['epoch']}" if row.get("epoch", 1) > 1 else "")
-    yield {
-        **row, "id": name, "task_id": str(row["id"]), "model": about.get("model"),
-        "env": about.get("task"), "truncated": bool(row.get("limit")), "percent": False,
-        "reward": letters.get(value, value) if isinstance(value, str) else value,
-        "error": fault.get("message", fault) if isinstance(fault, dict) else fault,
-    }  # fmt: skip
-
-
-def _atif(row: Row) -> Iterator[Row]:
-    """Harbor's trajectories: results stand in the step that asked for them."""
-    turns: list[Row] = []
-    for step in row["steps"]:
-        step = dict(step)
-        text, seen = step.pop("message"), step.pop("observation", None) or {}
-        turns.append({**step, "role": step.pop("source"), "content": text})
-        turns += [{"role": "user", **r} for r in seen.get("results") or ()]
-    final, agent = row.get("final_metrics") or {}, row.get("agent") or {}
-    told = {**(final.get("extra") or {}), **(row.get("extra") or {})}
-    rest = {k: v for k, v in row.items() if k not in ("steps", "subagent_trajectories")}
-    name = row.get("trajectory_id") or row.get("session_id")
-    yield {**rest, "messages": turns, "id": name, "model": agent.get("model_name"),
-           "info": told, "percent": False}  # fmt: skip
-    for inner in row.get("subagent_trajectories") or ():
-        yield from _atif(inner)
-
-
-def _hub_row(row: Row) -> Iterator[Row]:
-    """A page of rows as the hub's server gives them."""
-    for held in row.get("rows") or [row]:
-        yield {**held["row"], "again": True}
-
-
-class Format(NamedTuple):
-    name: str
-    keys: str
-    """That a row has, all of them."""
-    read: Callable[[Row], Iterator[Row]]
-
-
-FORMATS = (
-    Format("eeflib", "task_id steps policy terminated", _chat),
-    Format("atif", "schema_version steps agent", _atif),
-    Format("verifiers v1", "traces", _verifiers),
-    Format("verifiers v1", "nodes rewards", _verifiers),
-    Format("verifiers v0", "prompt completion", _completion),
-    Format("inspect", "messages eval scores", _inspect),
-    Format("webshop pages", "page goal url", _chat),
-    Format("hub rows", "rows", _hub_row),
-    Format("hub rows", "row row_idx", _hub_row),
-    Format("eto roll-out", "meta conversations", _eto_rollout),
-    Format("agenttraj", "item_id conversations", _chat),
-    Format("eef paper", "info conversations", _chat),
-    Format("eef paper", "info conversation", _chat),
-    Format("eto sft, sharegpt", "conversations", _chat),
-    Format("openai messages", "messages", _chat),
-    *(Format("messages", name, _chat) for name in _FIELDS["messages"].split()[2:]),
-)
-"""Formats that are known, tried in this order."""
-
-
 def _drafts(
     rows: Iterable[tuple[str, Row]], source: _Source, reader: Reader | None
-) -> Iterator[_Draft | tuple[str, Row]]:
-    """Episodes; pages of a log, which are no episodes yet, as they are."""
-    report = source.report
+) -> Iterator[_Draft]:
+    """The episodes of a file's rows; what is none goes to the report."""
+    skip = source.report.skip
     for place, row in rows:
         source.at += 1
         try:
             if reader is not None:
-                shaped = reader(row)
-                if shaped is None:
-                    report.skip("no episode, says the reader", place)
+                if (shaped := reader(row)) is None:
+                    skip("no episode, says the reader", place)
                 else:
                     yield _episode(shaped, "own reader", place, source)
                 continue
             form = next((f for f in FORMATS if all(k in row for k in f.keys.split())), None)
             if form is None:
                 keys = ", ".join(sorted(row)[:12]) or "(none)"
-                report.unknown.setdefault(keys, place)
-                report.skip(f"no reader knows these keys: {keys:.120}", place)
-            elif form.name == "eeflib":
-                yield _own(row, place)
-            elif form.name == "webshop pages":
-                yield place, row
+                source.report.unknown.setdefault(keys, place)
+                skip(f"no reader knows these keys: {keys:.120}", place)
+            elif form.name == OWN:
+                found = Trajectory.from_dict(row)
+                extra = {"format": OWN, "source": place, **found.extra}
+                yield _Draft(replace(found, extra=extra), None, (), place)
             else:
                 for shaped in form.read(row):
-                    if shaped.pop("again", False):
-                        yield from _drafts([(place, shaped)], source, None)
+                    if "again" in shaped:
+                        yield from _drafts([(place, shaped["again"])], source, None)
                     else:
                         yield _episode(shaped, form.name, place, source)
         except _NoEpisode as exc:
-            report.skip(str(exc), place)
-        except DataError as exc:
-            report.skip("not the record it looks like", place, str(exc)[:200])
-        except (KeyError, TypeError, AttributeError, ValueError, IndexError) as exc:
-            report.skip("not built as this format is", place, f"{type(exc).__name__}: {exc}"[:200])
+            skip(str(exc), place)
+        except (DataError, LookupError, TypeError, AttributeError, ValueError) as exc:
+            skip("not built as its format is", place, f"{type(exc).__name__}: {exc}"[:200])
 
 
 class _NoEpisode(Exception):
     """A row that is no episode; the message says why."""
-
-
-def _own(row: Row, place: str) -> _Draft:
-    found = Trajectory.from_dict(row)
-    extra = {"format": "eeflib", "source": place, **found.extra}
-    return _Draft(replace(found, extra=extra), None, (), place)
 
 
 # -- the common shape -----------------------------------------------------------------------------
@@ -398,7 +272,7 @@ def _episode(row: Row, form: str, place: str, source: _Source) -> _Draft:
     """A row in the common shape as a trajectory."""
     found = {name: _look(row, name) for name in _FIELDS}
     value = {name: what for name, (what, _) in found.items()}
-    used = {key for _, key in found.values()} | {"example", "percent"}
+    used = {key for _, key in found.values()} | {"example", "percent", "actor"}
     extra = {k: v for k, v in row.items() if k not in used and v is not None}
     turns = _turns(value["messages"], found["messages"][1], row)
     flags = [turn.extra.get(k) for turn in turns for k in _TRAINED if k in turn.extra]
@@ -409,7 +283,9 @@ def _episode(row: Row, form: str, place: str, source: _Source) -> _Draft:
     turns, told = _without_preamble(turns, bool(row.get("example")), source.report, place)
     if told:
         extra["system"] = told
-    steps, last = _steps(turns)
+    if extra.get("actions") == "inferred":
+        source.report.note("actions inferred from a log of pages", place)
+    steps, last = _steps(turns, row.get("actor", "teacher"))
     if not steps and not error:
         raise _NoEpisode("no reply of an agent in it")
     first = steps[0].observation if steps else last
@@ -485,9 +361,9 @@ def _without_preamble(
 ) -> tuple[list[_Message], str]:
     """(turns from the task on, what an agent is told before): by content, never by position.
 
-    The task begins at the turn that says so; else where an example may stand before it, at the last
-    turn that is no observation among observations, or that has an instruction of its own; else after
-    the first turn, if all that is answered to it is "OK".
+    The task begins at the turn that says so; else, where an example may stand before it, at the
+    last turn that is no observation among observations, or that first has the last instruction;
+    else after the first turn, if all that is answered to it is "OK".
     """
     system = [turn.text for turn in turns if turn.role == "system"]
     turns = [turn for turn in turns if turn.role != "system"]
@@ -498,12 +374,12 @@ def _without_preamble(
             system.append(turns[0].text)
             start = 2
     users = [i for i, t in enumerate(turns) if t.role == "user" and i >= start]
-    said = [i for i in users if _TURN.search(turns[i].text)]
+    said = [i for i in users if "your turn" in turns[i].text and _TURN.search(turns[i].text)]
     if said:
-        begin, mark = said[-1], _TURN.search(turns[said[-1]].text)
-        assert mark is not None
-        system.append(turns[begin].text[: mark.start()])
-        turns[begin] = replace(turns[begin], text=turns[begin].text[mark.end() :])
+        begin = said[-1]
+        before, task = _TURN.split(turns[begin].text, maxsplit=1)
+        system.append(before)
+        turns[begin] = replace(turns[begin], text=task)
     elif example:
         seen = [bool(_SEEN.match(turns[i].text)) for i in users]
         fresh = [i for i, is_seen in zip(users, seen, strict=True) if not is_seen]
@@ -531,7 +407,7 @@ def _instruction(given: Any, first: str) -> str:
     return _found(text) or text.strip()
 
 
-def _steps(turns: Sequence[_Message]) -> tuple[tuple[Step, ...], str]:
+def _steps(turns: Sequence[_Message], actor: Actor) -> tuple[tuple[Step, ...], str]:
     """(a step for each of the agent's turns, the last observation)."""
     replies = [t.text for t in turns if t.role == "agent"]
     labelled = any("action" in text.lower() and parse_reply(text).valid for text in replies[:8])
@@ -546,7 +422,8 @@ def _steps(turns: Sequence[_Message]) -> tuple[tuple[Step, ...], str]:
         extra = {k: v for k, v in turn.extra.items() if v is not None}
         if about:
             extra["observed"] = about
-        steps.append(_step("\n".join(shown), turn, labelled, extra))
+        step = _step("\n".join(shown), turn, labelled, extra)
+        steps.append(step if actor == "teacher" else replace(step, actor=actor))
         shown, about = [], {}
     return tuple(steps), "\n".join(shown)
 
@@ -593,10 +470,9 @@ def _plain_action(action: str) -> str:
         return action
     name = match[1].lower() if match[1].lower() in _OWN_NAMES else match[1]
     values = list(arguments.values())
-    if len(values) == 1 and isinstance(values[0], (str, int, float)):
-        if "[" in action[: match.start(2)] or name in _OWN_NAMES:
-            return f"{name}[{values[0]}]"
-    return action
+    one = len(values) == 1 and isinstance(values[0], (str, int, float))
+    bracket = "[" in action[: match.start(2)] or name in _OWN_NAMES
+    return f"{name}[{values[0]}]" if one and bracket else action
 
 
 def _env(value: Row, steps: Sequence[Step], first: str, source: _Source) -> str:
@@ -624,13 +500,13 @@ def _model(value: Any, file: Path) -> str:
 
 
 def _reward(value: Any, percent: bool, extra: Row) -> tuple[float, float | None]:
-    """(R in [0, 1], the number as it is in the file if it may be per cent); notes what it changed."""
+    """(R in [0, 1], the file's number if it may be per cent); notes in `extra` what it changed."""
     if isinstance(value, str):
         try:
             value = float(value)
         except ValueError:
             value = None
-    if value is None or value != value or percent and value > 100:
+    if value is None or value != value or (percent and value > 100):
         extra[UNRATED] = True
         return 0.0, None
     raw = float(value)
@@ -638,96 +514,3 @@ def _reward(value: Any, percent: bool, extra: Row) -> tuple[float, float | None]
     if reward != raw:
         extra["raw_reward"] = raw
     return max(0.0, reward), raw if percent and not isinstance(value, bool) else None
-
-
-# -- page logs ------------------------------------------------------------------------------------
-
-
-def _log_drafts(
-    found: Iterable[_Draft | tuple[str, Row]], source: _Source
-) -> Iterator[_Draft]:
-    """Episodes; consecutive pages of a log up to its end are one."""
-    pages: list[tuple[str, Row]] = []
-    number = 0
-    for item in itertools.chain(found, [None]):
-        is_page = item is not None and not isinstance(item, _Draft)
-        other = is_page and pages and item[1]["goal"] != pages[0][1]["goal"]
-        if pages and (not is_page or other or pages[-1][1]["page"] == "done"):
-            yield _visit(pages, source, number)
-            pages, number = [], number + 1
-        if isinstance(item, _Draft):
-            yield item
-        elif item is not None:
-            pages.append(item)
-
-
-def _visit(pages: Sequence[tuple[str, Row]], source: _Source, number: int) -> _Draft:
-    """A person's visit to the shop: actions inferred from what page followed which."""
-    place, first = pages[0]
-    goal = first["goal"]
-    wanted = str(goal.get("instruction_text", ""))
-    steps: list[Step] = []
-    for (_, page), (_, after) in itertools.pairwise(pages):
-        kept = {k: v for k, v in page.items() if k not in ("goal", "page")}
-        for action in _between(page, after):
-            extra = {"inferred": True, **kept}
-            steps.append(Step(_shown(page, wanted), action, "human", extra=extra))
-    last = pages[-1][1]
-    source.report.note("actions inferred from a log of pages", place)
-    extra = {"format": "webshop pages", "source": place, "actions": "inferred", "goal": goal}
-    extra |= {k: v for k, v in last.items() if k not in ("page", "goal", "reward")}
-    done = last["page"] == "done"
-    reward, _ = _reward(last.get("reward"), False, extra)
-    name = source.file.name.split(".")[0] + (f"-{number}" if number else "")
-    trajectory = Trajectory(
-        name, f"webshop-{content_hash(goal)[:8]}", "webshop", wanted, "human", tuple(steps),
-        _shown(last, wanted), reward, done, False, extra=extra,
-    )  # fmt: skip
-    return _Draft(trajectory, None, (), place)
-
-
-def _between(page: Row, after: Row) -> Iterator[str]:
-    """The actions that lead from one page to the next."""
-    here, there = page["page"], after["page"]
-    now, then = page.get("content") or {}, after.get("content") or {}
-    words = [_words(c.get("keywords")) for c in (now, then)]
-    if there == "index":
-        yield "click[Back to Search]"
-    elif there == "search_results":
-        gap = int(then.get("page") or 1) - int(now.get("page") or 1)
-        if here == "index" or words[0] != words[1]:
-            yield from () if here == "index" else ("click[Back to Search]",)
-            yield f"search[{words[1]}]"
-        else:
-            yield "click[Next >]" if here == "search_results" and gap > 0 else "click[< Prev]"
-    elif there == "item_sub_page":
-        named = _SUB_PAGE.search(f"{after.get('url')} {then}")
-        yield f"click[{named[0] if named else 'Description'}]"
-    elif here == "item_sub_page":
-        yield "click[< Prev]"
-    if there in ("item_page", "done"):
-        if here == "search_results" or here != "index" and now.get("asin") != then.get("asin"):
-            yield f"click[{then.get('asin')}]"
-            now = {}
-        before = now.get("options") or {}
-        for option, value in (then.get("options") or {}).items():
-            if before.get(option) != value:
-                yield f"click[{value}]"
-    if there == "done":
-        yield "click[Buy Now]"
-
-
-def _words(keywords: Any) -> str:
-    """Keywords as a list, or as its text."""
-    if isinstance(keywords, str):
-        return " ".join(re.findall(r"""'([^']*)'|"([^"]*)\"""", keywords) and
-                        [a or b for a, b in re.findall(r"""'([^']*)'|"([^"]*)\"""", keywords)]
-                        or [keywords])  # fmt: skip
-    return " ".join(map(str, keywords or ()))
-
-
-def _shown(page: Row, wanted: str) -> str:
-    """What is known of a page, as text: the log does not hold what it showed."""
-    held = page.get("content") or {}
-    parts = [f"{name}: {short_json(value)}" for name, value in held.items()]
-    return " [SEP] ".join(["Instruction:", wanted, f"page {page['page']}", *parts])

@@ -1,7 +1,7 @@
 """Rows of files that others wrote, in bounded memory: JSON, JSON lines, parquet, Inspect logs.
 
-Import `files_of` and `rows_of`: what `eeflib.interop.read` reads. A file may be gzipped, have a byte
-order mark, end in the middle, or hold bytes that are not UTF-8; whatever is no row goes to the
+Import `files_of` and `rows_of`: what `eeflib.interop.read` reads. A file may be gzipped, have a
+byte order mark, end in the middle, or hold bytes that are not UTF-8; whatever is no row goes to the
 report with its place, and reading goes on where it can.
 """
 
@@ -156,7 +156,9 @@ def rows_of(file: Path, name: str, report: ImportReport) -> Iterator[tuple[str, 
         reason, _, detail = str(exc).partition(": ")
         report.skip(reason, name, detail)
     except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as exc:
-        report.skip("the packed file is damaged or cut off; what came before was read", name, _one(exc))
+        report.skip(
+            "the packed file is damaged or cut off; what came before was read", name, _one(exc)
+        )
     except OSError as exc:
         report.skip("cannot be opened", name, exc.strerror or str(exc))
 
@@ -202,7 +204,7 @@ class _Stream:
                     "read"
                 )
             text = self._decoder.decode(data)
-            if "\0" in text or not text.isascii() and _HALVES.search(text):
+            if "\0" in text or (not text.isascii() and _HALVES.search(text)):
                 self.broken = True
                 text = _HALVES.sub(_BROKEN, text.replace("\0", _BROKEN))
             if text:  # else it was the first bytes of a character
@@ -218,7 +220,7 @@ class _Stream:
     def _checked(self, data: bytes) -> bytes:
         if self.packed and self.inner.tell() > max(_INFLATED, _RATIO * self.raw.tell()):
             raise Unreadable(
-                f"unpacks to more than {_RATIO} times its size: unpack it yourself if it is meant so"
+                f"unpacks to more than {_RATIO} times its size: unpack it yourself if that is meant"
             )
         return data
 
@@ -272,7 +274,9 @@ def _lines(
                 reason, _, detail = str(exc).partition(": ")
                 if b"\0" in line:
                     reason, detail = "NUL bytes in it", detail[:80]
-                report.skip(f"a line that is {reason}" if "not" in reason else reason, place, detail)
+                report.skip(
+                    f"a line that is {reason}" if "not" in reason else reason, place, detail
+                )
 
 
 def _array(
@@ -334,9 +338,7 @@ def _inspect(
             raise Unreadable("a zip file, but no Inspect log: unpack it and name the files in it")
         for item in held:
             if item.file_size > max(_INFLATED, _RATIO * item.compress_size):
-                raise Unreadable(
-                    f"unpacks to more than {_RATIO} times its size: {item.filename}"
-                )
+                raise Unreadable(f"unpacks to more than {_RATIO} times its size: {item.filename}")
     try:
         from inspect_ai.log import read_eval_log, read_eval_log_samples
     except ImportError:
