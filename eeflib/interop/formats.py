@@ -73,7 +73,7 @@ def _path(nodes: Sequence[Row], leaf: int) -> list[Row]:
     out, at = [], leaf
     while True:
         node = nodes[at]
-        out.append({**node["message"], "sampled": bool(node.get("sampled"))})
+        out.append({**node["message"], "sampled": node.get("sampled") or None})
         parent = node.get("parent")
         if not isinstance(parent, int) or not 0 <= parent < at:
             return out[::-1]

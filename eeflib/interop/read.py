@@ -139,7 +139,8 @@ def stream_trajectories(
         for d in window:
             trajectory = names.unique(d.trajectory, d.place)
             if d.raw == 1 and percent.get(d.group):
-                trajectory = replace(trajectory, reward=0.01)
+                extra = {**trajectory.extra, "raw_reward": 1.0}
+                trajectory = replace(trajectory, reward=0.01, extra=extra)
             report.read += 1
             report.formats[trajectory.extra["format"]] += 1
             report.faults += bool(trajectory.error)
@@ -291,7 +292,7 @@ def _episode(row: Row, form: str, place: str, source: _Source) -> _Draft:
     first = steps[0].observation if steps else last
     env = _env(value, steps, first, source)
     reward, raw = _reward(value["reward"], row.get("percent", True), extra)
-    bought = bool(steps) and steps[-1].action.lower() == "click[buy now]"
+    bought = any(step.action.lower() == "click[buy now]" for step in steps[-2:])
     name = source.file.name.split(".")[0]
     if form != "eto roll-out" and place != source.name:  # else the file is the episode
         name += f"-{source.at - 1}"

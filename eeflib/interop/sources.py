@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from eeflib.errors import DataError, PrerequisiteError
-from eeflib.files import MANIFEST, parse_object
+from eeflib.files import MANIFEST, encodable, parse_object
 from eeflib.records import fault
 
 LIMIT = 64 << 20
@@ -232,7 +232,7 @@ def _json(raw: BinaryIO, name: str, report: ImportReport) -> Iterator[tuple[str,
         raise Unreadable("UTF-16: save the file as UTF-8")
     text = head.removeprefix(codecs.BOM_UTF8).lstrip(_BLANK)
     if not text:
-        raise Unreadable("an empty file" if len(head) < 4096 else "nothing but blanks")
+        raise Unreadable("an empty file" if len(head) < 4096 else "begins with 4 KB of blanks")
     if text[:1] == b"[":
         yield from _array(stream, name, report)
         return
@@ -240,13 +240,13 @@ def _json(raw: BinaryIO, name: str, report: ImportReport) -> Iterator[tuple[str,
     while whole and first and not first.removeprefix(codecs.BOM_UTF8).strip():
         first, whole = stream.readline()
     try:
-        parse_object(first)
+        _object(first)
     except DataError:  # not a line of its own: perhaps one object over many lines
         stream.rewind()
         data = stream.inner.read(LIMIT + 1) if whole else b""
         if whole and len(data) <= LIMIT:
             try:
-                yield name, parse_object(data, surrogates=False)
+                yield name, _object(data)
                 return
             except DataError:
                 pass
@@ -269,14 +269,10 @@ def _lines(
             report.skip(f"a line of more than {LIMIT >> 20} MB", place)
         elif line.strip():
             try:
-                yield place, parse_object(line, surrogates=False)
+                yield place, _object(line)
             except DataError as exc:
                 reason, _, detail = str(exc).partition(": ")
-                if b"\0" in line:
-                    reason, detail = "NUL bytes in it", detail[:80]
-                report.skip(
-                    f"a line that is {reason}" if "not" in reason else reason, place, detail
-                )
+                report.skip("NUL bytes in it" if b"\0" in line else reason, place, detail[:200])
 
 
 def _array(
@@ -284,7 +280,7 @@ def _array(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     import ijson
 
-    at = -1
+    at, wrong = -1, ""
     try:
         for at, row in enumerate(ijson.items(stream, "item", use_float=True)):
             stream.since = 0
@@ -296,9 +292,43 @@ def _array(
             else:
                 report.skip("an entry that is no object", place, type(row).__name__)
     except ijson.JSONError as exc:
-        cut = isinstance(exc, ijson.IncompleteJSONError)
-        reason = "cut off, or no JSON, from here on" if cut else "no JSON from here on"
-        report.skip(reason, f"{name}[{at + 1}]", _one(exc))
+        wrong = _one(exc)
+    if not wrong:
+        return
+    stream.rewind()
+    data = stream.inner.read(LIMIT + 1)
+    rest = _leniently(data) if len(data) <= LIMIT else None
+    if not isinstance(rest, list):
+        report.skip("cut off, or no JSON, from here on", f"{name}[{at + 1}]", wrong)
+        return
+    for i, row in enumerate(rest[at + 1 :], at + 1):
+        if isinstance(row, dict):
+            yield f"{name}[{i}]", row
+        else:
+            report.skip("an entry that is no object", f"{name}[{i}]", type(row).__name__)
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    try:
+        return parse_object(line, surrogates=False)
+    except DataError:
+        if isinstance(row := _leniently(line), dict):
+            return row
+        raise
+
+
+def _leniently(data: bytes) -> Any:
+    """What Python writes and reads though it is no JSON: NaN (here null), raw control characters.
+
+    None if it is not even that, or holds NUL.
+    """
+    try:
+        if b"\0" not in data:
+            text = data.decode("utf-8-sig")
+            return encodable(json.loads(text, strict=False, parse_constant=lambda _: None))
+    except (ValueError, RecursionError):
+        pass
+    return None
 
 
 def _holds(value: Any, sign: str) -> bool:
