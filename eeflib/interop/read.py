@@ -279,8 +279,7 @@ def _episode(row: Row, form: str, place: str, source: _Source) -> _Draft:
     flags = [turn.extra.get(k) for turn in turns for k in _TRAINED if k in turn.extra]
     if any(flag is not None for flag in flags):
         extra["trained_flags"] = flags
-    error = value["error"]
-    error = "" if error in (None, "", [], {}) else short_json(error)[:2000]
+    error = _fault(value["error"])
     turns, told = _without_preamble(turns, bool(row.get("example")), source.report, place)
     if told:
         extra["system"] = told
@@ -313,6 +312,16 @@ def _episode(row: Row, form: str, place: str, source: _Source) -> _Draft:
     )
     group = (str(source.file.parent), form, env)
     return _Draft(trajectory, raw, group, place)
+
+
+def _fault(error: Any) -> str:
+    """What a fault says, as text; of several the last."""
+    if isinstance(error, list):
+        error = error[-1] if error else ""
+    if isinstance(error, dict):
+        said = [str(error[k]) for k in ("type", "message") if error.get(k)]
+        error = ": ".join(said) or (short_json(error) if error else "")
+    return str(error or "")[:2000]
 
 
 @dataclass

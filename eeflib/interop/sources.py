@@ -370,22 +370,21 @@ def _inspect(
             if item.file_size > max(_INFLATED, _RATIO * item.compress_size):
                 raise Unreadable(f"unpacks to more than {_RATIO} times its size: {item.filename}")
     try:
-        from inspect_ai.log import read_eval_log, read_eval_log_samples
+        from inspect_ai import log
     except ImportError:
         raise PrerequisiteError(
             f"{name} is an Inspect log, which takes inspect_ai to read: "
             "run `pip install 'eeflib[inspect]'`"
         ) from None
     try:
-        log = read_eval_log(raw.name, header_only=True)
-        about = log.eval.model_dump(mode="json", include={"task", "model", "created", "run_id"})
-        samples = read_eval_log_samples(
-            raw.name, all_samples_required=False, resolve_attachments=True
-        )
-        for sample in samples:
-            row = sample.model_dump(mode="json", exclude={"events", "timelines", "store"})
-            yield f"{name}[{sample.id}/{sample.epoch}]", as_json({**row, "eval": about})
-    except (ValueError, OSError, KeyError) as exc:
+        head = log.read_eval_log(raw.name, header_only=True).eval
+        about = head.model_dump(mode="json", include={"task", "model", "created", "run_id"})
+        for one in log.read_eval_log_sample_summaries(raw.name):
+            sample = log.read_eval_log_sample(
+                raw.name, one.id, one.epoch, resolve_attachments=True
+            ).model_dump(mode="json", exclude={"events", "timelines", "store"})
+            yield f"{name}[{one.id}/{one.epoch}]", as_json({**sample, "eval": about})
+    except (ValueError, OSError, LookupError, RuntimeError) as exc:
         raise Unreadable(f"not a whole Inspect log: {_one(exc)}") from None
 
 
