@@ -346,7 +346,8 @@ def _parquet(
         from pyarrow import parquet
     except ImportError:
         raise PrerequisiteError(
-            f"{name} is a parquet file, which takes pyarrow to read: run `pip install pyarrow`"
+            f"{name} is a parquet file, which takes pyarrow to read: "
+            "run `pip install 'eeflib[parquet]'`"
         ) from None
     at = 0
     try:

@@ -139,7 +139,7 @@ def test_inspect_logs_need_their_package_or_are_read():
 
 def test_parquet_without_pyarrow_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(PrerequisiteError, match="pip install pyarrow"):
+    with pytest.raises(PrerequisiteError, match=r"eeflib\[parquet\]"):
         eef.read_trajectories(DATA / "hub/train.parquet")
 
 
