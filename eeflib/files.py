@@ -562,8 +562,8 @@ class RunFolder:
         for number, record in enumerate(records):
             row = record if isinstance(record, Mapping) else vars(record)
             try:
-                out = row if isinstance(record, Mapping) else record.to_dict(timing=False)
-                lines.append(canonical_json(out))
+                out = plain(row) if isinstance(record, Mapping) else record.to_dict(timing=False)
+                lines.append(canonical_json(out, is_plain=True))
             except DataError as exc:
                 which = f"record {number} ({row.get('id', '')})"
                 raise DataError(f"{self.file(name)}: {which} not written: {exc}") from exc

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from eeflib.interop.sources import short_json
-
-Row = dict[str, Any]
+from eeflib.interop.sources import Row, Rows, short_json
 
 _ANY_FAULT = re.compile(r"exceeding maximum input length", re.IGNORECASE)
 """What ETO notes for any exception of its harness."""
@@ -141,11 +139,12 @@ def _hub_rows(row: Row) -> Iterator[Row]:
 # -- a person's visit to the shop, from a log of pages ---------------------------------------------
 
 
-def visits(rows: Iterable[tuple[str, Row]]) -> Iterator[tuple[str, Row]]:
+def visits(rows: Rows) -> Rows:
     """`rows`, in which consecutive pages of a log, up to its end, are one: `{"visit": pages}`."""
     pages: list[Row] = []
     start = ""
-    for place, row in itertools.chain(rows, [("", {})]):
+    end: Row = {}
+    for place, row in itertools.chain(rows, [("", end)]):
         is_page = {"page", "goal", "url"} <= row.keys()
         ended = pages and (pages[-1]["page"] == "done" or pages[-1]["goal"] != row.get("goal"))
         if ended or (pages and not is_page):

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from eeflib.errors import DataError, PrerequisiteError
-from eeflib.interop.formats import FORMATS, OWN, Row, visits
-from eeflib.interop.sources import ImportReport, files_of, rows_of, short_json
+from eeflib.interop.formats import FORMATS, OWN, visits
+from eeflib.interop.sources import ImportReport, Row, Rows, files_of, rows_of, short_json
 from eeflib.prompts import parse_reply, split_reasoning
 from eeflib.records import UNRATED, Actor, Step, Trajectory, Usage, content_hash
 
@@ -30,22 +30,30 @@ _WINDOW = 256
 """Episodes looked at before it is settled whether a reward of 1 is 1 or 1 %."""
 
 _FIELDS = {
-    "messages": "messages conversations conversation trajectory history dialogue turns",
-    "id": "id item_id trajectory_id session_id uid example_id",
-    "task_id": "task_id",
-    "env": "env environment env_name",
-    "instruction": "instruction question query task_description",
-    "model": "model model_name llm_name llm policy agent engine generator",
-    "reward": "reward final_reward score success won",
-    "error": "error exception",
-    "terminated": "terminated finished done",
-    "truncated": "truncated",
-    "threshold": "threshold",
+    "messages": (
+        "messages",
+        "conversations",
+        "conversation",
+        "trajectory",
+        "history",
+        "dialogue",
+        "turns",
+    ),
+    "id": ("id", "item_id", "trajectory_id", "session_id", "uid", "example_id"),
+    "task_id": ("task_id",),
+    "env": ("env", "environment", "env_name"),
+    "instruction": ("instruction", "question", "query", "task_description"),
+    "model": ("model", "model_name", "llm_name", "llm", "policy", "agent", "engine", "generator"),
+    "reward": ("reward", "final_reward", "score", "success", "won"),
+    "error": ("error", "exception"),
+    "terminated": ("terminated", "finished", "done"),
+    "truncated": ("truncated",),
+    "threshold": ("threshold",),
 }
 """What is looked for -> its names, the first that is there counts; also in `_INNER`."""
 _INNER = ("info", "meta", "metadata")
 _TYPES: dict[str, tuple[type, ...]] = {
-    "messages": (list,), "terminated": (bool,), "truncated": (bool,), "threshold": (int, float),
+    "messages": (list, str), "terminated": (bool,), "truncated": (bool,), "threshold": (int, float),
     "reward": (bool, int, float, str), "error": (str, dict, list),
 }  # fmt: skip
 """Types that a field may have; text or a whole number, where nothing is said."""
@@ -142,7 +150,7 @@ def stream_trajectories(
                 extra = {**trajectory.extra, "raw_reward": 1.0}
                 trajectory = replace(trajectory, reward=0.01, extra=extra)
             report.read += 1
-            report.formats[trajectory.extra["format"]] += 1
+            report.formats[str(trajectory.extra["format"])] += 1
             report.faults += bool(trajectory.error)
             report.unrated += not trajectory.rated
             yield trajectory
@@ -192,7 +200,7 @@ class _Names:
     """Ids given so far: an id stands for one episode, a task's for one instruction."""
 
     report: ImportReport
-    given: set[str] = field(default_factory=set)
+    given: dict[str, int] = field(default_factory=dict)
     tasks: dict[str, str] = field(default_factory=dict)
 
     def unique(self, t: Trajectory, place: str) -> Trajectory:
@@ -203,18 +211,17 @@ class _Names:
             self.report.note("the id of another task: its own was given a suffix", place)
             task = f"{task}-{about[:8]}"
             self.tasks[task] = about
-        name, n = t.id, 1
+        name = t.id
         while name in self.given:
-            name, n = f"{t.id}#{n + 1}", n + 1
-        if n > 1:
+            self.given[t.id] += 1
+            name = f"{t.id}#{self.given[t.id]}"
+        if name != t.id:
             self.report.note("an id that occurs twice: kept apart as ID#2", place)
-        self.given.add(name)
+        self.given[name] = 1
         return t if (task, name) == (t.task_id, t.id) else replace(t, id=name, task_id=task)
 
 
-def _drafts(
-    rows: Iterable[tuple[str, Row]], source: _Source, reader: Reader | None
-) -> Iterator[_Draft]:
+def _drafts(rows: Rows, source: _Source, reader: Reader | None) -> Iterator[_Draft]:
     """The episodes of a file's rows; what is none goes to the report."""
     skip = source.report.skip
     for place, row in rows:
@@ -229,7 +236,8 @@ def _drafts(
             form = next((f for f in FORMATS if all(k in row for k in f.keys.split())), None)
             if form is None:
                 keys = ", ".join(sorted(row)[:12]) or "(none)"
-                source.report.unknown.setdefault(keys, place)
+                if not source.report.unknown:
+                    source.report.unknown[keys] = place
                 skip(f"no reader knows these keys: {keys:.120}", place)
             elif form.name == OWN:
                 found = Trajectory.from_dict(row)
@@ -238,7 +246,7 @@ def _drafts(
             else:
                 for shaped in form.read(row):
                     if "again" in shaped:
-                        yield from _drafts([(place, shaped["again"])], source, None)
+                        yield from _drafts(iter([(place, shaped["again"])]), source, None)
                     else:
                         yield _episode(shaped, form.name, place, source)
         except _NoEpisode as exc:
@@ -254,28 +262,29 @@ class _NoEpisode(Exception):
 # -- the common shape -----------------------------------------------------------------------------
 
 
-def _look(row: Row, name: str) -> tuple[Any, str]:
-    """(value, key at the top that holds it) of the first name that is there."""
-    for holder in (row, *(row[k] for k in _INNER if isinstance(row.get(k), dict))):
-        for key in _FIELDS[name].split():
-            if key in holder:
-                value = holder[key]
-                wanted = _TYPES.get(name, (str, int))
-                if value is None or not isinstance(value, wanted):
-                    if name == "reward" and value is None:
-                        return None, key if holder is row else ""
-                    continue
-                return value, key if holder is row else ""
+def _look(holders: Sequence[Row], name: str) -> tuple[Any, str]:
+    """(value, key in the first holder that has it, else empty) of the first name that is there."""
+    wanted = _TYPES.get(name, (str, int))
+    for holder in holders:
+        for key in _FIELDS[name]:
+            if key not in holder:
+                continue
+            value, at = holder[key], key if holder is holders[0] else ""
+            if isinstance(value, wanted):
+                return value, at
+            if name == "reward" and value is None:
+                return None, at
     return None, ""
 
 
 def _episode(row: Row, form: str, place: str, source: _Source) -> _Draft:
     """A row in the common shape as a trajectory."""
-    found = {name: _look(row, name) for name in _FIELDS}
+    holders = [row, *(row[k] for k in _INNER if isinstance(row.get(k), dict))]
+    found = {name: _look(holders, name) for name in _FIELDS}
     value = {name: what for name, (what, _) in found.items()}
     used = {key for _, key in found.values()} | {"example", "percent", "actor"}
     extra = {k: v for k, v in row.items() if k not in used and v is not None}
-    turns = _turns(value["messages"], found["messages"][1], row)
+    turns = _turns(value["messages"])
     flags = [turn.extra.get(k) for turn in turns for k in _TRAINED if k in turn.extra]
     if any(flag is not None for flag in flags):
         extra["trained_flags"] = flags
@@ -324,31 +333,27 @@ def _fault(error: Any) -> str:
     return str(error or "")[:2000]
 
 
-@dataclass
+@dataclass(slots=True)
 class _Message:
     role: str
     text: str
     extra: Row
 
 
-def _turns(messages: Any, key: str, row: Row) -> list[_Message]:
+def _turns(messages: Any) -> list[_Message]:
     if messages is None:
         raise _NoEpisode("no conversation in it (null)")
-    if isinstance(messages, str):
-        messages = json.loads(messages)
     out = []
-    for message in messages:
+    for message in json.loads(messages) if isinstance(messages, str) else messages:
         if isinstance(message, str):
             raise _NoEpisode("messages that are plain texts: who says what is not known")
-        rest = dict(message)
-        said = rest.pop("role", None) or rest.pop("from", None)
-        rest.pop("from", None)
-        role = _ROLES.get(str(said).lower())
+        who = "role" if message.get("role") else "from"
+        what = "value" if message.get("content") is None else "content"
+        role = _ROLES.get(str(message.get(who)).lower())
         if role is None:
-            raise _NoEpisode(f"a role that is not known: {said!r}")
-        text = rest.pop("content", None)
-        text = rest.pop("value", None) if text is None else text
-        out.append(_Message(role, _text(text), rest))
+            raise _NoEpisode(f"a role that is not known: {message.get(who)!r}")
+        rest = {k: v for k, v in message.items() if k not in (who, what)}
+        out.append(_Message(role, _text(message.get(what)), rest))
     return out
 
 

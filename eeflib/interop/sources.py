@@ -25,11 +25,17 @@ from eeflib.errors import DataError, PrerequisiteError
 from eeflib.files import MANIFEST, encodable, parse_object
 from eeflib.records import fault
 
+Row = dict[str, Any]
+Rows = Iterator[tuple[str, Row]]
+"""(place, row)."""
+
 LIMIT = 64 << 20
 """Bytes of one line, or of one entry of an array; longer ones are skipped."""
 
 _INFLATED, _RATIO = 256 << 20, 400
 """A packed file that grows beyond both is a bomb; episodes shrink by a factor of 5 to 100."""
+_REASONS = 100
+"""Reasons told apart in a report."""
 _KINDS = {".json", ".jsonl", ".ndjson", ".gz", ".parquet", ".eval"}
 _BROKEN = "\ufdd0"
 """Stands where bytes were no text; not a character, so no text holds it."""
@@ -64,7 +70,7 @@ class ImportReport:
     noted: dict[str, Noted] = field(default_factory=dict)
     """What was changed or assumed in episodes that were read."""
     unknown: dict[str, str] = field(default_factory=dict)
-    """Names of the keys of rows that no reader knows -> the first such row."""
+    """Keys of the first row that no reader knows -> where it is."""
 
     def skip(self, reason: str, place: str, detail: str = "") -> None:
         """Count something that is not read."""
@@ -76,6 +82,8 @@ class ImportReport:
 
     @staticmethod
     def _count(into: dict[str, Noted], what: str, place: str) -> None:
+        if len(into) >= _REASONS:
+            what = "further reasons"
         found = into.setdefault(what, Noted(first=place))
         found.count += 1
 
@@ -133,7 +141,7 @@ def files_of(path: Path, report: ImportReport) -> Iterator[tuple[Path, str]]:
         yield file, shown
 
 
-def rows_of(file: Path, name: str, report: ImportReport) -> Iterator[tuple[str, dict[str, Any]]]:
+def rows_of(file: Path, name: str, report: ImportReport) -> Rows:
     """(place, row) of everything in a file that is a JSON object, or a row of a table.
 
     Raises:
@@ -225,7 +233,7 @@ class _Stream:
         return data
 
 
-def _json(raw: BinaryIO, name: str, report: ImportReport) -> Iterator[tuple[str, dict[str, Any]]]:
+def _json(raw: BinaryIO, name: str, report: ImportReport) -> Rows:
     stream = _Stream(raw)
     head = stream.start(4096)
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -255,9 +263,7 @@ def _json(raw: BinaryIO, name: str, report: ImportReport) -> Iterator[tuple[str,
     yield from _lines(stream, name, report)
 
 
-def _lines(
-    stream: _Stream, name: str, report: ImportReport
-) -> Iterator[tuple[str, dict[str, Any]]]:
+def _lines(stream: _Stream, name: str, report: ImportReport) -> Rows:
     number = 0
     while True:
         line, whole = stream.readline()
@@ -275,40 +281,39 @@ def _lines(
                 report.skip("NUL bytes in it" if b"\0" in line else reason, place, detail[:200])
 
 
-def _array(
-    stream: _Stream, name: str, report: ImportReport
-) -> Iterator[tuple[str, dict[str, Any]]]:
+def _array(stream: _Stream, name: str, report: ImportReport) -> Rows:
     import ijson
 
-    at, wrong = -1, ""
-    try:
-        for at, row in enumerate(ijson.items(stream, "item", use_float=True)):
-            stream.since = 0
-            place = f"{name}[{at}]"
-            if stream.broken and _holds(row, _BROKEN):
-                report.skip("bytes in it that are not UTF-8 text", place)
-            elif isinstance(row, dict):
-                yield place, row
-            else:
-                report.skip("an entry that is no object", place, type(row).__name__)
-    except ijson.JSONError as exc:
-        wrong = _one(exc)
-    if not wrong:
-        return
-    stream.rewind()
-    data = stream.inner.read(LIMIT + 1)
-    rest = _leniently(data) if len(data) <= LIMIT else None
-    if not isinstance(rest, list):
-        report.skip("cut off, or no JSON, from here on", f"{name}[{at + 1}]", wrong)
-        return
-    for i, row in enumerate(rest[at + 1 :], at + 1):
-        if isinstance(row, dict):
-            yield f"{name}[{i}]", row
+    at = 0
+
+    def entries() -> Iterator[Any]:
+        try:
+            yield from ijson.items(stream, "item", use_float=True)
+        except ijson.JSONError as exc:
+            wrong = _one(exc)
         else:
-            report.skip("an entry that is no object", f"{name}[{i}]", type(row).__name__)
+            return
+        stream.rewind()
+        data = stream.inner.read(LIMIT + 1)
+        rest = _leniently(data) if len(data) <= LIMIT else None
+        if isinstance(rest, list):
+            yield from rest[at:]
+        else:
+            report.skip("cut off, or no JSON, from here on", f"{name}[{at}]", wrong)
+
+    for row in entries():
+        stream.since = 0
+        place = f"{name}[{at}]"
+        at += 1
+        if stream.broken and _holds(row, _BROKEN):
+            report.skip("bytes in it that are not UTF-8 text", place)
+        elif isinstance(row, dict):
+            yield place, row
+        else:
+            report.skip("an entry that is no object", place, type(row).__name__)
 
 
-def _object(line: bytes) -> dict[str, Any]:
+def _object(line: bytes) -> Row:
     try:
         return parse_object(line, surrogates=False)
     except DataError:
@@ -339,9 +344,7 @@ def _holds(value: Any, sign: str) -> bool:
     return isinstance(value, list) and any(_holds(v, sign) for v in value)
 
 
-def _parquet(
-    raw: BinaryIO, name: str, report: ImportReport
-) -> Iterator[tuple[str, dict[str, Any]]]:
+def _parquet(raw: BinaryIO, name: str, _: ImportReport) -> Rows:
     try:
         from pyarrow import parquet
     except ImportError:
@@ -359,9 +362,7 @@ def _parquet(
         raise Unreadable(f"not a whole parquet file: after row {at}: {_one(exc)}") from None
 
 
-def _inspect(
-    raw: BinaryIO, name: str, report: ImportReport
-) -> Iterator[tuple[str, dict[str, Any]]]:
+def _inspect(raw: BinaryIO, name: str, _: ImportReport) -> Rows:
     """Samples of an Inspect log, as rows with `messages`, `scores` and the log's `eval`."""
     with zipfile.ZipFile(raw) as packed:
         held = packed.infolist()
