@@ -285,7 +285,7 @@ def _episode(row: Row, form: str, place: str, source: _Source) -> _Draft:
     used = {key for _, key in found.values()} | {"example", "percent", "actor"}
     extra = {k: v for k, v in row.items() if k not in used and v is not None}
     turns = _turns(value["messages"])
-    flags = [turn.extra.get(k) for turn in turns for k in _TRAINED if k in turn.extra]
+    flags = [t.extra[k] for t in turns if t.extra for k in _TRAINED if k in t.extra]
     if any(flag is not None for flag in flags):
         extra["trained_flags"] = flags
     error = _fault(value["error"])
@@ -432,18 +432,23 @@ def _steps(turns: Sequence[_Message], actor: Actor) -> tuple[tuple[Step, ...], s
     for turn in turns:
         if turn.role == "user":
             shown.append(_SEEN.sub("", turn.text, count=1) if _SEEN.match(turn.text) else turn.text)
-            about |= {k: v for k, v in turn.extra.items() if v is not None and k not in _TRAINED}
+            if turn.extra:
+                kept = turn.extra.items()
+                about |= {k: v for k, v in kept if v is not None and k not in _TRAINED}
             continue
-        extra = {k: v for k, v in turn.extra.items() if v is not None}
+        step = _step("\n".join(shown), turn, labelled, actor)
         if about:
-            extra["observed"] = about
-        step = _step("\n".join(shown), turn, labelled, extra)
-        steps.append(step if actor == "teacher" else replace(step, actor=actor))
+            step.extra["observed"] = about
+        steps.append(step)
         shown, about = [], {}
     return tuple(steps), "\n".join(shown)
 
 
-def _step(observation: str, turn: _Message, labelled: bool, extra: Row) -> Step:
+def _step(seen: str, turn: _Message, labelled: bool, actor: Actor) -> Step:
+    if not turn.extra:
+        thought, action, valid, reason = parse_reply(turn.text, thoughts=labelled)
+        return Step(seen, _plain_action(action), actor, turn.text, thought, valid, reason)
+    extra = {k: v for k, v in turn.extra.items() if v is not None}
     calls = extra.get("tool_calls") or [extra[k] for k in ("function_call",) if k in extra]
     musing = extra.get("reasoning_content") or extra.get("reasoning") or ""
     musing = musing if isinstance(musing, str) else ""
@@ -452,18 +457,15 @@ def _step(observation: str, turn: _Message, labelled: bool, extra: Row) -> Step:
             extra["trained"] = bool(extra[name])
     usage = None
     if isinstance(counted := extra.get("metrics"), dict):  # of ATIF
-        names = ("prompt_tokens", "completion_tokens", "cost_usd")
-        usage = Usage(**{k: counted[k] for k in names if counted.get(k) is not None})
+        types = {"prompt_tokens": int, "completion_tokens": int, "cost_usd": float}
+        usage = Usage(**{k: counted[k] for k, t in types.items() if type(counted.get(k)) is t})
     if calls and isinstance(calls, list):
         action = "; ".join(_call(call) for call in calls)
         thought = split_reasoning(turn.text)[1].strip() or musing
-        return Step(observation, action, "teacher", turn.text, thought, usage=usage, extra=extra)
+        return Step(seen, action, actor, turn.text, thought, usage=usage, extra=extra)
     thought, action, valid, reason = parse_reply(turn.text, thoughts=labelled)
-    action = _plain_action(action)
-    return Step(
-        observation, action, "teacher", turn.text, thought or musing, valid, reason,
-        usage=usage, extra=extra,
-    )  # fmt: skip
+    plain, said = _plain_action(action), thought or musing
+    return Step(seen, plain, actor, turn.text, said, valid, reason, usage=usage, extra=extra)
 
 
 def _call(call: Any) -> str:
@@ -476,7 +478,7 @@ def _call(call: Any) -> str:
 
 def _plain_action(action: str) -> str:
     """`search[{"product": "x"}]` -> `search[x]`; a call with other arguments stays one."""
-    match = _ARGUMENTS.fullmatch(action)
+    match = _ARGUMENTS.fullmatch(action) if "{" in action else None
     if match is None:
         return action
     try:
