@@ -437,8 +437,8 @@ class Trajectory(Record):
 
     @property
     def solved(self) -> bool:
-        """See `solved`."""
-        return solved(self.reward, self.threshold, self.error)
+        """See `solved`; no if nobody knows."""
+        return self.rated and solved(self.reward, self.threshold, self.error)
 
     @property
     def rated(self) -> bool:

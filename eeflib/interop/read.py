@@ -30,15 +30,7 @@ _WINDOW = 256
 """Episodes looked at before it is settled whether a reward of 1 is 1 or 1 %."""
 
 _FIELDS = {
-    "messages": (
-        "messages",
-        "conversations",
-        "conversation",
-        "trajectory",
-        "history",
-        "dialogue",
-        "turns",
-    ),
+    "messages": ("messages", "conversations", "conversation", "trajectory", "history", "turns"),
     "id": ("id", "item_id", "trajectory_id", "session_id", "uid", "example_id"),
     "task_id": ("task_id",),
     "env": ("env", "environment", "env_name"),
