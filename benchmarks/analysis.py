@@ -1,4 +1,4 @@
-"""Analysis: loading the frames of a large run, figures, taxonomy, comparison, viewer, report.
+"""Analysis: frames of a large run, figures, taxonomy, comparison, viewer, report, foreign files.
 
     python benchmarks/analysis.py [--json] [--trajectories 10000] [--steps 15] [--keep FOLDER]
 
@@ -34,6 +34,8 @@ GOALS: dict[str, tuple[float | None, str]] = {
     "report_s": (5.0, "s"),
     "report_mb": (10.0, "MB"),
     "report_interactive_s": (2.0, "s"),
+    "read_cpu_s_per_100mb": (5.0, "s"),
+    "read_grown_mb": (64.0, "MB"),
     "labels_held_out_primary": (0.9, "share"),
     "labels_held_out_precision": (0.9, "share"),
     "labels_held_out_coverage": (0.9, "share"),
@@ -257,6 +259,7 @@ def main() -> None:
         out |= part("viewer", base / "2000", "analysis_views")
         out |= best_of([part("report", base / "500") for _ in again])
         out |= part("browser", base / "500", "analysis_views")
+        out |= part("read", base / "2000")
     out |= labelled("writing") | labelled("held_out")
     out |= {"cores": os.cpu_count(), "load_before": load, "load_after": os.getloadavg()[0]}
     rows = {}

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from eeflib.envs.base import TextEnv
     from eeflib.errors import EefError
     from eeflib.exploration import Exploration
+    from eeflib.interop.read import read_trajectories
     from eeflib.masking import EncodedSet
     from eeflib.methods import METHODS, Method
     from eeflib.notebook import play
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from eeflib.policies.student import Student
     from eeflib.records import Branch, Evaluation, Sample, Step, Task, Trajectory
     from eeflib.run import Run, open_run
-    from eeflib.selection import Selection
     from eeflib.stats import gained_lost, paired_difference, win_rate
     from eeflib.world import World, scienceworld, textworld, webshop
 
@@ -53,7 +53,6 @@ __all__ = [
     "Policy",
     "Run",
     "Sample",
-    "Selection",
     "Step",
     "Student",
     "Task",
@@ -77,6 +76,7 @@ __all__ = [
     "open_run",
     "paired_difference",
     "play",
+    "read_trajectories",
     "run_demo",
     "run_method",
     "scienceworld",
@@ -105,6 +105,7 @@ _HOMES = {
     "envs.base": ("TextEnv",),
     "errors": ("EefError",),
     "exploration": ("Exploration",),
+    "interop.read": ("read_trajectories",),
     "masking": ("EncodedSet",),
     "methods": ("METHODS", "Method"),
     "pipeline": ("collect", "encode", "evaluate", "explore", "run_method", "select", "train"),
@@ -115,7 +116,6 @@ _HOMES = {
     "records": ("Branch", "Evaluation", "Sample", "Step", "Task", "Trajectory"),
     "notebook": ("play",),
     "run": ("Run", "open_run"),
-    "selection": ("Selection",),
     "stats": ("gained_lost", "paired_difference", "win_rate"),
     "world": ("World", "scienceworld", "textworld", "webshop"),
 }

@@ -355,6 +355,58 @@ def _opened(
     return run if seed is None else run.at(seed)
 
 
+@app.command("import")
+def import_(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="files, or folders with what is in them")
+    ],
+    run: Annotated[Path, typer.Option(help="run folder to write")],
+    verify: Annotated[
+        bool, typer.Option("--verify", help="play again what an environment at hand has a task for")
+    ] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="delete what the folder holds")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make a run of trajectories that others recorded, and say what was read.
+
+    Reads ETO, AgentTraj, OpenAI and ShareGPT messages, the paper's data, WebShop page logs, rows of
+    the hub (json, jsonl, parquet), verifiers, Inspect, ATIF, eeflib; gzipped or not.
+
+    Examples:
+
+        eef import eto-sft-trajectory.json --run runs/eto
+
+        eef import outputs/ more.jsonl.gz --run runs/theirs --verify
+    """
+    from eeflib.files import RunFolder
+    from eeflib.interop.imported import import_run, replay
+    from eeflib.records import Trajectory
+
+    found = import_run(files, run, fresh=fresh)
+    text, last = str(found), found.to_dict()
+    if verify:
+        replays = replay(RunFolder(run).read("trajectories", Trajectory), files)
+        text, last = f"{text}\n{replays}", {**last, "replays": replays.to_dict()}
+    _say(f"{text}\nRun: {run}   Next: eef view {run}", as_json, last)
+
+
+@app.command()
+def view(run: RunFolder) -> None:
+    """Write the report of a run and open it in the browser.
+
+    Examples:
+
+        eef view runs/demo-webshop
+    """
+    import webbrowser
+
+    from eeflib.analysis.report import write_report
+
+    page = write_report(run)
+    webbrowser.open(page.resolve().as_uri())
+    typer.echo(str(page))
+
+
 @app.command()
 def report(
     run: RunFolder,

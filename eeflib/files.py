@@ -95,7 +95,7 @@ def read_objects(path: Path, report: ReadReport) -> Iterator[tuple[int, dict[str
     Raises:
         DataError: the file cannot be read at all.
     """
-    return _each_line(path, report, lambda raw: _checked(_parse(raw)))
+    return _each_line(path, report, lambda raw: _checked(parse_object(raw)))
 
 
 def read_records(
@@ -115,7 +115,7 @@ def read_records(
     def parse(raw: bytes) -> tuple[R, object]:
         if quick := kind.from_line(raw):
             return quick
-        row = _parse(raw, surrogates)
+        row = parse_object(raw, surrogates)
         return kind.from_dict(row), row.get("schema")
 
     met: set[str] = set()
@@ -154,7 +154,7 @@ def _each_line(
         raise DataError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
 
 
-def _parse(raw: bytes, surrogates: bool = True) -> dict[str, Any]:
+def parse_object(raw: bytes, surrogates: bool = True) -> dict[str, Any]:
     """The JSON object on one line; DataError if it is none."""
     try:
         value = msgspec.json.decode(raw)
@@ -270,7 +270,8 @@ def repair(path: Path) -> None:
             if not tail:
                 return
             try:
-                _checked(_parse(tail))  # no part of an object is one: only the line end is missing
+                # no part of an object is one: only the line end is missing
+                _checked(parse_object(tail))
                 file.write(b"\n")
             except DataError:
                 _write_synced(path.with_name(path.name + ".torn"), "ab", tail + b"\n")
@@ -562,8 +563,8 @@ class RunFolder:
         for number, record in enumerate(records):
             row = record if isinstance(record, Mapping) else vars(record)
             try:
-                out = row if isinstance(record, Mapping) else record.to_dict(timing=False)
-                lines.append(canonical_json(out))
+                out = plain(row) if isinstance(record, Mapping) else record.to_dict(timing=False)
+                lines.append(canonical_json(out, is_plain=True))
             except DataError as exc:
                 which = f"record {number} ({row.get('id', '')})"
                 raise DataError(f"{self.file(name)}: {which} not written: {exc}") from exc

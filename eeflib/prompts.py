@@ -191,7 +191,7 @@ def split_reasoning(text: str) -> tuple[str, str]:
     `[THINK]`; often the chat template has opened it already, so that only its end is seen. All up
     to the last end is reasoning; one that was cut off leaves no reply.
     """
-    ends = list(_CLOSES.finditer(text))
+    ends = list(_CLOSES.finditer(text)) if "/" in text else []
     if ends:
         return _OPENS.sub("", text[: ends[-1].start()]).strip(), text[ends[-1].end() :]
     begun = _OPENS.match(text.lstrip())

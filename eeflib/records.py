@@ -38,18 +38,27 @@ Reward = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 
 SPLITS = ("train", "validation", "test")
 
+UNRATED = "unrated"
+"""Key of `Trajectory.extra`: the reward is not known, and `reward` is 0 for want of one."""
+
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def canonical_json(value: Any) -> str:
+def canonical_json(value: Any, *, is_plain: bool = False) -> str:
     """JSON with sorted keys and no blanks: equal values give equal text, encodable as UTF-8.
+
+    Args:
+        is_plain: `value` comes from `plain` or `to_dict`, so that it need not be checked again.
 
     Raises:
         DataError: a value that JSON cannot hold (an object, a set, NaN); names its path.
     """
+    value = value if is_plain else plain(value)
     text = json.dumps(
-        plain(value), sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")
+        value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")
     )
+    if text.isascii():
+        return text
     # A half of a surrogate pair cannot be UTF-8; inside a JSON string its escape means the same.
     return _LONE_SURROGATE.sub(lambda m: f"\\u{ord(m.group()):04x}", text)
 
@@ -99,7 +108,9 @@ def _plain_fields(value: Any, timing: bool, path: str) -> dict[str, Any]:
     out = {}
     for name, is_float in known.items():
         if name != "extra" and (timing or name != "seconds"):
-            item = plain(getattr(value, name), timing=timing, path=f"{path}.{name}")
+            item = getattr(value, name)
+            if type(item) is not str:
+                item = plain(item, timing=timing, path=f"{path}.{name}")
             # bool is not converted: from_dict reports it as an error
             out[name] = float(item) if is_float and type(item) is int else item
     extra = plain(getattr(value, "extra", {}), timing=timing, path=f"{path}.extra")
@@ -422,11 +433,17 @@ class Trajectory(Record):
     error: str = ""
     """A fault that ended the rollout (provider, environment); empty if none."""
     extra: dict[str, Any] = field(default_factory=dict)
+    """Keys of other versions; of an imported one its `format`, its `source`, what else it held."""
 
     @property
     def solved(self) -> bool:
-        """See `solved`."""
-        return solved(self.reward, self.threshold, self.error)
+        """See `solved`; no if nobody knows."""
+        return self.rated and solved(self.reward, self.threshold, self.error)
+
+    @property
+    def rated(self) -> bool:
+        """Whether R is known; not so of some imported episodes, which are no failures either."""
+        return not self.extra.get(UNRATED)
 
     @property
     def length(self) -> int:

@@ -249,9 +249,15 @@ def open_run(
 
 def _stored_config(folder: Path) -> Config:
     try:
-        return Config.from_dict(_read_manifest(folder).get("config") or {"config": None})
+        settings = _read_manifest(folder).get("config") or {"config": None}
+        if "imported" in settings:
+            raise DataError(
+                f"{folder} holds imported trajectories and no settings of a run: `eef report`, "
+                "eef.Viewer and eef.frames read it; eef.read_trajectories(FILE) is for the verbs"
+            )
+        return Config.from_dict(settings)
     except DataError as exc:
-        if not (folder / MANIFEST).exists():
+        if not (folder / MANIFEST).exists() or "imported" in str(exc):
             raise
         raise DataError(
             f"{folder} was made by another version of eeflib ({exc}); `eef report` still reads it"

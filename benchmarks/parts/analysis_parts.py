@@ -1,6 +1,6 @@
 """One measurement of the analysis in a process of its own: `analysis_parts.py PART FOLDER`.
 
-Parts: `frames`, `figures`, `taxonomy`, `compare`, `report`. The last line is a JSON object.
+Parts: `frames`, `figures`, `taxonomy`, `compare`, `report`, `read`. The last line is a JSON object.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,12 @@ def clock(work: Callable[[], Any]) -> tuple[float, float]:
 
 def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def file_lines(path: Path, times: int) -> Iterator[str]:
+    for _ in range(times):
+        with open(path, encoding="utf-8") as file:
+            yield from file
 
 
 def frames(folder: Path) -> dict[str, Any]:
@@ -106,6 +112,31 @@ def report(folder: Path) -> dict[str, Any]:
     return {"report_s": wall, "report_cpu_s": cpu, "report_mb": size}
 
 
+def read(folder: Path) -> dict[str, Any]:
+    """The run's trajectories as ETO publishes them: one JSON array, streamed, ten times over."""
+    from eeflib.interop.read import stream_trajectories
+    from eeflib.interop.sources import ImportReport
+
+    path, count = folder / "eto.json", 0
+    with open(path, "w", encoding="utf-8") as out:
+        for line in file_lines(folder / "seed-1/trajectories.jsonl", 10):
+            t = json.loads(line)
+            said = [("human", "You are web shopping."), ("gpt", "OK")]
+            for s in t["steps"]:
+                said.append(("human", f"Observation:\n{s['observation']}"))
+                said.append(("gpt", f"Thought: t\nAction: {s['action']}"))
+            turns = [{"from": who, "value": text} for who, text in said]
+            out.write(("," if count else "[") + json.dumps({"id": t["id"], "conversations": turns}))
+            count += 1
+        out.write("]")
+    size, before, report = path.stat().st_size / 1e6, peak_mb(), ImportReport()
+    wall, cpu = clock(lambda: sum(1 for _ in stream_trajectories(path, report)))
+    path.unlink()
+    assert report.read == count
+    speeds = {"read_s_per_100mb": 100 * wall / size, "read_cpu_s_per_100mb": 100 * cpu / size}
+    return {**speeds, "read_size_mb": size, "read_grown_mb": peak_mb() - before}
+
+
 if __name__ == "__main__":
-    parts = {f.__name__: f for f in (frames, taxonomy, figures, compare, report)}
+    parts = {f.__name__: f for f in (frames, taxonomy, figures, compare, report, read)}
     print(json.dumps(parts[sys.argv[1]](Path(sys.argv[2]))))

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from eeflib.analysis.taxonomy import Diagnosis
 
-OUTCOMES = ("solved", "failed", "fault")
-"""How a trajectory ended; `fault`: of the environment or the provider."""
+OUTCOMES = ("solved", "failed", "fault", "unknown")
+"""How a trajectory ended; `fault`: of the environment or the provider; `unknown`: no reward."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +43,8 @@ class Item:
         """One of `OUTCOMES`."""
         if self.trajectory.error:
             return "fault"
+        if not self.trajectory.rated:
+            return "unknown"
         return "solved" if self.trajectory.solved else "failed"
 
     @property
@@ -52,10 +54,10 @@ class Item:
 
     @cached_property
     def diagnosis(self) -> Diagnosis | None:
-        """Why it failed, with the evidence; None: it did not."""
+        """Why it failed, with the evidence; None: it did not, as far as is known."""
         from eeflib.analysis.taxonomy import diagnose
 
-        return None if self.outcome == "solved" else diagnose(self.trajectory, self.task)
+        return diagnose(self.trajectory, self.task)
 
     @property
     def failure(self) -> str:

@@ -90,7 +90,7 @@ def outcome_by_type(trajectories: draw.Data, by: str = "level") -> go.Figure:
 
 def lengths(trajectories: draw.Data) -> go.Figure:
     """How many actions solved and failed trajectories took."""
-    title, data = "How long are the trajectories?", draw.table(trajectories, "trajectories")
+    title, data = "How long are the trajectories?", _rated(trajectories)
     if data.empty:
         return draw.nothing(title, _NO_EPISODES)
     bins = tables.length_bins(data)
@@ -102,7 +102,7 @@ def lengths(trajectories: draw.Data) -> go.Figure:
 
 def rewards(trajectories: draw.Data) -> go.Figure:
     """How near failures came: trajectories by final reward."""
-    title, data = "How near did failures come?", draw.table(trajectories, "trajectories")
+    title, data = "How near did failures come?", _rated(trajectories)
     if data.empty:
         return draw.nothing(title, _NO_EPISODES)
     bins = tables.reward_bins(data)
@@ -115,6 +115,10 @@ def rewards(trajectories: draw.Data) -> go.Figure:
     if len(failed):
         note += f" {int((failed['reward'] > 0).sum())} of {len(failed)} failures earned something."
     return _histogram(title, note, "final reward R", bins, names)
+
+
+def _rated(trajectories: draw.Data) -> pd.DataFrame:
+    return tables.rated(draw.table(trajectories, "trajectories"))
 
 
 def _histogram(title: str, note: str, x: str, bins: pd.DataFrame, names: list[str]) -> go.Figure:

@@ -313,7 +313,7 @@ class Findings(frames.Frames):
         explored, the plain transcripts of failures are still worth a look.
         """
         taught = [x for x in self.collection if x.key.method == TEACHER]
-        failed = [x for x in taught if not x.trajectory.solved and x.trajectory.length]
+        failed = [x for x in taught if x.outcome in ("failed", "fault") and x.trajectory.length]
         return sorted([x for x in failed if x.states] or failed, key=_interest)
 
 

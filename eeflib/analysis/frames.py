@@ -40,7 +40,7 @@ _COMMON = {
     "task_type": ("str", "kind of task; empty if it has none"),
     "split": ("str", "of the task: train, validation or test"),
     "task_hash": ("str", "content hash of the task: equal hash, equal task"),
-    "reward": ("float64", "R in [0, 1]; nan if there is none"),
+    "reward": ("float64", "R in [0, 1]; nan if there is none: neither solved nor failed"),
     "solved": ("bool", "R reached the threshold, no error"),
     "length": ("int64", "number of actions"),
     "invalid": ("int64", "actions not understood"),
@@ -264,7 +264,7 @@ def _episodes(run: Run, who: Who) -> tuple[pd.DataFrame, pd.DataFrame]:
             about = (e.env, *_about(task), task.split if task else "", e.policy)
             ended = (e.terminated, e.truncated, e.error)
             named = (seed, e.id, e.task_id, method, iteration)
-            result = (e.reward, e.solved, *_counts(e.steps))
+            result = (e.reward if e.rated else None, e.solved, *_counts(e.steps))
             known.append((*named, *about, *result, *ended, *_usage(e.steps)))
             names = state_names(e, passed[seed]) if method == TEACHER else itertools.repeat("")
             for t, (s, state) in enumerate(zip(e.steps, names, strict=False)):

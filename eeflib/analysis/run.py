@@ -127,6 +127,7 @@ class Run:
         out = []
         for seed, trajectories in self.trajectories.items():
             tasks = {t.id: t for t in self.tasks.get(seed, [])}
+            trajectories = [t for t in trajectories if t.rated]
             for t in trajectories:  # a published set may come without its tasks
                 tasks.setdefault(
                     t.task_id, Task(t.task_id, t.env, t.instruction, threshold=t.threshold)

@@ -157,7 +157,7 @@ def training_actions(
     Of a method the last iteration's samples count. Columns: source, kind, count.
     """
     solved = steps.merge(
-        trajectories[["seed", "trajectory_id", "solved"]], on=["seed", "trajectory_id"]
+        rated(trajectories)[["seed", "trajectory_id", "solved"]], on=["seed", "trajectory_id"]
     )
     parts = [
         solved.loc[solved["solved"], ["kind"]].assign(source="teacher successes"),
@@ -198,6 +198,11 @@ def action_shares(actions: pd.DataFrame, kinds: int = 10) -> pd.DataFrame:
     return table.assign(total=total, share=table["count"] / total)
 
 
+def rated(trajectories: pd.DataFrame) -> pd.DataFrame:
+    """Those whose reward is known: the others are neither solved nor failed."""
+    return trajectories[trajectories["reward"].notna()]
+
+
 def by_group(trajectories: pd.DataFrame, by: str = "level") -> pd.DataFrame:
     """Outcomes per group of tasks; `by` is `level`, `task_type` or any other column.
 
@@ -206,7 +211,8 @@ def by_group(trajectories: pd.DataFrame, by: str = "level") -> pd.DataFrame:
     names = ["group", "n", "wins", "rate", "low", "high", "reward", "length", "invalid", "errors"]
     means: dict[str, Any] = {c: (c, "mean") for c in ("reward", "length", "invalid")}
     counts = (
-        trajectories.assign(fault=trajectories["error"] != "")
+        rated(trajectories)
+        .assign(fault=lambda rows: rows["error"] != "")
         .groupby(by)
         .agg(n=("solved", "size"), wins=("solved", "sum"), errors=("fault", "sum"), **means)
     )
@@ -247,6 +253,7 @@ def teachers(trajectories: pd.DataFrame) -> pd.DataFrame:
 
 def length_bins(trajectories: pd.DataFrame, bins: int = 20) -> pd.DataFrame:
     """Episodes by number of actions. Columns: low, high (both included), solved, failed."""
+    trajectories = rated(trajectories)
     if trajectories.empty:
         return pd.DataFrame(columns=["low", "high", "solved", "failed"])
     first, last = int(trajectories["length"].min()), int(trajectories["length"].max())
@@ -271,6 +278,7 @@ def reward_bins(trajectories: pd.DataFrame) -> pd.DataFrame:
 
     Columns: low, high, solved, failed. Rewards outside [0, 1] count at the nearer end.
     """
+    trajectories = rated(trajectories)
     if trajectories.empty:
         return pd.DataFrame(columns=["low", "high", "solved", "failed"])
     reward = trajectories["reward"].clip(0, 1)
@@ -341,7 +349,8 @@ def other_m(branches: pd.DataFrame, trajectories: pd.DataFrame) -> pd.DataFrame:
     teacher failed and a rollout solves), share (of the tasks the teacher failed), recorded (the
     plan that was run).
     """
-    failed = trajectories.loc[~trajectories["solved"], ["seed", "task_id"]].drop_duplicates()
+    failed = rated(trajectories)
+    failed = failed.loc[~failed["solved"], ["seed", "task_id"]].drop_duplicates()
     tried = branches[branches["restored"] & (branches["fault"] == "")]
     counts = (
         tried.assign(trajectory_id=tried["trajectory_id"].fillna(""))

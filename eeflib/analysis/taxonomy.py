@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 from rapidfuzz.fuzz import token_set_ratio
 
-from eeflib.records import Step, Task, Trajectory, solved
+from eeflib.records import Step, Task, Trajectory
 from eeflib.stats import wilson
 
 WEBSHOP_KINDS = (
@@ -513,12 +513,12 @@ class Diagnosis(NamedTuple):
 
 
 def diagnose(trajectory: Trajectory, task: Task | None = None) -> Diagnosis | None:
-    """Why `trajectory` failed; None if it was solved.
+    """Why `trajectory` failed; None if it was solved, or if nobody knows.
 
     Args:
         task: what was asked, with its goal; without it a purchase can hardly be judged.
     """
-    if solved(trajectory.reward, trajectory.threshold, trajectory.error):
+    if trajectory.solved or not (trajectory.rated or trajectory.error):
         return None
     found = [f for rule in _RULES.get(trajectory.env, _OTHERS) for f in rule(trajectory, task)]
     if any(f.main and f.kind != "wrong_end" for f in found):  # that is what the end was about

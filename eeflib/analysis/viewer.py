@@ -191,6 +191,7 @@ def _item(
         "outcome": item.outcome,
         "failure": item.failure,
         "reward": round(t.reward, 4),
+        "unrated": not t.rated,
         "needed": round(t.threshold, 4),
         "limit": t.truncated,
         "steps": _steps(t.steps, t.env, texts),

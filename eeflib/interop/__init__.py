@@ -1,4 +1,5 @@
-"""eeflib's environments in the form that other libraries expect: a module per library.
+"""eeflib's environments and records, to other libraries and from them.
 
-`gymnasium`: an environment as a `gymnasium.Env`.
+`gymnasium`: an environment as a `gymnasium.Env`. `read` (with `formats` and `sources`):
+trajectories that others recorded; `imported`: a run of them.
 """

@@ -370,13 +370,15 @@ def test_another_world_is_refused_and_the_setting_is_named(tmp_path, other, mess
     assert lasting(tmp_path) == before
 
 
-def test_another_teacher_is_refused(tmp_path):
+def test_another_teacher_s_trajectories_stand_beside_the_first_s(tmp_path):
     run = opened(tmp_path)
-    eef.collect(world(), run=run, progress=False)
+    first = eef.collect(world(), run=run, progress=False)
     other = Refused(world().teacher, 100)
-    other.name = "somebody"
-    with pytest.raises(DataError, match="open another run for those of somebody"):
-        eef.collect(world(), other, run=run, progress=False)
+    other.name = "some/body"
+    second = eef.collect(world(), other, run=run, progress=False)
+    assert not {t.id for t in first} & {t.id for t in second}
+    assert [t.id for t in run.trajectories()] == [t.id for t in [*first, *second]]
+    assert eef.collect(world(), run=run, progress=False) == first, "done, and not touched"
 
 
 def test_a_run_goes_on_with_its_own_settings_and_its_manifest_repeats_it(tmp_path):

@@ -175,16 +175,18 @@ function marker(query) {
 
 const CHUNK = 250; // steps of a long trajectory shown at once
 
+const rewardOf = (x) => (x.unrated ? "?" : x.reward.toFixed(2));
+
 // A recorded trajectory as `transcript` takes it.
 function itemShown(data, item) {
   const { text } = data;
   const verdict = item.error ? `ended by a fault: ${text(item.error)}`
-    : item.outcome === "solved" ? "solved"
+    : item.outcome === "solved" ? "solved" : item.outcome === "unknown" ? "reward unknown"
       : `not solved: reward ${item.reward.toFixed(2)}, needed ${item.needed.toFixed(2)}`;
   return {
     ...item, item, name: `t${item.number}`, verdict,
     facts: [text(item.env), whoOf(data, item), `policy ${text(item.policy)}`, text(item.task), `seed ${item.seed}`,
-      text(item.split), text(item.level), many(item.steps.length, "action"), `reward ${item.reward.toFixed(2)}`,
+      text(item.split), text(item.level), many(item.steps.length, "action"), `reward ${rewardOf(item)}`,
       item.invalid ? `${item.invalid} invalid` : "", item.limit ? "stopped by a limit" : "",
       item.tokens ? `${number(item.tokens)} tokens` : "", item.cost ? `$${item.cost}` : "",
       item.seconds ? `${item.seconds} s` : "", ...(item.tags || []).map(text)],
@@ -420,8 +422,8 @@ function makeTable(kind, heads, key, rowOf, open) {
 // ---- The grid of trajectories -------------------------------------------------------------------
 
 const FIELDS = ["task", "thought", "action", "observation"];
-const SIGNS = { solved: ["ok", "\u2713 solved"], failed: ["no", "\u2717 failed"], fault: ["no", "\u26a0 fault"] };
-const RANK = { failed: 0, fault: 1, solved: 2 };
+const SIGNS = { solved: ["ok", "\u2713 solved"], failed: ["no", "\u2717 failed"], fault: ["no", "\u26a0 fault"], unknown: ["", "? unknown"] };
+const RANK = { failed: 0, fault: 1, unknown: 2, solved: 3 };
 const HINTS = {
   failure: "the main kind of failure, by rules", reward: "0 to 1; a task is solved at its threshold", length: "actions",
   invalid: "actions that were not understood", tokens: "read and written", cost: "dollars", seconds: "seconds of the policy",
@@ -454,7 +456,7 @@ function columnsOf(data) {
     has((x) => x.level) && ["level", "level", (x) => text(x.level), (x) => short(text(x.level))],
     has((x) => x.failure) && ["failure", "failure", (x) => (x.failure ? `0${x.failure}` : "1"), (x) => (x.failure
       ? h("span", { title: meaningOf(data, x.failure) }, titleOf(data, x.failure)) : "")],
-    ["reward", "reward", (x) => x.reward, (x) => x.reward.toFixed(2), true],
+    ["reward", "reward", (x) => (x.unrated ? -1 : x.reward), rewardOf, true],
     ["length", "steps", (x) => x.steps.length, (x) => number(x.steps.length), true],
     has((x) => x.invalid) && ["invalid", "invalid", (x) => x.invalid, (x) => x.invalid || "", true],
     has((x) => x.tokens) && ["tokens", "tokens", (x) => x.tokens || 0, (x) => (x.tokens ? number(x.tokens) : ""), true],
@@ -746,7 +748,7 @@ function parting(a, b, pairs) {
 function episodes(data, item) {
   const sign = (won) => (won ? "\u2713" : "\u2717");
   const own = data.listed.filter((x) => x.task === item.task && x.seed === item.seed).map((x) => [
-    `${whoOf(data, x)}: ${sign(x.outcome === "solved")} ${data.text(x.policy)}, reward ${x.reward.toFixed(2)}`, itemShown(data, x)]);
+    `${whoOf(data, x)}: ${sign(x.outcome === "solved")} ${data.text(x.policy)}, reward ${rewardOf(x)}`, itemShown(data, x)]);
   const at = own.findIndex(([, s]) => s.item === item);
   own.unshift(...own.splice(at, 1));
   const tries = [];
