@@ -27,6 +27,21 @@ app = typer.Typer(
     help="Explore the states of an expert's failures, and tune a small agent on the solutions.",
 )
 
+
+@app.callback(invoke_without_command=True)
+def version(
+    context: typer.Context,
+    asked: Annotated[bool, typer.Option("--version", help="the version of eeflib")] = False,
+) -> None:
+    if asked:
+        from eeflib import __version__
+
+        typer.echo(__version__)
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
+
+
 Env = Annotated[str, typer.Option(help="webshop, scienceworld or textworld")]
 PresetName = Annotated[str, typer.Option(help="tiny, laptop, colab or paper")]
 Student = Annotated[
@@ -140,7 +155,7 @@ def collect(
     """
     import eeflib as eef
     from eeflib.analysis import tables
-    from eeflib.pipeline import expected_usage
+    from eeflib.policies.pricing import expected_usage
 
     opened = _opened(run, seed, env, preset)
     world, teacher = opened.world(), None

@@ -39,7 +39,7 @@ from eeflib.policies import server
 from eeflib.policies.base import Policy
 from eeflib.policies.student import Student
 from eeflib.prompts import PromptFormat, get_format
-from eeflib.records import Branch, Evaluation, Sample, Task, Trajectory, Usage, content_hash
+from eeflib.records import Branch, Evaluation, Sample, Task, Trajectory, content_hash
 from eeflib.rollout import Episode, run_episodes
 from eeflib.run import Run
 from eeflib.selection import Selection
@@ -115,19 +115,6 @@ def collect(
             summary = {"solved": solved, "n": len(out), "teacher": teacher.name}
             folder.mark_done(phase, summary, files=("tasks", "trajectories"))
     return out
-
-
-def expected_usage(tries: Sequence[Trajectory], episodes: int) -> Usage:
-    """Tokens and dollars of so many episodes, by those that were played; wins and faults alike."""
-    paid = [t.usage for t in tries]
-    share = episodes / max(1, len(paid))
-    costs = [u.cost_usd for u in paid]
-    known = [c for c in costs if c is not None]
-    return Usage(
-        round(sum(u.prompt_tokens for u in paid) * share),
-        round(sum(u.completion_tokens for u in paid) * share),
-        sum(known) * share if len(known) == len(costs) and known else None,
-    )
 
 
 def explore(

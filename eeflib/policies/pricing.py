@@ -1,16 +1,17 @@
 """What model calls cost: prices, and an estimate before a run.
 
-Import `Price`, `price_of` and `estimate_cost` from here.
+Import `Price`, `price_of`, `estimate_cost` and `expected_usage` from here.
 An unknown price stays unknown: costs are then None, never 0.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from eeflib.errors import DataError
-from eeflib.records import Usage
+from eeflib.records import Trajectory, Usage
 
 
 @dataclass(frozen=True)
@@ -106,3 +107,16 @@ def estimate_cost(
     completion = round(episodes * reply_tokens * steps)
     cost = None if price is None else price.cost(prompt, completion)
     return Usage(prompt, completion, cost)
+
+
+def expected_usage(tries: Sequence[Trajectory], episodes: int) -> Usage:
+    """Tokens and dollars of so many episodes, by those that were played; wins and faults alike."""
+    paid = [t.usage for t in tries]
+    share = episodes / max(1, len(paid))
+    costs = [u.cost_usd for u in paid]
+    known = [c for c in costs if c is not None]
+    return Usage(
+        round(sum(u.prompt_tokens for u in paid) * share),
+        round(sum(u.completion_tokens for u in paid) * share),
+        sum(known) * share if len(known) == len(costs) and known else None,
+    )

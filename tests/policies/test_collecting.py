@@ -19,8 +19,7 @@ import eeflib as eef
 from eeflib.analysis import tables
 from eeflib.errors import ProviderError
 from eeflib.notebook import three_rules
-from eeflib.pipeline import expected_usage
-from eeflib.policies.pricing import Price
+from eeflib.policies.pricing import Price, expected_usage
 from tests.loopback import Answer, ChatServer, Request, fails, says
 
 PRICE = Price(1000.0, 1000.0)
