@@ -110,6 +110,11 @@ class Findings(frames.Frames):
         return {r["method"]: r for r in named}
 
     @cached_property
+    def teachers(self) -> pd.DataFrame:
+        """`tables.teachers` of the recorded trajectories."""
+        return tables.teachers(self.trajectories)
+
+    @cached_property
     def methods(self) -> list[str]:
         """Every method with results, in reading order, the teacher first."""
         return style.order([*self.outcomes, *([TEACHER] if self.run.teacher_outcomes else [])])

@@ -172,7 +172,7 @@ def shown(name: str, value: Any) -> str:
         return f"{value:.2f}"
     if name in ("a", "b", "difference", "p", "q"):
         return f"{value:.3f}".replace("-", "\u2212")
-    if "usd" in name:
+    if "usd" in name or "dollars" in name:
         return f"{value:,.2f}" if value >= 0.01 or not value else f"{value:.4f}"
     return f"{value:,.1f}".removesuffix(".0").replace("-", "\u2212")
 

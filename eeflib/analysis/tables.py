@@ -223,23 +223,23 @@ def by_group(trajectories: pd.DataFrame, by: str = "level") -> pd.DataFrame:
 def teachers(trajectories: pd.DataFrame) -> pd.DataFrame:
     """What each teacher solved, what it adds to those before it, and what that cost.
 
-    Columns: policy, episodes, faults, wins, n, rate, low, high (of the tasks without a fault),
+    Columns: policy, episodes, faults, wins, n, rate, low, high (of episodes that can be judged),
     newly solved (tasks that none of the teachers above solved), both (tasks that one of them solved
     too), dollars, dollars a solved task, dollars a newly solved one; nan where no price is known.
     """
     rows, known = [], set[tuple[Any, ...]]()
     for policy, of in trajectories.groupby("policy", sort=False):
-        fair = of[of["error"] == ""]
-        solved = fair[fair["solved"]]
+        fair = of[(of["error"] == "") & of["reward"].notna()]
+        solved = fair[fair["solved"].astype(bool)]
         won = set(zip(solved["seed"], solved["task_id"], strict=True))
         dollars = of["cost_usd"].sum(min_count=len(of))
         rows.append(
             {
                 "policy": policy,
                 "episodes": len(of),
-                "faults": len(of) - len(fair),
+                "faults": int((of["error"] != "").sum()),
                 "wins": len(solved),
-                "n": max(1, len(fair)),
+                "n": len(fair),
                 "newly solved": len(won - known),
                 "both": len(won & known),
                 "dollars": dollars,

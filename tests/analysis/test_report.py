@@ -12,7 +12,7 @@ import pytest
 from pages import HOSTILE, Page, assert_own_scripts_only
 from sample_run import M, write_jsonl, write_run
 
-from eeflib.analysis import frames
+from eeflib.analysis import frames, tables
 from eeflib.analysis.collection import Collection
 from eeflib.analysis.labels import label_failures
 from eeflib.analysis.report import write_report
@@ -172,6 +172,27 @@ def test_trajectories_alone_are_worth_a_report(tmp_path):
     page = Page(write_report(tmp_path).read_text("utf-8"))
     assert "This is a failed trajectory as recorded" in page.text
     assert page.row("teacher †")[1] == "0.0\u202f%"
+
+
+def test_two_models_are_never_shown_as_one_teacher(tmp_path):
+    rows = []
+    for policy, won in (("big-1", "abc"), ("small-1", "cd")):
+        for task in "abcde":
+            last = Step("page", "click[Buy Now]", "teacher", reward=float(task in won))
+            rows.append(
+                Trajectory(f"{task}#{policy}", task, "webshop", "wish", policy, (last,), "end",
+                           reward=last.reward, terminated=True, truncated=False)
+            )  # fmt: skip
+    write_jsonl(tmp_path / "trajectories.jsonl", rows)
+    page = Page(write_report(tmp_path).read_text("utf-8"))
+    assert "Its 2 teachers solved 50.0" in page.text
+    _, _, shown = page.text.partition("Teacher by teacher")
+    big, small = shown.index("big-1"), shown.index("small-1")
+    assert shown[big:small].split()[:4] == ["big-1", "5", "3", "60.0"]
+    assert shown[small:].split()[:4] == ["small-1", "5", "2", "40.0"]
+    found = tables.teachers(frames.load(tmp_path).trajectories)
+    assert found["newly solved"].tolist() == [3, 1]
+    assert found["both"].tolist() == [0, 1]
 
 
 def test_the_nouns_that_the_reward_went_by_are_named(tmp_path):
