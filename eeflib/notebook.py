@@ -241,6 +241,12 @@ class Reading(NamedTuple):
     """Why, where it is not plain to see."""
 
 
+def foreign_files() -> list[Path]:
+    """Two files of episodes in other projects' shapes, see `eeflib/data/foreign/README.md`."""
+    names = ("eto_webshop.json", "messages_webshop.jsonl")
+    return [data.path("foreign", name) for name in names]
+
+
 def hand_labelled(part: str = "held_out") -> list[Reading]:
     """The failures that were labelled by hand, see `eeflib/data/failures/README.md`.
 
