@@ -204,12 +204,12 @@ def without_markers(text: str) -> str:
     Some servers return `</s>`, `<|im_end|>` or `[/INST]` and what a model wrote behind it, which
     is the other side's turn, made up. Markers in front of the reply are dropped.
     """
-    while (found := _MARKER.search(text)) is not None:
-        before = text[: found.start()].rstrip()
-        if before:
+    start = 0
+    for found in _MARKER.finditer(text):
+        if before := text[start : found.start()].strip():
             return before
-        text = text[found.end() :].lstrip()
-    return text
+        start = found.end()
+    return text[start:].lstrip() if start else text
 
 
 def parse_reply(text: str, thoughts: bool = True) -> Parsed:

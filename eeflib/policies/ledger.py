@@ -174,6 +174,11 @@ class Meter:
             self._spent += sum(open_.values(), total)
 
     @property
+    def bounds_replies(self) -> bool:
+        """A cap holds only where the length of a reply has a limit."""
+        return bool(self.max_cost_usd or self.max_total_tokens)
+
+    @property
     def remembers(self) -> bool:
         """Answers are being kept, see `keeping`."""
         return self._known is not None
@@ -190,7 +195,7 @@ class Meter:
         Raises:
             PrerequisiteError: a cap in dollars or tokens, and no limit to a reply.
         """
-        if max_tokens is None and (self.max_cost_usd or self.max_total_tokens):
+        if max_tokens is None and self.bounds_replies:
             raise PrerequisiteError(
                 "a cap in dollars or tokens needs max_tokens: without it a reply has no bound"
             )
@@ -203,8 +208,8 @@ class Meter:
             if self._over(most):
                 return None
             ticket = Ticket(uuid.uuid4().hex, key, most)
-            self._flying[ticket.id] = most
             self._write({"request": ticket.id, "key": key, "most": _row(most)})
+            self._flying[ticket.id] = most
         return ticket
 
     def settle(
@@ -242,8 +247,8 @@ class Meter:
             self.usage = self.usage + usage
             if reply is not None and self._known is not None:
                 self._known[ticket.key] = row
-            self._write(row)
             self._changed.notify_all()
+            self._write(row)
 
     def _write(self, row: Mapping[str, Any]) -> None:
         """A line; not waited for until it is on the disk: a killed process loses nothing by it."""

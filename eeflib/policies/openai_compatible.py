@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
 import numpy as np
@@ -63,6 +63,13 @@ _REFUSES = re.compile(
     r"extra (?:inputs|fields)|only the default|deprecated|no longer",
     re.IGNORECASE,
 )
+
+
+class _Question(NamedTuple):
+    key: str
+    body: dict[str, Any]
+    identity: str
+    """The same in every process and at any address of the model."""
 
 
 class ChatModel:
@@ -178,8 +185,8 @@ class ChatModel:
             max_requests=max_requests,
         )
         self.gate = Gate(concurrency)
-        self._limit_field: str | None = "max_tokens"
         self._refused: set[str] = set()
+        self._turn = threading.Lock()
         self._counted: dict[str, tuple[int, int]] = {}
         self._jitter = random.Random()
         self._halt = threading.Event()
@@ -252,26 +259,27 @@ class ChatModel:
             ProviderError: no request can succeed, see the class; the message says what to do.
         """
         bodies = [self._body(c, g) for c, g in zip(conversations, rng, strict=True)]
-        asked = [(c.key, body) for c, body in zip(conversations, bodies, strict=True)]
-        if self.stopped and not all(self._recalled(*one) for one in asked):
+        asked = [
+            _Question(c.key, body, content_hash([c.key, self.max_tokens, body]))
+            for c, body in zip(conversations, bodies, strict=True)
+        ]
+        if self.stopped and not all(map(self._recalled, asked)):
             raise ProviderError(self.stopped)
         halt = self._halt
         if len(asked) < 2:
-            replies = [self._answer(*one, (halt,)) for one in asked]
+            replies = [self._answer(one, (halt,)) for one in asked]
         else:
             replies = self._together(asked, halt)
         if self.stopped and not self._answered and asked:
             raise ProviderError(self.stopped)
         return replies
 
-    def _together(
-        self, asked: Sequence[tuple[str, dict[str, Any]]], halt: threading.Event
-    ) -> list[Reply]:
+    def _together(self, asked: Sequence[_Question], halt: threading.Event) -> list[Reply]:
         mine = threading.Event()
         pool = ThreadPoolExecutor(min(self.concurrency, len(asked)), "eef-requests")
         finished = False
         try:
-            futures = [pool.submit(self._answer, *one, (halt, mine)) for one in asked]
+            futures = [pool.submit(self._answer, one, (halt, mine)) for one in asked]
             replies = [future.result() for future in futures]
             finished = True
         finally:
@@ -290,37 +298,35 @@ class ChatModel:
             body["seed"] = (int(rng.integers(2**31)) ^ self.seed) & (2**31 - 1)
         return body | self._options
 
-    def _identity(self, key: str, body: Mapping[str, Any]) -> str:
-        """Of a question: the same in every process and at any address of the model."""
-        return content_hash([key, self.max_tokens, dict(body)])
-
-    def _recalled(self, key: str, body: Mapping[str, Any]) -> Reply | None:
-        row = self.meter.recall(self._identity(key, body))
+    def _recalled(self, asked: _Question) -> Reply | None:
+        row = self.meter.recall(asked.identity)
         if row is None:
             return None
         reply = row["reply"]
         usage = Usage.from_dict(row["usage"])
         return Reply(str(reply["text"]), usage, reasoning=str(reply.get("reasoning", "")))
 
-    def _answer(self, key: str, body: dict[str, Any], halts: Sequence[threading.Event]) -> Reply:
+    def _answer(self, asked: _Question, halts: Sequence[threading.Event]) -> Reply:
         """One conversation, all its attempts."""
-        if (known := self._recalled(key, body)) is not None:
+        if (known := self._recalled(asked)) is not None:
             self._answered = True
             return known
-        identity, used = self._identity(key, body), Usage()
-        failures, waited, outcome = 0, 0.0, Attempt(error="interrupted")
+        used, outcome = Usage(), None
+        failures, waited = 0, 0.0
         in_a_row, failed_at = 0, 0.0
         while not self.stopped:
-            entered = self.gate.enter(halts)
-            if entered is None or self.stopped:
-                outcome = Attempt(error="interrupted")
-                if entered is not None:
-                    self.gate.leave(entered)
+            if (entered := self.gate.enter(halts)) is None:
+                outcome = None
                 break
+            attempt = None
             try:
-                outcome = self._send(identity, key, body)
+                if not self.stopped:
+                    attempt = outcome = self._send(asked)
             finally:
-                self.gate.leave(entered, answered=not outcome.error, refused=outcome.busy)
+                good, busy = (not attempt.error, attempt.busy) if attempt else (False, False)
+                self.gate.leave(entered, answered=good, refused=busy)
+            if outcome is None or attempt is None:
+                break
             used = used + outcome.usage
             if not outcome.error:
                 self._answered_at = time.monotonic()
@@ -344,8 +350,9 @@ class ChatModel:
                 pause += self._jitter.uniform(0.0, self.backoff)
                 _sleep(pause, halts, lambda: bool(self.stopped))
             logger.info("%s; again in %.1f s", outcome.error, pause)
-        if self.stopped and not (outcome.error and outcome.error != "interrupted"):
-            outcome = Attempt(error=self.stopped) if not outcome.text else outcome
+        if outcome is None:
+            why = self.stopped or "interrupted"
+            return Reply("", used, error=why, fatal=bool(self.stopped))
         if outcome.error:
             gave_up = outcome.transient and self.retries > 0
             tries = f" (after {failures} attempts)" if gave_up else ""
@@ -354,19 +361,21 @@ class ChatModel:
         self._answered = True
         return Reply(outcome.text, used, reasoning=outcome.reasoning)
 
-    def _send(self, identity: str, key: str, body: dict[str, Any]) -> Attempt:
+    def _send(self, asked: _Question) -> Attempt:
         """One attempt, metered. Never raises for anything a server can do."""
         import openai
 
+        body = asked.body
         size = sum(len(m["content"].encode()) + _MESSAGE_BYTES for m in body["messages"])
         sent = {k: v for k, v in body.items() if k not in self._refused}
         if extra := sent.get("extra_body"):
             sent["extra_body"] = {k: v for k, v in extra.items() if k not in self._refused}
-        limit = self._limit_field
-        if self.max_tokens is not None and limit is not None:
-            sent[limit] = self.max_tokens
-        bound = self.max_tokens if limit else None
-        ticket = self.meter.reserve(identity, size + _TEMPLATE_BYTES, bound)
+        # newer models of OpenAI know only the second
+        limits = [f for f in ("max_tokens", "max_completion_tokens") if f not in self._refused]
+        if self.max_tokens is not None and limits:
+            sent[limits[0]] = self.max_tokens
+        bound = self.max_tokens if limits else None
+        ticket = self.meter.reserve(asked.identity, size + _TEMPLATE_BYTES, bound)
         if ticket is None:
             return Attempt(error=self.meter.why(), fatal=True)
         started = time.perf_counter()
@@ -392,7 +401,7 @@ class ChatModel:
                 raise
             outcome = unreachable(exc, self.base_url, self.timeout)
         finally:
-            outcome = self._settled(ticket, key, size, outcome, time.perf_counter() - started)
+            outcome = self._settled(ticket, asked.key, size, outcome, time.perf_counter() - started)
         return outcome
 
     def _settled(
@@ -433,27 +442,28 @@ class ChatModel:
 
     def _without(self, outcome: Attempt, sent: Mapping[str, Any]) -> Attempt | None:
         """The attempt to make again without an option that was just refused; None: none was."""
-        if outcome.status not in (400, 422) or not _REFUSES.search(outcome.error):
+        text, extra = outcome.error, sent.get("extra_body", ())
+        if outcome.status not in (400, 422) or not _REFUSES.search(text):
             return None
-        field = self._limit_field
-        given = [*SAMPLING, *sent.get("extra_body", ()), "max_completion_tokens", "max_tokens"]
+        limit = next((f for f in ("max_tokens", "max_completion_tokens") if f in sent), None)
+        options = [n for n in (*SAMPLING, *extra) if n in sent or n in extra]
         named = [
             name
-            for name in given
-            if outcome.param == name or re.search(rf"\b{re.escape(name)}\b", outcome.error)
+            for name in (*options, limit)
+            if name and (outcome.param == name or re.search(rf"\b{re.escape(name)}\b", text))
         ]
-        found = next((n for n in named if n != field and n not in self._refused), None)
-        if found in ("max_tokens", "max_completion_tokens"):  # only its remedy names it
-            found = None
-        if found is None and field in named:
-            self._limit_field = "max_completion_tokens" if field == "max_tokens" else None
-            found = field
-        elif found is not None:
-            self._refused.add(found)
-        if found is None:
+        if not named:
             return None
+        found, again = named[0], replace(outcome, again=True, fatal=False, transient=False)
+        with self._turn:  # requests that were in flight together are refused together
+            if found in self._refused:
+                return again
+            if found == "max_completion_tokens" and self.meter.bounds_replies:
+                error = f"{text}; a cap in dollars or tokens needs it: use max_requests instead"
+                return replace(outcome, error=error, fatal=True)
+            self._refused.add(found)
         logger.warning("%s refuses %s: left out from now on", self.model, found)
-        return replace(outcome, again=True, fatal=False, transient=False)
+        return again
 
 
 def _sleep(seconds: float, halts: Sequence[threading.Event], over: Callable[[], bool]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import threading
 import time
 from dataclasses import replace
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 
 import eeflib as eef
+from eeflib.errors import ProviderError
 from eeflib.policies.base import Conversation, Message
 from eeflib.policies.pacing import Gate, pause_asked
 from eeflib.prompts import get_format, parse_reply
@@ -71,6 +74,36 @@ def test_what_a_model_refuses_is_left_out_once_and_said_once(shape, caplog):
         assert len(server.requests) == 8
     assert sum("left out from now on" in r.message for r in caplog.records) == 5
     assert policy.config()["temperature"] == 0.0, "the settings are what was asked for"
+
+
+def test_requests_that_are_refused_together_are_all_sent_again(caplog):
+    gate = threading.Barrier(6)
+
+    def respond(request: Request) -> Answer:
+        if "max_tokens" in request.body:
+            with contextlib.suppress(threading.BrokenBarrierError):
+                gate.wait(5)  # all six are in flight before the first is refused
+        return picky("openai")(request)
+
+    with ChatServer(respond) as server:
+        policy = model(server, stop=["\nObs"], retries=0)
+        replies = answer(policy, *map(str, range(6)))
+        assert [(r.text, r.error) for r in replies] == [(GOOD, "")] * 6
+        assert all("max_completion_tokens" in r.body for r in server.requests[-6:])
+    assert sum("left out from now on" in r.message for r in caplog.records) == 3
+
+
+def test_a_model_without_any_limit_ends_a_run_that_has_a_cap():
+    def respond(request: Request) -> Answer:
+        for name in ("max_tokens", "max_completion_tokens"):
+            if name in request.body:
+                return fails(400, f"unknown field {name}", param=name)
+        return says(GOOD)
+
+    with ChatServer(respond) as server:
+        assert answer(model(server), "1")[0].text == GOOD
+        with pytest.raises(ProviderError, match="max_requests"):
+            answer(model(server, max_total_tokens=10_000), "1")
 
 
 def test_stop_none_is_taken():
@@ -221,6 +254,10 @@ def test_a_reply_that_stands_in_the_reasoning_field_is_used(content, field):
     with ChatServer(in_turn(says(content, **{field: GOOD}))) as server:
         reply = answer(model(server), "1")[0]
     assert (reply.text, reply.error, len(server.requests)) == (GOOD, "", 1)
+
+
+def test_megabytes_of_markers_are_read_in_one_go():
+    assert parse_reply("</s>" * 500_000 + "Thought: a\nAction: look</s>").action == "look"
 
 
 def test_reasoning_is_recorded_and_never_asked_with():
