@@ -155,7 +155,7 @@ def collect(
     """
     import eeflib as eef
     from eeflib.analysis import tables
-    from eeflib.policies.pricing import expected_usage
+    from eeflib.policies.pricing import Price, expected_usage
 
     opened = _opened(run, seed, env, preset)
     world, teacher = opened.world(), None
@@ -167,7 +167,7 @@ def collect(
             max_cost_usd=max_cost_usd,
             max_total_tokens=max_total_tokens,
             max_requests=max_requests,
-            price=_price(price),
+            price=Price.of(price) if price else None,
             concurrency=concurrency,
             temperature=temperature if temperature is None or temperature >= 0 else None,
         )
@@ -182,38 +182,12 @@ def collect(
     tries = eef.collect(world, teacher, run=opened)
     found = tables.teachers(eef.frames.load(run).trajectories)
     faults = sum(bool(t.error) for t in tries)
+    shown = ["policy", "n", "wins", "newly solved", "both", "dollars", "dollars a newly solved"]
     text = (
         f"{sum(t.solved for t in tries)} of {len(tries)} solved, {faults} faults\n"
-        f"{_table(found)}\n{opened.folder.file('trajectories')}"
+        f"{found[shown].to_string(index=False, na_rep='-')}\n{opened.folder.file('trajectories')}"
     )
     _say(text, as_json, {"teachers": json.loads(found.to_json(orient="records"))})
-
-
-def _price(text: str | None) -> Any:
-    from eeflib.policies.pricing import Price
-
-    if text is None:
-        return None
-    try:
-        read, written = (float(part) for part in text.split(","))
-    except ValueError:
-        raise DataError(f"--price {text}: give two numbers, such as 2.5,10") from None
-    return Price(read, written)
-
-
-def _table(frame: Any) -> str:
-    """A data frame for people."""
-    shown = {
-        "policy": "policy",
-        "n": "n",
-        "wins": "solved",
-        "newly solved": "newly solved",
-        "both": "both",
-        "dollars": "$",
-        "dollars a newly solved": "$ a newly solved",
-    }
-    few = frame[list(shown)].rename(columns=shown)
-    return str(few.to_string(index=False, na_rep="-", float_format=lambda x: f"{x:.4f}"))
 
 
 @app.command()

@@ -18,7 +18,6 @@ step with other arguments goes into a folder of its own, METHOD~HASH, and never 
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -41,7 +40,7 @@ from eeflib.policies.student import Student
 from eeflib.prompts import PromptFormat, get_format
 from eeflib.records import Branch, Evaluation, Sample, Task, Trajectory, content_hash
 from eeflib.rollout import Episode, run_episodes
-from eeflib.run import Run
+from eeflib.run import Run, teachers_key
 from eeflib.selection import Selection
 from eeflib.selection import select as select_samples
 from eeflib.stats import evaluations_from
@@ -91,7 +90,7 @@ def collect(
     asked_at_once = 4 * getattr(teacher, "concurrency", 0)
     beside = lockstep or asked_at_once or _lockstep(run, teacher)
     with _opened(run, world) as folder:
-        key, phase = _teachers_key(folder, teacher.name)
+        key, phase = teachers_key(folder, teacher.name)
         episodes = [Episode(task, key) for task in tasks[:limit]]
         if folder is not None:
             _set_failed_aside(folder, phase, teacher.name)
@@ -560,18 +559,6 @@ def _method(method: str | Method, run: Run | None, changes: Mapping[str, Any]) -
 
 def _teachers_hash(tries: Iterable[Trajectory]) -> str:
     return content_hash([[t.id, t.reward, t.actions] for t in tries])
-
-
-def _teachers_key(folder: RunFolder | None, teacher: str) -> tuple[str, str]:
-    """Key of a teacher's episodes and name of its phase; a run's first is just the teacher."""
-    if folder is None:
-        return "teacher", "collect"
-    names = [str((folder.phase("collect") or {}).get("teacher", ""))]
-    names += [t.policy for t in folder.found("trajectories", Trajectory)[:1]]
-    if teacher == next(filter(None, names), teacher):
-        return "teacher", "collect"
-    slug = re.sub(r"[^A-Za-z0-9]+", "-", teacher).strip("-")
-    return f"teacher-{slug}", f"collect-{slug}"
 
 
 def _set_failed_aside(folder: RunFolder, phase: str, teacher: str) -> None:

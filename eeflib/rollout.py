@@ -268,7 +268,8 @@ def run_episodes(
 ) -> list[Trajectory | Done]:
     """Run `episodes`, up to `batch_size` environments at once; one trajectory each, in order.
 
-    Each round asks the policy once for all running conversations, then steps each environment. A
+    Each round asks the policy once for all running conversations, then steps each environment; one
+    that is best asked `alone` plays each episode in a thread of its own. A
     trajectory holds the policy's own steps only, without the prefix. Its reward is that of its
     last step. A reply without an action is an invalid step: the environment is not touched, the
     observation repeats, and the step counts. A fault (provider, environment, a task that cannot be

@@ -19,6 +19,7 @@ import json
 import logging
 import os
 import platform
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,7 +34,7 @@ from typing import Any
 from eeflib.config import Config, make_config
 from eeflib.errors import DataError
 from eeflib.exploration import Exploration, ExplorationReport
-from eeflib.files import MANIFEST, RunFolder, RunLock, repair
+from eeflib.files import MANIFEST, ReadReport, RunFolder, RunLock, read_objects, repair
 from eeflib.methods import Method, get_method
 from eeflib.policies.student import Student
 from eeflib.records import (
@@ -408,3 +409,23 @@ class Run:
             "on file": ", ".join(found) or "nothing yet",
         }
         return "\n".join(f"{what}: {value}" for what, value in facts.items())
+
+
+def teachers_key(folder: RunFolder | None, teacher: str) -> tuple[str, str]:
+    """Key of a teacher's episodes and name of its phase; a run's first is just the teacher.
+
+    The key is in the ids of its episodes, by which a ledger knows what was asked.
+    """
+    if folder is None:
+        return "teacher", "collect"
+    first = (folder.phase("collect") or {}).get("teacher")
+    if first is None:
+        rows = folder.found("trajectories", Trajectory)
+        first = next((t.policy for t in rows if "#teacher." in t.id), None)
+    if first is None and folder.exists("ledger"):  # interrupted before an episode ended
+        asked = read_objects(folder.file("ledger"), ReadReport())
+        first = next((row.get("who") for _, row in asked), None)
+    if first in (None, teacher):
+        return "teacher", "collect"
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", teacher).strip("-")
+    return f"teacher-{slug}", f"collect-{slug}"

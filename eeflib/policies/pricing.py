@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from eeflib.errors import DataError
 from eeflib.records import Trajectory, Usage
@@ -30,6 +30,15 @@ class Price:
             value = getattr(self, name)
             if value is not None and not 0 <= value < float("inf"):
                 raise DataError(f"Price.{name} is {value!r}: give dollars per million tokens")
+
+    @classmethod
+    def of(cls, text: str) -> Self:
+        """From `2.5,10`: read, written. Raises DataError: it is not two numbers."""
+        try:
+            read, written = (float(part) for part in text.split(","))
+        except ValueError:
+            raise DataError(f"the price {text!r} is not two numbers, such as 2.5,10") from None
+        return cls(read, written)
 
     def cost(self, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> float:
         """Dollars; `cached_tokens` is the part of `prompt_tokens` that came from the cache."""

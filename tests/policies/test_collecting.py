@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import eeflib as eef
 from eeflib.analysis import tables
 from eeflib.errors import ProviderError
 from eeflib.notebook import three_rules
+from eeflib.policies.base import Conversation, Message
 from eeflib.policies.pricing import Price, expected_usage
 from tests.loopback import Answer, ChatServer, Request, fails, says
 
@@ -28,6 +32,7 @@ ROOT = Path(__file__).parents[2]
 COLLECT = """
 import sys
 import eeflib as eef
+from eeflib.policies.base import Conversation, Message
 from eeflib.policies.pricing import Price
 folder, url, tasks, cap = sys.argv[1:5]
 run = eef.open_run(folder, preset="tiny", train=int(tasks), seeds=(3,))
@@ -228,13 +233,50 @@ def test_a_run_may_have_several_teachers_that_are_never_pooled(tmp_path):
     assert found["dollars"].isna().tolist() == [True, False]
 
 
-def test_a_server_that_drips_is_given_up_on_and_a_huge_reply_is_not_read(tmp_path):
+def test_a_huge_reply_is_neither_read_nor_kept(tmp_path):
     huge = says("Action: wait " + "x" * 5_000_000)
     with ChatServer(lambda _: huge) as server:
         run = opened(tmp_path, 1)
         (one,) = eef.collect(run.world(), model(server), run=run, progress=False)
     assert "set max_tokens" in one.error
     assert run.folder.file("ledger").stat().st_size < 10_000
+
+
+def test_a_server_that_drips_is_given_up_on_in_the_end():
+    """Each byte is a sign of life; ten times the time-out is enough of them."""
+
+    def drip(listener: socket.socket) -> None:
+        with listener.accept()[0] as connection, contextlib.suppress(OSError):
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 9999\r\n\r\n")
+            while True:
+                connection.sendall(b" ")
+                time.sleep(0.05)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=drip, args=(listener,), daemon=True).start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        slow = eef.ChatModel("m", base_url=url, timeout=0.2, retries=0)
+        asked = Conversation((Message("user", "hello"),), "k")
+        began = time.monotonic()
+        (reply,) = slow.act([asked], rng=[np.random.default_rng(0)])
+    assert "too slowly" in reply.error
+    assert 1.9 < time.monotonic() - began < 30
+
+
+def test_a_teacher_keeps_its_name_although_nothing_of_it_was_finished(tmp_path):
+    shop = Shop()
+    with ChatServer(shop) as server:
+        run = opened(tmp_path, 3)
+        first = model(server, max_requests=2, concurrency=1)
+        with pytest.raises(ProviderError, match="max_requests"):
+            eef.collect(run.world(), first, run=run, progress=False)
+        run.folder.file("trajectories").unlink()  # as an interrupt leaves it
+        eef.collect(run.world(), model(server, name="other"), run=run, progress=False)
+        shop.paid.clear()
+        again = model(server)
+        tries = eef.collect(run.world(), again, run=run, progress=False)
+        assert len(shop.paid) == sum(t.length for t in tries) - 2
 
 
 def test_the_command_says_what_it_will_cost_goes_on_and_tells_teachers_apart(eef, monkeypatch):
