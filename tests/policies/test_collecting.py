@@ -32,7 +32,6 @@ ROOT = Path(__file__).parents[2]
 COLLECT = """
 import sys
 import eeflib as eef
-from eeflib.policies.base import Conversation, Message
 from eeflib.policies.pricing import Price
 folder, url, tasks, cap = sys.argv[1:5]
 run = eef.open_run(folder, preset="tiny", train=int(tasks), seeds=(3,))
