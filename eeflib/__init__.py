@@ -23,9 +23,7 @@ if TYPE_CHECKING:
     from eeflib.demo import run_demo
     from eeflib.envs.base import TextEnv
     from eeflib.errors import EefError
-    from eeflib.exploration import Exploration
     from eeflib.interop.read import read_trajectories
-    from eeflib.masking import EncodedSet
     from eeflib.methods import METHODS, Method
     from eeflib.notebook import play
     from eeflib.pipeline import collect, encode, evaluate, explore, run_method, select, train
@@ -34,7 +32,7 @@ if TYPE_CHECKING:
     from eeflib.policies.openai_compatible import ChatModel
     from eeflib.policies.student import Student
     from eeflib.records import Branch, Evaluation, Sample, Step, Task, Trajectory
-    from eeflib.run import Run, open_run
+    from eeflib.run import Run, example_run, open_run
     from eeflib.stats import gained_lost, paired_difference, win_rate
     from eeflib.world import World, scienceworld, textworld, webshop
 
@@ -46,9 +44,7 @@ __all__ = [
     "ChatModel",
     "Config",
     "EefError",
-    "EncodedSet",
     "Evaluation",
-    "Exploration",
     "Method",
     "Policy",
     "Run",
@@ -67,6 +63,7 @@ __all__ = [
     "encode",
     "errors",
     "evaluate",
+    "example_run",
     "explore",
     "figures",
     "frames",
@@ -104,9 +101,7 @@ _HOMES = {
     "demo": ("run_demo",),
     "envs.base": ("TextEnv",),
     "errors": ("EefError",),
-    "exploration": ("Exploration",),
     "interop.read": ("read_trajectories",),
-    "masking": ("EncodedSet",),
     "methods": ("METHODS", "Method"),
     "pipeline": ("collect", "encode", "evaluate", "explore", "run_method", "select", "train"),
     "policies.base": ("Policy",),
@@ -115,7 +110,7 @@ _HOMES = {
     "policies.student": ("Student",),
     "records": ("Branch", "Evaluation", "Sample", "Step", "Task", "Trajectory"),
     "notebook": ("play",),
-    "run": ("Run", "open_run"),
+    "run": ("Run", "example_run", "open_run"),
     "stats": ("gained_lost", "paired_difference", "win_rate"),
     "world": ("World", "scienceworld", "textworld", "webshop"),
 }

@@ -91,6 +91,8 @@ class Method:
     @property
     def trains_harmful(self) -> bool:
         """Its samples train harmful or unknown actions on purpose: encode with `allow_harmful`."""
+        if self.uses == "repository":  # whole solutions, the teacher's part of them too
+            return self.explores_states
         return self.uses == "all" or (self.uses == "important" and not self.mask)
 
     @property
@@ -149,6 +151,13 @@ def _all_methods() -> dict[str, Method]:
         rft(),
         rft(6),
         eef,
+        replace(
+            eef,
+            name="EEF-positives",
+            description="every solution from s0 and from expert states, whole: no choice, no mask",
+            uses="repository",
+            rule="all",
+        ),
         replace(eef, name="EEF-no-mask", description="EEF, solutions trained whole", mask=False),
         replace(eef, name="EEF-s0-only", description="EEF on D_s0 only", d_r=False),
         replace(eef, name="EEF-r-only", description="EEF on D_r only", d_s0=False),

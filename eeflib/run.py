@@ -22,6 +22,7 @@ import platform
 import re
 import shutil
 import subprocess
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -56,6 +57,7 @@ log = logging.getLogger(__name__)
 FORMAT = "eeflib-run"
 """Value of `format` in every manifest."""
 _DRIVE = Path("/content/drive/MyDrive")
+_EXAMPLE = Path(__file__).parent / "assets" / "example_run"
 _PACKAGES = (
     *("eeflib", "numpy", "pandas", "scipy", "torch", "transformers", "peft", "accelerate"),
     *("tokenizers", "safetensors", "unsloth", "unsloth_zoo", "trl", "openai", "scienceworld"),
@@ -210,6 +212,16 @@ def _git_state() -> dict[str, Any] | None:
     return {"commit": commit, "changed": bool(dirty)}
 
 
+def _placed(path: str | Path) -> Path:
+    """Where a run's folder lies: see `open_run`."""
+    folder = Path(path)
+    if folder.is_absolute():
+        return folder
+    root = os.environ.get("EEFLIB_RUNS")
+    kept = _DRIVE / "eeflib-runs" if _DRIVE.is_dir() else Path(root) if root else None
+    return kept / folder.name if kept else folder
+
+
 def open_run(
     path: str | Path,
     config: Config | None = None,
@@ -233,11 +245,7 @@ def open_run(
         DataError: unknown settings; the folder is no run or was made with other settings (named);
             another process writes it.
     """
-    folder = Path(path)
-    if not folder.is_absolute():
-        root = os.environ.get("EEFLIB_RUNS")
-        kept = _DRIVE / "eeflib-runs" if _DRIVE.is_dir() else Path(root) if root else None
-        folder = kept / folder.name if kept else folder
+    folder = _placed(path)
     if config is None and preset is None and not settings:
         return Run(RunFolder(folder), _stored_config(folder))
     if config is None:
@@ -246,6 +254,37 @@ def open_run(
         raise DataError("give a config, or a preset and settings, not both: config.change(...)")
     with open_folder(folder, config.to_dict(), seeds=config.seeds, fresh=fresh) as opened:
         return Run(opened, config)
+
+
+def example_run(path: str | Path = "example") -> Run:
+    """The finished run that the package ships, unpacked into a folder of one's own.
+
+    It is an ordinary run: it can be looked at, annotated and gone on with. README.md in its folder
+    says how it was made, and of which seeds only the evaluations are kept.
+
+    Args:
+        path: the folder, where `open_run` would put it; what is there already stays as it is.
+
+    Raises:
+        DataError: the folder holds something else, or cannot be written.
+    """
+    folder = _placed(path)
+    if not (folder / MANIFEST).exists():
+        if folder.exists() and any(folder.iterdir()):
+            raise DataError(f"{folder} holds files that are no run: give example_run another path")
+        partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+        try:
+            partial.parent.mkdir(parents=True, exist_ok=True)
+            with zipfile.ZipFile(_EXAMPLE / "run.zip") as packed:
+                packed.extractall(partial)
+            if folder.exists():
+                folder.rmdir()
+            partial.rename(folder)  # whole or not at all
+        except (OSError, zipfile.BadZipFile) as exc:
+            raise DataError(f"{folder}: the example cannot be unpacked ({exc})") from exc
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return open_run(folder.absolute())
 
 
 def _stored_config(folder: Path) -> Config:

@@ -64,7 +64,7 @@ def webshop(
         teacher_middle: `Skill.middle` of the teacher, in words; None for the default.
     """
     from eeflib.envs.webshop import embedded_shop
-    from eeflib.envs.webshop.shop import OPTION_NAMES, OPTION_WORDS
+    from eeflib.envs.webshop.shop import OPTION_VALUES
     from eeflib.policies.scripted import ScriptedShopper, Skill
 
     shop = embedded_shop(seed, _counts(train, validation, test), mix=mix)
@@ -74,7 +74,7 @@ def webshop(
         seed,
         shop.tasks,
         shop.make_env,
-        ScriptedShopper(skill, option_words=OPTION_WORDS, option_names=OPTION_NAMES),
+        ScriptedShopper(skill, options=OPTION_VALUES),
     )
 
 

@@ -161,15 +161,17 @@ def evaluate(model, tokenizer, seed=12345, docs=192) -> dict[str, float]:
             n = 0
             while lab[at + n] >= 0:
                 n += 1
+            shown = text.split("\n")[-1]
             if marks:
                 kind = "none" if answer == "none" else "find"
+            elif answer == "no" and "Price: $" in shown:
+                kind = "missing"
             elif answer in ("yes", "no"):
                 kind = "read"
             elif answer == "done":
                 kind = "done"
             else:
-                words = ("WebShop", "words", "repeat")
-                kind = "words" if text.split("\n")[-1].startswith(words) else "choose"
+                kind = "choose" if "Price: $" in shown else "words"
             right.setdefault(kind, []).append(bool(ok[at : at + n].all()))
     return {k: round(float(np.mean(v)), 3) for k, v in sorted(right.items())}
 

@@ -22,7 +22,6 @@ from eeflib.envs.webshop import Catalogue, WebShopEnv
 from eeflib.envs.webshop import shop as words
 from eeflib.envs.webshop.shop import Item, Store, generate_store
 from eeflib.envs.webshop.tasks import (
-    FIRST_LEVELS,
     LEVELS,
     MIXES,
     SKILLS,
@@ -35,7 +34,7 @@ from eeflib.records import Task
 PAGE = Path(__file__).parents[2] / "docs" / "webshop.md"
 SEEDS = (0, 1)
 PER_LEVEL = 40
-LATER = tuple(level for level in LEVELS if level not in FIRST_LEVELS)
+LATER = ("options3", "twins", "back", "price")
 
 
 class Shop(NamedTuple):
@@ -219,28 +218,28 @@ def test_an_instruction_says_all_that_is_wanted_and_not_the_answer(level, seed):
         assert not re.search(r"\ba (?!uv |univers|utensil|one )[aeiou]|\ban [^aeiou]", text), text
 
 
-@pytest.mark.parametrize("seed", [0, 5])  # 5: of ten, the store with the fewest for `back`
+@pytest.mark.parametrize("seed", [0, 6])  # 6: of ten, the store with the fewest for `back`
 def test_all_levels_together_share_no_product_between_splits(seed):
     s, largest = (
         shop(0),
         max((c.counts for c in PRESETS.values()), key=lambda c: sum(c.values())),
     )
-    counts = {**largest, "validation": 50}
-    tasks = make_tasks(s.store, s.catalogue, seed, counts, mix="all")
+    counts = largest
+    tasks = make_tasks(s.store, s.catalogue, seed, counts)
     assert Counter(t.split for t in tasks) == counts
     assert len({t.goal["asin"] for t in tasks}) == len(tasks)
     assert len({t.content_hash for t in tasks}) == len(tasks)
     assert len({t.instruction for t in tasks}) == len(tasks)
     for split in counts:
         assert {t.extra["level"] for t in tasks if t.split == split} == set(LEVELS)
-    again = make_tasks(s.store, s.catalogue, seed, counts, mix=MIXES["all"])
+    again = make_tasks(s.store, s.catalogue, seed, counts, mix=MIXES["default"])
     assert again == tasks
 
 
 @pytest.mark.parametrize(
     ("mix", "message"),
     [
-        ("hard", "no mix or level is called 'hard'; choose one of default, all, easy"),
+        ("hard", "no mix or level is called 'hard'; choose one of default, paging, easy"),
         ({"easy": 0.5, "pages": 0.5}, "add up to 1 to some of the levels easy, options"),
         ({"easy": 0.5}, "add up to 1"),
         ({"easy": 1.5, "back": -0.5}, "add up to 1"),

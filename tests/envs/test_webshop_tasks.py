@@ -20,7 +20,7 @@ from eeflib.envs.webshop.reward import is_close, normalize_color, purchase_rewar
 from eeflib.envs.webshop.shop import Item, Store, generate_store
 from eeflib.envs.webshop.tasks import make_tasks
 from eeflib.errors import DataError
-from eeflib.policies.scripted import ScriptedShopper, Skill
+from eeflib.policies.scripted import FLAWLESS, ScriptedShopper
 from eeflib.prompts import get_format
 from eeflib.records import Task, Trajectory
 from eeflib.rollout import Episode, run_episodes
@@ -53,11 +53,7 @@ def shop(seed: int) -> Shop:
 
 
 def expert() -> ScriptedShopper:
-    return ScriptedShopper(
-        Skill(floor=0, ceiling=0),
-        option_words=words.OPTION_WORDS,
-        option_names=words.OPTION_NAMES,
-    )
+    return ScriptedShopper(FLAWLESS, options=words.OPTION_VALUES)
 
 
 def play(tasks: list[Task], catalogue: Catalogue, policy: ScriptedShopper) -> list[Trajectory]:
@@ -148,7 +144,10 @@ def test_words_of_attributes_options_nouns_and_brands_are_told_apart():
     attributes = {w for a in words.FORMS for w in a.split()}
     nouns = {t.noun for t in TYPES}
     brands = {b.lower() for b in words.BRANDS}
-    groups = [attributes, words.OPTION_WORDS, nouns, brands]
+    options = {
+        w for name, vs in words.OPTION_VALUES.items() for t in (name, *vs) for w in t.split()
+    }
+    groups = [attributes, options, nouns, brands]
     assert not any(a & b for a, b in combinations(groups, 2))
 
 
@@ -156,7 +155,7 @@ def test_words_of_attributes_options_nouns_and_brands_are_told_apart():
 def test_no_listing_of_another_type_is_worth_the_full_reward(seed):
     """However it is configured: a type is part of the wish."""
     s = shop(seed)
-    tasks = make_tasks(s.store, s.catalogue, seed, COUNTS, mix="all")[:60]
+    tasks = make_tasks(s.store, s.catalogue, seed, COUNTS)[:60]
     for task in tasks:
         target = s.items[task.goal["asin"]]
         goal = {**task.goal, "goal_options": []}  # as if every option could be met

@@ -15,10 +15,11 @@ from made_runs import lasting
 
 import eeflib as eef
 from eeflib.config import Config, make_config
+from eeflib.envs.webshop.shop import OPTION_VALUES
 from eeflib.errors import DataError, PrerequisiteError, ProviderError
 from eeflib.pipeline import Progress
 from eeflib.policies.base import Conversation, Policy, Reply
-from eeflib.policies.scripted import ScriptedShopper, Skill
+from eeflib.policies.scripted import FLAWLESS, ScriptedShopper
 from eeflib.records import Evaluation, Sample, Task, Trajectory
 from eeflib.run import Run, RunFolder, open_run
 from eeflib.world import World, webshop
@@ -33,14 +34,9 @@ METHODS = ("SFT", "RFT", "EEF")
 def world(teacher: str = "able") -> World:
     """Six tasks to train on and four to test, with a teacher that solves some, or none."""
     made = webshop(SEED, train=6, test=4)
-    default = made.teacher
-    assert isinstance(default, ScriptedShopper)
-    able = Skill(floor=0, ceiling=1, middle=190, width=1)  # errs from the second page on
-    skill = {"able": able, "hopeless": Skill(floor=1, ceiling=0)}[teacher]
-    shopper = ScriptedShopper(
-        skill, option_words=default.option_words, option_names=default.option_names
-    )
-    return replace(made, teacher=shopper)
+    able = replace(FLAWLESS, ceiling=1, middle=190, width=1)  # errs from the second page on
+    skill = {"able": able, "hopeless": replace(FLAWLESS, floor=1)}[teacher]
+    return replace(made, teacher=ScriptedShopper(skill, options=OPTION_VALUES))
 
 
 def opened(path: Path, **changes: Any) -> Run:
@@ -307,13 +303,7 @@ def test_everything_works_without_a_run_and_gives_the_same_records(whole):
 
 
 def test_what_the_student_finds_is_trained_on_and_harmful_actions_are_not():
-    default = world().teacher
-    assert isinstance(default, ScriptedShopper)
-    lucky = ScriptedShopper(
-        Skill(floor=0.35, ceiling=0),
-        option_words=default.option_words,
-        option_names=default.option_names,
-    )
+    lucky = ScriptedShopper(replace(FLAWLESS, floor=0.35), options=OPTION_VALUES)
     tries = eef.collect(world(), progress=False)
     found = [eef.explore(world(), tries, lucky, M=2, iteration=i, progress=False) for i in (1, 2)]
     solved = {t.task_id for t in tries if t.solved}

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from eeflib import data
+from eeflib.envs.webshop.shop import OPTION_VALUES
 from eeflib.errors import PrerequisiteError
 from eeflib.masking import encode_samples
 from eeflib.methods import get_method
 from eeflib.policies.loading import load_student
-from eeflib.policies.scripted import ScriptedShopper, Skill
+from eeflib.policies.scripted import FLAWLESS, ScriptedShopper
 from eeflib.prompts import get_format
 from eeflib.records import Trajectory
 from eeflib.rollout import Episode, run_episodes
@@ -45,13 +46,7 @@ def world() -> World:
 @cache
 def positives() -> tuple[Trajectory, ...]:
     """Solved trajectories of a shopper that makes no mistakes."""
-    default = world().teacher
-    assert isinstance(default, ScriptedShopper)
-    shopper = ScriptedShopper(
-        Skill(floor=0, ceiling=0),
-        option_words=default.option_words,
-        option_names=default.option_names,
-    )
+    shopper = ScriptedShopper(FLAWLESS, options=OPTION_VALUES)
     tasks = world().split("train")
     return tuple(
         run_episodes(

@@ -12,8 +12,8 @@ attributes.
 A wish is hard for the reasons that make one hard in a real store. Some listings of a family are
 *sponsored*: their description repeats the words people search for ("Often searched together: ..."),
 without having those properties, and so they rank first. The one product that has both attributes in
-its title is then on page 2 or 3, behind listings that share one of them. *Twins* share a title and
-differ in one property that only the Features page shows.
+its title is then on page 2 or 3, behind listings that share one of them. *Twins*, five of them,
+share a title and differ in one property that only the Features page shows.
 
 `phrase` words an instruction from its parts (articles, the kind of word an attribute is). It never
 sees a product, so it cannot leak one.
@@ -54,9 +54,12 @@ _SPOKEN_AS_CONSONANT = ("uv ", "univers", "utensil", "one ")
 _ANY_OPTION = ("with {name} {value}", "in {name} {value}")
 SIZE = 35
 """Products of a family."""
-TWINS = (8, 3)
-"""Products of a family that repeat the pair of another one: in families that start on page 1, where
-tasks need them, and in others. The rest carry different pairs, out of 36."""
+TWINS = 4
+"""Products that repeat the pair of another one: five share a title, so that a lucky pick among them
+is right one time in five."""
+TWIN_PAIRS = (4, 1)
+"""Pairs of a family that are repeated so: in families that start on page 1, where tasks need them,
+and in others. The rest of its products carry different pairs, out of 36."""
 MOST_VALUES = 4
 """Values of an option group that a product comes in, at most."""
 LAYOUTS = ((0, 9), (11, 17), (11, 17), (20, 22))
@@ -115,14 +118,11 @@ def _group(text: str) -> tuple[str, tuple[str, ...]]:
 
 OPTION_GROUPS = {key: _group(text) for key, text in _DATA["options"].items()}
 """Key in the file -> (name that the shop shows, values)."""
-OPTION_NAMES: frozenset[str] = frozenset(name for name, _ in OPTION_GROUPS.values())
-OPTION_WORDS: frozenset[str] = frozenset(
-    word
-    for name, values in OPTION_GROUPS.values()
-    for text in (name, *values)
-    for word in text.split()
-)
-"""Words of option names and values, which shoppers leave out of a search."""
+OPTION_VALUES: Mapping[str, tuple[str, ...]] = {
+    name: tuple(v for key, values in OPTION_GROUPS.values() if key == name for v in values)
+    for name, _ in OPTION_GROUPS.values()
+}
+"""Name that the shop shows -> all values that any group of that name has."""
 
 
 def _type(data: Mapping[str, Any], root: str) -> ProductType:
@@ -240,7 +240,7 @@ class Item:
     """Dollars."""
     sponsored: bool
     twin: bool
-    """Shares its pair with another item of the family."""
+    """Shares its pair with other items of the family."""
 
 
 @dataclass(frozen=True)
@@ -283,18 +283,22 @@ def _family(
 ) -> list[Item]:
     pool = [kind.attributes[i] for i in rng.permutation(len(kind.attributes))]
     pairs = list(combinations(pool, 2))
-    n_pairs = SIZE - TWINS[n_sponsored > LAYOUTS[0][1]]
+    repeated = TWIN_PAIRS[n_sponsored > LAYOUTS[0][1]]
+    n_pairs = SIZE - TWINS * repeated
     picked = [pairs[i] for i in rng.permutation(len(pairs))[:n_pairs]]
-    twin_of = rng.choice(n_pairs, size=SIZE - n_pairs, replace=False).tolist()
+    twin_of = rng.choice(n_pairs, size=repeated, replace=False).tolist()
     single = [i for i in range(n_pairs) if i not in twin_of]
     sponsored = set(rng.choice(single, size=n_sponsored, replace=False).tolist())
+    hidden_of = {i: rng.permutation(len(category.shared))[: TWINS + 1] for i in twin_of}
     items: list[Item] = []
     for i in range(SIZE):
-        source = twin_of[i - n_pairs] if i >= n_pairs else i
-        hidden = category.shared[rng.integers(len(category.shared))]
+        source, copy = i, 0
         if i >= n_pairs:
-            others = [a for a in category.shared if a != items[source].hidden]
-            hidden = others[rng.integers(len(others))]
+            source, copy = twin_of[(i - n_pairs) // TWINS], (i - n_pairs) % TWINS + 1
+        if source in hidden_of:  # each of them has another hidden attribute
+            hidden = category.shared[hidden_of[source][copy]]
+        else:
+            hidden = category.shared[rng.integers(len(category.shared))]
         a, b = picked[source]
         items.append(
             Item(
@@ -303,7 +307,7 @@ def _family(
                 category=category.name,
                 pair=(a, b) if rng.random() < 0.5 else (b, a),
                 hidden=hidden,
-                options={name: _some(rng, values, 3) for name, values in kind.options.items()},
+                options={name: _some(rng, values, 2) for name, values in kind.options.items()},
                 price=_price(kind.prices, rng),
                 sponsored=i in sponsored,
                 twin=i >= n_pairs or i in twin_of,

@@ -4,14 +4,16 @@ Import `embedded_shop` (a store, its tasks, environments over it, in one call) o
 here; `eeflib.world` adds a teacher. A level is measured, not intended: it follows from where the
 store's own search shows the product, for every query that a reasonable shopper types. What each
 level takes and how many products it has is in docs/webshop.md, which the tests hold against
-`SKILLS` and `count_products`. For `twins`, `back` and `price` the first one or two listings whose
-title shows all that a title can show must be wrong, in the store's own ranking.
+`SKILLS` and `count_products`. For `twins`, `back` and `price` the first listings whose title shows
+all that a title can show must be wrong, in the store's own ranking, and of those that look right on
+the page at most one in five is right: a lucky pick does not pass for a skill.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -29,24 +31,24 @@ from eeflib.records import Task, episode_rng, split_order
 
 PAGE = 10
 """Results on a page."""
-DETOURS = 2
-"""Wrong listings at most that look right and are ranked above the product, in these levels."""
+DETOURS = 3
+"""Wrong listings at most that look right and are ranked above the product, in `DETOUR_LEVELS`."""
+LOOKALIKES = 4
+"""Wrong listings at least that look right on the page, for each that is right, in these levels."""
 DETOUR_LEVELS = ("twins", "back", "price")
 
-FIRST_LEVELS = ("easy", "options", "subpage", "page2", "page3")
-"""Levels of the default mix."""
-LEVELS = (*FIRST_LEVELS, "options3", "twins", "back", "price")
+LEVELS = (
+    "easy", "options", "subpage", "page2", "page3", "options3", "twins", "back", "price",
+)  # fmt: skip
 MIX: Mapping[str, float] = {
-    "easy": 0.30, "options": 0.12, "subpage": 0.06, "page2": 0.38, "page3": 0.14,
+    "easy": 0.18, "options": 0.14, "subpage": 0.04, "page2": 0.24, "page3": 0.12,
+    "options3": 0.12, "twins": 0.05, "back": 0.05, "price": 0.06,
 }  # fmt: skip
-"""Default share of each level in every split."""
+"""Default share of each level in every split: as much of the scarce ones as 600 tasks allow."""
 MIXES: Mapping[str, Mapping[str, float]] = {
     "default": MIX,
-    "all": {
-        "easy": 0.18, "options": 0.10, "subpage": 0.04, "page2": 0.23, "page3": 0.10,
-        "options3": 0.08, "twins": 0.07, "back": 0.07, "price": 0.13,
-    },
-}  # fmt: skip
+    "paging": {"easy": 0.30, "options": 0.12, "subpage": 0.06, "page2": 0.38, "page3": 0.14},
+}
 """Shares by name; a level's own name stands for that level only."""
 SKILLS = {
     "easy": (),
@@ -116,47 +118,55 @@ class WishFinder:
         found = (self.items[a] for a in ranked(self.catalogue, query)[:shown])
         return [x for x in found if x.noun == noun and set(attributes) <= set(x.pair)]
 
-    def _above(self, item: Item, attribute: str) -> list[Item]:
-        """Fitting listings above `item` for a wish of one attribute; empty if not 1 or 2."""
-        fitting = self._fitting(f"{attribute} {item.noun}", item.noun, [attribute])
-        above = fitting[: fitting.index(item)] if item in fitting else []
-        return above if len(above) <= DETOURS else []
+    def _rivals(self, item: Item, attributes: Sequence[str], above: int = DETOURS) -> list[Item]:
+        """The listings that look as right as `item`, best first; none if 0 or too many are above.
+
+        Args:
+            above: how many are too many, less one.
+        """
+        fitting = self._fitting(" ".join([*attributes, item.noun]), item.noun, attributes)
+        if item not in fitting[1 : above + 1]:
+            return []
+        return [x for x in fitting if x is not item]
 
     def _twin(self, item: Item) -> Iterator[Wish]:
-        full = " ".join([*item.pair, item.noun])
-        fitting = self._fitting(full, item.noun, item.pair)
-        if item not in fitting or item is fitting[0]:
-            return
+        rivals = self._rivals(item, item.pair)
         # naming the third attribute in the search must not spare the way back
-        found = self._fitting(f"{full} {item.hidden}", item.noun, item.pair, TOP_K)
-        if found[:1] != [item]:
+        full = " ".join([*item.pair, item.noun, item.hidden])
+        found = self._fitting(full, item.noun, item.pair, TOP_K)
+        if _rare(False for _ in rivals) and item in found[1 : DETOURS + 1]:
             dearest = max(x.price for x in (item, *self.twins[item.asin]))
             yield Wish(item, (*item.pair, item.hidden), {}, limits(dearest))
 
     def _back(self, item: Item) -> Iterator[Wish]:
-        asked = [(name, v) for name, group in item.options.items() for v in group]
+        groups = [[(name, v) for v in values] for name, values in item.options.items()]
+        some = itertools.chain(*(itertools.combinations(groups, n) for n in (2, 3)))
+        asked = [dict(chosen) for names in some for chosen in itertools.product(*names)]
         for attribute in item.pair:
-            above = self._above(item, attribute)
-            if not above:
-                continue
+            rivals = self._rivals(item, [attribute], DETOURS + 1)  # which cost two actions each
             for i in self.rng.permutation(len(asked)):
-                options = dict([asked[i]])
-                if any(_offers(x, options) for x in above):
+                options = asked[i]
+                if not rivals or _offers(rivals[0], options):
                     continue
-                # nor must naming the option in the search spare the way back
+                if not _rare(_offers(x, options) for x in rivals):
+                    continue
+                # nor must naming the options in the search spare the way back
                 query = " ".join([attribute, item.noun, *options.values()])
                 found = self._fitting(query, item.noun, [attribute], TOP_K)
                 if found and not _offers(found[0], options):
-                    dearest = max(x.price for x in (item, *above))
+                    dearest = max(x.price for x in (item, *rivals))
                     yield Wish(item, (attribute,), options, limits(dearest))
 
     def _price(self, item: Item) -> Iterator[Wish]:
         if item.twin:
             return
         for attribute in item.pair:
-            above = self._above(item, attribute)
-            least = min((x.price for x in above), default=0)
-            below = tuple(x for x in limits(item.price, (0, 1, 2)) if x < least)
+            rivals = self._rivals(item, [attribute], PAGE)  # prices are seen without a detour
+            below = tuple(
+                limit
+                for limit in limits(item.price, (0, 1, 2), 5 if item.price < 60 else 10)
+                if rivals and rivals[0].price > limit and _rare(x.price <= limit for x in rivals)
+            )
             if not below:
                 continue
             # an option that the dear ones have as well, even for who searches it, or none
@@ -169,12 +179,22 @@ class WishFinder:
                 {name: v}
                 for name, group in item.options.items()
                 for v in group
-                if all(_offers(x, {name: v}) for x in above)
-                and all(x in above for x in found[v][:1])
+                if all(_offers(x, {name: v}) for x in rivals)
+                and all(x.price > max(below) for x in found[v][:1])
             ]
             choices: list[dict[str, str]] = [{}, *shared]
             options = choices[self.rng.integers(len(choices))]
             yield Wish(item, (attribute,), options, below)
+
+
+def _rare(right: Iterable[bool]) -> bool:
+    """Whether there are `LOOKALIKES` wrong ones for each right one.
+
+    Args:
+        right: of each listing that looks as right as the wished one; that one is right as well.
+    """
+    rivals = list(right)
+    return rivals.count(False) >= LOOKALIKES * (1 + rivals.count(True))
 
 
 def _offers(item: Item, options: Mapping[str, str]) -> bool:
@@ -190,9 +210,9 @@ def _passes(value: str, wanted: str) -> bool:
     return is_close(normalize_color(value), normalize_color(wanted))
 
 
-def limits(dearest: int, tens: Sequence[int] = (1, 2, 3)) -> tuple[int, ...]:
-    """Round price limits above a price of `dearest` dollars: the next ten and `tens` more tens."""
-    return tuple((dearest // 10 + 1 + more) * 10 for more in tens)
+def limits(dearest: int, more: Sequence[int] = (1, 2, 3), step: int = 10) -> tuple[int, ...]:
+    """Round price limits above `dearest` dollars: the next multiple of `step`, and `more` on it."""
+    return tuple((dearest // step + 1 + n) * step for n in more)
 
 
 def reference_queries(item: Item, *, hidden: bool = False) -> list[str]:
@@ -224,8 +244,13 @@ def _candidates(
             found[f"page{page}"].append(item)
             if page == 1 and len(item.options) > 2:
                 found["options3"].append(item)
-        elif page == 1 and all(_page(catalogue, x.asin, queries[0]) == 1 for x in twins[item.asin]):
-            found["subpage"].append(item)
+        elif page == 1:
+            alike = {item.asin, *(x.asin for x in twins[item.asin])}
+            plain = " ".join([*item.pair, item.noun])
+            pages = [ranked(catalogue, q)[:PAGE] for q in (queries[0], plain)]
+            orders = [[a for a in shown if a in alike] for shown in pages]
+            if all(len(alike) == len(o) and o.index(item.asin) <= DETOURS for o in orders):
+                found["subpage"].append(item)
     return found
 
 
@@ -311,7 +336,7 @@ def make_tasks(
     counts: Mapping[str, int],
     *,
     mix: Mapping[str, float] | str = MIX,
-    max_steps: int = 14,
+    max_steps: int = 20,
 ) -> list[Task]:
     """Tasks for the splits in `counts` (e.g. {"train": 150, "validation": 50, "test": 200}).
 
