@@ -305,7 +305,7 @@ def evaluate(
     text = (
         f"{method} iteration {iteration} solves {rate.wins} of {rate.n} {split} tasks: "
         f"{100 * rate.rate:.1f} %, 95 % interval {100 * rate.low:.1f} - {100 * rate.high:.1f} "
-        "(Wilson, over the tasks of one seed)"
+        "(Wilson, over the tasks; other training seeds may differ more)"
     )
     _say(text, as_json, {"method": method, "iteration": iteration, **asdict(rate)})
 
@@ -534,7 +534,11 @@ def _say(text: str, as_json: bool, result: dict[str, Any] | None = None) -> None
 
 def _results(result: dict) -> str:
     from eeflib.demo import render_table, sentence
+    from eeflib.stats import sample
 
+    n, seeds = result["methods"][0]["n"], len(result["seeds"])
+    how = "bootstrap over seeds, then tasks" if seeds > 1 else "Wilson, over tasks"
+    tested = f"{sample(seeds, n)}, 95 % intervals by {how}"
     taught = result["teacher_on_training_tasks"]
     lines = [
         f"\nThe teacher solved {taught['solved']} of {taught['n']} training tasks "
@@ -543,8 +547,8 @@ def _results(result: dict) -> str:
         "",
         *(sentence(c) for c in result["paired"].values()),
         "",
-        "Win rate over all test tasks of all seeds with its Wilson interval; simulations and "
-        "seconds per seed.",
+        f"Win rates: {tested}. Simulations are the student's rollouts while exploring, steps its "
+        "actions in them; both, and seconds, per seed.",
     ]
     if "masking" in result:
         m = result["masking"]
