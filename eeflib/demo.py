@@ -10,6 +10,7 @@ module runs them over seeds in worker processes and makes one table of the evalu
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +24,7 @@ from tqdm.auto import tqdm
 from eeflib.config import Config
 from eeflib.errors import PrerequisiteError
 from eeflib.exploration import ExplorationReport
+from eeflib.files import MANIFEST
 from eeflib.methods import Method, get_method
 from eeflib.pipeline import CLONING, Progress, collect, evaluate, run_method
 from eeflib.policies.hardware import hardware
@@ -216,6 +218,7 @@ def summarise(folder: RunFolder, config: Config) -> DemoResult:
         "student": config.student,
         "preset": config.preset,
         "seeds": list(config.seeds),
+        "code": json.loads((folder.path / MANIFEST).read_text("utf-8"))["git"],
         "methods": found["rows"],
         "paired": found["paired"],
         "teacher_on_training_tasks": found["teacher"],
@@ -385,6 +388,17 @@ def render_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
     rule = "  ".join("-" * w for w in widths)
     return "\n".join([line(head), rule, *map(line, body)])
+
+
+def footing(result: DemoResult) -> str:
+    """What the numbers of a result's table rest on, in words."""
+    seeds = len(result["seeds"])
+    how = "a bootstrap over seeds, then tasks" if seeds > 1 else "Wilson, over tasks"
+    return (
+        f"Win rates: {sample(seeds, result['methods'][0]['n'])}, 95 % intervals by {how}. "
+        "Simulations are the student's rollouts while exploring, steps its actions in them; "
+        "both, and seconds, per seed."
+    )
 
 
 class _Bar:

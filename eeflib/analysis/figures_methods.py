@@ -399,7 +399,7 @@ def _kinds(comparison: Comparison, rows: pd.DataFrame, title: str, unit: str) ->
     table = rows.assign(name=glyphs + rows["kind"], hover=told, dots="")
     a, b = (clean(n, 60) for n in comparison.names)
     note = (
-        f"{b} minus {a}, {rows['n'].iloc[0]}. Bars are "
+        f"{b} minus {a}, {rows['n'].iloc[0]}{', not paired' * (not comparison.paired)}. Bars are "
         "95 % intervals; ▲ ▼ mark differences beyond chance at a false-discovery rate of 5 % "
         "(Benjamini–Hochberg)."
     )

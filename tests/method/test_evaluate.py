@@ -163,10 +163,10 @@ def test_what_numbers_rest_on_is_said():
     assert stats.caution(6) == ""
 
 
-@pytest.mark.parametrize("spread", [0.0, 0.05, 0.2])
+@pytest.mark.parametrize("spread", [0.0, 0.2])
 @pytest.mark.parametrize("seeds", [6, 8])
 def test_in_simulated_studies_intervals_cover_the_truth_near_their_level(seeds, spread):
-    rng, truth, studies = np.random.default_rng(seeds), 0.1, 300
+    rng, truth, studies = np.random.default_rng(seeds), 0.1, 150
     covered = false_alarms = 0
     for _ in range(studies):
         gains = 0.1 + np.clip(rng.normal(truth, spread, seeds), -0.1, 0.7)
