@@ -75,6 +75,9 @@ def demo(
     run: Run = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="delete what the folder holds")] = False,
     processes: Annotated[int | None, typer.Option(min=1, help="worker processes")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="also keep the result in this file; never overwritten")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run the whole story: teacher, SFT, RFT, RFTxk, EEF; a table and a report.
@@ -91,6 +94,8 @@ def demo(
     from eeflib.config import REPORT_SEED, make_config
     from eeflib.demo import forecast, run_demo
 
+    if out is not None and out.exists():
+        raise DataError(f"{out} exists: a reported result is not overwritten; name a new file")
     config = make_config(preset, env, student, **_given(backend, load_in_4bit, engine))
     count = len(config.seeds) if seeds is None else seeds
     start = REPORT_SEED if first_seed is None else first_seed
@@ -105,11 +110,13 @@ def demo(
     if config.student != "tiny":
         _say(forecast(config) + "\n", as_json)
     result = run_demo(config, folder, fresh=fresh, processes=processes)
+    if out is not None:
+        with out.open("x", encoding="utf-8") as file:
+            json.dump(result, file, indent=1)
     report = write_report(folder)
     text = (
         f"{_results(result)}\n\n"
-        f"Report:    {report}\n"
-        f"Run:       {folder}\n"
+        f"Report:    {report}\nRun:       {folder}\n"
         f"Next:      open the report, then `make lab` and notebooks/00_quickstart.ipynb"
     )
     _say(text, as_json, result)
@@ -305,7 +312,7 @@ def evaluate(
     text = (
         f"{method} iteration {iteration} solves {rate.wins} of {rate.n} {split} tasks: "
         f"{100 * rate.rate:.1f} %, 95 % interval {100 * rate.low:.1f} - {100 * rate.high:.1f} "
-        "(Wilson, over the tasks of one seed)"
+        "(Wilson, over the tasks; other training seeds may differ more)"
     )
     _say(text, as_json, {"method": method, "iteration": iteration, **asdict(rate)})
 
@@ -533,7 +540,7 @@ def _say(text: str, as_json: bool, result: dict[str, Any] | None = None) -> None
 
 
 def _results(result: dict) -> str:
-    from eeflib.demo import render_table, sentence
+    from eeflib.demo import footing, render_table, sentence
 
     taught = result["teacher_on_training_tasks"]
     lines = [
@@ -543,8 +550,7 @@ def _results(result: dict) -> str:
         "",
         *(sentence(c) for c in result["paired"].values()),
         "",
-        "Win rate over all test tasks of all seeds with its Wilson interval; simulations and "
-        "seconds per seed.",
+        footing(result),
     ]
     if "masking" in result:
         m = result["masking"]

@@ -10,6 +10,7 @@ module runs them over seeds in worker processes and makes one table of the evalu
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +23,8 @@ from tqdm.auto import tqdm
 
 from eeflib.config import Config
 from eeflib.errors import PrerequisiteError
+from eeflib.exploration import ExplorationReport
+from eeflib.files import MANIFEST
 from eeflib.methods import Method, get_method
 from eeflib.pipeline import CLONING, Progress, collect, evaluate, run_method
 from eeflib.policies.hardware import hardware
@@ -31,12 +34,13 @@ from eeflib.records import Branch, Evaluation
 from eeflib.run import Run, RunFolder, open_folder
 from eeflib.stats import (
     PairedDifference,
+    caution,
     gained_lost,
     last_iteration,
     mean_reward,
     paired_difference,
     per_seed,
-    sd,
+    sample,
     win_rate,
 )
 from eeflib.workers import Event, Job, ParentsLock, run_jobs
@@ -214,6 +218,7 @@ def summarise(folder: RunFolder, config: Config) -> DemoResult:
         "student": config.student,
         "preset": config.preset,
         "seeds": list(config.seeds),
+        "code": json.loads((folder.path / MANIFEST).read_text("utf-8"))["git"],
         "methods": found["rows"],
         "paired": found["paired"],
         "teacher_on_training_tasks": found["teacher"],
@@ -244,13 +249,12 @@ def _case(folder: RunFolder, config: Config, case: str) -> dict[str, Any]:
     methods = _methods(runs[0])
     outcomes = {m.name: [o for r in runs for o in r.evaluations(m.name)] for m in methods}
     teacher = [o for r in runs for o in r.evaluations("teacher")]
-    rows = [method_row("teacher", teacher, simulations=0, seconds=0.0)]
-    cloning = _cost(runs, CLONING)[1]
+    rows = [method_row("teacher", teacher, simulations=0, steps=0, seconds=0.0)]
+    cloning = _cost(runs, CLONING)["seconds"]
     for m in methods:
-        simulations, seconds = _cost(runs, m.name)
-        seconds += cloning if m.explores else 0.0
-        row = method_row(m.name, outcomes[m.name], simulations=simulations, seconds=seconds)
-        rows.append(row)
+        cost = _cost(runs, m.name)
+        cost["seconds"] += cloning if m.explores else 0.0
+        rows.append(method_row(m.name, outcomes[m.name], **cost))
     paired = {}
     strong = f"RFTx{config.k}"
     for a, b in (("EEF", strong), (strong, CLONING), ("EEF", "RFT")):
@@ -262,16 +266,19 @@ def _case(folder: RunFolder, config: Config, case: str) -> dict[str, Any]:
     return {"rows": rows, "paired": paired, "teacher": taught}
 
 
-def _cost(runs: Sequence[Run], method: str) -> tuple[float, float]:
-    """Student rollouts and measured seconds per seed, over all parts of an interrupted run."""
-    rollouts, seconds = 0, 0.0
+def _cost(runs: Sequence[Run], method: str) -> dict[str, float]:
+    """Student rollouts, their steps and measured seconds, per seed, over all parts of an
+    interrupted run."""
+    spent = dict.fromkeys(("simulations", "steps", "seconds"), 0.0)
     for run in runs:
         for path in sorted((run.folder.path / method).glob("iter-*")):
             folder = run.folder.sub(f"{method}/{path.name}")
-            rollouts += sum(b.restored for b in folder.found("branches", Branch))
+            report = ExplorationReport.of(folder.found("branches", Branch))
+            spent["simulations"] += report.simulations
+            spent["steps"] += report.simulated_steps
             timings = folder.found("timings", dict)
-            seconds += sum(float(r["seconds"]) for r in timings if r.get("name") in _TIMED)
-    return rollouts / len(runs), seconds / len(runs)
+            spent["seconds"] += sum(float(r["seconds"]) for r in timings if r.get("name") in _TIMED)
+    return {name: value / len(runs) for name, value in spent.items()}
 
 
 def _number(value: float, digits: int = 4) -> float | None:
@@ -279,13 +286,19 @@ def _number(value: float, digits: int = 4) -> float | None:
 
 
 def method_row(
-    name: str, outcomes: Sequence[Evaluation], *, simulations: float, seconds: float
+    name: str,
+    outcomes: Sequence[Evaluation],
+    *,
+    simulations: float,
+    steps: float,
+    seconds: float,
 ) -> dict[str, Any]:
-    """One method: win rate over all test tasks of all seeds with its Wilson interval, and more.
+    """One method: mean win rate of the seeds with its interval (see `eeflib.stats`), and more.
 
     Args:
         outcomes: of all iterations and seeds; the row is about the last iteration.
         simulations: student rollouts per seed.
+        steps: actions the student took in them, per seed.
         seconds: per seed, of one worker; cloning included for methods that start from it.
     """
     final = last_iteration(outcomes)
@@ -300,9 +313,9 @@ def method_row(
         "method": name,
         "win_rate": _number(overall.rate),
         "interval": [_number(overall.low), _number(overall.high)],
-        "sd_over_seeds": _number(sd([r.rate for r in seeds.values()])),
         "reward": _number(mean_reward(final)),
         "simulations": round(simulations),
+        "steps": round(steps),
         "seconds": round(seconds, 1),
         "n": overall.n,
         "per_seed": [_number(r.rate) for r in seeds.values()],
@@ -323,10 +336,10 @@ def compare(a: Iterable[Evaluation], b: Iterable[Evaluation]) -> dict[str, Any]:
         "b": d.b,
         "difference": _number(d.mean),
         "interval": [_number(d.low), _number(d.high)],
-        "sd": _number(d.sd),
         "p": _number(d.p, 6),
         "basis": d.basis,
         "seeds": d.n,
+        "tasks": d.tasks,
         "better_in": d.better,
         "per_seed": [_number(x) for x in d.differences],
         "gained": len(changed.gained),
@@ -336,21 +349,22 @@ def compare(a: Iterable[Evaluation], b: Iterable[Evaluation]) -> dict[str, Any]:
 
 
 def sentence(c: Mapping[str, Any]) -> str:
-    """A comparison in words."""
+    """A comparison in words: what was seen first, then how sure it is."""
     low, high = c["interval"]
-    over = f"{c['seeds']} seeds" if c["basis"] == "seeds" else "the tasks of one seed"
-    p = "p = " + (f"{c['p']:.4f}" if c["p"] >= 1e-4 else f"{c['p']:.1e}")
+    p = f"{c['p']:.4f}" if c["p"] >= 1e-4 else f"{c['p']:.1e}"
+    said = caution(c["seeds"])
     return (
-        f"{c['a']} - {c['b']}: {100 * c['difference']:+.1f} points, 95 % interval "
-        f"[{100 * low:+.1f}, {100 * high:+.1f}], {p} (paired, {over}; better in "
-        f"{c['better_in']} of {c['seeds']}); tasks gained {c['gained']}, lost {c['lost']}"
+        f"{c['a']} - {c['b']}: {100 * c['difference']:+.1f} points, better in {c['better_in']} of "
+        f"{c['seeds']}, 95 % interval [{100 * low:+.1f}, {100 * high:+.1f}] over {c['basis']}, "
+        f"p = {p} ({sample(c['seeds'], c['tasks'])}{'; ' * bool(said)}{said}); "
+        f"tasks gained {c['gained']}, lost {c['lost']}"
         + ("" if c["gained"] or c["lost"] else ": no task tells them apart")
     )
 
 
 def render_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows of `method_row` as a plain-text table."""
-    head = ("method", "win rate", "95 % interval", "reward", "simulations", "seconds")
+    head = ("method", "win rate", "95 % interval", "reward", "simulations", "steps", "seconds")
     body = [
         (
             row["method"],
@@ -358,6 +372,7 @@ def render_table(rows: Sequence[Mapping[str, Any]]) -> str:
             f"{100 * row['interval'][0]:.1f} - {100 * row['interval'][1]:.1f}",
             f"{row['reward']:.3f}",
             f"{row['simulations']:,}",
+            f"{row['steps']:,}",
             f"{row['seconds']:.0f}",
         )
         for row in rows
@@ -373,6 +388,17 @@ def render_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
     rule = "  ".join("-" * w for w in widths)
     return "\n".join([line(head), rule, *map(line, body)])
+
+
+def footing(result: DemoResult) -> str:
+    """What the numbers of a result's table rest on, in words."""
+    seeds = len(result["seeds"])
+    how = "a bootstrap over seeds, then tasks" if seeds > 1 else "Wilson, over tasks"
+    return (
+        f"Win rates: {sample(seeds, result['methods'][0]['n'])}, 95 % intervals by {how}. "
+        "Simulations are the student's rollouts while exploring, steps its actions in them; "
+        "both, and seconds, per seed."
+    )
 
 
 class _Bar:

@@ -1,12 +1,14 @@
 """Win rates, rewards, intervals, and two methods on the same tasks.
 
 Import `win_rate`, `paired_difference` and `gained_lost` from here; `paired` and `unpaired` are the
-tests for any other measure. Every function is pure.
+tests for any other measure; `sample` and `caution` say in words what they rest on. Every function
+is pure.
 
-All intervals are 95 % and two-sided, all p-values two-sided. One win rate has Wilson's interval.
-Means over seeds have Student's t interval over the per-seed values, because tasks of one seed share
-one trained student and are not independent evidence about a method. Two methods are compared seed
-by seed: a paired t-test over seeds, McNemar's exact test inside one seed.
+All intervals are 95 % and two-sided, all p-values two-sided. The unit is the seed: tasks of one
+seed share one trained student and are not independent evidence about a method. So intervals come
+from a bootstrap over seeds, then over the tasks inside each, and p from flipping the signs of the
+seeds' differences. Where there is one seed, or none (recorded trajectories), both are over tasks:
+Wilson's interval of a rate, McNemar's exact test of a pair. That says nothing about other seeds.
 """
 
 from __future__ import annotations
@@ -24,6 +26,10 @@ from eeflib.records import Evaluation, Task, Trajectory
 
 _Z = float(special.ndtri(0.975))
 _RESAMPLES = 2000
+_EXACT = 2**16
+"""Arrangements of seeds up to which all are tried: the signs of 16 seeds."""
+FEW_SEEDS = 6
+"""Below it no p-value over seeds can reach 0.05."""
 
 
 def wilson(wins: int, n: int) -> tuple[float, float]:
@@ -49,38 +55,66 @@ def mcnemar(gained: int, lost: int) -> float:
     return min(1.0, 2 * float(special.bdtr(min(gained, lost), n, 0.5)))
 
 
-def sd(values: Sequence[float]) -> float:
-    """Sample standard deviation (n - 1); nan below two values."""
-    return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+def sample(seeds: int, n: int) -> str:
+    """What n outcomes are: `3 seeds x 150 tasks`; `3 seeds, 448 tasks`; `150 tasks of one seed`."""
+    if seeds < 2:
+        return f"{n} tasks of one seed"
+    return f"{seeds} seeds, {n} tasks" if n % seeds else f"{seeds} seeds x {n // seeds} tasks"
 
 
-def t_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Student's t interval of the mean of two or more values."""
-    n, mean = len(values), float(np.mean(values))
-    half = float(special.stdtrit(n - 1, 0.975)) * sd(values) / math.sqrt(n)
-    return mean - half, mean + half
+def caution(seeds: int) -> str:
+    """What so few seeds cannot show; empty from `FEW_SEEDS` on."""
+    if seeds < 2:
+        return "one seed: nothing is known of how other training seeds differ"
+    least = f"{seeds} seeds: a preview; their p cannot be below {2 / 2**seeds:.2g}"
+    return least if seeds < FEW_SEEDS else ""
 
 
-def t_test(values: Sequence[float]) -> float:
-    """p of the mean of two or more values being 0; of paired differences: the paired t-test."""
-    n, mean, spread = len(values), float(np.mean(values)), sd(values)
-    if spread < 1e-12:  # every seed agrees to the digit: no noise to test against
-        return 1.0 if abs(mean) < 1e-12 else 0.0
-    return float(2 * special.stdtr(n - 1, -abs(mean) / (spread / math.sqrt(n))))
+def _draws(groups: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """Bootstrapped means: as many groups drawn as there are, then values inside each of them."""
+
+    def means(group: np.ndarray) -> np.ndarray:
+        n, block = len(group), 100  # blocks: all draws at once would not fit for long data
+        drawn = (group[rng.integers(0, n, (block, n))].mean(1) for _ in range(_RESAMPLES // block))
+        return np.concatenate([*drawn])
+
+    pools = [means(group) for group in groups]
+    if len(pools) == 1:
+        return pools[0]
+    size = (5 * _RESAMPLES, len(pools))
+    chosen, inside = rng.integers(0, len(pools), size), rng.integers(0, _RESAMPLES, size)
+    out: np.ndarray = np.stack(pools)[chosen, inside].mean(axis=1)
+    return out
 
 
-def _bootstrap(values: Sequence[float], seed: int) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean."""
-    data = np.asarray(values, dtype=float)
-    rng = np.random.default_rng(seed)
-    n, block = len(data), 100  # blocks: all draws at once would not fit for long data
-    means = [data[rng.integers(0, n, (block, n))].mean(axis=1) for _ in range(_RESAMPLES // block)]
-    low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
+def _bounds(draws: np.ndarray, units: int) -> tuple[float, float]:
+    """Quantiles that cover 95 %, wider the fewer `units` were resampled.
+
+    A plain percentile interval is too narrow for few of them: the spread lacks a factor of
+    sqrt(n / (n - 1)), its shape the tails of Student's t (Hesterberg 2015, "expanded percentile").
+    """
+    if units < 2:
+        return math.nan, math.nan
+    widened = math.sqrt(units / (units - 1)) * special.stdtrit(units - 1, 0.975)
+    low, high = np.quantile(draws, special.ndtr([-widened, widened]))
     return float(low), float(high)
 
 
-def _permutation(data: tuple[np.ndarray, ...], kind: Any, seed: int) -> float:
-    """p of one sample's mean being 0 (`samples`), or of two having one mean (`independent`)."""
+def _interval(groups: Sequence[np.ndarray], yes_no: bool, rng: Any) -> tuple[float, float]:
+    """Of the mean of the groups' means, of which each is a seed; of one group over its values."""
+    first, n = float(groups[0][0]), sum(map(len, groups))
+    if yes_no and all((group == first).all() for group in groups):
+        # nothing varies, so that resampling sees no doubt: so many tasks may hide another outcome
+        hidden = wilson(0, n)[1]
+        return max(-1.0, first - hidden), min(1.0, first + hidden)
+    return _bounds(_draws(groups, rng), len(groups) if len(groups) > 1 else n)
+
+
+def _permutation(data: tuple[Any, ...], kind: Any, most: int, rng: np.random.Generator) -> float:
+    """p of one sample's mean being 0 (`samples`), or of two having one mean (`independent`).
+
+    All arrangements are tried if there are at most `most`, else so many random ones.
+    """
     if min(map(len, data)) < 2:
         return 1.0  # one observation has no other arrangement that says more
     from scipy import stats
@@ -89,8 +123,7 @@ def _permutation(data: tuple[np.ndarray, ...], kind: Any, seed: int) -> float:
         means = [x.mean(axis=axis) for x in sides]
         return means[0] if len(means) == 1 else means[1] - means[0]
 
-    rng = np.random.default_rng(seed)
-    options: dict[str, Any] = {"n_resamples": _RESAMPLES, "vectorized": True, "batch": 250}
+    options: dict[str, Any] = {"n_resamples": most, "vectorized": True, "batch": 250}
     found = stats.permutation_test(data, gap, permutation_type=kind, rng=rng, **options)
     return float(found.pvalue)
 
@@ -110,57 +143,84 @@ class Gap(NamedTuple):
 def paired(differences: Iterable[Sequence[float]], *, yes_no: bool, seed: int = 0) -> Gap:
     """The one paired test: is the mean difference more than chance?
 
-    | data | interval | p |
+    | data | interval: a bootstrap over | p |
     |---|---|---|
-    | several seeds | t interval over the seeds' mean differences | paired t-test over seeds |
-    | one seed, yes/no | bootstrap over tasks | McNemar's exact test |
-    | one seed, number | bootstrap over tasks | sign-flip permutation test |
+    | several seeds | seeds, then tasks | sign flips over seeds, all of them up to 16 seeds |
+    | one seed, yes/no | tasks | McNemar's exact test |
+    | one seed, number | tasks | sign flips over tasks |
 
     Args:
         differences: per seed one number per task.
         yes_no: whether what is compared is 0 or 1, so that a difference is -1, 0 or 1.
         seed: of the resampling.
     """
-    groups = [group for group in differences if len(group)]
+    groups = [np.asarray(group, dtype=float) for group in differences if len(group)]
     if not groups:
         return Gap(math.nan, math.nan, math.nan, math.nan, "paired")
-    means = [float(np.mean(group)) for group in groups]
-    if len(means) > 1:
-        return Gap(float(np.mean(means)), *t_interval(means), t_test(means), "t over seeds")
-    (group,) = groups
-    if yes_no:
-        p, test = mcnemar(sum(d > 0 for d in group), sum(d < 0 for d in group)), "McNemar"
+    rng = np.random.default_rng(seed)
+    means = np.array([group.mean() for group in groups])
+    interval = _interval(groups, yes_no, rng)
+    if len(groups) > 1:
+        p, test = _permutation((means,), "samples", _EXACT, rng), "sign flips over seeds"
+    elif yes_no:
+        p = mcnemar(int((groups[0] > 0).sum()), int((groups[0] < 0).sum()))
+        test = "McNemar over tasks"
     else:
-        p, test = _permutation((np.asarray(group),), "samples", seed), "sign flips"
-    return Gap(means[0], *_bootstrap(group, seed), p, f"{test} over tasks")
+        p, test = _permutation((groups[0],), "samples", _RESAMPLES, rng), "sign flips over tasks"
+    return Gap(float(means.mean()), *interval, p, test)
 
 
-def unpaired(first: Sequence[float], second: Sequence[float], *, seed: int = 0) -> Gap:
+def unpaired(
+    first: Iterable[Sequence[float]], second: Iterable[Sequence[float]], *, seed: int = 0
+) -> Gap:
     """The mean of `second` minus that of `first`, measured on different tasks.
 
+    With several seeds on both sides over seeds, else over tasks: a bootstrap for the interval, a
+    permutation test for p.
+
     Args:
-        seed: of the resampling: a bootstrap for the interval, a permutation test for p.
+        first, second: per seed one number per task.
+        seed: of the resampling.
     """
-    a, b = (np.asarray(x, dtype=float) for x in (first, second))
-    if not len(a) or not len(b):
+    sides = [[np.asarray(g, dtype=float) for g in groups if len(g)] for groups in (first, second)]
+    if not all(sides):
         return Gap(math.nan, math.nan, math.nan, math.nan, "not paired")
     rng = np.random.default_rng(seed)
-    draws = [[x[rng.integers(0, len(x), len(x))].mean() for x in (a, b)] for _ in range(_RESAMPLES)]
-    low, high = np.quantile([y - x for x, y in draws], [0.025, 0.975])
-    p = _permutation((a, b), "independent", seed)
-    return Gap(float(b.mean() - a.mean()), float(low), float(high), p, "permutation")
+    if over_seeds := min(map(len, sides)) > 1:
+        a, b = (np.array([g.mean() for g in groups]) for groups in sides)
+    else:
+        a, b = map(np.concatenate, sides)
+        sides = [[a], [b]]
+    low, high = _bounds(_draws(sides[1], rng) - _draws(sides[0], rng), min(len(a), len(b)))
+    p = _permutation((a, b), "independent", _EXACT if over_seeds else _RESAMPLES, rng)
+    test = f"permutation of {'seeds' if over_seeds else 'tasks'}"
+    return Gap(float(b.mean() - a.mean()), low, high, p, test)
 
 
 @dataclass(frozen=True)
 class Rate:
-    """Share of solved tasks with its Wilson interval."""
+    """Share of solved tasks with its interval."""
 
     wins: int
     n: int
+    """Tasks of all seeds."""
     rate: float
-    """wins / n; nan if n is 0."""
+    """Mean of the seeds' shares of solved tasks; nan if n is 0."""
     low: float
+    """Several seeds: a bootstrap over seeds, then tasks. One: Wilson's interval over tasks."""
     high: float
+    seeds: int = 1
+
+    @classmethod
+    def of(cls, groups: Iterable[Sequence[bool]]) -> Rate:
+        """Of the outcomes of each seed."""
+        arrays = [np.asarray(group, dtype=float) for group in groups if len(group)]
+        wins, n = int(sum(x.sum() for x in arrays)), sum(map(len, arrays))
+        rate = float(np.mean([x.mean() for x in arrays])) if arrays else math.nan
+        if len(arrays) < 2:
+            return cls(wins, n, rate, *wilson(wins, n))
+        low, high = _interval(arrays, True, np.random.default_rng(0))
+        return cls(wins, n, rate, max(0.0, low), high, len(arrays))
 
 
 def evaluations_from(
@@ -221,13 +281,8 @@ def by_seed(outcomes: Iterable[Evaluation]) -> dict[int, list[Evaluation]]:
 
 
 def win_rate(outcomes: Iterable[Evaluation]) -> Rate:
-    """Share of solved outcomes; one that ended in an error counts as not solved.
-
-    The interval treats tasks of one seed as independent; see `per_seed` and `sd` for the seeds.
-    """
-    solved = [o.solved for o in outcomes]
-    rate = sum(solved) / len(solved) if solved else math.nan
-    return Rate(sum(solved), len(solved), rate, *wilson(sum(solved), len(solved)))
+    """Share of solved outcomes; one that ended in an error counts as not solved."""
+    return Rate.of([o.solved for o in group] for group in by_seed(outcomes).values())
 
 
 def per_seed(outcomes: Iterable[Evaluation]) -> dict[int, Rate]:
@@ -255,7 +310,9 @@ class PairedDifference:
     low: float
     high: float
     p: float
-    """Two-sided: paired t-test over seeds; McNemar's exact test if there is one seed."""
+    """Two-sided: sign flips over seeds; McNemar's exact test over tasks if there is one seed."""
+    tasks: int
+    """Pairs compared, of all seeds."""
     gained: int
     """Tasks of all seeds solved by a, not by b."""
     lost: int
@@ -267,11 +324,6 @@ class PairedDifference:
     def n(self) -> int:
         """Number of seeds compared."""
         return len(self.seeds)
-
-    @property
-    def sd(self) -> float:
-        """Sample standard deviation over seeds; nan below two."""
-        return sd(self.differences)
 
     @property
     def basis(self) -> str:
@@ -334,6 +386,7 @@ def paired_difference(a: Iterable[Evaluation], b: Iterable[Evaluation]) -> Paire
         low=found.low,
         high=found.high,
         p=found.p,
+        tasks=sum(map(len, groups)),
         gained=sum(group.count(1) for group in groups),
         lost=sum(group.count(-1) for group in groups),
         unpaired=tuple(sorted(a_seeds.keys() ^ b_seeds.keys())),

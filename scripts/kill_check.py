@@ -183,14 +183,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="also write the result, with every kill")
     parser.add_argument("--run", type=Path, help="folder for the runs; default: a temporary one")
     options = parser.parse_args()
-    if options.run and options.run.exists():
-        parser.error(f"{options.run} exists: name a new folder")
+    for new in (options.run, options.out):
+        if new and new.exists():
+            parser.error(f"{new} exists: name a new one")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # `timeout` leaves no demo behind
     subprocess.run([sys.executable, "-c", "import eeflib; print(eeflib.__file__)"], check=True)
     with tempfile.TemporaryDirectory() as temporary:
         result = check(options.run or Path(temporary), options.kills, options.seed)
     if options.out:
-        options.out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+        with options.out.open("x", encoding="utf-8") as file:
+            file.write(json.dumps(result, indent=1) + "\n")
     print(json.dumps({k: result[k] for k in ("kills", "by_phase", "runs", "equal")}))
     sys.exit(not result["equal"])
 

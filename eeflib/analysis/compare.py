@@ -24,7 +24,7 @@ from eeflib.analysis.run import TEACHER, Run
 from eeflib.analysis.tables import changes
 from eeflib.analysis.taxonomy import KINDS, WEBSHOP_KINDS, action_kind
 from eeflib.errors import DataError
-from eeflib.stats import last_iteration, paired, unpaired
+from eeflib.stats import last_iteration, paired, sample, unpaired
 
 _SIDE = [
     "seed", "task_hash", "task_id", "level", "solved", "reward", "length", "invalid",
@@ -106,30 +106,39 @@ def _pair(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     return both.rename(columns={"a_task_id": "task_id", "a_level": "level"})
 
 
-def _test(x: pd.Series[Any], y: pd.Series[Any], seeds: pd.Series[int] | None) -> list[Any]:
-    """Means of two measures and how they differ, see `_COLUMNS`; row by row if there are seeds."""
-    x, y = x.astype("float64"), y.astype("float64")
-    if seeds is None:
-        n, found = len(x) + len(y), unpaired(x.tolist(), y.tolist())
+def _test(x: pd.Series[Any], y: pd.Series[Any], seeds: Sequence[Any], together: bool) -> list[Any]:
+    """Means of two measures and how they differ, see `_COLUMNS`.
+
+    Args:
+        seeds: of the rows of either.
+        together: a row of one is of the same task as that row of the other.
+    """
+    sides = [v.astype("float64").groupby(s) for v, s in zip((x, y), seeds, strict=True)]
+    if together:
+        apart = y.astype("float64") - x.astype("float64")
+        groups = [group.tolist() for _, group in apart.groupby(seeds[0])]
+        found = paired(groups, yes_no={*x, *y} <= {0.0, 1.0})
     else:
-        groups = [group.tolist() for _, group in (y - x).groupby(seeds)]
-        yes_no = {*x, *y} <= {0.0, 1.0}
-        n, found = len(x), paired(groups, yes_no=yes_no)
-    return [x.mean(), y.mean(), found.mean, found.low, found.high, found.p, n, found.test]
+        found = unpaired(*([group.tolist() for _, group in side] for side in sides))
+    said = [sample(side.ngroups, len(v)) for v, side in zip((x, y), sides, strict=True)]
+    n = said[0] if together else " against ".join(said)
+    # of seeds, each of which weighs the same
+    means = [float(side.mean().mean()) for side in sides]
+    return [*means, found.mean, found.low, found.high, found.p, n, found.test]
 
 
 def _kinds(
-    column: str, order: Sequence[str], sides: Sequence[pd.DataFrame], paired: bool
+    column: str, order: Sequence[str], sides: Sequence[pd.DataFrame], together: bool
 ) -> pd.DataFrame:
     """How kinds of action or failure differ; q is p by Benjamini and Hochberg, nan stays."""
     from scipy.stats import false_discovery_control
 
     first, second = (pd.DataFrame(x[column].tolist(), x.index).fillna(0.0) for x in sides)
     names = {*first.columns, *second.columns}
-    seeds, rows = sides[0]["seed"] if paired else None, []
+    seeds, rows = [side["seed"] for side in sides], []
     for kind in [*(k for k in order if k in names), *sorted(names.difference(order))]:
         x, y = (t[kind] if kind in t else pd.Series(0.0, t.index) for t in (first, second))
-        rows.append([kind, *_test(x, y, seeds)])
+        rows.append([kind, *_test(x, y, seeds, together)])
     table = pd.DataFrame(rows, columns=["kind", *_COLUMNS]).assign(q=float("nan"))
     known = table["p"].dropna()
     if len(known):
@@ -158,7 +167,7 @@ class Comparison:
     (trajectories), change (`gained`, `lost`, `both`, `never`). Empty if not paired."""
     measures: pd.DataFrame
     """Rows: share solved, reward, actions, invalid actions. Columns: measure, meaning, a, b,
-    difference, low, high, p, n, test."""
+    difference, low, high, p, n (in words: seeds and tasks), test."""
     actions: pd.DataFrame
     """Share of each kind of action in an episode; columns: kind, then as `measures`, and q (p
     adjusted for the number of kinds)."""
@@ -243,9 +252,9 @@ def compare_runs(
     sides = [first, second]
     if together:
         sides = [both.rename(columns={f"{x}_{c}": c for c in _SIDE}) for x in "ab"]
-    seeds = both["seed"] if together else None
+    seeds = [side["seed"] for side in sides]
     measures = [
-        [name, meaning, *_test(sides[0][name], sides[1][name], seeds)]
+        [name, meaning, *_test(sides[0][name], sides[1][name], seeds, together)]
         for name, meaning in _MEASURES.items()
     ]
     played = [side["id"] != "" for side in sides]
@@ -275,5 +284,5 @@ def _sentence(row: dict[Any, Any], who: str) -> str:
     return (
         f"{who}, {row['meaning']}: {show(row['a'])}{unit} to {show(row['b'])}{unit}, difference "
         f"{show(row['difference'])} [{show(row['low'])}, {show(row['high'])}], {p} "
-        f"({row['test']}, n = {row['n']})."
+        f"({row['test']}; {row['n']})."
     )

@@ -84,7 +84,7 @@ def outcome_by_type(trajectories: draw.Data, by: str = "level") -> go.Figure:
     rows["text"] = rows["wins"].astype(str) + " of " + rows["n"].astype(str)
     means = "mean reward {reward:.2f}, {length:.1f} actions"
     rows["hover"] = draw.hovers(rows, "{name}", "solved {won}", means)
-    note, looks = "Whiskers are 95 % Wilson intervals.", style.group_looks(rows["name"])
+    note, looks = "Whiskers are 95 % Wilson intervals over tasks.", style.group_looks(rows["name"])
     return draw.rate_bars(title, note, "share of trajectories solved", rows, looks)
 
 
@@ -165,8 +165,8 @@ def failure_kinds(failures: draw.Data, by: str = "level", colours: int = 6) -> g
     least, most = map(draw.percent, covered.interval)
     note = (
         f"{total} failed episodes, each counted once under its main kind. Whiskers are 95 % Wilson "
-        f"intervals. A cause is named for {draw.percent(covered.share)} ({least} to {most}), how "
-        f"it ended for another {draw.percent(covered.end / total)}."
+        f"intervals over these. A cause is named for {draw.percent(covered.share)} ({least} to "
+        f"{most}), how it ended for another {draw.percent(covered.end / total)}."
     )
     if len(sizes) > len(groups):
         note += f" Of {len(sizes)} groups the {len(groups)} with most failures have a colour."

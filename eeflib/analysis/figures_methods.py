@@ -17,7 +17,7 @@ from eeflib.analysis import style, tables
 from eeflib.analysis.compare import Comparison
 from eeflib.analysis.markup import clean, plain
 from eeflib.analysis.style import GROUPS, INKS, LABELS, Look
-from eeflib.stats import PairedDifference
+from eeflib.stats import PairedDifference, caution, sample
 
 _CHANCE = "Some of either is chance: two students of equal skill differ on single tasks, too."
 _FOUND: Mapping[str, draw.Part] = {
@@ -66,7 +66,12 @@ def rates(rows: Sequence[Mapping[str, Any]], label: str = "win rate") -> go.Figu
     table["text"] = [f"{100 * rate:.1f} %" for rate in table["rate"]]
     table["hover"] = draw.hovers(table, "{name}: {text}", "95 % interval {low:.1%} to {high:.1%}")
     looks = style.method_looks(table["name"])
-    return draw.rate_bars(title, "Whiskers are 95 % intervals.", label, table, looks)
+    note = f"Whiskers are 95 % intervals, {_over(len(rows[0].get('per_seed', ())))}."
+    return draw.rate_bars(title, note, label, table, looks)
+
+
+def _over(seeds: int) -> str:
+    return "by a bootstrap over seeds, then tasks" if seeds > 1 else "Wilson's over tasks"
 
 
 def win_rates(evaluations: draw.Data, looks: Mapping[str, Look] | None = None) -> go.Figure:
@@ -79,14 +84,15 @@ def win_rates(evaluations: draw.Data, looks: Mapping[str, Look] | None = None) -
     rows = tables.courses(tables.win_rates(draw.table(evaluations, "evaluations")))
     if rows.empty:
         return draw.nothing(title, "No evaluation is recorded yet (evaluations.jsonl).")
-    about = ("{method}, iteration {iteration}", "solved {won}", "{seeds} seeds")
-    rows["hover"] = draw.hovers(rows, *about)
+    rows["of"] = [sample(*pair) for pair in zip(rows["seeds"], rows["n"], strict=True)]
+    shares = "{rate:.0%} solved, 95 % interval {low:.0%} to {high:.0%}"
+    rows["hover"] = draw.hovers(rows, "{method}, iteration {iteration}", shares, "{of}")
     looks = looks or style.method_looks(rows["method"])
     drawn = {method: looks[method] for method in style.order(rows["method"])}
     most = int(rows["iteration"].max())
     note = (
-        "Bands are 95 % Wilson intervals over evaluations. The last iteration is the one reported, "
-        "not the best one. A method with one iteration is drawn across."
+        f"Bands are 95 % intervals, {_over(int(rows['seeds'].max()))}. The last iteration is the "
+        "one reported, not the best one. A method with one iteration is drawn across."
     )
     traces = draw.lines(rows, "method", "iteration", "rate", drawn, drawn)
     x = draw.whole_axis("iteration (0: cloned successes)", most)
@@ -108,7 +114,8 @@ def paired(rows: Mapping[str, PairedDifference]) -> go.Figure:
     table = pd.DataFrame(
         {
             "name": [f"{clean(p.a, 24)} − {clean(p.b, 24)}" for p in rows.values()],
-            **{c: [getattr(p, c) for p in rows.values()] for c in ("low", "high", "p", "n")},
+            **{c: [getattr(p, c) for p in rows.values()] for c in ("low", "high", "p", "basis")},
+            "of": [sample(p.n, p.tasks) for p in rows.values()],
             "difference": [p.mean for p in rows.values()],
             "ahead": [f", ahead in {p.better}" * (p.n > 1) for p in rows.values()],
             "dots": [p.differences if p.n > 1 else () for p in rows.values()],
@@ -116,18 +123,20 @@ def paired(rows: Mapping[str, PairedDifference]) -> go.Figure:
     )
     table["hover"] = draw.hovers(
         table.assign(**100 * table[["difference", "low", "high"]]), "{name}",
-        "{difference:+.1f} points", "95 % interval {low:+.1f} to {high:+.1f}",
-        "p = {p:.3f}, {n} seeds{ahead}",
+        "{difference:+.1f} points", "95 % interval {low:+.1f} to {high:+.1f} over {basis}",
+        "p = {p:.3f}, {of}{ahead}",
     )  # fmt: skip
     note = (
         "Both methods are evaluated on the same tasks in each seed. Small dots are seeds, the "
-        "diamond is their mean, the bar the 95 % t interval of a paired test over seeds."
+        "diamond is their mean, the bar its 95 % interval by a bootstrap over seeds, then tasks."
     )
     if all(p.n == 1 for p in rows.values()):
         note = (
             "One seed only: the bar is a 95 % bootstrap interval over tasks. It says nothing about "
             "what another training seed would give."
         )
+    elif least := caution(min(p.n for p in rows.values())):
+        note += f" {least.capitalize()}."
     looks = style.method_looks(rows)
     x = "difference in win rate, percentage points"
     return draw.differences(title, note, x, table, [looks[method] for method in rows])
@@ -293,7 +302,7 @@ def compared(comparison: Comparison) -> go.Figure:
     told = draw.hovers(
         rows.assign(first=a, second=b), "{meaning}", "{first}: {a:.3f}", "{second}: {b:.3f}",
         "difference {difference:+.3f}, 95 % interval {low:+.3f} to {high:+.3f}",
-        "p = {p:.3f}, {test}, n = {n}",
+        "p = {p:.3f}, {test}, {n}",
     )  # fmt: skip
     traces: list[draw.Trace] = []
     layout: draw.Trace = {"grid": {"rows": len(rows), "columns": 1, "pattern": "independent"}}
@@ -386,12 +395,11 @@ def _kinds(comparison: Comparison, rows: pd.DataFrame, title: str, unit: str) ->
         for q, up in zip(rows["q"], rows["difference"] > 0, strict=True)
     ]
     looks = {"": GROUPS[0], "▲ ": LABELS["beneficial"], "▼ ": LABELS["harmful"]}
-    told = draw.hovers(rows, "{kind}", "{a:.1%} to {b:.1%}", "q = {q:.3f} ({test}, n = {n})")
+    told = draw.hovers(rows, "{kind}", "{a:.1%} to {b:.1%}", "q = {q:.3f} ({test}, {n})")
     table = rows.assign(name=glyphs + rows["kind"], hover=told, dots="")
     a, b = (clean(n, 60) for n in comparison.names)
-    n = int(rows["n"].iloc[0])
     note = (
-        f"{b} minus {a}, {n} {'pairs' if comparison.paired else 'episodes, not paired'}. Bars are "
+        f"{b} minus {a}, {rows['n'].iloc[0]}{', not paired' * (not comparison.paired)}. Bars are "
         "95 % intervals; ▲ ▼ mark differences beyond chance at a false-discovery rate of 5 % "
         "(Benjamini–Hochberg)."
     )

@@ -37,7 +37,7 @@ from eeflib.analysis.run import TEACHER, Run
 from eeflib.analysis.tables import number
 from eeflib.analysis.taxonomy import KINDS
 from eeflib.files import write_atomic
-from eeflib.stats import mean_reward, per_seed, sd, win_rate
+from eeflib.stats import caution, mean_reward, per_seed, sample, win_rate
 
 Row = Mapping[str, Any]
 Lead = Mapping[str, str] | Callable[[Row, str], str]
@@ -282,16 +282,15 @@ def method_row(found: Findings, method: str) -> Row:
     """A method's results on the test tasks; the teacher's own without any: on what it recorded."""
     own = method not in found.outcomes
     outcomes = found.run.teacher_outcomes if own else found.outcomes[method]
-    seeds, said = per_seed(outcomes).values(), found.reported.get(method, {})
+    said = found.reported.get(method, {})
     return {
         "name": method,
         "own": own,
-        "n": [rate.n for rate in seeds],
+        "n": [rate.n for rate in per_seed(outcomes).values()],
         "rate": win_rate(outcomes),
-        "sd": sd([rate.rate for rate in seeds]),
         "reward": mean_reward(outcomes),
         "after": early(found, method),
-        **{name: number(said.get(name)) for name in ("simulations", "seconds")},
+        **{name: number(said.get(name)) for name in ("simulations", "steps", "seconds")},
     }
 
 
@@ -423,6 +422,7 @@ def _page(links: Links, data: bytes = b"", **content: Any) -> str:
     computed = (
         *(percent, points, p_text, span, shown, kind_title, wide, method_row, paired_rows),
         *(shares_lead, differences, changed_tasks, change_tag, win_rate, tried_states),
+        *(sample, caution),
         viewer.transcript_html,
     )
     text = template("report.html").render(

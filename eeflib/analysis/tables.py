@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from math import comb
 from typing import Any
 
@@ -17,7 +18,7 @@ import pandas as pd
 from eeflib.analysis import style
 from eeflib.analysis.run import TEACHER
 from eeflib.analysis.taxonomy import KINDS, WEBSHOP_KINDS
-from eeflib.stats import wilson
+from eeflib.stats import Rate, wilson
 
 
 def _rates(counts: pd.DataFrame, share: str = "rate") -> pd.DataFrame:
@@ -36,17 +37,19 @@ def only_test(evaluations: pd.DataFrame) -> pd.DataFrame:
 def win_rates(evaluations: pd.DataFrame) -> pd.DataFrame:
     """Win rate per method and iteration on test tasks (on whatever split there is, without any).
 
-    Columns: method, iteration, seeds, n, wins, rate, low, high (wins of n over all seeds, Wilson),
-    sd (sample standard deviation of the per-seed rates; nan with one seed), reward (mean).
+    Columns: method, iteration, seeds, n, wins, rate, low, high (see `eeflib.stats.Rate`), reward
+    (mean).
     """
-    names = ["method", "iteration", "seeds", "n", "wins", "rate", "low", "high", "sd", "reward"]
+    names = ["method", "iteration", "seeds", "n", "wins", "rate", "low", "high", "reward"]
     keys = names[:2]
-    groups = only_test(evaluations).groupby(keys)
-    counts = groups.agg(n=("solved", "size"), wins=("solved", "sum"), reward=("reward", "mean"))
-    by_seed = only_test(evaluations).groupby([*keys, "seed"])["solved"].mean().groupby(level=keys)
-    table = counts.join(by_seed.agg(seeds="size", sd="std")).reset_index()
+    rows = []
+    for key, own in only_test(evaluations).groupby(keys):
+        rate = Rate.of(group.tolist() for _, group in own.groupby("seed")["solved"])
+        rows.append({**dict(zip(keys, key, strict=True)), **asdict(rate)})
+        rows[-1]["reward"] = own.groupby("seed")["reward"].mean().mean()
+    table = pd.DataFrame(rows, columns=names)
     position = {m: i for i, m in enumerate(style.order(table["method"]))}
-    return _rates(table)[names].sort_values(
+    return table.sort_values(
         keys, key=lambda c: c.map(position) if c.name == "method" else c, ignore_index=True
     )
 

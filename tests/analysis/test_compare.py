@@ -20,7 +20,6 @@ from eeflib.stats import (
     mcnemar,
     paired,
     paired_difference,
-    t_test,
     unpaired,
 )
 
@@ -96,8 +95,8 @@ def test_several_seeds_are_tested_over_seeds_as_the_paired_test_does(tmp_path):
     expected = paired_difference(by["EEF"], by["RFT"])
     got = [solved[x] for x in ("difference", "low", "high", "p")]
     assert got == pytest.approx([expected.mean, expected.low, expected.high, expected.p])
-    assert solved["test"] == "t over seeds"
-    assert solved["n"] == 80
+    assert solved["test"] == "sign flips over seeds"
+    assert solved["n"] == "4 seeds x 20 tasks"
 
 
 def test_runs_whose_seeds_differ_but_tasks_do_not_are_paired_too(tmp_path):
@@ -123,7 +122,7 @@ def test_runs_with_no_task_in_common_are_compared_by_their_means_and_that_is_sai
     assert c.tasks.empty
     assert "no task in common" in str(c)
     solved = c.measures.set_index("measure").loc["solved"]
-    assert (solved["difference"], solved["test"]) == (0.5, "permutation")
+    assert (solved["difference"], solved["test"]) == (0.5, "permutation of tasks")
     assert solved["p"] < 0.01
     assert 0.2 < solved["low"] < 0.5 < solved["high"] < 0.8
     assert "not paired" in figures.action_mix(c).layout.meta["note"]
@@ -190,11 +189,15 @@ def test_the_tests_find_what_is_there_and_not_what_is_not():
     # exactly: 2 ** 4 sign patterns of equal differences, two of them as extreme
     assert paired([[0.5] * 4], yes_no=False).p == pytest.approx(2 / 16)
     assert paired([[0.0] * 60], yes_no=False).p == 1
-    assert unpaired(a[:30], a[:30]).p > 0.95
+    assert unpaired([a[:30]], [a[:30]]).p > 0.95
+    seeds = [a[i : i + 10] for i in range(0, 60, 10)]
+    apart = unpaired(seeds[:3], [x + 9 for x in seeds[3:]])
+    assert apart.test == "permutation of seeds"
+    assert apart.p == pytest.approx(2 / 20)  # 20 ways to choose three of six seeds
     assert paired([[1.0]], yes_no=False).p == 1
     assert math.isnan(paired([], yes_no=False).p)
     by_seed = paired([[1.0] * 20] * 3, yes_no=False)
-    assert (by_seed.test, by_seed.p) == ("t over seeds", t_test([1.0, 1.0, 1.0]))
+    assert (by_seed.test, by_seed.p) == ("sign flips over seeds", 2 / 2**3)
 
 
 def test_the_command_compares_two_runs_in_words_as_a_page_and_as_json(tmp_path, eef):

@@ -15,7 +15,7 @@ from eeflib.analysis.taxonomy import action_kind
 from eeflib.errors import DataError
 from eeflib.records import Branch, Evaluation, Sample, Step, Task, Trajectory, Usage
 from eeflib.states import StateOutcome, state_outcomes
-from eeflib.stats import wilson
+from eeflib.stats import wilson, win_rate
 
 
 def steps(n: int, actor: str = "teacher", action: str = "click[next >]") -> tuple[Step, ...]:
@@ -242,16 +242,16 @@ def test_a_state_explored_from_another_trajectory_only_is_shown_without_a_number
     assert list(tables.recovery_map(known.states).columns)[-2:] == ["s0", "s1"]
 
 
-def test_win_rates_use_test_tasks_and_pool_seeds():
+def test_win_rates_use_test_tasks_and_weigh_seeds_the_same():
     def outcome(seed: int, split: str, reward: float, i: int) -> Evaluation:
         return Evaluation("EEF", seed, 1, f"t{i}", f"h{seed}{i}", split, "", reward)
 
     rows = [outcome(s, "test", float(i < w), i) for s, w in ((0, 3), (1, 1)) for i in range(4)]
     rows.append(outcome(0, "train", 1.0, 9))
     got = tables.win_rates(frames.evaluations(rows)).iloc[0]
+    expected = win_rate([o for o in rows if o.split == "test"])
     assert (got["wins"], got["n"], got["seeds"], got["rate"]) == (4, 8, 2, 0.5)
-    assert (got["low"], got["high"]) == wilson(4, 8)
-    assert got["sd"] == pytest.approx(math.sqrt(0.125))
+    assert (got["low"], got["high"]) == (expected.low, expected.high)
 
 
 @pytest.mark.parametrize(

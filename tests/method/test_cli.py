@@ -152,7 +152,9 @@ def test_report_writes_one_file_and_says_where(eef, finished):
 
 def test_json_of_a_result_is_the_last_line_of_stdout(eef, monkeypatch, finished):
     result = {
-        "methods": [method_row("SFT", outcomes("SFT", 5, [1, 0]), simulations=0, seconds=1)],
+        "methods": [
+            method_row("SFT", outcomes("SFT", 5, [1, 0]), simulations=0, steps=0, seconds=1)
+        ],
         "paired": {},
         "teacher_on_training_tasks": {"solved": 1, "n": 2, "win_rate": 0.5},
         "seeds": [5],
@@ -172,11 +174,11 @@ def test_json_of_a_result_is_the_last_line_of_stdout(eef, monkeypatch, finished)
 def test_a_table_row_is_about_the_last_iteration():
     first = outcomes("EEF", 1, [0.0, 0.0, 0.5, 1.0])
     last = [replace(o, iteration=2, reward=1.0) for o in first]
-    row = method_row("EEF", first + last, simulations=41.6, seconds=2.04)
+    row = method_row("EEF", first + last, simulations=41.6, steps=1234.4, seconds=2.04)
     assert (row["win_rate"], row["reward"], row["n"]) == (1.0, 1.0, 4)
     assert row["interval"] == [round(x, 4) for x in wilson(4, 4)]
     assert [x["win_rate"] for x in row["iterations"]] == [0.25, 1.0]
-    assert row["simulations"] == 42
+    assert (row["simulations"], row["steps"]) == (42, 1234)
     table = render_table([row])
     assert "100.0 %" in table.splitlines()[-1]
     assert len({len(line) for line in table.splitlines()[:2]}) == 1
@@ -190,7 +192,8 @@ def test_any_comparison_can_be_said(seeds, better):
     text = sentence(compare(a, b))
     assert f"EEF - RFT: {'+33.3' if better else '+0.0'} points" in text
     assert f"tasks gained {seeds if better else 0}, lost 0" in text
-    assert ("seeds" in text) is (seeds > 1)
+    assert (f"over {'seeds' if seeds > 1 else 'tasks'}, p = " in text) is True
+    assert ("a preview" in text) is (seeds > 1)
     assert ("no task tells them apart" in text) is (better == 0)
     assert "nan" not in text
     assert "None" not in text

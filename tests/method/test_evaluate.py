@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -82,18 +83,15 @@ def test_win_rate_counts_errors_as_failures():
 
 def test_seeds_have_their_own_rates_and_weigh_the_same():
     rows = [*outcomes("EEF", "1110", 1), *outcomes("EEF", "1100", 2), *outcomes("EEF", "1000", 3)]
-    rates = [r.rate for r in per_seed(rows).values()]
-    assert rates == [0.75, 0.5, 0.25]
-    assert stats.sd(rates) == pytest.approx(0.25)
-    assert math.isnan(stats.sd(rates[:1]))
-    assert stats.t_interval(rates) == pytest.approx(
-        scipy_stats.t.interval(0.95, 2, loc=0.5, scale=0.25 / math.sqrt(3))
-    )
+    assert [r.rate for r in per_seed(rows).values()] == [0.75, 0.5, 0.25]
+    unequal = win_rate([*outcomes("EEF", "1" * 20, 0), *outcomes("EEF", "10", 1)])
+    assert (unequal.rate, unequal.wins, unequal.n, unequal.seeds) == (0.75, 21, 22, 2)
+    assert 0 <= unequal.low < 0.75 < unequal.high <= 1
     assert mean_reward([*outcomes("EEF", "1111", 0), *outcomes("EEF", "10", 1)]) == 0.875
     assert math.isnan(mean_reward([]))
 
 
-def test_paired_difference_equals_scipys_paired_t_test():
+def test_several_seeds_are_compared_by_flipping_all_their_signs():
     rng = np.random.default_rng(3)
     a, b = [], []
     for seed in range(6):
@@ -102,13 +100,14 @@ def test_paired_difference_equals_scipys_paired_t_test():
     got = paired_difference(a, b)
     rates_a = [win_rate(x for x in a if x.seed == s).rate for s in range(6)]
     rates_b = [win_rate(x for x in b if x.seed == s).rate for s in range(6)]
-    reference = scipy_stats.ttest_rel(rates_a, rates_b)
-    assert (got.a, got.b, got.n, got.basis) == ("EEF", "RFT", 6, "seeds")
+    apart = np.subtract(rates_a, rates_b)
+    signs = np.array(list(itertools.product([1, -1], repeat=6)))
+    extreme = np.abs(signs @ apart) >= abs(apart.sum()) - 1e-12
+    assert (got.a, got.b, got.n, got.basis, got.tasks) == ("EEF", "RFT", 6, "seeds", 240)
     assert got.mean == pytest.approx(np.mean(rates_a) - np.mean(rates_b))
-    assert got.p == pytest.approx(reference.pvalue)
-    interval = reference.confidence_interval(0.95)
-    assert (got.low, got.high) == pytest.approx((interval.low, interval.high))
-    assert got.sd == pytest.approx(np.std(np.subtract(rates_a, rates_b), ddof=1))
+    assert got.p == pytest.approx(extreme.mean())
+    assert -1 <= got.low < got.mean < got.high <= 1
+    assert paired_difference(a, b) == got  # seeded
     assert got.better == sum(x > y for x, y in zip(rates_a, rates_b, strict=True))
 
 
@@ -117,7 +116,6 @@ def test_one_seed_is_compared_task_by_task():
     b = outcomes("RFT", "0" * 12 + "1" * 2 + "1" * 6 + "0" * 5)
     got = paired_difference(a, b)
     assert (got.basis, got.n) == ("tasks", 1)
-    assert math.isnan(got.sd)
     assert (got.gained, got.lost) == (12, 2)
     assert got.mean == pytest.approx(0.4)
     assert got.p == pytest.approx(scipy_stats.binomtest(2, 14).pvalue)
@@ -129,7 +127,56 @@ def test_no_difference_at_all_is_p_1():
     same = [Evaluation.from_dict({**o.to_dict(), "method": "RFT"}) for o in rows]
     got = paired_difference(rows, same)
     assert (got.mean, got.p, got.better) == (0.0, 1.0, 0)
+    assert got.low < 0 < got.high  # six tasks hide what the seventh may show
     assert paired_difference(rows[:3], same[:3]).p == 1.0
+
+
+def test_no_interval_is_empty_beside_gained_and_lost_tasks():
+    for seeds in (1, 2, 3, 8):
+        a = [o for s in range(seeds) for o in outcomes("EEF", "10" + "0" * 148, s)]
+        b = [o for s in range(seeds) for o in outcomes("RFT", "01" + "0" * 148, s)]
+        got = paired_difference(a, b)
+        assert (got.mean, got.gained, got.lost) == (0, seeds, seeds)
+        assert got.low < -0.001 < 0.001 < got.high
+
+
+def test_two_seeds_that_agree_are_not_certain_and_seeds_that_disagree_stay_within_reason():
+    a = [o for s in (0, 1) for o in outcomes("EEF", "1" * 15 + "0" * 5, s)]
+    b = [o for s in (0, 1) for o in outcomes("RFT", "1" * 5 + "0" * 15, s)]
+    got = paired_difference(a, b)
+    assert got.p == 0.5  # the least that two seeds can give
+    assert got.low < 0.4 < got.high
+    apart = [[1] * 30 + [0] * 20, [1] * 5 + [0] * 45, [1] * 50]
+    gap = stats.paired(apart, yes_no=True)
+    assert -1 <= gap.low < gap.mean < gap.high <= 1
+    assert gap.p == 0.25
+    none = win_rate([o for s in range(3) for o in outcomes("EEF", "0" * 10, s)])
+    assert (none.low, none.high) == pytest.approx(stats.wilson(0, 30))
+
+
+def test_what_numbers_rest_on_is_said():
+    assert stats.sample(3, 450) == "3 seeds x 150 tasks"
+    assert stats.sample(3, 448) == "3 seeds, 448 tasks"
+    assert stats.sample(1, 24) == "24 tasks of one seed"
+    assert stats.caution(1).startswith("one seed")
+    assert stats.caution(3) == "3 seeds: a preview; their p cannot be below 0.25"
+    assert stats.caution(6) == ""
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.2])
+@pytest.mark.parametrize("seeds", [6, 8])
+def test_in_simulated_studies_intervals_cover_the_truth_near_their_level(seeds, spread):
+    rng, truth, studies = np.random.default_rng(seeds), 0.1, 150
+    covered = false_alarms = 0
+    for _ in range(studies):
+        gains = 0.1 + np.clip(rng.normal(truth, spread, seeds), -0.1, 0.7)
+        groups = [rng.choice([1.0, 0.0, -1.0], 60, p=[g, 0.9 - g, 0.1]) for g in gains]
+        gap = stats.paired(groups, yes_no=True)
+        covered += gap.low <= truth <= gap.high
+        nothing = [group * rng.choice([1, -1]) for group in groups]
+        false_alarms += stats.paired(nothing, yes_no=True).p < 0.05
+    assert covered >= 0.92 * studies
+    assert false_alarms <= 0.08 * studies
 
 
 def test_the_same_ids_with_other_content_are_not_the_same_tasks():

@@ -1,0 +1,35 @@
+"""The figures that README reports are those of the file it names."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+SHOWN = README.split("## What you will see")[1].split("\n## ")[0]
+
+
+def test_the_table_and_the_differences_are_those_of_the_dated_file():
+    name = re.search(r"All figures: `(benchmarks/results/[^`]+\.json)`", SHOWN)[1]  # type: ignore[index]
+    result = json.loads((ROOT / name).read_text("utf-8"))
+    if Path(name).name > "2026-11-28":  # older files were kept by hand, without their commit
+        assert re.fullmatch(r"[0-9a-f]{40}", result["code"]["commit"])
+    row = r"^\| (\S+) \| ([\d.]+) % \| ([\d., ]+) \| ([\d.]+) \| ([\d,]+) \|"
+    table = re.findall(row, SHOWN, re.M)
+    assert [row[0] for row in table] == [m["method"] for m in result["methods"]]
+    for (_, rate, by_seed, reward, simulations), m in zip(table, result["methods"], strict=True):
+        assert rate == f"{100 * m['win_rate']:.1f}"
+        assert by_seed.split(", ") == [f"{100 * x:.1f}" for x in m["per_seed"]]
+        assert reward == f"{m['reward']:.3f}"
+        assert simulations == f"{m['simulations']:,}"
+    told = re.findall(r"^(\S+ - \S+): \**([+-][\d.]+) points", SHOWN, re.M)
+    assert told
+    for pair, points in told:
+        found = result["paired"][pair]
+        assert points == f"{100 * found['difference']:+.1f}"
+        assert f"better in {found['better_in']} of {found['seeds']}" in SHOWN
+    for seed in (result["seeds"][0], result["seeds"][-1]):
+        assert seed >= 2000
+        assert str(seed) in SHOWN
