@@ -15,7 +15,7 @@ SKILLS = {
     "paging": "turned to a further page of results",
     "leaving": "left an opened product and opened another one of the same results",
     "rechoosing": "chose another value of an option that was chosen before",
-    "sub page": "read a sub page (Features, Description) of a product before buying it",
+    "sub page": "read a sub page (Features, Description) of some product before buying one",
     "new search": "searched again with other words",
 }
 """Skill -> what somebody did who shows it."""
@@ -48,7 +48,7 @@ def skills_shown(steps: Iterable[Step]) -> frozenset[str]:
             shown |= {"sub page"} if read else set()
         elif _is_product(target):
             shown |= {"leaving"} if opened not in ("", target) else set()
-            opened, read, chosen = target, False, set()
+            opened, chosen = target, set()
         else:
             groups = {name for name, values in OPTION_VALUES.items() if target in values}
             before = {v for v in chosen if any(v in OPTION_VALUES[name] for name in groups)}
