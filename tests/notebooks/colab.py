@@ -27,8 +27,22 @@ KERNEL = "stubbed-colab"
 SECRET = "sk-of-the-stub"
 STUB = {
     "__init__": "from google.colab import drive, output, userdata",
-    "drive": "def mount(path):\n    raise ValueError('mount failed: there is no Drive here')",
-    "output": "def enable_custom_widget_manager():\n    pass",
+    "drive": """
+import os
+
+
+def mount(path):
+    os.symlink(os.environ["STUB_DRIVE"], path)
+""",
+    "output": """
+from types import SimpleNamespace
+
+_widgets = SimpleNamespace(_installed_url=None)
+
+
+def enable_custom_widget_manager():
+    _widgets._installed_url = "the widgets of the stub"
+""",
     "userdata": f"""
 class SecretNotFoundError(Exception):
     pass
@@ -40,7 +54,6 @@ def get(name):
     return "{SECRET}"
 """,
 }
-UNREACHABLE = "http://127.0.0.1:9"
 
 
 def unpack(folder: Path) -> Path:
@@ -78,14 +91,10 @@ def fresh_python(folder: Path, *, colab: bool = True) -> Path:
 
 
 def alone() -> dict[str, str]:
-    """Variables that hide the checkout, and every network but this machine."""
-    proxies = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), UNREACHABLE)
-    return {
-        **{name: value for low in proxies for name, value in [(low, proxies[low])]},
-        "no_proxy": "127.0.0.1,localhost",
-        "PIP_NO_INDEX": "1",
-        "PYTHONPATH": "",
-    }
+    """Variables that hide the checkout, and every network but this machine's own."""
+    proxies = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://127.0.0.1:9")
+    local = {"no_proxy": "127.0.0.1,localhost"}
+    return {**proxies, **local, "PIP_NO_INDEX": "1", "PYTHONPATH": ""}
 
 
 def add_kernel(folder: Path, python: Path) -> None:
@@ -118,7 +127,9 @@ def main(wanted: tuple[str, ...]) -> int:
             except Exception as exc:
                 failed += 1
                 result = f"FAILED\n{exc}"
-            print(f"{name:32} {time.perf_counter() - began:4.0f} s  {result}", flush=True)
+            took = time.perf_counter() - began
+            sys.stdout.write(f"{name:32} {took:4.0f} s  {result}\n")
+            sys.stdout.flush()
     return failed
 
 
