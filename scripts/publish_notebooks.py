@@ -8,10 +8,9 @@ Writes copies into DIR, or changes notebooks/ itself; run again with another tag
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from pathlib import Path
-
-import nbformat
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 HOST = "github.com"
@@ -22,18 +21,20 @@ PLACE = re.compile(r'^REPOSITORY = ".*"$', re.MULTILINE)
 
 def publish(path: Path, out: Path, repo: str, ref: str) -> None:
     """Write the notebook `path`, with its badge and the repository, into the folder `out`."""
-    notebook = nbformat.read(path, as_version=4)
-    head = notebook.cells[0]
-    first = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    notebook = json.loads(path.read_text("utf-8"))
+    head = notebook["cells"][0]
+    first = next(cell for cell in notebook["cells"] if cell["cell_type"] == "code")
     address = f"{COLAB}/github/{repo}/blob/{ref}/notebooks/{path.name}"
     badge = f"[![Open in Colab]({COLAB}/assets/colab-badge.svg)]({address})"
-    title, rest = BADGE.sub("", head.source).split("\n\n", 1)
-    head.source = f"{title}\n\n{badge}\n\n{rest}"
+    title, rest = BADGE.sub("", "".join(head["source"])).split("\n\n", 1)
+    head["source"] = f"{title}\n\n{badge}\n\n{rest}".splitlines(keepends=True)
     line = f'REPOSITORY = "git+https://{HOST}/{repo}@{ref}"'
-    first.source, places = PLACE.subn(line, first.source)
+    source, places = PLACE.subn(line, "".join(first["source"]))
+    first["source"] = source.splitlines(keepends=True)
     if places != 1:
         raise SystemExit(f"{path}: its first code cell has no line REPOSITORY = ...")
-    nbformat.write(notebook, out / path.name)
+    text = json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True)  # as nbformat does
+    (out / path.name).write_text(text + "\n", "utf-8")
 
 
 if __name__ == "__main__":
