@@ -11,11 +11,13 @@ SET := constraints.txt pyproject.toml scripts/setup_venv.sh scripts/browser.sh
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help setup unsloth demo test test-vllm lint lab bench
+.PHONY: help setup unsloth demo test test-vllm lint lab colab colab-check bench
 
 help:
 	@echo "make demo    the story in minutes: teacher, SFT, RFT, EEF; ARGS='--seeds 8' is passed on"
 	@echo "make lab     open the notebooks"
+	@echo "make colab   dist/eeflib-VERSION-colab.zip: wheel and notebooks, to unpack on Drive"
+	@echo "make colab-check  each notebook of that zip, in a fresh environment; ARGS='00 01'"
 	@echo "make test    linters, types, import rules, all tests; PYTEST_ARGS is passed on"
 	@echo "make test-vllm  a real vLLM, in the environment that EEFLIB_VLLM_PYTHON names"
 	@echo "make bench   every script in benchmarks/, one JSON line each"
@@ -40,6 +42,13 @@ demo: .venv/.stamp-demo
 
 lab: .venv/.stamp
 	$(BIN)/jupyter lab notebooks
+
+colab: .venv/.stamp
+	$(BIN)/python scripts/colab_zip.py
+
+# With a stub of google.colab and no network. Not in CI, which runs one notebook so.
+colab-check: .venv/.stamp
+	$(BIN)/python tests/notebooks/colab.py $(ARGS)
 
 lint: .venv/.stamp
 	$(BIN)/ruff check .

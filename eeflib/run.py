@@ -424,7 +424,7 @@ class Run:
                     f"this world is not the run's: {what} is {there!r}, in {self.path} it is "
                     f"{here!r}; use run.world(), or another run folder"
                 )
-        if not self.folder.exists("tasks"):
+        if not self.tasks():  # a full disk may have left an empty file
             self.folder.append("tasks", world.tasks)
         if [t.content_hash for t in self.tasks()] != [t.content_hash for t in world.tasks]:
             raise DataError(

@@ -1,7 +1,6 @@
 """The wheel: it holds the whole library, and works alone, away from the checkout."""
 
 import os
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -49,14 +48,10 @@ assert "<main" in asset("report.html")
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy, so that no build/ of the checkout gets into it, nor is left there."""
+    """The one of the zip for Colab."""
     folder = tmp_path_factory.mktemp("wheel")
-    shutil.copytree(
-        ROOT / "eeflib", folder / "src" / "eeflib", ignore=shutil.ignore_patterns("__pycache__")
-    )
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, folder / "src")
-    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, folder / "src")
+    command = [sys.executable, ROOT / "scripts" / "colab_zip.py", "--out", folder]
+    subprocess.run(command, check=True, capture_output=True)
     (built,) = folder.glob("*.whl")
     return built
 

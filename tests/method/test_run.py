@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+import eeflib as eef
 from eeflib.errors import DataError
 from eeflib.files import ReadReport, RunFolder, write_atomic
 from eeflib.records import Step, Task, Trajectory, Usage
@@ -261,6 +262,20 @@ def test_when_the_disk_is_full_the_batch_is_refused_and_what_was_there_stays(tmp
     assert run.append("tasks", [task(i, 2000) for i in range(2, 9)]) == 7  # room again
     assert ids(run) == [task(i).id for i in range(9)]
     assert not list(tmp_path.glob(".*.tmp"))
+
+
+def test_no_space_on_drive_is_said_and_with_room_again_the_same_cells_go_on(tmp_path, monkeypatch):
+    monkeypatch.setattr("eeflib.run._DRIVE", tmp_path)
+
+    def cells() -> list[Trajectory]:
+        run = eef.open_run("runs/shop", preset="tiny")
+        return eef.collect(run.world(), run=run)
+
+    place = re.escape(str(tmp_path / "eeflib-runs/shop"))
+    for room in (0, 5000):
+        with files_of_at_most(room), pytest.raises(DataError, match=f"^{place}.*cannot be written"):
+            cells()
+    assert len(cells()) == len(open_run("runs/shop").world().split("train"))
 
 
 def test_what_a_killed_process_left_half_written_goes_with_the_next_write(tmp_path):

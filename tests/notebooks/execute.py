@@ -49,21 +49,29 @@ def solutions_of(notebook: nbformat.NotebookNode) -> list[str]:
 
 
 def run(
-    name: str, folder: Path, *, solutions: bool = False, timeout: int = 900
+    name: str,
+    folder: Path,
+    *,
+    solutions: bool = False,
+    source: Path = FOLDER,
+    kernel: str = "python3",
+    timeout: int = 900,
 ) -> nbformat.NotebookNode:
     """Execute a copy of the notebook in `folder`, its working directory; raises where a cell does.
 
-    The kernel is this very Python. Runs go to `folder/runs`, whatever the environment says.
+    Runs go to `folder/runs`, whatever the environment says.
 
     Args:
         solutions: run the solutions of the exercises after it.
+        source: the folder that holds the notebook.
+        kernel: name of the kernel; `python3` is this very Python.
     """
-    notebook = nbformat.read(FOLDER / name, as_version=4)
+    notebook = nbformat.read(source / name, as_version=4)
     if solutions:
         notebook.cells += map(nbformat.v4.new_code_cell, solutions_of(notebook))
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
     client = NotebookClient(
-        notebook, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": folder}}
+        notebook, timeout=timeout, kernel_name=kernel, resources={"metadata": {"path": folder}}
     )
     env = {k: v for k, v in os.environ.items() if k not in ("EEFLIB_RUNS", "OPENAI_BASE_URL")}
     env = {k: v for k, v in env.items() if not k.endswith("_API_KEY")}
@@ -82,8 +90,10 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         cell.metadata = nbformat.from_dict(kept)
         if cell.cell_type == "code":
             cell.outputs = [o for o in (_clean(x, models) for x in cell.outputs) if o]
+    kept = {k: v for k, v in notebook.metadata.items() if k in ("accelerator", "colab")}
     notebook.metadata = nbformat.from_dict(
         {
+            **kept,
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
             "language_info": {"name": "python"},
         }
