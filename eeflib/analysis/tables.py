@@ -220,6 +220,47 @@ def by_group(trajectories: pd.DataFrame, by: str = "level") -> pd.DataFrame:
     return _rates(counts)[names]
 
 
+def shared_tasks(trajectories: pd.DataFrame) -> dict[tuple[int, str], str]:
+    """(seed, task id) -> the id under which the first model has the same task, where they differ.
+
+    Ids are the models' own, or made by the import. Tasks are the same where the instruction is, if
+    every model that has it has it under one id only: else it does not tell tasks apart.
+    """
+    keys = ["seed", "env", "instruction"]
+    ids = trajectories[[*keys, "policy", "task_id"]].drop_duplicates()
+    counted = ids.groupby([*keys, "policy"])["task_id"].transform("size")
+    single = counted.groupby([ids[k] for k in keys]).transform("max") == 1
+    ids = ids[single & (ids["instruction"] != "")]
+    first = ids.groupby(keys)["task_id"].transform("first")
+    rows = ids.assign(first=first)[first != ids["task_id"]]
+    return {(s, task): one for s, task, one in rows[["seed", "task_id", "first"]].to_numpy()}
+
+
+def by_model(trajectories: pd.DataFrame) -> pd.DataFrame:
+    """Best episode of each model on each task that all of them tried; see `shared_tasks`.
+
+    Columns: seed, task_id, policy, solved, reward, solvers (the models that solved the task, in
+    order of their first episode, joined by a comma and a space; empty: none).
+    """
+    fair = rated(trajectories)
+    fair = fair[fair["error"] == ""]
+    shared = shared_tasks(trajectories)
+    pairs = zip(fair["seed"], fair["task_id"], strict=True)
+    fair = fair.assign(task_id=[shared.get(pair, pair[1]) for pair in pairs])
+    keys = ["seed", "task_id"]
+    order = list(trajectories["policy"].drop_duplicates())
+    best = fair.groupby([*keys, "policy"], as_index=False, sort=False).agg(
+        solved=("solved", "any"), reward=("reward", "max")
+    )
+    best = best[best.groupby(keys)["policy"].transform("size") == len(order)]
+    won = best[best["solved"]].groupby(keys)["policy"].agg(set).to_dict()
+    named = [
+        ", ".join(p for p in order if p in won.get(pair, ()))
+        for pair in zip(best["seed"], best["task_id"], strict=True)
+    ]
+    return best.assign(solvers=named).reset_index(drop=True)
+
+
 def teachers(trajectories: pd.DataFrame) -> pd.DataFrame:
     """What each teacher solved, what it adds to those before it, and what that cost.
 
@@ -227,11 +268,12 @@ def teachers(trajectories: pd.DataFrame) -> pd.DataFrame:
     newly solved (tasks that none of the teachers above solved), both (tasks that one of them solved
     too), dollars, dollars a solved task, dollars a newly solved one; nan where no price is known.
     """
-    rows, known = [], set[tuple[Any, ...]]()
+    rows, known, shared = [], set[tuple[Any, ...]](), shared_tasks(trajectories)
     for policy, of in trajectories.groupby("policy", sort=False):
         fair = of[(of["error"] == "") & of["reward"].notna()]
         solved = fair[fair["solved"].astype(bool)]
-        won = set(zip(solved["seed"], solved["task_id"], strict=True))
+        pairs = zip(solved["seed"], solved["task_id"], strict=True)
+        won = {(pair[0], shared.get(pair, pair[1])) for pair in pairs}
         dollars = of["cost_usd"].sum(min_count=len(of))
         rows.append(
             {
