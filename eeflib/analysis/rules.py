@@ -195,8 +195,8 @@ def usual(episodes: Iterable[tuple[str, int, bool, bool]]) -> dict[str, Usual]:
     more than twice as many as at any other length of unsolved ones.
     """
     by_env: dict[str, list[tuple[int, bool, bool]]] = defaultdict(list)
-    for env, *about in episodes:
-        by_env[env].append(about)
+    for env, length, solved, ended in episodes:
+        by_env[env].append((length, solved, ended))
     out = {}
     for env, group in by_env.items():
         won = [length for length, solved, _ in group if solved]

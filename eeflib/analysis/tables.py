@@ -226,11 +226,11 @@ def shared_tasks(trajectories: pd.DataFrame) -> dict[tuple[int, str], str]:
     Ids are the models' own, or made by the import. Tasks are the same where the instruction is, if
     every model that has it has it under one id only: else it does not tell tasks apart.
     """
-    keys = ["seed", "env", "instruction"]
+    keys = ["seed", "env", "asked"]
     ids = trajectories[[*keys, "policy", "task_id"]].drop_duplicates()
     counted = ids.groupby([*keys, "policy"])["task_id"].transform("size")
     single = counted.groupby([ids[k] for k in keys]).transform("max") == 1
-    ids = ids[single & (ids["instruction"] != "")]
+    ids = ids[single & (ids["asked"] != "")]
     first = ids.groupby(keys)["task_id"].transform("first")
     rows = ids.assign(first=first)[first != ids["task_id"]]
     return {(s, task): one for s, task, one in rows[["seed", "task_id", "first"]].to_numpy()}

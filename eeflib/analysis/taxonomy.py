@@ -409,16 +409,8 @@ def failures(cases: Iterable[Case]) -> pd.DataFrame:
             continue
         extra = task.extra if task else {}
         about = [str(extra.get(name, "")) for name in ("level", "task_type")]
-        named = [
-            seed,
-            trajectory.id,
-            trajectory.task_id,
-            method,
-            iteration,
-            trajectory.env,
-            *about,
-            trajectory.policy,
-        ]
+        about.append(trajectory.policy)
+        named = [seed, trajectory.id, trajectory.task_id, method, iteration, trajectory.env, *about]
         kinds = set()
         for i, finding in enumerate(diagnosis.findings):
             if finding.kind not in kinds:  # two options missing are one kind of failure
