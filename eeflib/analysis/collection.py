@@ -89,6 +89,13 @@ class Item:
         return self.usage.prompt_tokens + self.usage.completion_tokens
 
 
+def counted(item: Item) -> list[str]:
+    """What a reader can pick it by: whether its reward is known, and no fault ended it."""
+    if not item.trajectory.rated:
+        return ["no reward"]
+    return ["with a reward", *([] if item.trajectory.error else ["with a reward, no fault"])]
+
+
 class Collection(Sequence[Item]):
     """Trajectories in the order recorded."""
 

@@ -220,6 +220,12 @@ def by_group(trajectories: pd.DataFrame, by: str = "level") -> pd.DataFrame:
     return _rates(counts)[names]
 
 
+def fair(trajectories: pd.DataFrame) -> pd.DataFrame:
+    """Those that can be judged: the reward is known and no fault ended them."""
+    known = rated(trajectories)
+    return known[known["error"] == ""]
+
+
 def shared_tasks(trajectories: pd.DataFrame) -> dict[tuple[int, str], str]:
     """(seed, task id) -> the id under which the first model has the same task, where they differ.
 
@@ -240,22 +246,20 @@ def by_model(trajectories: pd.DataFrame) -> pd.DataFrame:
     """Best episode of each model on each task that all of them tried; see `shared_tasks`.
 
     Columns: seed, task_id, policy, solved, reward, solvers (the models that solved the task, in
-    order of their first episode, joined by a comma and a space; empty: none).
+    order of their first episode; `none of them`).
     """
-    fair = rated(trajectories)
-    fair = fair[fair["error"] == ""]
-    shared = shared_tasks(trajectories)
-    pairs = zip(fair["seed"], fair["task_id"], strict=True)
-    fair = fair.assign(task_id=[shared.get(pair, pair[1]) for pair in pairs])
+    rows, shared = fair(trajectories), shared_tasks(trajectories)
+    pairs = zip(rows["seed"], rows["task_id"], strict=True)
+    rows = rows.assign(task_id=[shared.get(pair, pair[1]) for pair in pairs])
     keys = ["seed", "task_id"]
     order = list(trajectories["policy"].drop_duplicates())
-    best = fair.groupby([*keys, "policy"], as_index=False, sort=False).agg(
+    best = rows.groupby([*keys, "policy"], as_index=False, sort=False).agg(
         solved=("solved", "any"), reward=("reward", "max")
     )
     best = best[best.groupby(keys)["policy"].transform("size") == len(order)]
     won = best[best["solved"]].groupby(keys)["policy"].agg(set).to_dict()
     named = [
-        ", ".join(p for p in order if p in won.get(pair, ()))
+        ", ".join(p for p in order if p in won.get(pair, ())) or "none of them"
         for pair in zip(best["seed"], best["task_id"], strict=True)
     ]
     return best.assign(solvers=named).reset_index(drop=True)
@@ -270,8 +274,8 @@ def teachers(trajectories: pd.DataFrame) -> pd.DataFrame:
     """
     rows, known, shared = [], set[tuple[Any, ...]](), shared_tasks(trajectories)
     for policy, of in trajectories.groupby("policy", sort=False):
-        fair = of[(of["error"] == "") & of["reward"].notna()]
-        solved = fair[fair["solved"].astype(bool)]
+        judged = fair(of)
+        solved = judged[judged["solved"].astype(bool)]
         pairs = zip(solved["seed"], solved["task_id"], strict=True)
         won = {(pair[0], shared.get(pair, pair[1])) for pair in pairs}
         dollars = of["cost_usd"].sum(min_count=len(of))
@@ -281,7 +285,7 @@ def teachers(trajectories: pd.DataFrame) -> pd.DataFrame:
                 "episodes": len(of),
                 "faults": int((of["error"] != "").sum()),
                 "wins": len(solved),
-                "n": len(fair),
+                "n": len(judged),
                 "newly solved": len(won - known),
                 "both": len(won & known),
                 "dollars": dollars,
@@ -295,7 +299,7 @@ def teachers(trajectories: pd.DataFrame) -> pd.DataFrame:
 
 def length_bins(trajectories: pd.DataFrame, bins: int = 20) -> pd.DataFrame:
     """Episodes by number of actions. Columns: low, high (both included), solved, failed."""
-    trajectories = rated(trajectories)
+    trajectories = fair(trajectories)
     if trajectories.empty:
         return pd.DataFrame(columns=["low", "high", "solved", "failed"])
     first, last = int(trajectories["length"].min()), int(trajectories["length"].max())
@@ -318,16 +322,19 @@ def _bins(
 def reward_bins(trajectories: pd.DataFrame) -> pd.DataFrame:
     """Episodes by reward: exactly 0, ten equal steps up to below 1, exactly 1.
 
-    Columns: low, high, solved, failed. Rewards outside [0, 1] count at the nearer end.
+    Columns: low, high, solved, failed, span (`low~high` of the rewards, to four digits). Rewards
+    outside [0, 1] count at the nearer end.
     """
-    trajectories = rated(trajectories)
+    trajectories = fair(trajectories)
     if trajectories.empty:
-        return pd.DataFrame(columns=["low", "high", "solved", "failed"])
-    reward = trajectories["reward"].clip(0, 1)
+        return pd.DataFrame(columns=["low", "high", "solved", "failed", "span"])
+    reward = trajectories["reward"].clip(0, 1).round(4)
     at = (reward * 10 + 1e-9).astype("int64") + 1
     at = at.where(reward > 0, 0).where(reward < 1, 11)
     edges = [i / 10 for i in range(11)]
-    return _bins(trajectories, at, [0.0, *edges], [0.0, *edges[1:], 1.0])
+    inner = [f"{max(low, 1e-4):.4f}~{low + 0.0999:.4f}" for low in edges[:-1]]
+    bins = _bins(trajectories, at, [0.0, *edges], [0.0, *edges[1:], 1.0])
+    return bins.assign(span=["0~0", *inner, "1~1"])
 
 
 def steps_to_failure(failures: pd.DataFrame, kinds: int = 4) -> pd.DataFrame:

@@ -421,6 +421,13 @@ def failures(cases: Iterable[Case]) -> pd.DataFrame:
     return frame.astype({name: dtype for name, (dtype, _) in columns.items()})
 
 
+def explained(kind: str) -> tuple[str, ...]:
+    """What a main kind of failure tells, in words: `not solved` and one of three."""
+    says = KINDS[kind].says if kind in KINDS else "nothing"
+    words = {"cause": "a cause", "end": "only how it ended", "nothing": "no cause found"}
+    return ("not solved", words[says])
+
+
 class Coverage(NamedTuple):
     """How much the rules say about the failures of a run."""
 
@@ -430,6 +437,11 @@ class Coverage(NamedTuple):
     """Of them with a kind that names a cause."""
     end: int
     """Of them with one that only says how it ended."""
+
+    @property
+    def nothing(self) -> int:
+        """Of them without either."""
+        return self.n - self.cause - self.end
 
     @property
     def share(self) -> float:

@@ -8,7 +8,7 @@ What a reader can browse is one JSON object, compressed:
 | key | holds |
 |---|---|
 | `texts` | every text once |
-| `kinds` | kind of failure -> [title, meaning] |
+| `kinds` | kind of failure -> [title, meaning, what it tells] |
 | `explored` | whose rollouts are shown: method, iteration |
 | `items` | trajectories, by position in the collection; null where one was left out |
 | `tries` | the student's rollouts from states of them, by item, then by k |
@@ -33,11 +33,11 @@ from markupsafe import Markup
 
 from eeflib.analysis import style
 from eeflib.analysis.annotations import Annotation, Annotations, Key, corrected
-from eeflib.analysis.collection import Collection, Item
+from eeflib.analysis.collection import Collection, Item, counted
 from eeflib.analysis.markup import LIMIT, clean, template
 from eeflib.analysis.run import TEACHER
 from eeflib.analysis.segments import Segment, state_text
-from eeflib.analysis.taxonomy import KINDS, Diagnosis, action_kind
+from eeflib.analysis.taxonomy import KINDS, Diagnosis, action_kind, explained
 from eeflib.errors import DataError
 from eeflib.records import Branch, Sample, Step, Trajectory
 from eeflib.states import StateOutcome
@@ -144,7 +144,7 @@ def browsable(
         notices.append(f"Of the training sequences the first {_SAMPLES} are here.")
     used = {f.kind for x in kept if x and x.diagnosis for f in x.diagnosis.findings}
     return {
-        "kinds": {k: [v.title, v.meaning] for k, v in KINDS.items() if k in used},
+        "kinds": {k: [v.title, v.meaning, explained(k)] for k, v in KINDS.items() if k in used},
         "explored": {"method": texts[explored.method], "iteration": explored.iteration},
         "items": [
             x and _item(x, texts, status.get(x.key, ()), notes.get(x.key, ()), tags.get(x.key, ()))
@@ -181,7 +181,7 @@ def _item(
     named = {
         **{"id": t.id, "task": t.task_id, "goal": t.instruction, "env": t.env, "policy": t.policy},
         **{"method": key.method, "split": task.split if task else "", "level": item.level},
-        **{"error": t.error, "last": t.final_observation},
+        **{"error": t.error, "last": t.final_observation, "same": item.shared or t.task_id},
     }
     found = item.diagnosis.findings if item.diagnosis else ()
     return {
@@ -192,6 +192,7 @@ def _item(
         "failure": item.failure,
         "reward": round(t.reward, 4),
         "unrated": not t.rated,
+        "counted": counted(item),
         "needed": round(t.threshold, 4),
         "limit": t.truncated,
         "steps": _steps(t.steps, t.env, texts),
