@@ -336,7 +336,8 @@ HALL = "You are in the middle of a room. Around you, you see a drawer 1, a drawe
             "contradiction", 0, "does click[b000000002]",
         ),
         (
-            house(*[(f"{HALL} It is room {i % 5}.", f"walk {i}") for i in range(14)], end=f"{HALL} It is room 1."),
+            house(*[(f"{HALL} In room {i % 5}.", f"walk {i}") for i in range(14)],
+                  end=f"{HALL} In room 1."),
             "stalled", 3, "nothing new after step 4 of 14, walk 3: \u201cYou are in the middle",
         ),
     ],
