@@ -81,9 +81,11 @@ def render_report(run: Run, budget: int = viewer.BUDGET) -> str:
     found = Findings(run)
     cases = {name: Findings(inner) for name, inner in run.cases().items()}
     skipped = found.branches["mismatch"]
+    left_out: list[str] = []
     return _page(
         Links(found.collection, found.tags),
-        viewer.viewer_data(found.collection, tags=found.tags, budget=budget),
+        viewer.viewer_data(found.collection, tags=found.tags, budget=budget, notices=left_out),
+        left_out=left_out,
         title="Exploring Expert Failures",
         about=_about(run),
         found=found,

@@ -85,6 +85,7 @@ def viewer_data(
     tags: Mapping[Key, Sequence[str]] | None = None,
     budget: int = BUDGET,
     more: Mapping[str, Any] | None = None,
+    notices: list[str] | None = None,
 ) -> bytes:
     """What can be browsed, as JSON, gzipped; as complete as the budget allows.
 
@@ -94,14 +95,17 @@ def viewer_data(
             the first to be left out.
         budget: bytes.
         more: further keys.
+        notices: gets what was left out or cut, in words.
     """
-    out = b""
+    out, data = b"", dict[str, Any]()
     for measure in _MEASURES:
         data = browsable(collection, tags or {}, *measure) | dict(more or {})
         text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         out = gzip.compress(text.encode(), 6, mtime=0)
         if len(out) <= budget:
             break
+    if notices is not None:
+        notices += data["notices"]
     return out
 
 
