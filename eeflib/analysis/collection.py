@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from eeflib.analysis import frames, tables
 from eeflib.analysis.annotations import Key
+from eeflib.analysis.rules import NOT_KNOWN, Usual, usual
 from eeflib.analysis.run import TEACHER, Run, Who
 from eeflib.analysis.segments import Segment, segments, states_by_trajectory
 from eeflib.errors import DataError
@@ -37,6 +38,10 @@ class Item:
     task: Task | None = None
     states: tuple[StateOutcome, ...] = ()
     """Expert states that the student was put into, in order."""
+    usual: Usual = NOT_KNOWN
+    """How long the teacher's episodes of its environment are."""
+    shared: str = ""
+    """Id of its task where other models have it under another one; see `tables.shared_tasks`."""
 
     @property
     def outcome(self) -> str:
@@ -57,7 +62,7 @@ class Item:
         """Why it failed, with the evidence; None: it did not, as far as is known."""
         from eeflib.analysis.taxonomy import diagnose
 
-        return diagnose(self.trajectory, self.task)
+        return diagnose(self.trajectory, self.task, self.usual)
 
     @property
     def failure(self) -> str:
@@ -82,6 +87,13 @@ class Item:
     @property
     def tokens(self) -> int:
         return self.usage.prompt_tokens + self.usage.completion_tokens
+
+
+def counted(item: Item) -> list[str]:
+    """What a reader can pick it by: whether its reward is known, and no fault ended it."""
+    if not item.trajectory.rated:
+        return ["no reward"]
+    return ["with a reward", *([] if item.trajectory.error else ["with a reward, no fault"])]
 
 
 class Collection(Sequence[Item]):
@@ -123,11 +135,14 @@ class Collection(Sequence[Item]):
             branches = tables.pick_iteration(known.branches)
             states = frames.states(branches, known.trajectories, known.steps)
             explored = states_by_trajectory(states)
+            shared = tables.shared_tasks(known.trajectories)
             for seed, group in run.trajectories.items():
                 for t in group:
                     key = Key(seed, TEACHER, 0, t.id)
-                    task = run.task(seed, t.task_id)
-                    items.append(Item(key, t, task, tuple(explored.get((seed, t.id), ()))))
+                    task, tried = run.task(seed, t.task_id), explored.get((seed, t.id), ())
+                    usually = known.usual.get(t.env, NOT_KNOWN)
+                    same = shared.get((seed, t.task_id), "")
+                    items.append(Item(key, t, task, tuple(tried), usually, same))
         if who in ("students", "all"):
             items += [
                 Item(Key(*place, t.id), t, run.task(place.seed, t.task_id))
@@ -144,8 +159,12 @@ class Collection(Sequence[Item]):
         cls, trajectories: Iterable[Trajectory], tasks: Iterable[Task] = (), seed: int = 0
     ) -> Collection:
         """Trajectories that are in no run folder."""
-        known = {t.id: t for t in tasks}
-        return cls(Item(Key(seed, TEACHER, 0, t.id), t, known.get(t.task_id)) for t in trajectories)
+        known, every = {t.id: t for t in tasks}, list(trajectories)
+        lengths = usual((t.env, t.length, t.solved, t.terminated) for t in every)
+        return cls(
+            Item(Key(seed, TEACHER, 0, t.id), t, known.get(t.task_id), usual=lengths[t.env])
+            for t in every
+        )
 
     def __len__(self) -> int:
         return len(self.items)

@@ -8,7 +8,7 @@ that every count can lead to its episodes.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -115,6 +115,12 @@ class Findings(frames.Frames):
         return tables.teachers(self.trajectories)
 
     @cached_property
+    def by_model(self) -> pd.DataFrame:
+        """`tables.by_model` of the recorded trajectories; empty where one model made them all."""
+        rows = tables.by_model(self.trajectories)
+        return rows if len(self.teachers) > 1 else rows.head(0)
+
+    @cached_property
     def methods(self) -> list[str]:
         """Every method with results, in reading order, the teacher first."""
         return style.order([*self.outcomes, *([TEACHER] if self.run.teacher_outcomes else [])])
@@ -205,6 +211,9 @@ class Findings(frames.Frames):
             tested[seed, method, i, task].append(Key(seed, method, i, name))
         for seed, task, name in _rows(self.trajectories, "seed", "task_id", "trajectory_id"):
             taught[seed, task].append(Key(seed, TEACHER, 0, name))
+        self._tag_models(mark)
+        for seed, name, k in _rows(self.states[self.states["n"] > 0], "seed", "trajectory_id", "k"):
+            mark([Key(seed, TEACHER, 0, name)], f"tried from s{k}")
         for o in (o for group in self.outcomes.values() for o in group):
             mark(tested[o.seed, o.method, o.iteration, o.task_id], LAST)
         others = [rows for m, rows in self.gained.items() if m != self.baseline]
@@ -220,14 +229,38 @@ class Findings(frames.Frames):
         for seed, name in _rows(self.no_return, "seed", "trajectory_id"):
             mark([Key(seed, TEACHER, 0, name)], "point of no return")
         for seed, task, where in _rows(self.first_won, "seed", "task_id", "where"):
+            mark(taught[seed, task], "failed and explored")
             mark(taught[seed, task], f"first won from {where}")
         every = tables.discoveries(self.branches, self.trajectories)
         for seed, task, method, found in _rows(every, "seed", "task_id", "method", "found"):
+            mark(taught[seed, task], f"explored by {method}")
             if found in ("s0", "state"):
                 mark(taught[seed, task], f"found by {method}")
             if method == self.focus:
                 mark(taught[seed, task], f"{method}: {found}")
         return dict(out)
+
+    def _tag_models(self, mark: Callable[[Iterable[Key], str], None]) -> None:
+        """Who solved what, of several models; a teacher's task type, where these are compared."""
+        rows, shared = self.trajectories, tables.shared_tasks(self.trajectories)
+        solvers = {(s, t): who for s, t, who in _rows(self.by_model, "seed", "task_id", "solvers")}
+        several, known = len(self.teachers) > 1, set[tuple[int, str]]()
+        for policy, of in rows.groupby("policy", sort=False):
+            before = set(known)
+            judged = set(tables.fair(of).index)
+            names = ("seed", "trajectory_id", "task_id", "task_type", "solved")
+            for at, (seed, name, task, kind, solved) in zip(
+                of.index, _rows(of, *names), strict=True
+            ):
+                key, task = Key(seed, TEACHER, 0, name), shared.get((seed, task), task)
+                if kind:
+                    mark([key], f"task type {kind}")
+                if several and (seed, task) in solvers and at in judged:
+                    mark([key], f"task solved by {solvers[seed, task]}")
+                if several and solved and at in judged:
+                    again = (seed, task) in before
+                    mark([key], f"{'solved before' if again else 'newly solved by'} {policy}")
+                    known.add((seed, task))
 
     @cached_property
     def first_won(self) -> pd.DataFrame:

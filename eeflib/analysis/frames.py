@@ -18,6 +18,7 @@ from typing import Any
 
 import pandas as pd
 
+from eeflib.analysis.rules import NOT_KNOWN, Usual, usual
 from eeflib.analysis.run import TEACHER, Run, Who
 from eeflib.analysis.taxonomy import action_kind
 from eeflib.records import Evaluation, Step, Task
@@ -65,8 +66,10 @@ COLUMNS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     ),
     "trajectories": _columns(
         "seed trajectory_id task_id method iteration env level task_type split policy reward "
-        "solved length invalid terminated truncated error prompt_tokens completion_tokens cost_usd",
+        "solved length invalid terminated truncated error prompt_tokens completion_tokens cost_usd "
+        "asked",
         trajectory_id=("str", "id within the seed"),
+        asked=("str", "the instruction"),
         method=("str", "`teacher`, or the method whose student acted"),
         iteration=("int64", "of the student; 0 for the teacher"),
         policy=("str", "name of the policy that acted"),
@@ -132,7 +135,9 @@ COLUMNS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "seed method iteration task_id task_hash split level reward solved length invalid error"
     ),
     "failures": _columns(
-        "seed trajectory_id task_id method iteration env level task_type kind primary rule t text",
+        "seed trajectory_id task_id method iteration env level task_type policy kind primary rule "
+        "t text",
+        policy=("str", "name of the policy that acted"),
         kind=("str", "kind of failure, see eeflib.analysis.taxonomy"),
         primary=("bool", "the one the failure is counted as; exactly one per trajectory"),
         rule=("str", "name of the rule that assigned it"),
@@ -231,11 +236,20 @@ class Frames:
         """Why the teacher's failed trajectories failed, see `eeflib.analysis.taxonomy`."""
         from eeflib.analysis import taxonomy
 
+        known = self.usual
         return taxonomy.failures(
-            taxonomy.Case(*place, episode, self.run.task(place.seed, episode.task_id))
-            for place, episode in self.run.episodes("teacher")
-            if not episode.solved
+            taxonomy.Case(
+                *place, e, self.run.task(place.seed, e.task_id), known.get(e.env, NOT_KNOWN)
+            )
+            for place, e in self.run.episodes("teacher")
+            if not e.solved
         )
+
+    @cached_property
+    def usual(self) -> dict[str, Usual]:
+        """Environment -> how long the teacher's trajectories in it are."""
+        lengths = self.trajectories[["env", "length", "solved", "terminated"]]
+        return usual(lengths.itertuples(index=False, name=None))
 
     @cached_property
     def _taught(self) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -265,7 +279,7 @@ def _episodes(run: Run, who: Who) -> tuple[pd.DataFrame, pd.DataFrame]:
             ended = (e.terminated, e.truncated, e.error)
             named = (seed, e.id, e.task_id, method, iteration)
             result = (e.reward if e.rated else None, e.solved, *_counts(e.steps))
-            known.append((*named, *about, *result, *ended, *_usage(e.steps)))
+            known.append((*named, *about, *result, *ended, *_usage(e.steps), e.instruction))
             names = state_names(e, passed[seed]) if method == TEACHER else itertools.repeat("")
             for t, (s, state) in enumerate(zip(e.steps, names, strict=False)):
                 kind = _kind(s.action, e.env, s.valid)

@@ -29,13 +29,13 @@ from plotly.offline import get_plotlyjs
 
 from eeflib.analysis import figures, style, tables, taxonomy, viewer
 from eeflib.analysis.annotations import Key
-from eeflib.analysis.collection import Collection
+from eeflib.analysis.collection import Collection, counted
 from eeflib.analysis.compare import Comparison
 from eeflib.analysis.findings import LAST, Findings, change_tag
 from eeflib.analysis.markup import clean, inert, template
 from eeflib.analysis.run import TEACHER, Run
 from eeflib.analysis.tables import number
-from eeflib.analysis.taxonomy import KINDS
+from eeflib.analysis.taxonomy import KINDS, explained
 from eeflib.files import write_atomic
 from eeflib.stats import caution, mean_reward, per_seed, sample, win_rate
 
@@ -81,16 +81,18 @@ def render_report(run: Run, budget: int = viewer.BUDGET) -> str:
     found = Findings(run)
     cases = {name: Findings(inner) for name, inner in run.cases().items()}
     skipped = found.branches["mismatch"]
+    left_out: list[str] = []
     return _page(
         Links(found.collection, found.tags),
-        viewer.viewer_data(found.collection, tags=found.tags, budget=budget),
+        viewer.viewer_data(found.collection, tags=found.tags, budget=budget, notices=left_out),
+        left_out=left_out,
         title="Exploring Expert Failures",
         about=_about(run),
         found=found,
         cases=cases,
         looks=style.method_looks(m for f in (found, *cases.values()) for m in f.methods),
         by=_grouping(found.trajectories),
-        failed_by=_grouping(found.failures),
+        failed_by=_grouping(found.failures, ("policy", "level", "task_type")),
         bias=_bias(found),
         skipped=list(skipped[skipped != ""].value_counts().head(5).items()),
         reproduce=_reproduce(run),
@@ -228,6 +230,10 @@ def chart(links: Links, figure: go.Figure, *args: Any, **words: Any) -> dict[str
     }
 
 
+RANGES = ("steps", "reward", "shown")
+"""Filters of the viewer that take the least and the most."""
+
+
 class Links:
     """Addresses of lists of episodes in the viewer; empty where a list would be."""
 
@@ -236,26 +242,34 @@ class Links:
         self._at: dict[tuple[str, str], set[int]] = defaultdict(set)
         for i, x in enumerate(collection):
             facts = {"method": x.key.method, "seed": str(x.key.seed), "outcome": x.outcome}
-            facts |= {"failure": x.failure, "level": x.level, "task": x.trajectory.task_id}
+            facts |= {"failure": x.failure, "level": x.level, "model": x.trajectory.policy}
             if x.key.method != TEACHER:
                 facts["iteration"] = str(x.key.iteration)
-            for fact in (*facts.items(), *(("tag", tag) for tag in tags.get(x.key, ()))):
+            more = [("task", x.trajectory.task_id), ("task", x.shared)]
+            more += [("tag", tag) for tag in tags.get(x.key, ())]
+            more += [("counted", name) for name in counted(x)]
+            if x.diagnosis:
+                more += [("finding", kind) for kind in x.diagnosis.kinds]
+                more += [("explained", name) for name in explained(x.failure)]
+            for fact in (*facts.items(), *more):
                 self._at[fact].add(i)
 
     def __call__(self, **wanted: Any) -> str:
         """The list of episodes with these values of method, seed, outcome, tag and so on.
 
-        An empty value is no filter.
+        An empty value is no filter; `steps`, `reward` and `shown` take `from~to`.
         """
         asked = {name: str(value) for name, value in wanted.items() if value != ""}
-        found = [self._at.get(fact, set()) for fact in asked.items()]
+        found = [self._at.get(fact, set()) for fact in asked.items() if fact[0] not in RANGES]
         # The viewer cuts texts of more than 200 characters.
         if not found or max(map(len, asked.values())) > 200 or not set.intersection(*found):
             return ""
         return f"#!t?{urlencode({name: clean(value) for name, value in asked.items()})}"
 
     def cell(self, lead: Lead, row: Row, name: str) -> str:
-        """Where a cell leads."""
+        """Where a cell leads; a count of none leads nowhere."""
+        if name in row and row[name] == 0:
+            return ""
         if callable(lead):
             return lead(row, name)
 
@@ -312,9 +326,32 @@ def paired_rows(found: Findings) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=names.split())
 
 
-def _grouping(rows: pd.DataFrame) -> str:
-    """The column that tells groups of tasks apart: the level, or the type where levels do not."""
-    return "level" if rows["level"].nunique() > 1 or not rows["task_type"].any() else "task_type"
+def _grouping(rows: pd.DataFrame, names: Sequence[str] = ("level", "task_type", "policy")) -> str:
+    """The first of the columns that tells groups apart; `level` where none does."""
+    return next((name for name in names if rows[name].nunique() > 1), "level")
+
+
+GROUPED = {"level": "level", "task_type": "tag", "policy": "model"}
+"""Column that tells groups apart -> the viewer's filter by it."""
+
+
+def group_lead(by: str, **more: str) -> dict[str, str]:
+    """Where the count of a group leads: the teacher's episodes of it."""
+    value = "task type {group}" if by == "task_type" else "{group}"
+    return {"method": TEACHER, GROUPED[by]: value, **more}
+
+
+def model_columns(found: Findings) -> tuple[pd.DataFrame, dict[str, Lead]]:
+    """(a row per task that all models tried, their best rewards side by side; where each leads)."""
+    rows = found.by_model
+    sign = rows["solved"].map({True: "\u2713", False: "\u2717"})
+    cells = rows.assign(cell=[f"{s} {r:.2f}" for s, r in zip(sign, rows["reward"], strict=True)])
+    wide = cells.pivot(index=["seed", "task_id", "solvers"], columns="policy", values="cell")
+    models = [str(p) for p in found.teachers["policy"]]
+    leads: dict[str, Lead] = {
+        p: {"method": TEACHER, "model": p, "task": "{task_id}", "seed": "{seed}"} for p in models
+    }
+    return wide[models].rename_axis(columns=None).reset_index(), leads
 
 
 def tried_states(found: Findings, trajectory_id: str, seed: int) -> pd.DataFrame:
@@ -421,8 +458,17 @@ def _page(links: Links, data: bytes = b"", **content: Any) -> str:
     sheet = style.themed(":root") + (viewer.sheet() if data else "") + style.asset("report.css")
     computed = (
         *(percent, points, p_text, span, shown, kind_title, wide, method_row, paired_rows),
-        *(shares_lead, differences, changed_tasks, change_tag, win_rate, tried_states),
         *(sample, caution),
+        *(
+            shares_lead,
+            group_lead,
+            model_columns,
+            differences,
+            changed_tasks,
+            change_tag,
+            win_rate,
+            tried_states,
+        ),
         viewer.transcript_html,
     )
     text = template("report.html").render(

@@ -223,6 +223,51 @@ def by_group(trajectories: pd.DataFrame, by: str = "level") -> pd.DataFrame:
     return _rates(counts)[names]
 
 
+def fair(trajectories: pd.DataFrame) -> pd.DataFrame:
+    """Those that can be judged: the reward is known and no fault ended them."""
+    known = rated(trajectories)
+    return known[known["error"] == ""]
+
+
+def shared_tasks(trajectories: pd.DataFrame) -> dict[tuple[int, str], str]:
+    """(seed, task id) -> the id under which the first model has the same task, where they differ.
+
+    Ids are the models' own, or made by the import. Tasks are the same where the instruction is, if
+    every model that has it has it under one id only: else it does not tell tasks apart.
+    """
+    keys = ["seed", "env", "asked"]
+    ids = trajectories[[*keys, "policy", "task_id"]].drop_duplicates()
+    counted = ids.groupby([*keys, "policy"])["task_id"].transform("size")
+    single = counted.groupby([ids[k] for k in keys]).transform("max") == 1
+    ids = ids[single & (ids["asked"] != "")]
+    first = ids.groupby(keys)["task_id"].transform("first")
+    rows = ids.assign(first=first)[first != ids["task_id"]]
+    return {(s, task): one for s, task, one in rows[["seed", "task_id", "first"]].to_numpy()}
+
+
+def by_model(trajectories: pd.DataFrame) -> pd.DataFrame:
+    """Best episode of each model on each task that all of them tried; see `shared_tasks`.
+
+    Columns: seed, task_id, policy, solved, reward, solvers (the models that solved the task, in
+    order of their first episode; `none of them`).
+    """
+    rows, shared = fair(trajectories), shared_tasks(trajectories)
+    pairs = zip(rows["seed"], rows["task_id"], strict=True)
+    rows = rows.assign(task_id=[shared.get(pair, pair[1]) for pair in pairs])
+    keys = ["seed", "task_id"]
+    order = list(trajectories["policy"].drop_duplicates())
+    best = rows.groupby([*keys, "policy"], as_index=False, sort=False).agg(
+        solved=("solved", "any"), reward=("reward", "max")
+    )
+    best = best[best.groupby(keys)["policy"].transform("size") == len(order)]
+    won = best[best["solved"]].groupby(keys)["policy"].agg(set).to_dict()
+    named = [
+        ", ".join(p for p in order if p in won.get(pair, ())) or "none of them"
+        for pair in zip(best["seed"], best["task_id"], strict=True)
+    ]
+    return best.assign(solvers=named).reset_index(drop=True)
+
+
 def teachers(trajectories: pd.DataFrame) -> pd.DataFrame:
     """What each teacher solved, what it adds to those before it, and what that cost.
 
@@ -230,11 +275,12 @@ def teachers(trajectories: pd.DataFrame) -> pd.DataFrame:
     newly solved (tasks that none of the teachers above solved), both (tasks that one of them solved
     too), dollars, dollars a solved task, dollars a newly solved one; nan where no price is known.
     """
-    rows, known = [], set[tuple[Any, ...]]()
+    rows, known, shared = [], set[tuple[Any, ...]](), shared_tasks(trajectories)
     for policy, of in trajectories.groupby("policy", sort=False):
-        fair = of[(of["error"] == "") & of["reward"].notna()]
-        solved = fair[fair["solved"].astype(bool)]
-        won = set(zip(solved["seed"], solved["task_id"], strict=True))
+        judged = fair(of)
+        solved = judged[judged["solved"].astype(bool)]
+        pairs = zip(solved["seed"], solved["task_id"], strict=True)
+        won = {(pair[0], shared.get(pair, pair[1])) for pair in pairs}
         dollars = of["cost_usd"].sum(min_count=len(of))
         rows.append(
             {
@@ -242,7 +288,7 @@ def teachers(trajectories: pd.DataFrame) -> pd.DataFrame:
                 "episodes": len(of),
                 "faults": int((of["error"] != "").sum()),
                 "wins": len(solved),
-                "n": len(fair),
+                "n": len(judged),
                 "newly solved": len(won - known),
                 "both": len(won & known),
                 "dollars": dollars,
@@ -256,7 +302,7 @@ def teachers(trajectories: pd.DataFrame) -> pd.DataFrame:
 
 def length_bins(trajectories: pd.DataFrame, bins: int = 20) -> pd.DataFrame:
     """Episodes by number of actions. Columns: low, high (both included), solved, failed."""
-    trajectories = rated(trajectories)
+    trajectories = fair(trajectories)
     if trajectories.empty:
         return pd.DataFrame(columns=["low", "high", "solved", "failed"])
     first, last = int(trajectories["length"].min()), int(trajectories["length"].max())
@@ -279,16 +325,19 @@ def _bins(
 def reward_bins(trajectories: pd.DataFrame) -> pd.DataFrame:
     """Episodes by reward: exactly 0, ten equal steps up to below 1, exactly 1.
 
-    Columns: low, high, solved, failed. Rewards outside [0, 1] count at the nearer end.
+    Columns: low, high, solved, failed, span (`low~high` of the rewards, to four digits). Rewards
+    outside [0, 1] count at the nearer end.
     """
-    trajectories = rated(trajectories)
+    trajectories = fair(trajectories)
     if trajectories.empty:
-        return pd.DataFrame(columns=["low", "high", "solved", "failed"])
-    reward = trajectories["reward"].clip(0, 1)
+        return pd.DataFrame(columns=["low", "high", "solved", "failed", "span"])
+    reward = trajectories["reward"].clip(0, 1).round(4)
     at = (reward * 10 + 1e-9).astype("int64") + 1
     at = at.where(reward > 0, 0).where(reward < 1, 11)
     edges = [i / 10 for i in range(11)]
-    return _bins(trajectories, at, [0.0, *edges], [0.0, *edges[1:], 1.0])
+    inner = [f"{max(low, 1e-4):.4f}~{low + 0.0999:.4f}" for low in edges[:-1]]
+    bins = _bins(trajectories, at, [0.0, *edges], [0.0, *edges[1:], 1.0])
+    return bins.assign(span=["0~0", *inner, "1~1"])
 
 
 def steps_to_failure(failures: pd.DataFrame, kinds: int = 4) -> pd.DataFrame:

@@ -1,9 +1,9 @@
 """Why a failed episode failed: offline rules, each with its evidence.
 
 Import `diagnose` for one episode, `failures`, `counts` and `coverage` for tables of many, and
-`action_kind`. An episode may have several kinds of failure; it is counted under the first. A rule
-is a function, trajectory and task -> findings; which apply where, `_RULES` says. It reads what is
-on record (texts, clicks, rewards), so it also works on published trajectories.
+`action_kind`. An episode may have several kinds of failure; it is counted under the first. Rules
+read what is on record (texts, clicks, rewards), so they also work on published trajectories; those
+that hold anywhere are in `eeflib.analysis.rules`.
 
 The parts of a WebShop reward follow the official code (goal.py of princeton-nlp/WebShop),
 
@@ -17,14 +17,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
 import pandas as pd
 from rapidfuzz.fuzz import token_set_ratio
 
+from eeflib.analysis import rules
+from eeflib.analysis.rules import KINDS, NOT_KNOWN, Finding, Usual, step_limit
 from eeflib.records import Step, Task, Trajectory
 from eeflib.stats import wilson
 
@@ -33,6 +34,8 @@ WEBSHOP_KINDS = (
 )  # fmt: skip
 """Kinds in the order of a shopping episode; other environments use the action's first word."""
 
+OWN = "eeflib"
+"""Format of trajectories that eeflib recorded; `extra` names that of imported ones."""
 _WEBSHOP = re.compile(r"^\s*(search|click)\[(.*)\]", re.IGNORECASE | re.DOTALL)
 _BUTTONS = {
     **{"next >": "next page", "< prev": "previous", "back to search": "back to search"},
@@ -59,61 +62,6 @@ def action_kind(action: str, env: str = "webshop", valid: bool = True) -> str:
     return words[0].lower()[:24] if words else "other"
 
 
-class Kind(NamedTuple):
-    """A way to fail."""
-
-    title: str
-    meaning: str
-    glyph: str
-    says: str
-    """What it tells: why it failed (`cause`), only how it ended (`end`), or `nothing`."""
-
-
-_CAUSES = {
-    "fault": ("\u26a0", "Provider or environment broke; the episode says nothing."),
-    "wrong_focus": ("\u25ce", "Focused on something else than was asked, which ends the task."),
-    "wrong_product": ("\u2716", "Bought a thing of another kind."),
-    "missed_attribute": ("\u25d1", "What was bought lacks a quality that was asked for."),
-    "wrong_option": ("\u21c4", "Chose another value of an option that was asked for."),
-    "missing_option": ("\u25a1", "Did not choose an option that was asked for."),
-    "over_price": ("$", "What was bought costs more than allowed."),
-    "invalid_actions": ("\u2298", "A third of the actions or more were not understood."),
-    "menu_mishap": ("#", "A question that asked for a number took what came next as its answer."),
-    "loop": ("\u21bb", "Did the same over and over."),
-    "no_progress": ("\u2013", "Used its steps and hardly scored."),
-    "wandered": ("\u2934", "Used its steps looking at pages, and bought nothing."),
-}
-_ENDS = {
-    "stopped_early": ("\u25fc", "Gave up with steps left."),
-    "ran_out_of_steps": ("\u25f7", "Was getting on when the limit ended it."),
-    "never_bought": ("\u2205", "Ended without a purchase."),
-    "bad_purchase": ("\u2048", "Bought, and nothing recorded tells what was wrong."),
-    "wrong_end": ("\u2573", "The environment ended it, not solved."),
-}
-_NOTHING = {"unclear": ("?", "No rule applies.")}
-KINDS: Mapping[str, Kind] = {
-    name: Kind(name.replace("_", " ").capitalize(), meaning, glyph, says)
-    for says, kinds in (("cause", _CAUSES), ("end", _ENDS), ("nothing", _NOTHING))
-    for name, (glyph, meaning) in kinds.items()
-}
-"""Name -> kind, in the order of precedence: of several, the first is the main one. A kind that is
-only a minor finding of an episode (`Finding.main` is False) comes after all that are not."""
-
-
-class Finding(NamedTuple):
-    """One kind of failure, and what shows it."""
-
-    kind: str
-    rule: str
-    """Name of the rule that found it."""
-    t: int
-    """The step that shows it; the number of steps for the end."""
-    text: str
-    """What was seen or done, or the numbers behind it. Holds text of the record: escape it."""
-    main: bool = True
-    """False: it happened, but something else may have decided the episode."""
-
-
 class Case(NamedTuple):
     """A failed episode and its task."""
 
@@ -123,107 +71,8 @@ class Case(NamedTuple):
     iteration: int
     trajectory: Trajectory
     task: Task | None = None
-
-
-HARDLY = 0.1
-"""A best score up to this is no progress. [ours]"""
-LONGEST_ROUND = 6
-"""Actions in the longest round that counts as a loop. [ours]"""
-
-
-def step_limit(task: Task | None) -> int | None:
-    """Most actions the task allows, where it says so."""
-    limit = task.settings.get("max_steps") if task else None
-    return limit if isinstance(limit, int) and limit > 0 else None
-
-
-def best_score(trajectory: Trajectory) -> float:
-    """The highest score or reward on the way; an end that takes all away does not count."""
-    scores = [s.reward if s.score is None else s.score for s in trajectory.steps]
-    return max([*scores, trajectory.reward])
-
-
-def fault(trajectory: Trajectory, task: Task | None) -> Iterator[Finding]:
-    """The record names a fault."""
-    if trajectory.error:
-        yield Finding("fault", "error on record", len(trajectory.steps), trajectory.error)
-
-
-def invalid_actions(trajectory: Trajectory, task: Task | None) -> Iterator[Finding]:
-    """Three actions and a third of all were not understood; the main finding where it is half."""
-    bad = [t for t, s in enumerate(trajectory.steps) if not s.valid]
-    total = len(trajectory.steps)
-    if len(bad) >= 3 and 3 * len(bad) >= total:
-        step = trajectory.steps[bad[0]]
-        what = step.action or "no action at all"
-        text = f"{len(bad)} of {total} actions not understood, first: {what} ({step.reason})"
-        yield Finding("invalid_actions", "a third invalid", bad[0], text, 2 * len(bad) >= total)
-
-
-def loop(trajectory: Trajectory, task: Task | None) -> Iterator[Finding]:
-    """The same in the same place, three times running or round by round; main where half is that.
-
-    Waiting is no loop: some tasks need it.
-    """
-    moves = [(s.observation, s.action) for s in trajectory.steps]
-    counts = Counter(m for m in moves if not m[1].startswith("wait"))
-    repeated = sum(n for n in counts.values() if n >= 3)
-    main = 2 * repeated >= len(moves)
-    for size in range(1, LONGEST_ROUND + 1):
-        rounds, start = _rounds(moves, size)
-        if rounds >= 3:
-            actions = ", ".join(a or "(none)" for _, a in moves[start : start + size])
-            yield Finding("loop", "same round", start, f"{rounds} times running: {actions}", main)
-            return
-    if main and repeated >= 6:
-        (_, action), n = counts.most_common(1)[0]
-        start = next(t for t, s in enumerate(trajectory.steps) if s.action == action)
-        text = f"{repeated} of {len(moves)} steps repeat others, most of all {action} ({n} times)"
-        yield Finding("loop", "half repeated", start, text)
-
-
-def _rounds(moves: Sequence[tuple[str, str]], size: int) -> tuple[int, int]:
-    """How often a round of `size` actions is walked without pause, and where that begins.
-
-    The first round may be entered from elsewhere: only from the second on the observations count.
-    """
-    best, begin, run = 1, 0, 0
-    for t in range(size, len(moves)):
-        (here, action), (there, before) = moves[t], moves[t - size]
-        if action != before or action.startswith("wait"):
-            run = 0
-        elif here == there or run < size:
-            run += 1
-        else:
-            run = 1
-        if run // size + 1 > best:
-            best, begin = run // size + 1, t - run + 1 - size
-    return best, begin
-
-
-def no_progress(trajectory: Trajectory, task: Task | None) -> Iterator[Finding]:
-    """The best score stays at a tenth; the main finding only where all steps were used."""
-    best = best_score(trajectory)
-    if best <= HARDLY and trajectory.steps:
-        used = any(f.kind == "ran_out_of_steps" for f in ending(trajectory, task))
-        text = f"best score {best:.2f} in {len(trajectory.steps)} actions"
-        yield Finding("no_progress", "score", len(trajectory.steps), text, used)
-
-
-def ending(trajectory: Trajectory, task: Task | None) -> Iterator[Finding]:
-    """Given up, cut by the limit, or ended by the environment."""
-    total, limit = len(trajectory.steps), step_limit(task)
-    last = trajectory.steps[-1].action if total else "no action at all"
-    if trajectory.terminated:
-        text = f"reward {trajectory.reward:.2f} of {trajectory.threshold:g} after: {last}"
-        yield Finding("wrong_end", "ended, not solved", total, text)
-    elif (limit is not None and total >= limit) or (limit is None and trajectory.truncated):
-        text = f"{total} actions, score {best_score(trajectory):.2f}, last: {last}"
-        yield Finding("ran_out_of_steps", "limit", total, text)
-    else:
-        left = f", {limit - total} steps left" if limit is not None else ""
-        text = f"ends after {total} actions{left}, last: {last}"
-        yield Finding("stopped_early", "not ended by anything", total, text)
+    usual: Usual = NOT_KNOWN
+    """How long the episodes of its environment are; see `rules.usual`."""
 
 
 def wrong_focus(trajectory: Trajectory, task: Task | None) -> Iterator[Finding]:
@@ -481,18 +330,32 @@ def no_purchase(trajectory: Trajectory, task: Task | None) -> Iterator[Finding]:
         yield Finding("stopped_early", "a quarter left", total, text)
     elif limit is None and not trajectory.truncated:
         yield Finding("stopped_early", "not ended by anything", total, f"{total} actions: {looked}")
-    elif not any(f.main for r in (loop, invalid_actions) for f in r(trajectory, task)):
+    elif not any(f.main for r in (rules.loop, rules.invalid_actions) for f in r(trajectory, task)):
         yield Finding("wandered", "steps used up", total, f"{total} actions: {looked}")
 
 
-Rule = Callable[[Trajectory, Task | None], Iterable[Finding]]
-
-_ANY: Sequence[Rule] = (fault, invalid_actions, loop)
-_OTHERS: Sequence[Rule] = (*_ANY, no_progress, ending)
-_RULES: Mapping[str, Sequence[Rule]] = {
-    "webshop": (*_ANY, wrong_purchase, no_purchase),
-    "scienceworld": (*_OTHERS, wrong_focus, menu_mishap),
+_SHOP: Sequence[rules.Rule] = (wrong_purchase, no_purchase)
+_OURS: Mapping[str, Sequence[rules.Rule]] = {
+    "webshop": _SHOP,
+    "scienceworld": (rules.no_progress, rules.ending, wrong_focus, menu_mishap),
+    "textworld": (rules.no_progress, rules.ending),
 }
+_FOREIGN: Mapping[str, Sequence[rules.Rule]] = {
+    "webshop": _SHOP,
+    "scienceworld": (wrong_focus, menu_mishap),
+}
+
+
+def _findings(trajectory: Trajectory, task: Task | None, usual: Usual) -> Iterator[Finding]:
+    """What the rules find; ours hold only where ours recorded what an action did."""
+    ours = trajectory.env in _OURS and trajectory.extra.get("format", OWN) == OWN
+    own = _OURS[trajectory.env] if ours else _FOREIGN.get(trajectory.env, ())
+    for rule in (*rules.ANY, *(() if ours else rules.FOREIGN), *own):
+        yield from rule(trajectory, task)
+    if not ours and trajectory.env != "webshop":
+        yield from rules.unknown_ending(trajectory, task, usual)
+
+
 _RANK = {name: i for i, name in enumerate(KINDS)}
 
 
@@ -512,21 +375,26 @@ class Diagnosis(NamedTuple):
         return tuple(dict.fromkeys(f.kind for f in self.findings))
 
 
-def diagnose(trajectory: Trajectory, task: Task | None = None) -> Diagnosis | None:
+def diagnose(
+    trajectory: Trajectory, task: Task | None = None, usual: Usual = NOT_KNOWN
+) -> Diagnosis | None:
     """Why `trajectory` failed; None if it was solved, or if nobody knows.
 
     Args:
         task: what was asked, with its goal; without it a purchase can hardly be judged.
+        usual: how long the episodes of its environment are; see `rules.usual`.
     """
     if trajectory.solved or not (trajectory.rated or trajectory.error):
         return None
-    found = [f for rule in _RULES.get(trajectory.env, _OTHERS) for f in rule(trajectory, task)]
+    found = list(_findings(trajectory, task, usual))
     if any(f.main and f.kind != "wrong_end" for f in found):  # that is what the end was about
         found = [f for f in found if f.kind != "wrong_end"]
     found.sort(key=lambda f: (not f.main, _RANK[f.kind], f.t))
     if not found:
-        text = f"reward {trajectory.reward:.3f} after {len(trajectory.steps)} actions"
-        found = [Finding("unclear", "none", len(trajectory.steps), text)]
+        last, total = rules.last_news(trajectory), len(trajectory.steps)
+        text = f"reward {trajectory.reward:.3f} after {total} actions; the last that showed "
+        text += f"something new: {trajectory.steps[last].action}" if last >= 0 else "anything: none"
+        found = [Finding("no_cause_found", "none", total if last < 0 else last, text)]
     return Diagnosis(tuple(found))
 
 
@@ -535,12 +403,13 @@ def failures(cases: Iterable[Case]) -> pd.DataFrame:
     from eeflib.analysis.frames import COLUMNS  # which imports `action_kind`
 
     rows = []
-    for seed, method, iteration, trajectory, task in cases:
-        diagnosis = diagnose(trajectory, task)
+    for seed, method, iteration, trajectory, task, usual in cases:
+        diagnosis = diagnose(trajectory, task, usual)
         if diagnosis is None:
             continue
         extra = task.extra if task else {}
         about = [str(extra.get(name, "")) for name in ("level", "task_type")]
+        about.append(trajectory.policy)
         named = [seed, trajectory.id, trajectory.task_id, method, iteration, trajectory.env, *about]
         kinds = set()
         for i, finding in enumerate(diagnosis.findings):
@@ -552,6 +421,13 @@ def failures(cases: Iterable[Case]) -> pd.DataFrame:
     return frame.astype({name: dtype for name, (dtype, _) in columns.items()})
 
 
+def explained(kind: str) -> tuple[str, ...]:
+    """What a main kind of failure tells, in words: `not solved` and one of three."""
+    says = KINDS[kind].says if kind in KINDS else "nothing"
+    words = {"cause": "a cause", "end": "only how it ended", "nothing": "no cause found"}
+    return ("not solved", words[says])
+
+
 class Coverage(NamedTuple):
     """How much the rules say about the failures of a run."""
 
@@ -561,6 +437,11 @@ class Coverage(NamedTuple):
     """Of them with a kind that names a cause."""
     end: int
     """Of them with one that only says how it ended."""
+
+    @property
+    def nothing(self) -> int:
+        """Of them without either."""
+        return self.n - self.cause - self.end
 
     @property
     def share(self) -> float:

@@ -8,7 +8,7 @@ What a reader can browse is one JSON object, compressed:
 | key | holds |
 |---|---|
 | `texts` | every text once |
-| `kinds` | kind of failure -> [title, meaning] |
+| `kinds` | kind of failure -> [title, meaning, what it tells] |
 | `explored` | whose rollouts are shown: method, iteration |
 | `items` | trajectories, by position in the collection; null where one was left out |
 | `tries` | the student's rollouts from states of them, by item, then by k |
@@ -33,11 +33,11 @@ from markupsafe import Markup
 
 from eeflib.analysis import style
 from eeflib.analysis.annotations import Annotation, Annotations, Key, corrected
-from eeflib.analysis.collection import Collection, Item
+from eeflib.analysis.collection import Collection, Item, counted
 from eeflib.analysis.markup import LIMIT, clean, template
 from eeflib.analysis.run import TEACHER
 from eeflib.analysis.segments import Segment, state_text
-from eeflib.analysis.taxonomy import KINDS, Diagnosis, action_kind
+from eeflib.analysis.taxonomy import KINDS, Diagnosis, action_kind, explained
 from eeflib.errors import DataError
 from eeflib.records import Branch, Sample, Step, Trajectory
 from eeflib.states import StateOutcome
@@ -85,6 +85,7 @@ def viewer_data(
     tags: Mapping[Key, Sequence[str]] | None = None,
     budget: int = BUDGET,
     more: Mapping[str, Any] | None = None,
+    notices: list[str] | None = None,
 ) -> bytes:
     """What can be browsed, as JSON, gzipped; as complete as the budget allows.
 
@@ -94,14 +95,17 @@ def viewer_data(
             the first to be left out.
         budget: bytes.
         more: further keys.
+        notices: gets what was left out or cut, in words.
     """
-    out = b""
+    out, data = b"", dict[str, Any]()
     for measure in _MEASURES:
         data = browsable(collection, tags or {}, *measure) | dict(more or {})
         text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         out = gzip.compress(text.encode(), 6, mtime=0)
         if len(out) <= budget:
             break
+    if notices is not None:
+        notices += data["notices"]
     return out
 
 
@@ -144,7 +148,7 @@ def browsable(
         notices.append(f"Of the training sequences the first {_SAMPLES} are here.")
     used = {f.kind for x in kept if x and x.diagnosis for f in x.diagnosis.findings}
     return {
-        "kinds": {k: [v.title, v.meaning] for k, v in KINDS.items() if k in used},
+        "kinds": {k: [v.title, v.meaning, explained(k)] for k, v in KINDS.items() if k in used},
         "explored": {"method": texts[explored.method], "iteration": explored.iteration},
         "items": [
             x and _item(x, texts, status.get(x.key, ()), notes.get(x.key, ()), tags.get(x.key, ()))
@@ -181,7 +185,7 @@ def _item(
     named = {
         **{"id": t.id, "task": t.task_id, "goal": t.instruction, "env": t.env, "policy": t.policy},
         **{"method": key.method, "split": task.split if task else "", "level": item.level},
-        **{"error": t.error, "last": t.final_observation},
+        **{"error": t.error, "last": t.final_observation, "same": item.shared or t.task_id},
     }
     found = item.diagnosis.findings if item.diagnosis else ()
     return {
@@ -192,6 +196,7 @@ def _item(
         "failure": item.failure,
         "reward": round(t.reward, 4),
         "unrated": not t.rated,
+        "counted": counted(item),
         "needed": round(t.threshold, 4),
         "limit": t.truncated,
         "steps": _steps(t.steps, t.env, texts),

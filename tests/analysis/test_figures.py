@@ -505,7 +505,7 @@ def test_bins_hold_every_trajectory(found):
     lengths = tables.length_bins(frame)
     assert lengths[["solved", "failed"]].to_numpy().sum() == len(frame)
     assert tables.length_bins(frame.assign(length=range(0, 40 * 7, 7)))["high"].max() >= 39 * 7
-    odd = pd.DataFrame({"reward": [0.0, 0.05, 0.1, 0.95, 1.0, 1.0, -1.0], "solved": [False] * 4 + [True] * 2 + [False]})  # fmt: skip  # noqa: E501
+    odd = pd.DataFrame({"reward": [0.0, 0.05, 0.1, 0.95, 1.0, 1.0, -1.0], "solved": [False] * 4 + [True] * 2 + [False], "error": [""] * 7})  # fmt: skip  # noqa: E501
     bins = tables.reward_bins(odd)
     assert bins["failed"].to_list() == [2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0]
     assert bins["solved"].to_list() == [0] * 11 + [2]

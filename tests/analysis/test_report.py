@@ -195,6 +195,40 @@ def test_two_models_are_never_shown_as_one_teacher(tmp_path):
     assert found["both"].tolist() == [0, 1]
 
 
+def test_the_same_instruction_is_the_same_task_whatever_the_files_call_it(tmp_path):
+    def episode(name, task, wish, policy, reward):
+        step = Step("page", "click[Buy Now]", "teacher", reward=reward)
+        end = {"reward": reward, "terminated": True, "truncated": False}
+        return Trajectory(name, task, "shop", wish, policy, (step,), "end", **end)
+
+    rows = [episode(f"a{i}", f"own-{i}", f"wish {i}", "big", float(i < 2)) for i in range(4)]
+    rows += [
+        episode(f"b{i}", f"shop-{i:08x}", f"wish {i}", "small", float(i > 0)) for i in range(3)
+    ]
+    twice = [episode(f"c{i}", f"boil-{i}", "boil", "big", 1.0) for i in range(2)]
+    rows += [*twice, episode("d", "boil-9", "boil", "small", 1.0)]
+    write_jsonl(tmp_path / "trajectories.jsonl", rows)
+    found = frames.load(tmp_path).trajectories
+    assert tables.shared_tasks(found) == {(0, f"shop-{i:08x}"): f"own-{i}" for i in range(3)}
+    known = tables.teachers(found).set_index("policy")
+    assert known.loc["small", ["newly solved", "both"]].to_list() == [2, 1]
+    page = Page(write_report(tmp_path).read_text("utf-8"))
+    patterns = {r[0]: r[1] for r in page.rows if len(r) == 2 and r[1] == "1"}
+    assert {"big": "1", "small": "1", "big, small": "1"}.items() <= patterns.items()
+    assert ["own-2", "\u2717 0.00", "\u2713 1.00"] in page.rows
+
+
+def test_what_a_large_run_leaves_out_is_said_among_the_counts(tmp_path):
+    run = write_run(tmp_path, seeds=(1,), tasks=8, episodes=True)
+    whole = Page(write_report(run).read_text("utf-8"))
+    assert "what can be read is less" not in whole.text
+    students = [x for x in whole.data()["items"] if whole.data()["texts"][x["method"]] == "EEF"]
+    assert len(students) == 3 * 24  # the test episodes of every iteration
+    cut = Page(write_report(run, budget=9_000).read_text("utf-8"))
+    assert "what can be read is less" in cut.text
+    assert "episodes of students are left out" in cut.text
+
+
 def test_the_nouns_that_the_reward_went_by_are_named(tmp_path):
     step = Step("WebShop", "search[shirt]", "human")
     facts = ("e", "u", "webshop", "a shirt", "human", (step,), "page", 0.0, False, True)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from labelled import labelled
 
-from eeflib.analysis import frames, taxonomy
+from eeflib.analysis import frames, rules, taxonomy
 from eeflib.analysis.taxonomy import KINDS, Case, diagnose
 from eeflib.prompts import get_format
 from eeflib.records import Step, Task, Trajectory
@@ -294,6 +294,106 @@ def test_rules_for_any_environment(case, first, others):
     assert got[0] == first
     if others:
         assert others in got
+
+
+def house(*moves: tuple[str, str], thought: str = "", end: str = "fin", **more) -> Trajectory:
+    """An imported episode in an environment that is not known: whatever ours would note is not."""
+    steps = tuple(Step(seen, does, "teacher", thought=thought) for seen, does in moves)
+    facts = {"reward": 0.0, "terminated": False, "truncated": False, **more}
+    return Trajectory(
+        "e", "u", "house", "do it", "m", steps, end, **facts, extra={"format": "openai messages"}
+    )
+
+
+NO = "Nothing happens."
+HALL = "You are in the middle of a room. Around you, you see a drawer 1, a drawer 2 and a shelf."
+
+
+@pytest.mark.parametrize(
+    ("trajectory", "kind", "t", "said"),
+    [
+        (house(*NEW[:3], *[("in", "go x")] * 6), "loop", 3, "6 times running: go x"),
+        (
+            house(*[("a", "use lamp"), (NO, "use lamp 2"), (NO, "light lamp")], end=NO),
+            "invalid_actions", 0, "3 of 3 actions not understood or without effect, first: use lamp"
+            " (\u201cNothing happens.\u201d)",
+        ),
+        (
+            house(*[(HALL, f"clean mug {i}") for i in range(4)], end=HALL),
+            "invalid_actions", 0, "(nothing changed)",
+        ),
+        (house(*NEW[:4], ("r", "finish[it is 7]")), "said_done", 4, "\u201cfinish[it is 7]\u201d"),
+        (house(("r", "finish[I give up]")), "stopped_early", 0, "I give up"),
+        (house(*NEW, truncated=True), "ran_out_of_steps", 10, "10 actions"),
+        (house(*NEW[:4], terminated=True), "wrong_end", 4, "reward 0.00 of 1"),
+        (house(*NEW[:4]), "no_cause_found", 3, "something new: go 3"),
+        (
+            house(("r", "go to drawer 3"), thought="Drawer 1 is empty. I will go to drawer 2."),
+            "contradiction", 0, "\u201cI will go to drawer 2\u201d, does go to drawer 3",
+        ),
+        (
+            house(("r", "click[b000000002]"), thought="Now I'll take B000000001"),
+            "contradiction", 0, "does click[b000000002]",
+        ),
+        (
+            house(*[(f"{HALL} In room {i % 5}.", f"walk {i}") for i in range(14)],
+                  end=f"{HALL} In room 1."),
+            "stalled", 3, "nothing new after step 4 of 14, walk 3: \u201cYou are in the middle",
+        ),
+    ],
+)  # fmt: skip
+def test_failures_in_an_unknown_environment_say_what_the_texts_show(trajectory, kind, t, said):
+    found = next(f for f in diagnose(trajectory).findings if f.kind == kind)
+    assert diagnose(trajectory).primary == kind
+    assert said in found.text
+    assert found.t == t
+
+
+@pytest.mark.parametrize(
+    ("does", "thought"),
+    [
+        ("go to drawer 2", "I looked in drawer 1. I will go to the next drawer after drawer 1."),
+        ("go to drawer 3", "I will check drawer 1 to 5."),
+        ("take mug 1", "I will take mug 1 and put it in drawer 2."),
+        ("go to drawer 3", "Drawer 1 and 2 are empty, so I will try 3."),
+        ("open drawer 2", "I should not open drawer 1."),
+        ("click[large]", "I will click[Buy Now] once click[large] is chosen."),
+        ("go to shelf 4", "I will go to drawer 2."),
+    ],
+)
+def test_a_thought_that_names_more_than_one_thing_is_not_contradicted(does, thought):
+    assert kinds(Case(0, "", 0, house(("r", does), thought=thought))) == ("no_cause_found",)
+
+
+def test_where_no_end_is_on_record_other_episodes_tell_how_it_ended():
+    lengths = [("house", n, True, False) for n in (8, 9, 9, 10, 12)]
+    lengths += [("house", 20, False, False)] * 4 + [("house", 3, False, False)]
+    known = rules.usual(lengths)["house"]
+    assert known == rules.Usual(limit=20, ended=4, solved=9)
+    early, cut, between = (house(*NEW[:3]), house(*NEW, *NEW[::-1]), house(*NEW[:6]))
+    found = diagnose(early, None, known).findings[0]
+    assert (found.kind, found.text) == (
+        "stopped_early", "ends after 3 actions, solved ones take 9 (median), last: go 2"
+    )  # fmt: skip
+    assert "ran_out_of_steps" in diagnose(cut, None, known).kinds
+    assert diagnose(between, None, known).kinds == ("no_cause_found",)
+    assert rules.usual(lengths[:5] + lengths[-3:])["house"].limit == 0  # too few to tell
+
+
+def test_what_ours_recorded_is_found_in_the_texts_alone_and_never_in_a_solved_episode():
+    """The labelled failures as if imported: invalid actions by the answers only."""
+    told = Counter()
+    for row in (r for part in PARTS for r in labelled(part)):
+        t = row.case.trajectory
+        steps = tuple(replace(s, valid=True, reason="", score=None, reward=0.0) for s in t.steps)
+        extra = {"format": "x"}
+        blind = replace(t, env="x", steps=steps, extra=extra, terminated=False, truncated=False)
+        found, wanted = (("invalid_actions" in k) for k in (diagnose(blind).kinds, row.labels))
+        told[t.env, found, wanted] += 1
+        assert diagnose(replace(blind, reward=1.0)) is None
+    assert not any(found and not wanted for _, found, wanted in told)
+    assert told["scienceworld", True, True] >= 17
+    assert told["scienceworld", False, True] <= 1
 
 
 def test_turning_pages_and_waiting_are_no_loops():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from eeflib.analysis.collection import Collection
 from eeflib.analysis.findings import Findings
 from eeflib.analysis.report import write_report
 from eeflib.analysis.taxonomy import KINDS
+from eeflib.interop.imported import import_run
 from eeflib.records import Branch, Step, Trajectory
 from eeflib.run import open_folder
 
@@ -335,6 +337,78 @@ def test_every_count_leads_to_its_episodes(new_page, tmp_path):
     deep = found.first_won.merge(found.trajectories, on=["seed", "task_id"])
     page.evaluate("href => { location.hash = href.slice(1); }", leads("#findings .summary", "%"))
     counted("#!t?tag=first+won+from+a+later+state", (deep["where"] == "a later state").sum())
+
+
+COUNTED = """async () => {
+  const wrong = [];
+  const links = [...document.querySelectorAll("main section:not(#actions) td.num a, #kinds p a")];
+  for (const link of links) {
+    const href = link.getAttribute("href");
+    const said = link.textContent.replaceAll(",", "");
+    if (!href.startsWith("#!t?") || href.includes("tag=task+solved")) continue;
+    if (!/^\\d+( failed episodes?)?$/.test(said)) continue;
+    location.hash = href.slice(1);
+    await new Promise((go) => setTimeout(go, 60));
+    const shown = document.querySelector(".count").textContent.replaceAll(",", "");
+    if (parseInt(shown, 10) !== parseInt(said, 10)) wrong.push([href, said, shown]);
+  }
+  return [links.length, wrong];
+}"""
+"""Links under a number of episodes that lead to more of them, or fewer; tasks are no episodes."""
+
+
+def foreign(name: str, model: str, task: str, actions: int, won: bool, **more) -> dict:
+    talk = [
+        {
+            "role": "user",
+            "content": f"You are in the hall of house {task}.\nYour task is to {task}.",
+        }
+    ]
+    for i in range(actions):
+        does, seen = f"go to drawer {i}", f"On the drawer {i} of {name} you see a thing."
+        if not won and i >= actions // 2:
+            does, seen = "open the chest", "Nothing happens."
+        talk += [
+            {"role": "assistant", "content": f"Thought: I look.\nAction: {does}"},
+            {"role": "user", "content": seen},
+        ]
+    return {"messages": talk, "reward": float(won), "model": model, "env": "house", **more}
+
+
+def test_numbers_of_imported_models_lead_to_exactly_their_episodes(new_page, tmp_path):
+    """The whole page of a run that holds nothing but imports of two models."""
+    theirs = [
+        foreign(f"a{i}", "model-a", f"find key {i}", 4 + i % 3, i % 2 == 0, id=f"a-{i}")
+        for i in range(8)
+    ]
+    theirs += [
+        foreign(
+            f"b{i}",
+            "model-b",
+            f"find key {i}",
+            8,
+            i in (1, 2),
+            reward=[0.0, 1.0, 1.0, 0.35, None][min(i, 4)],
+        )
+        for i in range(6)
+    ]
+    (tmp_path / "theirs.jsonl").write_text("".join(json.dumps(r) + "\n" for r in theirs), "utf-8")
+    import_run([tmp_path / "theirs.jsonl"], tmp_path / "run")
+    address = write_report(tmp_path / "run").as_uri()
+    page = enter(new_page(viewport={"width": 1400, "height": 900}), address)
+    count, wrong = page.evaluate(COUNTED)
+    assert count > 25
+    assert wrong == []
+    page.goto(address)
+    expect(page.locator("#kinds > p")).to_contain_text("no cause was found")
+    expect(page.locator("#teacher")).to_contain_text("Who solved what")
+    row = page.locator("#teacher tr", has_text="model-a, model-b").first
+    expect(row).to_contain_text("1")  # key 2; key 1 is model-b's alone
+    row.locator("a").click()
+    listed(page, 2)
+    expect(rows(page)).to_contain_text(["find key 2", "find key 2"])
+    page.keyboard.press("c")  # side by side, though the files give them different ids
+    expect(page.get_by_label("right").locator("option")).to_have_count(2)
 
 
 def test_a_run_of_one_trajectory_or_without_exploration(new_page, tmp_path):

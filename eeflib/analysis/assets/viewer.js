@@ -422,6 +422,8 @@ function makeTable(kind, heads, key, rowOf, open) {
 // ---- The grid of trajectories -------------------------------------------------------------------
 
 const FIELDS = ["task", "thought", "action", "observation"];
+const KINDED = ["failure", "finding"]; // facets whose values are kinds of failure
+const SPANS = ["reward", "steps", "shown"]; // filters of a least and a most, `0~5` in an address
 const SIGNS = { solved: ["ok", "\u2713 solved"], failed: ["no", "\u2717 failed"], fault: ["no", "\u26a0 fault"], unknown: ["", "? unknown"] };
 const RANK = { failed: 0, fault: 1, unknown: 2, solved: 3 };
 const HINTS = {
@@ -432,13 +434,15 @@ const HINTS = {
 };
 
 // What can be picked, also by an address: name -> values of a trajectory.
-function facetsOf({ text }) {
+function facetsOf({ text, kinds }) {
   const one = (value) => (value ? [value] : []);
   return {
-    outcome: (x) => [x.outcome], failure: (x) => one(x.failure), method: (x) => one(text(x.method)),
+    outcome: (x) => [x.outcome], failure: (x) => one(x.failure),
+    finding: (x) => [...new Set((x.why || []).map(([kind]) => kind))],
+    explained: (x) => (x.failure ? kinds[x.failure][2] : []), counted: (x) => x.counted || [], method: (x) => one(text(x.method)),
     iteration: (x) => (text(x.method) === "teacher" ? [] : [String(x.iteration)]), model: (x) => one(text(x.policy)),
     split: (x) => one(text(x.split)), level: (x) => one(text(x.level)), tag: (x) => (x.tags || []).map(text),
-    seed: (x) => [String(x.seed)], task: (x) => one(text(x.task)),
+    seed: (x) => [String(x.seed)], task: (x) => [...new Set([text(x.task), text(x.same)])],
   };
 }
 
@@ -474,7 +478,7 @@ function makeGrid(data, pick) {
   const columns = columnsOf(data);
   const facets = facetsOf(data);
   const fresh = () => ({ picked: {}, marked: false, text: "", regex: false, fields: [...FIELDS],
-    reward: [0, 1], steps: [0, Infinity], cost: [0, Infinity] });
+    reward: [0, 1], steps: [0, Infinity], cost: [0, Infinity], shown: [0, Infinity] });
   const state = { ...fresh(), sort: "", down: false };
   let rows = [];
   let listedOnce = false;
@@ -507,17 +511,19 @@ function makeGrid(data, pick) {
     const all = [...counts].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1));
     if (!all.length || all.length > 60 || (all.length < 2 && all[0][1] === listed.length)) return null;
     const menu = select(name, [["", `any ${name}`], ...all.map(([v, n]) => [v,
-      `${name === "failure" ? titleOf(data, v) : name === "iteration" || name === "seed" ? `${name} ${v}` : v} (${n})`])], "",
+      `${KINDED.includes(name) ? titleOf(data, v) : name === "iteration" || name === "seed" ? `${name} ${v}` : v} (${n})`])], "",
     (v) => set({ picked: { ...state.picked, [name]: v } }));
     syncs.push(() => { menu.value = state.picked[name] || ""; });
     return [name, menu];
   }).filter(Boolean);
+  const spanFields = {};
   const span = (name, key, most, step) => {
     const parse = (field, none) => (field.value === "" || Number.isNaN(Number(field.value)) ? none : Number(field.value));
     const field = (words, placeholder) => h("input", { type: "number", min: 0, max: most, step, placeholder, "aria-label": `${name} ${words}`,
       on: { input: later(() => set({ [key]: [parse(from, 0), parse(to, Infinity)] })) } });
     const from = field("from", "0");
     const to = field("to", most);
+    spanFields[key] = [from, to];
     return h("span", { class: "span" }, `${name} `, from, "\u2013", to);
   };
   const most = listed.reduce((a, x) => Math.max(a, x.steps.length), 1);
@@ -538,7 +544,11 @@ function makeGrid(data, pick) {
     const picked = Object.fromEntries(Object.entries(wanted).filter(([name, v]) => Object.hasOwn(facets, name) && v !== ""));
     for (const field of controls.querySelectorAll("input")) field.value = "";
     search.value = wanted.text || "";
-    set({ ...fresh(), picked, text: search.value, regex: Boolean(wanted.regex) });
+    const spans = Object.fromEntries(SPANS.filter((name) => wanted[name]).map((name) => [name, wanted[name].split("~").map(Number)]));
+    for (const [name, ends] of Object.entries(spans)) {
+      ends.forEach((end, i) => { if (spanFields[name]) spanFields[name][i].value = end; });
+    }
+    set({ ...fresh(), ...spans, picked, text: search.value, regex: Boolean(wanted.regex) });
   }
 
   function sortBy(name) {
@@ -557,6 +567,7 @@ function makeGrid(data, pick) {
     for (const [values, wanted] of picked) if (!values(x).includes(wanted)) return false;
     if (state.marked && !x.notes) return false;
     if (x.reward < state.reward[0] - 1e-9 || x.reward > state.reward[1] + 1e-9) return false;
+    if (state.shown[1] < Infinity && !(x.why && x.why[0] && x.why[0][1] <= state.shown[1])) return false;
     if (x.steps.length < state.steps[0] || x.steps.length > state.steps[1]) return false;
     const dear = state.cost[0] > 0 || state.cost[1] < Infinity;
     if (dear && (x.cost == null || x.cost < state.cost[0] || x.cost > state.cost[1])) return false;
@@ -590,8 +601,10 @@ function makeGrid(data, pick) {
       heads[i].setAttribute("aria-sort", name !== state.sort ? "none" : state.down ? "descending" : "ascending");
     });
     for (const sync of syncs) sync();
-    asked.replaceChildren(...Object.entries(state.picked).filter(([, v]) => v).map(([name, v]) =>
-      pill(`${name}: ${name === "failure" ? titleOf(data, v) : v} \u00d7`, "take this filter away", () => set({ picked: { ...state.picked, [name]: "" } }))));
+    const bounded = SPANS.filter((name) => String(state[name]) !== String(fresh()[name]));
+    asked.replaceChildren(...bounded.map((name) => pill(`${name}: ${state[name].join(" \u2013 ")} \u00d7`, "take this filter away",
+      () => { for (const field of spanFields[name] || []) field.value = ""; set({ [name]: fresh()[name] }); })), ...Object.entries(state.picked).filter(([, v]) => v).map(([name, v]) =>
+      pill(`${name}: ${KINDED.includes(name) ? titleOf(data, v) : v} \u00d7`, "take this filter away", () => set({ picked: { ...state.picked, [name]: "" } }))));
     count.textContent = rows.length === listed.length ? `${number(rows.length)} ${rows.length === 1 ? "trajectory" : "trajectories"}`
       : `${number(rows.length)} of ${number(listed.length)} trajectories`;
     table.fill(rows, listed.length ? "None fits." : "No trajectory is recorded.");
@@ -747,7 +760,7 @@ function parting(a, b, pairs) {
 // Every episode of an item's task: [name, shown]; the item itself first, then what won.
 function episodes(data, item) {
   const sign = (won) => (won ? "\u2713" : "\u2717");
-  const own = data.listed.filter((x) => x.task === item.task && x.seed === item.seed).map((x) => [
+  const own = data.listed.filter((x) => x.same === item.same && x.seed === item.seed).map((x) => [
     `${whoOf(data, x)}: ${sign(x.outcome === "solved")} ${data.text(x.policy)}, reward ${rewardOf(x)}`, itemShown(data, x)]);
   const at = own.findIndex(([, s]) => s.item === item);
   own.unshift(...own.splice(at, 1));
