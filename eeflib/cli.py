@@ -70,7 +70,7 @@ def demo(
     seeds: Annotated[int | None, typer.Option(min=1, help="number of seeds")] = None,
     first_seed: Annotated[
         int | None,
-        typer.Option(min=0, help="first seed; 2000 and up report, below 1000 develop"),
+        typer.Option(min=0, help="first seed; 2010 and up report, below 1000 develop"),
     ] = None,
     run: Run = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="delete what the folder holds")] = False,

@@ -20,7 +20,7 @@ import msgspec
 from eeflib.errors import DataError
 from eeflib.records import plain
 
-REPORT_SEED = 2000
+REPORT_SEED = 2010
 """First of the seeds that results are reported on."""
 
 DEVELOPMENT_SEED = 7
@@ -234,13 +234,13 @@ def _unknown(found: list[str], names: set[str]) -> str:
     return f"unknown setting {', '.join(found)}{hint}"
 
 
-_REPORTED = tuple(range(REPORT_SEED, REPORT_SEED + 5))
+_REPORTED = tuple(range(REPORT_SEED, REPORT_SEED + 6))
 
 PRESETS: dict[str, Config] = {
     c.preset: c
     for c in (
         Config("tiny", train=24, test=24, iterations=1, M=3, k=3, extras=False),
-        Config("laptop", seeds=_REPORTED[:3]),
+        Config("laptop", test=100, iterations=1, seeds=_REPORTED),
         Config("colab", student="Qwen/Qwen2.5-1.5B-Instruct", train=60, test=60, iterations=1),
         Config(
             "paper",

@@ -51,7 +51,7 @@ DemoResult = dict[str, Any]
 BETTER_TEACHER = "better-teacher"
 """Subfolder of the runs with a teacher that tires later."""
 
-_BETTER_MIDDLE = 300.0
+_BETTER_MIDDLE = 600.0
 """Words read at which the better teacher starts to tire."""
 
 _TIMED = ("explore", "train", "evaluate")

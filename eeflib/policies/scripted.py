@@ -54,11 +54,11 @@ class Skill:
     middle: float = 330.0
     """Words read at which half of the tiring has happened; a page of results has about 90."""
     width: float = 30.0
-    short_search: float = 0.20
+    short_search: float = 0.30
     """The first search names the last two words of the wish only."""
-    wrong_listing: float = 0.50
+    wrong_listing: float = 0.65
     """A page of results: one of the closest unfit listings is opened."""
-    wrong_value: float = 0.25
+    wrong_value: float = 0.40
     """A wanted option: another of its values is chosen."""
     stray: float = 0.10
     """A product: its Description is looked at, for nothing."""

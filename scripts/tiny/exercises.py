@@ -1,11 +1,9 @@
 """Reading and copying exercises that the tiny student is pretrained on.
 
 What a pretrained LLM brings along and 200 demonstrations cannot teach: finding which listing of a
-list says all that an instruction asks for at a price below its limit (or that none does), copying
-the words of a wish, picking a named option or saying that it is missing, noticing a property in a
-text. Words and prices are the shop's, and names of its buttons stand around in no order; but there
-is no page of it, no navigation, no buying, no action of WebShop, no reward. Answers are written
-`answer[...]`.
+page says all that an instruction asks for (or that none does), copying the words of a wish, picking
+a named option, noticing a property in a text. The pages look like the shop's; there is no shop: no
+rewards, no navigation, no buying, no action of WebShop. Answers are written `answer[...]`.
 
 `hints` supervise reading at the end of every listing (does it match fully, by half, not at all): a
 target only pretraining has, which makes the reading circuit form in minutes on one core.
@@ -51,101 +49,56 @@ def _listing(rng, attrs: list[str], noun: str) -> str:
     return " ".join([brand, *title, noun]).title()
 
 
-def _dollars(rng: np.random.Generator, low: float = 3, high: float = MOST_DOLLARS) -> int:
-    """A price between two others, as often below their geometric middle as above it."""
-    drawn = round(float(np.exp(rng.uniform(np.log(low), np.log(high)))))
-    return int(np.clip(drawn, 1, MOST_DOLLARS))
+def _price(rng: np.random.Generator) -> str:
+    return f"${round(float(np.exp(rng.uniform(np.log(3), np.log(MOST_DOLLARS)))))}.0"
 
 
-def _price(rng: np.random.Generator, limit: int | None, *, fits: bool) -> int:
-    """Dollars; below `limit` if it shall fit, at it or above if not."""
-    if limit is None:
-        return _dollars(rng)
-    if fits:
-        return min(_dollars(rng, max(1.0, 0.3 * limit), limit), limit - 1)
-    return max(_dollars(rng, limit, 3 * limit), limit)
-
-
-FURNITURE = (
-    "WebShop", "Search", "Back to Search", "< Prev", "Next >", "Buy Now", "Description", "Features",
-    "Reviews", "Attributes", "Page", "1", "2", "3", "Rating: N.A.", "results", "total", "find",
-)  # fmt: skip
-"""Words that may stand around an exercise, in no order: a page is more than what matters in it."""
-
-
-def _dressed(rng: np.random.Generator, task: str, body: str) -> str:
-    """An exercise among some words that do not matter; `task` names it, but not always."""
-    around = [_pick(rng, FURNITURE, int(rng.integers(low, high))) for low, high in ((0, 5), (0, 5))]
-    named = [task] * (rng.random() < 0.5) if task != "read" else [task]
-    return " [SEP] ".join(x for x in (*named, *around[0], body, *around[1]) if x)
-
-
-def _limit(rng: np.random.Generator) -> int:
-    """A round price limit: a multiple of 5 below 60 dollars, of 10 above."""
-    dollars = _dollars(rng, 5, 1000)
-    step = 5 if dollars < 60 else 10
-    return max(step, step * (dollars // step))
-
-
-@dataclass
-class Want:
-    """What an instruction asks of a listing."""
-
-    noun: str
-    attributes: list[str]
-    pool: list[str]
-    """Attributes of this kind of thing."""
-    limit: int | None
-    """Price limit in dollars."""
-
-
-def _row(rng: np.random.Generator, want: Want, full: float, dear: float):
-    """(attributes, noun, dollars, mark) of a listing that fits, or misses one thing or more."""
-    others = [a for a in want.pool if a not in want.attributes]
-    if rng.random() < full:
-        return list(want.attributes), want.noun, _price(rng, want.limit, fits=True), "yes"
-    if want.limit is not None and rng.random() < dear:
-        return list(want.attributes), want.noun, _price(rng, want.limit, fits=False), "half"
-    dollars = _price(rng, want.limit, fits=rng.random() < 0.7)
-    kind = rng.random()
-    if kind < 0.6 and len(want.attributes) > 1:  # shares exactly one attribute
-        shared = want.attributes[rng.integers(len(want.attributes))]
-        return [shared, others[rng.integers(len(others))]], want.noun, dollars, "half"
-    noun = ALL_NOUNS[rng.integers(len(ALL_NOUNS))]
-    if kind < 0.8 or noun == want.noun:
-        return _pick(rng, others, 2), want.noun, dollars, "no"
-    # the right attributes on another kind of thing, or neither
-    attributes = list(want.attributes) if rng.random() < 0.4 else _pick(rng, others, 2)
-    return attributes, noun, dollars, "no"
-
-
-def _find_turn(rng: np.random.Generator, want: Want, n_items: int, present: bool):
-    """A list of things; the answer is the id of the first that fits, or none."""
-    full = (0.12, 0.45)[rng.integers(2)] if present and rng.random() < 0.25 else 0.0
-    dear = (0.1, 0.4)[rng.integers(2)]
-    rows = [_row(rng, want, full, dear) for _ in range(n_items)]
-    if present and not any(r[3] == "yes" for r in rows):
-        rows[rng.integers(n_items)] = _row(rng, want, 1.0, dear)
+def _find_turn(rng, noun, wanted, pool, n_items, present: bool, page: int, with_next: bool):
+    """A page of listings; the answer is the id of the one with all wanted attributes."""
+    others = [a for a in pool if a not in wanted]
+    rows = []
+    for _ in range(n_items):
+        kind = rng.random()
+        if kind < 0.6:  # shares exactly one attribute
+            attrs = [wanted[rng.integers(len(wanted))], others[rng.integers(len(others))]]
+            rows.append((attrs, noun, "half"))
+        elif kind < 0.8:
+            rows.append((_pick(rng, others, 2), noun, "no"))
+        else:  # right attributes, wrong kind of thing: or neither
+            other_noun = ALL_NOUNS[rng.integers(len(ALL_NOUNS))]
+            attrs = list(wanted) if rng.random() < 0.4 else _pick(rng, others, 2)
+            full = other_noun == noun and attrs == wanted
+            rows.append((attrs, other_noun, "yes" if full else "no"))
+    if any(r[2] == "yes" for r in rows):
+        rows = [r if r[2] != "yes" else (_pick(rng, others, 2), noun, "no") for r in rows]
+    target = None
+    if present:
+        target = int(rng.integers(n_items))
+        rows[target] = (list(wanted), noun, "yes")
     asins = _asins(rng, n_items)
     parts = []
-    for (attributes, noun, dollars, _), asin in zip(rows, asins, strict=True):
-        if len(attributes) < 2:
-            attributes = [*attributes, want.pool[rng.integers(len(want.pool))]]
-        parts.append(f"{asin} [SEP] {_listing(rng, attributes, noun)} [SEP] ${dollars}.0")
-    text, marks = _dressed(rng, "find", " [SEP] ".join(parts)), [r[3] for r in rows]
-    fitting = [a.lower() for a, mark in zip(asins, marks, strict=True) if mark == "yes"]
-    return text, fitting[0] if fitting else "none", marks
+    for (attrs, what, _), asin in zip(rows, asins, strict=True):
+        parts.append(f"{asin} [SEP] {_listing(rng, attrs, what)} [SEP] {_price(rng)}")
+    head = ["Back to Search", f"Page {page} (Total results: 50)"] if with_next else ["find"]
+    if with_next and page > 1:
+        head.append("< Prev")
+    if with_next:
+        head.append("Next >")
+    text = " [SEP] ".join([*head, *parts])
+    answer = "none" if target is None else asins[target].lower()
+    return text, answer, [r[2] for r in rows]
 
 
-def _choose_turns(rng, options: dict[str, str], groups: dict[str, list[str]], title: str):
-    """Groups of values; the answers are the values asked for, then done; no if one is missing."""
-    parts = []
+def _choose_turns(
+    rng, options: dict[str, str], groups: dict[str, list[str]], title: str, shop: bool
+):
+    parts = ["Back to Search", "< Prev"] if shop else ["choose"]
     for name, values in groups.items():
         parts += [name, *values]
-    parts += [title, f"Price: ${_dollars(rng)}.0"]
-    text = _dressed(rng, "choose", " [SEP] ".join(parts))
-    if any(value not in groups[name] for name, value in options.items()):
-        return [(text, "no", [])]
+    parts += [title, f"Price: {_price(rng)}"]
+    if shop:
+        parts += ["Rating: N.A.", "Description", "Features", "Reviews", "Buy Now"]
+    text = " [SEP] ".join(parts)
     turns = [(text, value, []) for value in options.values() if rng.random() < 0.97]
     return [*turns, (text, "done", [])]
 
@@ -159,7 +112,7 @@ def make_document(rng: np.random.Generator, max_items: int = 10) -> Document:
     if rng.random() < 0.35:  # invented pairs of words: match by identity, not by familiarity
         pool, shared = ([" ".join(_pick(rng, ALL_WORDS, 2)) for _ in range(8)] for _ in range(2))
         noun = ALL_NOUNS[rng.integers(len(ALL_NOUNS))]
-    wanted = _pick(rng, pool, 1 if rng.random() < 0.3 else 2)
+    wanted = _pick(rng, pool, 2)
     groups = {
         name: _pick(rng, values, int(rng.integers(2, min(4, len(values)) + 1)))
         for name, values in kind.options.items()
@@ -168,40 +121,39 @@ def make_document(rng: np.random.Generator, max_items: int = 10) -> Document:
         groups = dict(reversed(groups.items()))
     asked = [g for g in groups if rng.random() < 0.55]
     options = {g: groups[g][rng.integers(len(groups[g]))] for g in asked}
-    if asked and rng.random() < 0.25:  # what is asked for is not to be had
-        group = asked[rng.integers(len(asked))]
-        groups[group] = [v for v in kind.options[group] if v != options[group]][:3]
     hidden = _pick(rng, shared, 2)
     with_hidden = rng.random() < 0.15
     named = [*wanted, hidden[0]] if with_hidden else wanted
-    limit = _limit(rng) if rng.random() < 0.7 else None
-    sentence = phrase(noun, named, options, None if limit is None else float(limit), rng)
-    want = Want(noun, wanted, pool, limit)
+    price = float(rng.integers(1, 40) * 10) if rng.random() < 0.7 else None
+    sentence = phrase(noun, named, options, price, rng)
     turns: list[tuple[str, str, list[str]]] = []
     if rng.random() < 0.6:
         order = sorted([noun, *named], key=sentence.index)
-        turns.append((_dressed(rng, "words", ""), " ".join(order), []))
+        turns.append(
+            ("WebShop [SEP] Search" if rng.random() < 0.5 else "words", " ".join(order), [])
+        )
     if rng.random() < 0.25:
         some = " ".join(_pick(rng, ALL_WORDS, int(rng.integers(3, 9))))
         turns.append((f"repeat [SEP] {some}", some, []))
-    lists = 1 + int(rng.integers(3)) if rng.random() < 0.6 else 1
-    for number in range(1, lists + 1):
+    pages = 1 + int(rng.integers(3)) if rng.random() < 0.6 else 1
+    for page in range(1, pages + 1):
         n = int(rng.integers(min(2, max_items), max_items + 1))
         if max_items >= 10 and rng.random() < 0.5:
             n = 10
-        # who looks for something reads on where nothing fitted: the last list at most has it
-        turns.append(_find_turn(rng, want, n, number == lists and rng.random() < 0.8))
+        # a shopper reads on only where nothing fitted: at most the last page has the listing
+        present = page == pages and rng.random() < 0.8
+        turns.append(_find_turn(rng, noun, wanted, pool, n, present, page, rng.random() < 0.6))
     if with_hidden:
         yes = rng.random() < 0.5
         it = hidden[0 if yes else 1]
         bullet = words.BULLETS[rng.integers(len(words.BULLETS))].format(it=it, It=it.capitalize())
         lines = [*_pick(rng, (*category.sentences, *words.FILLER), 3), bullet]
-        text = _dressed(rng, "read", " [SEP] ".join(lines[i] for i in rng.permutation(4)))
+        text = " [SEP] ".join(["read", *[lines[i] for i in rng.permutation(4)]])
         turns.append((text, "yes" if yes else "no", []))
     if rng.random() < 0.6:
         title = _listing(rng, wanted, noun)
         ordered = {g: options[g] for g in groups if g in options}
-        turns += _choose_turns(rng, ordered, groups, title)
+        turns += _choose_turns(rng, ordered, groups, title, rng.random() < 0.7)
     first, *rest = turns
     return Document([(f"Instruction: {sentence}\n{first[0]}", first[1], first[2]), *rest])
 

@@ -34,8 +34,9 @@ METHODS = ("SFT", "RFT", "EEF")
 def world(teacher: str = "able") -> World:
     """Six tasks to train on and four to test, with a teacher that solves some, or none."""
     made = webshop(SEED, train=6, test=4)
-    able = replace(FLAWLESS, ceiling=1, middle=190, width=1)  # errs from the second page on
-    skill = {"able": able, "hopeless": replace(FLAWLESS, floor=1)}[teacher]
+    able = replace(FLAWLESS, ceiling=1, middle=220, width=1)  # errs when it has read two pages
+    clumsy = replace(FLAWLESS, ceiling=1, middle=260, width=1, wrong_listing=1, notices=1)
+    skill = {"able": able, "hopeless": replace(FLAWLESS, floor=1), "clumsy": clumsy}[teacher]
     return replace(made, teacher=ScriptedShopper(skill, options=OPTION_VALUES))
 
 
@@ -304,8 +305,9 @@ def test_everything_works_without_a_run_and_gives_the_same_records(whole):
 
 def test_what_the_student_finds_is_trained_on_and_harmful_actions_are_not():
     lucky = ScriptedShopper(replace(FLAWLESS, floor=0.35), options=OPTION_VALUES)
-    tries = eef.collect(world(), progress=False)
-    found = [eef.explore(world(), tries, lucky, M=2, iteration=i, progress=False) for i in (1, 2)]
+    home = world("clumsy")  # opens a wrong listing first, leaves it, and tires later on
+    tries = eef.collect(home, progress=False)
+    found = [eef.explore(home, tries, lucky, M=5, iteration=i, progress=False) for i in (1, 2)]
     solved = {t.task_id for t in tries if t.solved}
     won = {b.task_id for x in found for b in x if b.won}
     assert won - solved, "the student found nothing new: the test proves nothing"

@@ -41,8 +41,8 @@ LEVELS = (
     "easy", "options", "subpage", "page2", "page3", "options3", "twins", "back", "price",
 )  # fmt: skip
 MIX: Mapping[str, float] = {
-    "easy": 0.18, "options": 0.14, "subpage": 0.04, "page2": 0.24, "page3": 0.12,
-    "options3": 0.12, "twins": 0.05, "back": 0.05, "price": 0.06,
+    "easy": 0.22, "options": 0.16, "subpage": 0.04, "page2": 0.19, "page3": 0.10,
+    "options3": 0.13, "twins": 0.05, "back": 0.05, "price": 0.06,
 }  # fmt: skip
 """Default share of each level in every split: as much of the scarce ones as 600 tasks allow."""
 MIXES: Mapping[str, Mapping[str, float]] = {
