@@ -51,7 +51,7 @@ class Skill:
 
     floor: float = 0.03
     ceiling: float = 0.92
-    middle: float = 330.0
+    middle: float = 360.0
     """Words read at which half of the tiring has happened; a page of results has about 90."""
     width: float = 30.0
     short_search: float = 0.30
