@@ -5,7 +5,7 @@ a run holds its JSON, which is enough to repeat the run. `eeflib.pipeline` carri
 
 Development seeds are below 1000: sizes and settings were chosen on them. Reported results come
 from seeds that start at `REPORT_SEED` and were not looked at while developing. Reporting seeds are
-used once: 1000 to 1007 were, with the tasks of the first edition, and 2000 to 2007, with a world in
+used once: 1000 to 1007 were, with the tasks of the first edition, and 2000 to 2002, with a world in
 which paging was all that had to be learned.
 """
 

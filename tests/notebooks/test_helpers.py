@@ -69,7 +69,7 @@ def test_runs_go_where_the_environment_says_and_a_run_shows_no_path(tmp_path, mo
     monkeypatch.setenv("EEFLIB_RUNS", str(tmp_path / "kept"))
     run = eef.open_run("runs/shop", preset="tiny", seeds=seeds("tiny"))
     trajectories = eef.collect(run.world(), run=run)
-    assert (tmp_path / "kept/shop/seed-7/trajectories.jsonl").exists()
+    assert (tmp_path / "kept/shop/seed-20/trajectories.jsonl").exists()
     assert run.trajectories() == trajectories
     assert str(tmp_path) not in repr(run)
     assert "trajectories" in repr(run)

@@ -1,0 +1,76 @@
+"""The shipped run: opened from the package alone, an ordinary run, the one that is described."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import eeflib as eef
+from eeflib.errors import DataError
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> eef.Run:
+    return eef.example_run(tmp_path_factory.mktemp("runs") / "example")
+
+
+def test_it_is_small_and_says_how_it_was_made():
+    shipped = Path(eef.__file__).parent / "assets" / "example_run"
+    assert sum(f.stat().st_size for f in shipped.iterdir()) < 4e6
+    text = (shipped / "README.md").read_text("utf-8")
+    assert "scripts/example_run.py" in text
+    assert "development seeds" in text
+
+
+def test_a_slice_of_it_is_made_again(run: eef.Run):
+    """Same tasks and same trajectories of the teacher, whatever machine packed it."""
+    world = run.world()
+    assert [t.content_hash for t in run.tasks()] == [t.content_hash for t in world.tasks]
+    again = eef.collect(world, progress=False)
+    assert [t.actions for t in again] == [t.actions for t in run.trajectories()]
+    samples = eef.select(run.trajectories(), [run.exploration("EEF", 1)], "EEF")
+    assert [s.id for s in samples] == [s.id for s in run.samples("EEF", 1)]
+
+
+def test_its_lesson_is_in_it(run: eef.Run):
+    samples = run.samples("EEF", 1)
+    recovery = [s for s in samples if s.kind == "recovery"]
+    assert len(recovery) >= 0.15 * len(samples)
+    masked = [
+        s
+        for s in samples
+        if any(x == "harmful" and not on for x, on in zip(s.labels, s.trained, strict=True))
+    ]
+    assert masked
+    table = eef.frames.load(run)
+    assert set(run.config.seeds) == set(table.evaluations["seed"])
+
+
+def test_its_models_play_and_those_left_out_say_so(run: eef.Run):
+    world = run.world()
+    base = run.student()
+    tuned = run.student("EEF", 1, base=base)
+    assert tuned.fingerprint != base.fingerprint
+    for method, iteration in (("SFT", 0), ("RFT", 1)):
+        with pytest.raises(DataError, match=f"is missing: run {method}"):
+            run.student(method, iteration, base=base)
+    few = replace(world, tasks=world.split("test")[:12])
+    again = eef.evaluate(few, tuned, progress=False)
+    on_file = {e.task_id: e.reward for e in run.evaluations("EEF")}
+    # on another processor a near tie between two actions may fall the other way
+    assert sum(e.reward == on_file[e.task_id] for e in again) >= 10
+
+
+def test_it_is_a_copy_that_is_kept(run: eef.Run, tmp_path: Path):
+    (run.path / "mine.txt").write_text("a note", "utf-8")
+    assert eef.example_run(run.path).path == run.path
+    assert (run.path / "mine.txt").read_text("utf-8") == "a note"
+    page = eef.write_report(run, tmp_path / "report.html")
+    assert page.stat().st_size > 1e5
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "a.json").write_text(json.dumps({}), "utf-8")
+    with pytest.raises(DataError, match="give example_run another path"):
+        eef.example_run(tmp_path / "other")
