@@ -53,7 +53,7 @@ def test_the_figures_printed_are_those_of_the_run(printed, folder):
     first = failed[0].diagnosis.findings[0]
     assert f"at step {first.t + 1} ({first.rule}): {first.text}" in printed
     assert "tasks gained" in printed
-    assert "best score 0.00 in 1 actions" in printed, "the reader's own trajectory"
+    assert "1 actions, score 0.00" in printed, "the reader's own trajectory"
 
 
 def test_pictures_of_the_pages_are_there_and_small():

@@ -42,7 +42,7 @@ def folder(tmp_path_factory) -> Path:
 def test_the_commands_write_what_the_page_says(folder):
     for name in ("trl.jsonl", "verl.parquet", "trackio.jsonl"):
         assert (folder / name).stat().st_size > 0
-    assert list((folder / "runs" / "first" / "seed-20" / "export").iterdir())
+    assert list((folder / "runs" / "first" / "seed-7" / "export").iterdir())
 
 
 def test_the_page_names_every_format_and_no_other():

@@ -59,7 +59,7 @@ def test_the_commands(folder):
     assert "4 of 4 episodes played again reproduce" in said[2]
     assert (folder / "runs/again/tasks.jsonl").read_text() == "".join(
         line
-        for line in (folder / "runs/demo-webshop/seed-20/tasks.jsonl").read_text().splitlines(True)
+        for line in (folder / "runs/demo-webshop/seed-7/tasks.jsonl").read_text().splitlines(True)
         if '"split":"train"' in line
     )
 

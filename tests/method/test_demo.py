@@ -326,7 +326,7 @@ def test_a_config_is_json_and_reports_on_seeds_apart_from_development():
     config = make_config("laptop")
     assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
     assert config.seeds == tuple(REPORT_SEED + i for i in range(len(PRESETS["laptop"].seeds)))
-    assert config.counts == {"train": 120, "test": 150}
+    assert config.counts == {"train": 120, "test": 100}
 
 
 @pytest.mark.parametrize(

@@ -153,4 +153,5 @@ def test_publishing_writes_badge_and_repository_and_again_the_next_tag(tmp_path)
     )
     assert done.returncode == 2
     assert "wanted OWNER/NAME" in done.stderr
-    assert "Open in Colab" not in "".join(p.read_text("utf-8") for p in execute.FOLDER.glob("*"))
+    files = [p for p in execute.FOLDER.glob("*") if p.is_file()]
+    assert "Open in Colab" not in "".join(p.read_text("utf-8") for p in files)

@@ -137,8 +137,8 @@ def test_failures_can_be_read_on_a_page_and_nothing_is_told_before_the_reader_ha
     for i in before:
         assert html_of(cells[i]).count("<summary") >= 4, "its steps can be unfolded"
         assert html_of(cells[i]).count("search[") >= 1
-    titles = [kind.title for kind in KINDS.values()]
-    told = [i for i in views if any(title in html_of(cells[i]) for title in titles)]
+    titles = "|".join(re.escape(kind.title) for kind in KINDS.values())  # a towel may have loops
+    told = [i for i in views if re.search(rf"\b({titles})\b", html_of(cells[i]))]
     assert told
     assert min(told) > turn
 
