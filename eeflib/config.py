@@ -25,7 +25,7 @@ REPORT_SEED = 2010
 """First of the seeds that results are reported on."""
 
 DEVELOPMENT_SEED = 20
-"""First seed of a notebook's run."""
+"""First seed of a notebook's run; of its 24 `tiny` tasks the teacher solves 7, elsewhere 1 to 6."""
 
 Env = Literal["webshop", "scienceworld", "textworld"]
 Backend = Literal["peft", "unsloth"]
@@ -248,6 +248,7 @@ PRESETS: dict[str, Config] = {
             student="meta-llama/Meta-Llama-3-8B-Instruct",
             train=300,
             test=300,
+            mix="large",
             iterations=3,
         ),
     )

@@ -280,7 +280,7 @@ def example_run(path: str | Path = "example") -> Run:
             if folder.exists():
                 folder.rmdir()
             partial.rename(folder)  # whole or not at all
-        except (OSError, zipfile.BadZipFile) as exc:
+        except (OSError, zipfile.BadZipFile, RuntimeError) as exc:  # no lzma in this Python
             raise DataError(f"{folder}: the example cannot be unpacked ({exc})") from exc
         finally:
             shutil.rmtree(partial, ignore_errors=True)

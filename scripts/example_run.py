@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 from eeflib.config import make_config
 from eeflib.demo import run_demo
+from eeflib.envs.webshop.skills import skills_shown
+from eeflib.run import Run, open_run
 
 SEEDS = (100, 101, 102)
 """Development seeds: never those that results are reported for."""
@@ -32,8 +34,8 @@ An ordinary run of the laptop preset, unpacked by `eef.example_run()`. Made by
 
     python scripts/example_run.py
 
-at commit {commit}, on the development seeds {seeds} (no figure in README is from them): {train}
-training and {test} test tasks a seed, iterations {iterations}, M {M}, k {k}.
+at commit {commit}, on the development seeds {seeds}, on which settings were chosen, so its figures
+are no result: {train} training and {test} test tasks a seed, iterations {iterations}, M {M}, k {k}.
 
 `run.zip` holds all records of all seeds, and of the models only that of {kept}, first seed, after
 the last iteration; the others are left out: `run.student("RFTx{k}", 1)` says so.
@@ -41,6 +43,14 @@ the last iteration; the others are left out: `run.student("RFTx{k}", 1)` says so
 | method | win rate |
 |---|---|
 {table}
+
+What EEF's samples hold: recovery samples start in the middle of a failure, masked ones hold a
+harmful action of the teacher that is not trained. Newly solved are the tasks that the teacher
+failed and that have a sample now; skills are counted by the actions of those samples.
+
+| seed | samples | recovery | masked | tasks newly solved | skills in them |
+|---|---|---|---|---|---|
+{facts}
 """
 
 
@@ -52,6 +62,25 @@ def wanted(path: Path, root: Path, iterations: int) -> bool:
     if "model" not in place.parts and place.name != "train.json":
         return True
     return any(place.parts[:3] == (f"seed-{SEEDS[0]}", m, f"iter-{iterations}") for m in KEPT)
+
+
+def facts(run: Run) -> str:
+    """A row on what the EEF samples of one seed hold."""
+    samples = run.samples("EEF", run.config.iterations)
+    solved = {t.task_id for t in run.trajectories() if t.solved}
+    recovery = sum(s.kind == "recovery" for s in samples)
+    masked = sum(
+        any(x == "harmful" and not on for x, on in zip(s.labels, s.trained, strict=True))
+        for s in samples
+    )
+    shown: dict[str, set[str]] = {}
+    for s in samples:
+        if s.task_id not in solved:
+            shown.setdefault(s.task_id, set()).update(skills_shown(s.steps))
+    counts = Counter(skill for skills in shown.values() for skill in skills)
+    skills = ", ".join(f"{name} {n}" for name, n in counts.most_common())
+    shares = " | ".join(f"{100 * n / len(samples):.1f} %" for n in (recovery, masked))
+    return f"| {run.seed} | {len(samples)} | {shares} | {len(shown)} | {skills} |"
 
 
 def main() -> None:
@@ -69,14 +98,14 @@ def main() -> None:
                 info = zipfile.ZipInfo(path.relative_to(args.work).as_posix(), STAMP)
                 info.compress_type, info.external_attr = zipfile.ZIP_LZMA, 0o644 << 16
                 packed.writestr(info, path.read_bytes())
-    command = ["git", "describe", "--always", "--dirty"]
-    commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    run = open_run(args.work.absolute())
     rows = [f"| {m['method']} | {100 * m['win_rate']:.1f} % |" for m in summary["methods"]]
     text = README.format(
-        commit=commit,
+        commit=summary["code"]["commit"][:12],
         seeds=f"{SEEDS[0]} to {SEEDS[-1]}",
         kept=" and ".join(KEPT),
         table="\n".join(rows),
+        facts="\n".join(facts(run.at(seed)) for seed in SEEDS),
         **{name: getattr(config, name) for name in ("train", "test", "iterations", "M", "k")},
     )
     (args.out / "README.md").write_text(text, "utf-8")

@@ -23,11 +23,13 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
 from eeflib.policies.base import Conversation, Reply
 
+_T = TypeVar("_T")
 _ASIN = re.compile(r"^B[A-Z0-9]{9}$")
 _WORD = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 _PRICE_LIMIT = re.compile(r",? and price lower than ([\d.]+) dollars.*$")
@@ -87,7 +89,9 @@ class _Memory:
     words: float = 0.0
     shown: str = ""
     page: int = 1
-    searches: int = 0
+    searched: bool = False
+    short: bool = False
+    """The results shown are those of too few words."""
     asin: str = ""
     title: str = ""
     rejected: set[str] = field(default_factory=set)
@@ -170,10 +174,10 @@ class ScriptedShopper:
 
     def _search(self, wish: _Wish, memory: _Memory, rng: np.random.Generator) -> tuple[str, str]:
         words = self._content(wish)
-        memory.searches, memory.page = memory.searches + 1, 1
-        if memory.searches == 1 and len(words) > 2 and rng.random() < self.skill.short_search:
+        first, memory.searched, memory.page = not memory.searched, True, 1
+        memory.short = first and len(words) > 2 and rng.random() < self.skill.short_search
+        if memory.short:
             return "A few words will do.", f"search[{' '.join(words[-2:])}]"
-        memory.searches = max(memory.searches, 2)
         return "Search for what the instruction says.", f"search[{' '.join(words)}]"
 
     def _unfit(self, listing: _Listing, wish: _Wish) -> int:
@@ -203,7 +207,7 @@ class ScriptedShopper:
         # the last word says what a thing is: headphones are not taken for a charger
         unfit = [x for x in ranked if self._unfit(x, wish)]
         similar = [x for x in unfit if x.title.lower().split()[-1] in wish.text] or unfit
-        page = f"page {memory.searches} {memory.page}"
+        page = f"page {memory.page}{' of few words' * memory.short}"
         slips = page not in memory.slipped and rng.random() < self.skill.wrong_listing
         if similar and (tired or slips) and not memory.hasty:
             memory.slipped.add(page)
@@ -214,7 +218,7 @@ class ScriptedShopper:
         if fitting:
             memory.asin = fitting[0].asin
             return "The title and the price are what I need.", f"click[{memory.asin}]"
-        if memory.searches == 1:
+        if memory.short:
             memory.words += self.skill.mending
             return "Too few words, search for all of them.", "click[Back to Search]"
         if memory.page < self.skill.patience and "Next >" in parts:
@@ -224,7 +228,7 @@ class ScriptedShopper:
         memory.hasty = True
         return "Nothing fits fully, take the closest.", f"click[{memory.asin}]"
 
-    def _any(self, choices: Sequence, rng: np.random.Generator):
+    def _any(self, choices: Sequence[_T], rng: np.random.Generator) -> _T:
         first = rng.random() < self.skill.habit
         return choices[0 if first else int(rng.integers(len(choices)))]
 

@@ -219,27 +219,25 @@ def test_an_instruction_says_all_that_is_wanted_and_not_the_answer(level, seed):
 
 
 @pytest.mark.parametrize("seed", [0, 6])  # 6: of ten, the store with the fewest for `back`
-def test_all_levels_together_share_no_product_between_splits(seed):
-    s, largest = (
-        shop(0),
-        max((c.counts for c in PRESETS.values()), key=lambda c: sum(c.values())),
-    )
-    counts = largest
-    tasks = make_tasks(s.store, s.catalogue, seed, counts)
+@pytest.mark.parametrize("name", ["laptop", "paper"])
+def test_all_levels_together_share_no_product_between_splits(seed, name):
+    s, preset = shop(0), PRESETS[name]
+    counts = preset.counts
+    tasks = make_tasks(s.store, s.catalogue, seed, counts, mix=preset.mix)
     assert Counter(t.split for t in tasks) == counts
     assert len({t.goal["asin"] for t in tasks}) == len(tasks)
     assert len({t.content_hash for t in tasks}) == len(tasks)
     assert len({t.instruction for t in tasks}) == len(tasks)
     for split in counts:
         assert {t.extra["level"] for t in tasks if t.split == split} == set(LEVELS)
-    again = make_tasks(s.store, s.catalogue, seed, counts, mix=MIXES["default"])
+    again = make_tasks(s.store, s.catalogue, seed, counts, mix=MIXES[str(preset.mix)])
     assert again == tasks
 
 
 @pytest.mark.parametrize(
     ("mix", "message"),
     [
-        ("hard", "no mix or level is called 'hard'; choose one of default, paging, easy"),
+        ("hard", "no mix or level is called 'hard'; choose one of default, large, paging, easy"),
         ({"easy": 0.5, "pages": 0.5}, "add up to 1 to some of the levels easy, options"),
         ({"easy": 0.5}, "add up to 1"),
         ({"easy": 1.5, "back": -0.5}, "add up to 1"),

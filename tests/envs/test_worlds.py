@@ -48,7 +48,7 @@ def test_a_world_does_not_depend_on_the_order_or_number_of_its_splits(name: str)
     assert len(everything) == sum(larger.values())
 
 
-@pytest.mark.parametrize("mix", ["default", "paging"])
+@pytest.mark.parametrize("mix", ["large", "paging"])
 def test_splits_of_the_largest_preset_stay_out_of_each_others_way(mix: str) -> None:
     store = generate_store(3)
     catalogue = Catalogue.from_rows(store.rows, store.attributes, seed=3)
@@ -56,7 +56,7 @@ def test_splits_of_the_largest_preset_stay_out_of_each_others_way(mix: str) -> N
     alone = {s: make_tasks(store, catalogue, 3, {s: n}, mix=mix) for s, n in counts.items()}
     together = make_tasks(store, catalogue, 3, {**counts, "validation": 50, "more": 5}, mix=mix)
     met = [t for s in counts for t in alone[s] if t not in together]
-    # `default` leaves hardly a product of the scarce levels: there the later split gives way
+    # `large` leaves hardly a product of the scarce levels: there the later split gives way
     assert len(met) <= (0 if mix == "paging" else 10)
     assert all(t.split == "test" for t in met)
     assert [t.split for t in together[-5:]] == ["more"] * 5

@@ -322,6 +322,13 @@ def test_what_the_student_finds_is_trained_on_and_harmful_actions_are_not():
     bare = eef.select(tries, found, "EEF-no-mask")
     assert all(on for s in bare for step, on in zip(s.steps, s.trained, strict=True) if step.valid)
     assert any("harmful" in s.labels for s in bare)
+    everything = eef.select(tries, found, "EEF-positives")  # neither chosen nor masked
+    assert {s.task_id for s in everything} == solved | won
+    assert len(everything) > len(masked)
+    assert all(
+        on for s in everything for step, on in zip(s.steps, s.trained, strict=True) if step.valid
+    )
+    assert len(eef.encode(everything, eef.Student())) == len(everything)
     with pytest.raises(DataError, match="labelled harmful"):
         eef.encode(bare.samples, eef.Student())
     assert len(eef.encode(bare, eef.Student())) == len(bare)

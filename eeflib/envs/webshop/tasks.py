@@ -44,12 +44,23 @@ MIX: Mapping[str, float] = {
     "easy": 0.22, "options": 0.16, "subpage": 0.04, "page2": 0.19, "page3": 0.10,
     "options3": 0.13, "twins": 0.05, "back": 0.05, "price": 0.06,
 }  # fmt: skip
-"""Default share of each level in every split: as much of the scarce ones as 600 tasks allow."""
+"""Default share of each level in every split: as much of the scarce ones as 400 tasks allow."""
 MIXES: Mapping[str, Mapping[str, float]] = {
     "default": MIX,
+    "large": {
+        "easy": 0.26,
+        "options": 0.17,
+        "subpage": 0.03,
+        "page2": 0.20,
+        "page3": 0.10,
+        "options3": 0.14,
+        "twins": 0.03,
+        "back": 0.03,
+        "price": 0.04,
+    },
     "paging": {"easy": 0.30, "options": 0.12, "subpage": 0.06, "page2": 0.38, "page3": 0.14},
 }
-"""Shares by name; a level's own name stands for that level only."""
+"""Shares by name (`large` is for 600 tasks); a level's own name stands for that level only."""
 SKILLS = {
     "easy": (),
     "options": ("two options",),
