@@ -53,7 +53,7 @@ class Skill:
 
     floor: float = 0.03
     ceiling: float = 0.92
-    middle: float = 360.0
+    middle: float = 330.0
     """Words read at which half of the tiring has happened; a page of results has about 90."""
     width: float = 30.0
     short_search: float = 0.30
@@ -62,7 +62,7 @@ class Skill:
     """A page of results: one of the closest unfit listings is opened."""
     wrong_value: float = 0.40
     """A wanted option: another of its values is chosen."""
-    stray: float = 0.10
+    stray: float = 0.20
     """A product: its Description is looked at, for nothing."""
     notices: float = 0.95
     """A wrong listing or value is noticed, and put right."""
