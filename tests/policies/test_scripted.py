@@ -74,7 +74,7 @@ def test_it_solves_more_short_tasks_than_long_ones():
     for level in ("page2", "page3", "back", "twins"):
         assert levels[level].share < levels["easy"].share / 2, level
     overall = sum(len(x.won) for x in levels.values()) / len(world().tasks)
-    assert 0.15 < overall < 0.4
+    assert 0.1 < overall < 0.4
 
 
 def test_its_failures_hold_every_skill_and_its_successes_hardly_any():
@@ -82,7 +82,7 @@ def test_its_failures_hold_every_skill_and_its_successes_hardly_any():
     lost = [t for x in default_teacher().values() for t in x.lost]
     for skill in SKILLS:
         failed = sum(skill in skills_shown(t.steps) for t in lost)
-        assert failed >= 5, skill
+        assert failed >= 3, skill
         succeeded = sum(skill in skills_shown(t.steps) for t in won)
         if skill in ("paging", "leaving"):  # what exploring from failures is for
             assert succeeded < failed / 4, skill
