@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from eeflib.exploration import Exploration, ExplorationReport
 from eeflib.files import write_atomic
 from eeflib.methods import Method
 from eeflib.pipeline import CLONING, Progress, collect, encode, evaluate, explore, select, train
+from eeflib.policies.base import Policy
 from eeflib.policies.scripted import FLAWLESS, ScriptedShopper, Skill
 from eeflib.policies.student import Student
 from eeflib.records import Branch, Evaluation, Sample, Trajectory, episode_rng
@@ -43,18 +44,13 @@ SEEDS = tuple(range(2020, 2028))
 """Reporting seeds of the study, used once; half of them for all parts but `methods`."""
 DOSES = {0: True, 1: False, 2: True, 4: False, 8: True, 16: False}
 """Successes of the teacher that show a skill -> whether it is run unless another is asked for."""
-DOSED = {
-    "paging": {"page2": 0.65, "page3": 0.35},
-    "sub page": {"subpage": 1.0},
-    "leaving": {"back": 1.0},
-}
-"""Skill -> the levels that added demonstrations are of; the last one only if asked for."""
 TESTED = {
     "paging": ("page2", "page3"),
     "sub page": ("subpage", "twins"),
-    "leaving": ("subpage", "twins", "back"),
+    "leaving": ("back", "twins", "subpage"),
 }
-"""Skill -> the levels whose tasks take it."""
+"""Skill -> the levels whose tasks take it; added successes are of the first. The last skill is run
+only if asked for: its tasks take long to find."""
 HABITS = (0.0, 0.5, 1.0)
 """`Skill.habit` of the teacher: how imitable its mistakes are."""
 CHEAP = 240.0
@@ -102,7 +98,7 @@ def plan_study(parts: Iterable[str] = (), seeds: Sequence[int] = ()) -> list[Par
     half = all_seeds if seeds else SEEDS[: len(SEEDS) // 2]
     found = [Part("methods", seed) for seed in all_seeds]
     for seed in half:
-        found += [Part("dose", seed, dose, skill) for skill in DOSED for dose in DOSES]
+        found += [Part("dose", seed, dose, skill) for skill in TESTED for dose in DOSES]
         found.append(Part("teachers", seed))
         found += [Part("imitable", seed, habit) for habit in HABITS]
     out = []
@@ -123,35 +119,29 @@ def forecast(parts: Sequence[Part], config: Config) -> str:
     lines, total = [], 0.0
     for case in _cases(parts):
         mine = [p for p in parts if p.case == case]
-        explored, tuned = _COST[mine[0].what]
-        episodes = config.train + tuned * config.test + explored(config)
-        minutes = 0.5 + episodes * _PER_EPISODE + tuned * _PER_STEP * _steps(config)
+        per_task, trained = _COST[mine[0].what]
+        episodes = config.train * (1 + per_task(config)) + config.test * trained
+        minutes = (_SECONDS["part"] + episodes * _SECONDS["episode"]) / 60
+        minutes += trained * (config.training.max_steps or 0) * _SECONDS["step"] / 60
         total += len(mine) * minutes
         lines.append(
-            f"{case:20} {len(mine)} parts, up to {episodes:5,} episodes and {tuned:2} trainings, "
-            f"about {minutes:.0f} minutes each"
+            f"{case:18} {len(mine)} parts: at most {episodes:,} episodes and {trained} trainings, "
+            f"about {minutes:.0f} minutes of a core each"
         )
-    lines.append(
-        f"{len(parts)} parts, about {total:.0f} minutes one after the other, {total / 2:.0f} on two"
-        " cores (a guess)"
+    return "\n".join(
+        [*lines, f"{len(parts)} parts, about {total / 60:.1f} hours of a core (a guess)"]
     )
-    return "\n".join(lines)
 
 
-_PER_EPISODE, _PER_STEP = 0.001, 0.001
-"""Minutes of one core: of an episode, and of an optimiser step of the tiny student."""
-
-_COST: dict[str, Any] = {
-    "methods": (lambda c: c.train * (c.k + c.M), 13),
-    "dose": (lambda c: c.train * (c.k + c.M), 3),
-    "teachers": (lambda c: c.train * (1 + 3 * c.M), 4),
-    "imitable": (lambda c: c.train * (1 + c.M), 5),
+_SECONDS = {"part": 30.0, "episode": 0.06, "step": 0.06}
+"""Of a core: to make a world, for an episode, for a step of the tiny student's training."""
+_COST: Mapping[str, Any] = {
+    "methods": (lambda c: c.k + c.M, 13),
+    "dose": (lambda c: c.k + c.M, 3),
+    "teachers": (lambda c: 2 + 3 * c.M, 4),
+    "imitable": (lambda c: 1 + c.M, 5),
 }
-"""Rollouts at most that a part explores with, and students that it trains."""
-
-
-def _steps(config: Config) -> int:
-    return config.training.max_steps or 100
+"""Rollouts at most that a part explores each task with, and students that it trains."""
 
 
 class _Bench:
@@ -183,22 +173,26 @@ class _Bench:
         samples = select(self.tries if tries is None else tries, found, chosen, run=self.run)
         data = encode(samples, self.base)
         tuned = train(self.base, data, run=self.run, progress=self.progress)
-        outcomes = evaluate(self.world, tuned, run=self.run, progress=self.progress)
         spent = ExplorationReport.of(b for b in found if chosen.keeps(b))
-        step = self.run.folder.sub(tuned.origin)
-        self.rows.append(
-            {
-                "method": chosen.name,
-                "simulations": spent.simulations,
-                "steps": spent.simulated_steps,
-                "samples": len(samples),
-                "recovery": sum(s.kind == "recovery" for s in samples),
-                "masked": sum(map(_masks, samples)),
-                "rewards": [round(o.reward, 4) for o in outcomes],
-                "shown": _skills(step.found("test_rollouts", Trajectory)),
-            }
+        self.test(
+            tuned,
+            chosen.name,
+            simulations=spent.simulations,
+            steps=spent.simulated_steps,
+            samples=len(samples),
+            recovery=sum(s.kind == "recovery" for s in samples),
+            masked=sum(map(_masks, samples)),
         )
         return tuned
+
+    def test(self, who: Student | Policy, name: str, **costs: int) -> None:
+        """Add the row of one who plays the test tasks."""
+        label = who.origin if isinstance(who, Student) else f"{name}/iter-0"
+        key = None if isinstance(who, Student) else name
+        outcomes = evaluate(self.world, who, name=key, run=self.run, progress=self.progress)
+        played = self.run.folder.sub(label).found("test_rollouts", Trajectory)
+        rewards = [round(o.reward, 4) for o in outcomes]
+        self.rows.append({"method": name, **costs, "rewards": rewards, "shown": _skills(played)})
 
 
 def _masks(sample: Sample) -> bool:
@@ -214,6 +208,7 @@ def _skills(trajectories: Iterable[Trajectory]) -> dict[str, int]:
 
 
 def _methods(at: _Bench) -> None:
+    at.test(at.world.teacher, "teacher")
     strong = at.method("RFTxk")
     from_s0 = at.explore(strong)
     found = at.explore(at.method("EEF"), (strong.name,))
@@ -291,7 +286,7 @@ def _dosed(world: World, part: Part) -> tuple[World, list[Trajectory]]:
     missing = max(0, int(part.value) - len(own))
     tasks = {t.id: t for t in world.split("train")}
     if missing:
-        shop = embedded_shop(world.seed, {"validation": 2 * missing + 8}, mix=DOSED[part.skill])
+        shop = embedded_shop(world.seed, {"validation": 2 * missing + 8}, mix=TESTED[part.skill][0])
         targets = {t.goal["asin"] for t in world.tasks}
         free = [replace(t, split="train") for t in shop.tasks if t.goal["asin"] not in targets]
         flawless = ScriptedShopper(FLAWLESS, options=OPTION_VALUES)
@@ -307,7 +302,7 @@ def _dosed(world: World, part: Part) -> tuple[World, list[Trajectory]]:
 
 def _play(config: Config, part: Part, work: Path, results: Path, progress: Progress) -> str:
     """Run a part in a worker; what went wrong, or nothing."""
-    began = time.perf_counter()
+    began = time.process_time()
     folder = RunFolder(work, lock=ParentsLock(work))
     try:
         run = Run(folder, config.change(seeds=(part.seed,)), part.seed, part.case)
@@ -322,21 +317,17 @@ def _play(config: Config, part: Part, work: Path, results: Path, progress: Progr
                     here.rewrite("trajectories", tries)
         tries = collect(world, run=run, progress=progress)
         at = _Bench(run, world, tries, progress)
-        if part.what == "methods":
-            teacher = evaluate(world, world.teacher, name="teacher", run=run, progress=False)
-            at.rows.insert(
-                0, {"method": "teacher", "rewards": [round(o.reward, 4) for o in teacher]}
-            )
         _RUN[part.what](at)
     except EefError as exc:
         return f"{part.name}: {exc}"
     result = {
         "part": part.name,
-        "case": part.case,
+        "what": part.what,
+        "skill": part.skill,
         "seed": part.seed,
         "code": git_state(),
         "config": config.to_dict(),
-        "seconds": round(time.perf_counter() - began, 1),
+        "seconds": round(time.process_time() - began, 1),  # of one core; of the last call
         "tasks": len(tries),
         "successes": sum(t.solved for t in tries),
         "shown": _skills(tries),
@@ -383,6 +374,36 @@ def run_study(
         raise DataError(f"{len(failed)} parts did not end: {'; '.join(failed)}")
 
 
+_TITLES = {
+    "methods": (
+        "Methods side by side",
+        "All methods of a seed share the teacher's tries, the clone (SFT) and the rollouts. RFTx "
+        "with a number is matched with EEF in simulations (as many a task as EEF has at most), "
+        "RFTx-steps in simulated steps. EEF chooses the `nearest` solution, `EEF-all` and "
+        "`EEF-random` all, or any one; `no-mask` trains solutions whole.",
+    ),
+    "dose": (
+        "How often the teacher shows a skill",
+        "The teacher's successes that show a skill are removed, with their tasks, or added, until "
+        "there are as many as the dose says. What is added was solved by a teacher without errors, "
+        "on further tasks of the same store. All methods start from these tries.",
+    ),
+    "teachers": (
+        "A cheap teacher's failures",
+        "The student is cloned from the good teacher, whose tries EEF explores. With the same "
+        "number of further rollouts EEF-more explores the same states once more, EEF-cheap those of "
+        f"a second teacher's failures, which tires after {CHEAP:.0f} words instead of "
+        f"{Skill().middle:.0f}; its successes are not used.",
+    ),
+    "imitable": (
+        "When would the mask matter?",
+        "The habit is the probability that the teacher's wrong listing or value is the first one "
+        "instead of any: at 1 its mistakes follow a rule that a student can pick up.",
+    ),
+}
+_HEAD = ("difference", "points", "95 % interval", "better in", "p", "by seed")
+
+
 def write_study(parts: Sequence[Part], results: Path, out: Path) -> Path:
     """Write the page of those of `parts` that have a file in `results`; it names the others.
 
@@ -397,24 +418,33 @@ def write_study(parts: Sequence[Part], results: Path, out: Path) -> Path:
     for part, found in done.items():
         if found["config"] != first:
             raise DataError(f"{files[part]} was made with other settings than the parts before it")
-    codes = {(c["commit"] + " (changed)" * c["changed"]) for r in done.values() if (c := r["code"])}
-    missing = [p.name for p in parts if p not in done]
-    by_case = {case: [r for p, r in done.items() if p.case == case] for case in _cases(done)}
+    codes = {c["commit"] + " (changed)" * c["changed"] for r in done.values() if (c := r["code"])}
+    missing = ", ".join(p.name for p in parts if p not in done)
     text = [
         "# Study: what the parts of the method do, and what the effect depends on",
         f"Written by `eef study --report` from {len(done)} of {len(parts)} parts, preset "
         f"`{first['preset']}`, one iteration, code {', '.join(sorted(codes)) or 'unknown'}. "
-        + (f"**Missing: {', '.join(missing)}.**" if missing else "No part is missing."),
-        "Each seed is another store, other tasks, another teacher's luck and another student. A "
-        "rate is the mean of the seeds' shares of solved test tasks. Differences are paired: the "
-        "same seeds, the same test tasks. Intervals are 95 %, by a bootstrap over seeds, then tasks"
-        " (one seed: over tasks); p by flipping the signs of the seeds' differences, not corrected "
-        "for the number of comparisons. Simulations are the student's rollouts while exploring, "
-        "steps its actions in them, both per seed.",
+        + (f"**Missing: {missing}.**" if missing else "No part is missing."),
+        "Each seed is another store, with other tasks, another teacher's luck and another student. "
+        "Rates are means of the seeds' shares of solved test tasks, differences are between the "
+        "same test tasks of the same seeds. Intervals are 95 %, by a bootstrap over seeds, then "
+        "tasks (one seed: over tasks), p by flipping the signs of the seeds' differences, not "
+        "corrected for the number of comparisons. Simulations (the student's rollouts while "
+        "exploring), steps (its actions in them) and samples are per seed.",
     ]
-    for what, (title, write) in _PAGES.items():
-        if cases := {k: v for k, v in by_case.items() if v[0]["case"].startswith(what)}:
-            text += [f"## {title}", *write(cases)]
+    for what, (title, said) in _TITLES.items():
+        cases = {
+            p.case: [r for q, r in done.items() if q.case == p.case] for p in done if p.what == what
+        }
+        if cases:
+            text += [f"## {title}", said, _rates(cases), _differences(cases)]
+        if what == "methods" and cases:
+            text += _by_level_and_skill(cases[what])
+        for skill, levels in TESTED.items():
+            mine = {k: v for k, v in cases.items() if v[0]["skill"] == skill}
+            if mine:
+                where = f"Only test tasks of the levels that take {skill} ({', '.join(levels)}):"
+                text += [where, _differences(mine, levels)]
     write_atomic(out, "\n\n".join(text) + "\n")
     return out
 
@@ -423,8 +453,12 @@ Found = list[dict[str, Any]]
 """The finished parts of a case, a seed each."""
 
 
+def _names(found: Found) -> list[str]:
+    return [row["method"] for row in found[0]["rows"]]
+
+
 def _outcomes(found: Found, method: str, levels: Sequence[str] = ()) -> list[Evaluation]:
-    """Of the test tasks, or those of `levels`; without the tasks' ids, which no file holds."""
+    """Of the test tasks, or those of `levels`; a task is named by its number."""
     return [
         Evaluation(method, r["seed"], 1, str(i), str(i), "test", level, reward)
         for r in found
@@ -440,164 +474,66 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
-def _percent(found: Found, method: str, levels: Sequence[str] = ()) -> str:
-    return f"{100 * win_rate(_outcomes(found, method, levels)).rate:.1f}"
-
-
-def _mean(values: Iterable[float]) -> str:
-    values = [*values]
+def _mean(found: Found, method: str, get: Callable[[Any], float]) -> str:
+    values = [get(row) for r in found for row in r["rows"] if row["method"] == method]
     return f"{sum(values) / len(values):.1f}"
 
 
-def _rates(found: Found) -> str:
-    """A row a method."""
+def _rates(cases: Mapping[str, Found]) -> str:
+    """A row a method of each case."""
+    costs = ("simulations", "steps", "samples", "recovery", "masked")
     rows = []
-    for name in (row["method"] for row in found[0]["rows"]):
-        mine = [row for r in found for row in r["rows"] if row["method"] == name]
-        row = method_row(name, _outcomes(found, name), simulations=0, steps=0, seconds=0)
-        low, high = row["interval"]
-        keys = ("simulations", "steps", "samples", "recovery", "masked")
-        rows.append(
-            [
-                name,
-                f"{100 * row['win_rate']:.1f}",
-                f"{100 * low:.1f} to {100 * high:.1f}",
-                f"{row['reward']:.3f}",
-                *(_mean(m.get(key, 0) for m in mine) for key in keys),
-                ", ".join(f"{100 * x:.0f}" for x in row["per_seed"]),
-            ]
-        )
-    head = ["method", "win rate %", "95 % interval", "reward", "simulations", "steps", "samples"]
+    for case, found in cases.items():
+        for name in _names(found):
+            row = method_row(name, _outcomes(found, name), simulations=0, steps=0, seconds=0)
+            low, high = row["interval"]
+            shares = [f"{100 * row['win_rate']:.1f}", f"{100 * low:.1f} to {100 * high:.1f}"]
+            spent = (_mean(found, name, lambda m, key=key: m.get(key, 0)) for key in costs)
+            by_seed = ", ".join(f"{100 * x:.0f}" for x in row["per_seed"])
+            rows.append([case, name, *shares, f"{row['reward']:.3f}", *spent, by_seed])
+    head = ["part", "method", "win rate %", "95 % interval", "reward", *costs[:3]]
     return _table([*head, "of recovery", "with masked harm", "by seed"], rows)
 
 
-def _differences(
-    found: Found, pairs: Iterable[tuple[str, str]], levels: Sequence[str] = ()
-) -> list[list[str]]:
-    """A row a pair of methods, first minus second, in points."""
-    rows = []
-    for names in pairs:
-        c = compare(*(_outcomes(found, name, levels) for name in names))
-        low, high = (100 * x for x in c["interval"])
-        says = "includes 0" if low <= 0 <= high else "above 0" if low > 0 else "below 0"
-        difference = f"{100 * c['difference']:+.1f}"
-        better = f"{c['better_in']} of {c['seeds']}"
-        by_seed = ", ".join(f"{100 * x:+.0f}" for x in c["per_seed"])
-        interval = f"{low:+.1f} to {high:+.1f}: {says}"
-        rows.append(
-            [f"{c['a']} - {c['b']}", difference, interval, better, f"{c['p']:.3f}", by_seed]
-        )
-    return rows
+def _pairs(found: Found) -> list[tuple[str, str]]:
+    """Whom to compare."""
+    names = _names(found)
+    masks = [(n.removesuffix("-no-mask"), n) for n in names if n.endswith("-no-mask")]
+    if "EEF-cheap" in names:
+        return [("EEF-cheap", "EEF-more"), ("EEF-cheap", "EEF"), ("EEF-more", "EEF")]
+    others = [("EEF", n) for n in names if n != "EEF" and found[0]["what"] != "imitable"]
+    return [*dict.fromkeys([*others, *masks])]
 
 
-_POINTS = ["difference", "points", "95 % interval", "better in", "p", "by seed"]
+def _differences(cases: Mapping[str, Found], levels: Sequence[str] = ()) -> str:
+    """A row a pair of methods, first minus second, in points; below it what n is."""
+    rows, few = [], ""
+    for case, found in cases.items():
+        for a, b in _pairs(found):
+            c = compare(_outcomes(found, a, levels), _outcomes(found, b, levels))
+            low, high = (100 * x for x in c["interval"])
+            says = "includes 0" if low <= 0 <= high else "above 0" if low > 0 else "below 0"
+            numbers = [f"{100 * c['difference']:+.1f}", f"{low:+.1f} to {high:+.1f}: {says}"]
+            better = f"{c['better_in']} of {sample(c['seeds'], c['tasks'])}"
+            by_seed = ", ".join(f"{100 * x:+.0f}" for x in c["per_seed"])
+            rows.append([case, f"{a} - {b}", *numbers, better, f"{c['p']:.3f}", by_seed])
+            few = few or caution(c["seeds"])
+    return _table(["part", *_HEAD], rows) + (f"\n\nCaution: {few}." if few else "")
 
 
-def _compared(found: Found, pairs: Iterable[tuple[str, str]]) -> list[str]:
-    said = caution(len(found))
-    text = sample(len(found), sum(len(r["levels"]) for r in found))
-    return [_table(_POINTS, _differences(found, pairs)), f"({text}{'; ' * bool(said)}{said}.)"]
-
-
-def _page_methods(cases: Mapping[str, Found]) -> list[str]:
-    (found,) = cases.values()
-    names = [row["method"] for row in found[0]["rows"]]
-    strong = next(n for n in names if n.startswith("RFTx") and n != "RFTx-steps")
+def _by_level_and_skill(found: Found) -> list[str]:
     levels = sorted({level for r in found for level in r["levels"]})
-    shown = [n for n in names if n != "teacher"]
-    rows = {r["seed"]: {row["method"]: row for row in r["rows"]} for r in found}
+    names = _names(found)
+
+    def rate(name: str, level: str) -> str:
+        return f"{100 * win_rate(_outcomes(found, name, [level])).rate:.0f}"
+
+    def shown(name: str, skill: str) -> str:
+        return _mean(found, name, lambda row: row["shown"][skill])
+
     return [
-        f"All methods of a seed share the teacher's tries, the clone (SFT) and the rollouts. "
-        f"{strong} is matched with EEF in simulations (as many a task as EEF has at most), "
-        "RFTx-steps in simulated steps. EEF chooses the `nearest` solution; `EEF-all` and "
-        "`EEF-random` choose all, or any one; `no-mask` trains solutions whole.",
-        _rates(found),
-        "EEF against the others:",
-        *_compared(found, [("EEF", n) for n in shown if n != "EEF"]),
-        "The mask under each rule of choice (with minus without):",
-        *_compared(found, [(n.removesuffix("-no-mask"), n) for n in names if "no-mask" in n]),
         "Win rate by level of the test task, in %:",
-        _table(
-            ["method", *levels], [[n, *(_percent(found, n, [x]) for x in levels)] for n in names]
-        ),
+        _table(["method", *levels], [[n, *(rate(n, x) for x in levels)] for n in names]),
         "Won test episodes whose actions show a skill, per seed:",
-        _table(
-            ["method", *SKILLS],
-            [[n, *(_mean(m[n]["shown"][s] for m in rows.values()) for s in SKILLS)] for n in shown],
-        ),
+        _table(["method", *SKILLS], [[n, *(shown(n, s) for s in SKILLS)] for n in names]),
     ]
-
-
-def _page_dose(cases: Mapping[str, Found]) -> list[str]:
-    text = [
-        "The teacher's successes that show a skill are removed, with their tasks, or added, until "
-        "there are as many as the dose says; what is added was solved by a teacher without errors "
-        "on further tasks of the same store. All methods start from these tries. `tasks of the "
-        "skill` are the test tasks of the levels that take it.",
-    ]
-    for skill, levels in TESTED.items():
-        key = f"dose-{skill.replace(' ', '-')}-"
-        doses = {int(k.removeprefix(key)): v for k, v in cases.items() if k.startswith(key)}
-        caught, rows = [], []
-        for dose, found in sorted(doses.items()):
-            names = [row["method"] for row in found[0]["rows"]]
-            pair = [("EEF", names[1])]
-            everywhere, here = (_differences(found, pair, where)[0] for where in ((), levels))
-            caught += [str(dose)] * (float(here[1]) <= 0)
-            rates = [_percent(found, n, levels) for n in names]
-            successes = _mean(r["successes"] for r in found)
-            rows.append(
-                [dose, len(found), successes, *rates, here[1], here[2], here[5], *everywhere[1:3]]
-            )
-        if rows:
-            text += [
-                f"**{skill}** (levels {', '.join(levels)}; rates in % on the tasks of the skill):",
-                _table(
-                    [
-                        *("dose", "seeds", "successes", *names, f"EEF - {names[1]}"),
-                        *("95 % interval", "by seed", "on all test tasks", "95 % interval"),
-                    ],
-                    rows,
-                ),
-                f"On the tasks of the skill {names[1]} is, by the mean, not below EEF at "
-                + (f"dose {', '.join(caught)}." if caught else "no dose tried."),
-            ]
-    return text
-
-
-def _page_teachers(cases: Mapping[str, Found]) -> list[str]:
-    (found,) = cases.values()
-    return [
-        "The student is cloned from the good teacher in each row. EEF explores the good teacher's "
-        "tries. With the same further number of rollouts EEF-more explores the same states once "
-        "more, EEF-cheap the failures of a second teacher, which tires earlier "
-        f"(after {CHEAP:.0f} words instead of {Skill().middle:.0f}) and whose successes are not "
-        "used.",
-        _rates(found),
-        *_compared(found, [("EEF-cheap", "EEF-more"), ("EEF-cheap", "EEF"), ("EEF-more", "EEF")]),
-    ]
-
-
-def _page_imitable(cases: Mapping[str, Found]) -> list[str]:
-    pairs = [("EEF", "EEF-no-mask"), ("EEF-all", "EEF-all-no-mask")]
-    rows = []
-    for case, found in sorted(cases.items()):
-        masked = [
-            _mean(m["masked"] for r in found for m in r["rows"] if m["method"] == a)
-            for a, _ in pairs
-        ]
-        for n, row in zip(masked, _differences(found, pairs), strict=True):
-            rows.append([case.removeprefix("imitable-"), n, *row])
-    return [
-        "The habit is the probability with which the teacher's wrong listing or value is the first "
-        "one instead of any: at 1 its mistakes follow a rule that a student can pick up.",
-        _table(["habit", "samples with masked harm", *_POINTS], rows),
-    ]
-
-
-_PAGES: Mapping[str, Any] = {
-    "methods": ("Methods side by side", _page_methods),
-    "dose": ("How often the teacher shows a skill", _page_dose),
-    "teachers": ("A cheap teacher's failures", _page_teachers),
-    "imitable": ("When would the mask matter?", _page_imitable),
-}
