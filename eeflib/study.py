@@ -403,7 +403,7 @@ _TITLES = {
         "instead of any: at 1 its mistakes follow a rule that a student can pick up.",
     ),
 }
-_HEAD = ("difference", "points", "95 % interval", "better in", "p", "by seed")
+_HEAD = ("difference", "points", "95 % interval", "better in seeds", "p", "by seed")
 
 
 def write_study(parts: Sequence[Part], results: Path, out: Path) -> Path:
@@ -519,18 +519,18 @@ def _points(found: Found, a: str, b: str, levels: Sequence[str]) -> float:
 
 def _differences(cases: Mapping[str, Found], levels: Sequence[str] = ()) -> str:
     """A row a pair of methods, first minus second, in points; below it what n is."""
-    rows, few = [], ""
+    rows, said = [], set[str]()
     for case, found in cases.items():
         for a, b in _pairs(found):
             c = compare(_outcomes(found, a, levels), _outcomes(found, b, levels))
             low, high = (100 * x for x in c["interval"])
             says = "includes 0" if low <= 0 <= high else "above 0" if low > 0 else "below 0"
             numbers = [f"{100 * c['difference']:+.1f}", f"{low:+.1f} to {high:+.1f}: {says}"]
-            better = f"{c['better_in']} of {sample(c['seeds'], c['tasks'])}"
+            better = f"{c['better_in']} of {c['seeds']}"
             by_seed = ", ".join(f"{100 * x:+.0f}" for x in c["per_seed"])
             rows.append([case, f"{a} - {b}", *numbers, better, f"{c['p']:.3f}", by_seed])
-            few = few or caution(c["seeds"])
-    return _table(["part", *_HEAD], rows) + (f"\n\nCaution: {few}." if few else "")
+            said.add("; ".join(filter(None, [sample(c["seeds"], c["tasks"]), caution(c["seeds"])])))
+    return _table(["part", *_HEAD], rows) + f"\n\nn: {'. '.join(sorted(said))}."
 
 
 def _by_level_and_skill(found: Found) -> list[str]:
