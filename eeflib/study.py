@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Template
 from tqdm.auto import tqdm
 
 from eeflib.config import Config
@@ -41,6 +42,7 @@ from eeflib.stats import caution, sample, win_rate
 from eeflib.workers import Job, ParentsLock, run_jobs
 from eeflib.world import World
 
+_PAGE = Path(__file__).parent / "assets" / "study.md"
 SEEDS = tuple(range(2020, 2028))
 """Reporting seeds of the study, used once; half of them for all parts but `methods`."""
 DOSES = {0: True, 1: False, 2: True, 4: False, 8: True, 16: False}
@@ -328,7 +330,7 @@ def _play(config: Config, part: Part, work: Path, results: Path, progress: Progr
         "skill": part.skill,
         "seed": part.seed,
         "code": git_state(),
-        "config": config.to_dict(),
+        "config": {k: v for k, v in config.to_dict().items() if k != "seeds"},
         "seconds": round(time.process_time() - began, 1),  # of one core; of the last call
         "tasks": len(tries),
         "successes": sum(t.solved for t in tries),
@@ -376,36 +378,6 @@ def run_study(
         raise DataError(f"{len(failed)} parts did not end: {'; '.join(failed)}")
 
 
-_TITLES = {
-    "methods": (
-        "Methods side by side",
-        "All methods of a seed share the teacher's tries, the clone (SFT) and the rollouts. RFTx "
-        "with a number is matched with EEF in simulations (as many a task as EEF has at most), "
-        "RFTx-steps in simulated steps. EEF chooses the `nearest` solution, `EEF-all` and "
-        "`EEF-random` all, or any one; `no-mask` trains solutions whole.",
-    ),
-    "dose": (
-        "How often the teacher shows a skill",
-        "The teacher's successes that show a skill are removed, with their tasks, or added, until "
-        "there are as many as the dose says. What is added was solved by a teacher without errors, "
-        "on further tasks of the same store. All methods start from these tries.",
-    ),
-    "teachers": (
-        "A cheap teacher's failures",
-        "The student is cloned from the good teacher, whose tries EEF explores. With one number of "
-        "further rollouts EEF-more explores the same states once more, EEF-cheap those of "
-        f"a second teacher's failures, which tires after {CHEAP:.0f} words instead of "
-        f"{Skill().middle:.0f}; its successes are not used.",
-    ),
-    "imitable": (
-        "When would the mask matter?",
-        "The habit is the probability that the teacher's wrong listing or value is the first one "
-        "instead of any: at 1 its mistakes follow a rule that a student can pick up.",
-    ),
-}
-_HEAD = ("difference", "points", "95 % interval", "better in seeds", "p", "by seed")
-
-
 def write_study(parts: Sequence[Part], results: Path, out: Path) -> Path:
     """Write the page of those of `parts` that have a file in `results`; it names the others.
 
@@ -421,37 +393,29 @@ def write_study(parts: Sequence[Part], results: Path, out: Path) -> Path:
         if found["config"] != first:
             raise DataError(f"{files[part]} was made with other settings than the parts before it")
     codes = {c["commit"] + " (changed)" * c["changed"] for r in done.values() if (c := r["code"])}
-    missing = ", ".join(p.name for p in parts if p not in done)
-    text = [
-        "# Study: what the parts of the method do, and what the effect depends on",
-        f"Written by `eef study --report` from {len(done)} of {len(parts)} parts, preset "
-        f"`{first['preset']}`, one iteration, code {', '.join(sorted(codes)) or 'unknown'}. "
-        + (f"**Missing: {missing}.**" if missing else "No part is missing."),
-        "Each seed is another store, with other tasks, another teacher's luck and another student. "
-        "Rates are means of the seeds' shares of solved test tasks, differences are between the "
-        "same test tasks of the same seeds. Intervals are 95 %, by a bootstrap over seeds, then "
-        "tasks (one seed: over tasks), p by flipping the signs of the seeds' differences, not "
-        "corrected for the number of comparisons. Simulations (the student's rollouts while "
-        "exploring), steps (its actions in them) and samples are per seed.",
-    ]
-    for what, (title, said) in _TITLES.items():
+    pages = {}
+    for what in _RUN:
         cases = {
             p.case: [r for q, r in done.items() if q.case == p.case] for p in done if p.what == what
         }
         if cases:
-            text += [f"## {title}", said, _rates(cases), _differences(cases)]
-        if what == "methods" and cases:
-            text += _by_level_and_skill(cases[what])
-        for skill, levels in TESTED.items():
-            mine = {k: v for k, v in cases.items() if v[0]["skill"] == skill}
-            if mine:
-                where = f"Only test tasks of the levels that take {skill} ({', '.join(levels)}):"
-                caught = [k for k, v in mine.items() if _points(v, *_pairs(v)[-1], levels) <= 0]
-                end = (
-                    f"RFTx is, by the mean, not below EEF there in: {', '.join(caught) or 'none'}."
-                )
-                text += [where, _differences(mine, levels), end]
-    write_atomic(out, "\n\n".join(text) + "\n")
+            skills = [_on_skill(cases, skill) for skill in TESTED]
+            pages[what] = {"rates": _rates(cases), "differences": _differences(cases)}
+            pages[what]["skills"] = [*filter(None, skills)]
+    levels, shown = _by_level_and_skill([r for p, r in done.items() if p.what == "methods"])
+    text = Template(_PAGE.read_text("utf-8"), trim_blocks=True, keep_trailing_newline=True).render(
+        done=len(done),
+        planned=len(parts),
+        missing=", ".join(p.name for p in parts if p not in done),
+        preset=first["preset"],
+        codes=", ".join(sorted(codes)) or "unknown",
+        pages=pages,
+        levels=levels,
+        shown=shown,
+        cheap=CHEAP,
+        good=Skill().middle,
+    )
+    write_atomic(out, text)
     return out
 
 
@@ -512,11 +476,6 @@ def _pairs(found: Found) -> list[tuple[str, str]]:
     return [*dict.fromkeys([*others, *masks])]
 
 
-def _points(found: Found, a: str, b: str, levels: Sequence[str]) -> float:
-    difference = compare(_outcomes(found, a, levels), _outcomes(found, b, levels))["difference"]
-    return 100 * float(difference)
-
-
 def _differences(cases: Mapping[str, Found], levels: Sequence[str] = ()) -> str:
     """A row a pair of methods, first minus second, in points; below it what n is."""
     rows, said = [], set[str]()
@@ -530,19 +489,32 @@ def _differences(cases: Mapping[str, Found], levels: Sequence[str] = ()) -> str:
             by_seed = ", ".join(f"{100 * x:+.0f}" for x in c["per_seed"])
             rows.append([case, f"{a} - {b}", *numbers, better, f"{c['p']:.3f}", by_seed])
             said.add("; ".join(filter(None, [sample(c["seeds"], c["tasks"]), caution(c["seeds"])])))
-    return _table(["part", *_HEAD], rows) + f"\n\nn: {'. '.join(sorted(said))}."
+    head = ["part", "difference", "points", "95 % interval", "better in seeds", "p", "by seed"]
+    return _table(head, rows) + f"\n\nn: {'. '.join(sorted(said))}."
 
 
-def _by_level_and_skill(found: Found) -> list[str]:
-    levels = sorted({level for r in found for level in r["levels"]})
-    names = _names(found)
+def _on_skill(cases: Mapping[str, Found], skill: str) -> tuple[str, str, str] | None:
+    """Of the doses of a skill: the levels that take it, differences on their tasks, and the doses
+    at which RFTx is not below EEF there."""
+    doses = {case: found for case, found in cases.items() if found[0]["skill"] == skill}
+    if not doses:
+        return None
+    caught = []
+    for case, found in doses.items():
+        a, b = (win_rate(_outcomes(found, name, TESTED[skill])) for name in _pairs(found)[-1])
+        caught += [case] * (a.rate <= b.rate)
+    levels = f"{skill} ({', '.join(TESTED[skill])})"
+    return levels, _differences(doses, TESTED[skill]), ", ".join(caught)
 
-    def rate(name: str, level: str) -> str:
-        return f"{100 * win_rate(_outcomes(found, name, [level])).rate:.0f}"
 
-    return [
-        "Win rate by level of the test task, in %:",
-        _table(["method", *levels], [[n, *(rate(n, x) for x in levels)] for n in names]),
-        "Won test episodes whose actions show a skill, per seed:",
+def _by_level_and_skill(found: Found) -> tuple[str, str]:
+    levels, names = sorted({level for r in found for level in r["levels"]}), _names(found)
+
+    def rates(name: str) -> list[str]:
+        shares = [win_rate(_outcomes(found, name, [level])).rate for level in levels]
+        return [f"{100 * rate:.0f}" for rate in shares]
+
+    return (
+        _table(["method", *levels], [[n, *rates(n)] for n in names]),
         _table(["method", *SKILLS], [[n, *(_mean(found, n, s) for s in SKILLS)] for n in names]),
-    ]
+    )
