@@ -136,7 +136,7 @@ def forecast(parts: Sequence[Part], config: Config) -> str:
     )
 
 
-_SECONDS = {"part": 30.0, "episode": 0.06, "step": 0.06}
+_SECONDS = {"part": 30.0, "episode": 0.04, "step": 0.25}
 """Of a core: to make a world, for an episode, for a step of the tiny student's training."""
 _COST: Mapping[str, Any] = {
     "methods": (lambda c: c.k + c.M, 13),
@@ -393,7 +393,7 @@ def write_study(parts: Sequence[Part], results: Path, out: Path) -> Path:
         if found["config"] != first:
             raise DataError(f"{files[part]} was made with other settings than the parts before it")
     codes = {c["commit"] + " (changed)" * c["changed"] for r in done.values() if (c := r["code"])}
-    pages = {}
+    pages: dict[str, dict[str, Any]] = {}
     for what in _RUN:
         cases = {
             p.case: [r for q, r in done.items() if q.case == p.case] for p in done if p.what == what
