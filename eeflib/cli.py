@@ -496,6 +496,54 @@ def compare(
 
 
 @app.command()
+def study(
+    parts: Annotated[
+        str, typer.Option(help="beginnings of names, such as methods,dose-paging-8,teachers-2021")
+    ] = "",
+    seeds: Annotated[str, typer.Option(help="such as 100,101; default: the reporting seeds")] = "",
+    preset: PresetName = "laptop",
+    plan: Annotated[bool, typer.Option("--plan", help="say what would be run, and stop")] = False,
+    report: Annotated[
+        bool, typer.Option("--report", help="write the page from the finished parts, and stop")
+    ] = False,
+    out: Annotated[Path, typer.Option(help="the page")] = Path("docs/study.md"),
+    work: Annotated[Path, typer.Option(help="folder of the runs")] = Path("runs/study"),
+    results: Annotated[
+        Path | None,
+        typer.Option(help="folder of the finished parts; default: the repository's, or in --work"),
+    ] = None,
+    processes: Annotated[int, typer.Option(min=1, help="parts side by side, a core each")] = 2,
+) -> None:
+    """What each part of the method does, and what the effect depends on, over seeds.
+
+    Examples:
+
+        eef study --plan
+
+        eef study --parts dose-paging --seeds 100,101 --results runs/tried
+
+        eef study --report
+    """
+    from eeflib.config import make_config
+    from eeflib.study import forecast, plan_study, run_study, write_study
+
+    try:
+        numbers = [int(seed) for seed in seeds.split(",") if seed]
+    except ValueError:
+        raise DataError(f"--seeds {seeds}: give whole numbers with commas between them") from None
+    config = make_config(preset)
+    chosen = plan_study([p for p in parts.split(",") if p], numbers)
+    kept = Path("benchmarks/results")
+    files = results or (kept if kept.is_dir() else work) / "study"
+    if not report:
+        typer.echo(forecast(chosen, config))
+        if plan:
+            return
+        run_study(config, chosen, work, files, processes=processes)
+    typer.echo(write_study(chosen, files, out if report else files / "study.md"))
+
+
+@app.command()
 def check_model(
     name: Annotated[
         str, typer.Argument(metavar="[NAME]", help="tiny, smollm2, or a model's path or hub name")

@@ -173,7 +173,9 @@ def _jobs(config: Config, path: Path) -> list[Job]:
             methods = {m.name: m for m in (get_method(CLONING), *found)}
             # the longest first, so that no worker is left alone with one at the end
             for m in sorted(methods.values(), key=lambda m: (not m.explores_states, -m.attempts)):
-                needs = (f"{place}/{CLONING}",) if m.name != CLONING else ()
+                needs: tuple[str, ...] = (f"{place}/{CLONING}",) if m.name != CLONING else ()
+                if m.budget == "steps" and "EEF" in methods:
+                    needs += (f"{place}/EEF",)
                 job = Job(f"{place}/{m.name}", _play, (*here, m, ()), needs)
                 ranked.append((2 if case else 0, job))
             if config.extras and not case:

@@ -9,9 +9,11 @@ spacing in short trajectories; a state that cannot be verified is not explored, 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import accumulate
 from typing import Any, Literal, NamedTuple
 
 from eeflib.envs.base import TextEnv
@@ -193,6 +195,7 @@ def explore(
     done: Mapping[str, Branch] | None = None,
     on_done: Callable[[list[Branch]], None] | None = None,
     progress: str | None = None,
+    steps: int | None = None,
     **plan: Any,
 ) -> Exploration:
     """Let the student `policy` go on from s0 and from the teacher's states.
@@ -207,6 +210,8 @@ def explore(
         done: branches by id from an earlier run with the same arguments, see `run_episodes`.
         on_done: called with the branches of each finished chunk, to be put on file.
         progress: text of a progress bar.
+        steps: end with the rollout in which the student's actions reach so many, in the order of
+            the plan; rollouts that were played beside it are left out.
         plan: what is run, as `plan_exploration` takes it.
 
     Raises:
@@ -243,6 +248,10 @@ def explore(
                     progress=f"{progress} {number}/{len(groups)}" if several else progress,
                 ),
             )
+            spent = [*accumulate(b.rollout.length if b.rollout else 0 for b in branches)]
+            if steps is not None and spent[-1] >= steps:
+                branches = branches[: bisect_left(spent, steps) + 1]
+                break
     finally:
         if pool is not make_env:
             pool.close()

@@ -37,6 +37,9 @@ class Method:
     explores_s0: bool = False
     attempts: int = 1
     """Rollouts from s0 per task and iteration."""
+    budget: Literal["attempts", "steps"] = "attempts"
+    """How long it explores from s0. `steps`: all tasks, again and again, until the student has
+    taken as many actions as in EEF's exploration of that run; the last rollout is played out."""
     explores_states: bool = False
     M: int = 5
     """Expert states per teacher trajectory."""
@@ -77,6 +80,8 @@ class Method:
             )
         if self.uses == "important" and not (self.d_s0 or self.d_r):
             raise DataError(f"method {self.name!r} uses neither d_s0 nor d_r: nothing to train on")
+        if self.budget == "steps" and (self.explores_states or not self.explores_s0):
+            raise DataError(f"method {self.name!r}: budget='steps' is for exploring from s0 only")
         if self.evidence == "wilson" and self.attempts_state < FEW:
             raise DataError(
                 f"evidence='wilson' with attempts_state={self.attempts_state}: below {FEW} "
@@ -119,7 +124,8 @@ class Method:
     def keeps(self, branch: Branch) -> bool:
         """Whether this method would have run `branch`, so that methods can share records."""
         if branch.teacher_id is None:
-            return self.explores_s0 and branch.attempt < self.attempts
+            enough = self.budget == "attempts" and branch.attempt >= self.attempts
+            return self.explores_s0 and not enough
         return self.explores_states and branch.attempt < self.attempts_state
 
 
@@ -170,14 +176,19 @@ METHODS: Mapping[str, Method] = MappingProxyType(_all_methods())
 
 
 def get_method(name: str) -> Method:
-    """A declared method, or `RFTx<k>` for any k >= 2.
+    """A declared method, `RFTx<k>` for any k >= 2, or `RFTx-steps` for EEF's budget of steps.
 
     Raises:
         DataError: no such method.
     """
     if name in METHODS:
         return METHODS[name]
+    if name == "RFTx-steps":
+        what = "teacher successes and solved rollouts from s0, as many actions as EEF explores with"
+        return replace(rft(), name=name, description=what, budget="steps")
     times = re.fullmatch(r"RFTx([1-9]\d{0,3})", name)
     if times and int(times[1]) > 1:
         return rft(int(times[1]))
-    raise DataError(f"unknown method {name!r}; choose one of {', '.join(METHODS)}, or RFTx<k>")
+    raise DataError(
+        f"unknown method {name!r}; choose one of {', '.join(METHODS)}, RFTx<k>, RFTx-steps"
+    )

@@ -145,7 +145,13 @@ def explore(
     policy, fmt = _asked(student, world.env, greedy=False)
     tasks = world.split("train")[: chosen.explored]
     step = f"{chosen.name} iteration {iteration}: explore"
-    plan = plan_exploration(tasks, tries, **chosen.exploration, iteration=iteration)
+    wanted, steps = chosen.exploration, None
+    if chosen.budget == "steps":
+        if run is None:
+            raise DataError(f"{chosen.name} spends the steps that EEF's exploration took: give run")
+        steps = run.exploration("EEF", iteration).report.simulated_steps
+        wanted["attempts_s0"] = steps // len(tasks) + 1  # enough, if each rollout takes one step
+    plan = plan_exploration(tasks, tries, **wanted, iteration=iteration)
     episodes = [episode for group in plan for episode, _ in group]
     here, origin, finished = None, "", False
     with _opened(run, world):
@@ -157,11 +163,14 @@ def explore(
                 "trajectories": _teachers_hash(tries),
                 "seed": world.seed,
             }
-            decides = {**basis, "exploration": chosen.exploration}
+            decides = {**basis, "exploration": wanted}
             decides |= {"explored": chosen.explored} if chosen.explored else {}
+            decides |= {"steps": steps} if steps is not None else {}
             here = run.folder.step_folder(f"{chosen.name}/iter-{iteration}", decides)
             origin = run.origin(here)
             finished = here.phase("explore") is not None
+            if finished and steps is not None:  # what was played beyond it was not kept
+                return run.exploration(origin.split("/")[0], iteration)
             if not finished:
                 _take_over(run, share, here, basis, {e.id for e in episodes})
         with _keeping(here, "branches", Branch, episodes, step, progress) as keeping:
@@ -171,13 +180,16 @@ def explore(
                 policy,
                 world.make_env,
                 fmt,
-                **chosen.exploration,
+                **wanted,
+                steps=steps,
                 seed=world.seed,
                 iteration=iteration,
                 batch_size=_lockstep(run, student),
                 **keeping,
             )
         if here is not None and not finished:
+            if steps is not None:
+                here.rewrite("branches", found.branches)
             here.mark_done("explore", found.report.to_dict(), files=("branches",))
     return replace(found, origin=origin)
 

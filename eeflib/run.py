@@ -126,7 +126,7 @@ def _make_manifest(config: Mapping[str, Any], seeds: Sequence[int]) -> dict[str,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
-        "git": _git_state(),
+        "git": git_state(),
         "code": _code_hash(),
     }
 
@@ -196,7 +196,7 @@ def _code_hash() -> str:
     return content_hash(sources)
 
 
-def _git_state() -> dict[str, Any] | None:
+def git_state() -> dict[str, Any] | None:
     """Commit of the checkout eeflib runs from and whether it was changed; None outside of one."""
     root = Path(__file__).parents[1]
     if not (root / ".git").exists():

@@ -53,6 +53,29 @@ def test_every_method_says_what_it_runs_and_trains_on_it(name):
     assert select(method, TASKS, TEACHERS, everything) == out
 
 
+def test_a_budget_of_steps_is_kept_to_within_one_rollout():
+    def run(steps, done=None, on_done=None):
+        return explore(
+            TASKS, TEACHERS, Student(WINS), Corridor, ACT, seed=0, attempts_s0=9, from_states=False,
+            steps=steps, batch_size=2, done=done, on_done=on_done,
+        ).branches  # fmt: skip
+
+    everything = run(None)
+    lengths = [b.rollout.length for b in everything]
+    for steps in (1, lengths[0], lengths[0] + 1, sum(lengths[:5]), sum(lengths) + 1):
+        found = run(steps)
+        assert found == everything[: len(found)]
+        assert sum(lengths[: len(found) - 1]) < steps
+        assert sum(lengths[: len(found)]) >= steps or len(found) == len(everything)
+    kept = []
+    run(sum(lengths[:5]), on_done=kept.extend)  # what was begun goes on to the same end
+    assert run(sum(lengths[:5]), done={b.id: b for b in kept[:3]}) == run(sum(lengths[:5]))
+    method = get_method("RFTx-steps")
+    assert all(method.keeps(b) for b in everything)
+    with pytest.raises(DataError, match="from s0 only"):
+        dataclasses.replace(method, explores_states=True)
+
+
 def test_what_each_method_learns_from():
     branches = branches_of(METHODS["EEF"], Student(WINS))
 
