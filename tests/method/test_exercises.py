@@ -65,7 +65,8 @@ def test_what_is_right_is_said_too():
     [
         (lambda states, labels, solved: [(0, 0)], "To no handover do only beneficial actions"),
         (lambda states, labels, solved: [], "s0 is an important state"),
-        (lambda s, labels, v: [(t, t) for t in range(len(s)) if s[t] == "won"], "no important"),
+        (lambda s, labels, v: [(t, t) for t in range(len(s)) if s[t] == "won"], "s0 is an"),
+        (lambda s, labels, v: [*solution("selection")(s, labels, v), (3, 4)], "s3 is no important"),
         (lambda s, labels, v: solution("selection")(s, labels, v)[::-1], "in the order of"),
         (lambda states, labels, solved: [0], "0 is no pair"),
     ],
