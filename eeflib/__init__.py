@@ -4,8 +4,8 @@
 
 Everything a notebook needs is here: verbs (`open_run`, `collect`, `explore`, `select`, `encode`,
 `train`, `evaluate`), what they work with (`webshop`, `Student`, `Config`, `Run`), records, and the
-namespaces `analysis`, `figures`, `frames`, `notebook` and `errors`. Names are loaded when they are
-first used: importing the package costs neither torch nor pandas.
+namespaces `analysis`, `exercises`, `figures`, `frames`, `notebook` and `errors`. Names are loaded
+when they are first used: importing the package costs neither torch nor pandas.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from eeflib import analysis, errors, notebook
+    from eeflib import analysis, errors, exercises, notebook
     from eeflib.analysis import figures, frames
     from eeflib.analysis.compare import compare_runs
     from eeflib.analysis.report import write_report
@@ -64,6 +64,7 @@ __all__ = [
     "errors",
     "evaluate",
     "example_run",
+    "exercises",
     "explore",
     "figures",
     "frames",
@@ -88,6 +89,7 @@ __all__ = [
 _MODULES = {
     "analysis": "analysis",
     "errors": "errors",
+    "exercises": "exercises",
     "figures": "analysis.figures",
     "frames": "analysis.frames",
     "notebook": "notebook",

@@ -31,7 +31,7 @@ from eeflib.config import DEVELOPMENT_SEED, make_config
 from eeflib.envs.base import FREE_TEXT
 from eeflib.errors import DataError, EefError, PrerequisiteError
 from eeflib.files import ReadReport, append_lines, read_records
-from eeflib.masking import Reason
+from eeflib.masking import Encoded, Reason, describe_tokens
 from eeflib.policies.base import Reply
 from eeflib.policies.keys import ApiKey, resolve_key
 from eeflib.prompts import PromptFormat
@@ -128,11 +128,13 @@ _TOKENS = {
 }
 
 
-def tokens(described: Sequence[tuple[str, Reason, bool]]) -> Html:
-    """A training sequence token by token, from `masking.describe_tokens`: trained ones underlined.
+def tokens(described: Encoded | Sequence[tuple[str, Reason, bool]]) -> Html:
+    """A training sequence, or `describe_tokens` of one: the trained tokens are underlined.
 
     Observations and the chat template stay uncoloured.
     """
+    if isinstance(described, Encoded):
+        described = describe_tokens(described)
     out = []
     met = dict.fromkeys(reason for _, reason, _ in described if reason in _TOKENS)
     for text, reason, trained in described:

@@ -17,7 +17,7 @@ from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile
 
 ROOT = Path(__file__).parents[1]
-NOTEBOOKS = ("*.ipynb", "README.md", "solutions/*.ipynb")
+NOTEBOOKS = ("*.ipynb", "README.md", "solutions/*.py")
 
 
 def build_wheel(out: Path) -> Path:

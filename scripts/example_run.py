@@ -3,7 +3,8 @@
     OMP_NUM_THREADS=1 python scripts/example_run.py --work DIR
 
 The laptop preset on development seeds, by `run_demo`; made again, an interrupted one goes on. All
-records of all seeds are kept, of the models only EEF's of the first seed: 4 MB are the limit.
+records of all seeds are kept, of the models only EEF's of the first seed: 4 MB are the limit. Some
+failures of the first seed are explored once more, often, into the folder `closer`.
 """
 
 from __future__ import annotations
@@ -12,17 +13,22 @@ import argparse
 import json
 import zipfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from eeflib.config import make_config
 from eeflib.demo import run_demo
 from eeflib.envs.webshop.skills import skills_shown
+from eeflib.pipeline import explore
 from eeflib.run import Run, open_run
+from eeflib.states import state_outcomes
 
 SEEDS = (100, 101, 102)
 """Development seeds: never those that results are reported for."""
 KEPT = ("EEF",)
 """Methods whose last model is kept, of the first seed."""
+CLOSER = 8
+"""Failures that are explored once more, and rollouts from each of their states."""
 OUT = Path(__file__).parents[1] / "eeflib" / "assets" / "example_run"
 LEFT_OUT = ("report.html", ".lock", ".lock.owner", ".workers", ".partial", "checkpoint")
 STAMP = (2026, 1, 1, 0, 0, 0)
@@ -39,6 +45,9 @@ are no result: {train} training and {test} test tasks a seed, iterations {iterat
 
 `run.zip` holds all records of all seeds, and of the models only that of {kept}, first seed, after
 the last iteration; the others are left out: `run.student("RFTx{k}", 1)` says so.
+
+`closer` holds the first {closer} failures of the first seed that the clone won from some state, but
+not from the start. They are explored again, with {closer} rollouts from each state.
 
 | method | win rate |
 |---|---|
@@ -62,6 +71,22 @@ def wanted(path: Path, root: Path, iterations: int) -> bool:
     if "model" not in place.parts and place.name != "train.json":
         return True
     return any(place.parts[:3] == (f"seed-{SEEDS[0]}", m, f"iter-{iterations}") for m in KEPT)
+
+
+def look_closer(run: Run) -> None:
+    """Explore the first failures that were won from some state but s0, `CLOSER` times a state."""
+    tries = run.trajectories()
+    outcomes = state_outcomes(tries, run.branches("EEF", 1))
+    found = [t for t in tries if not t.solved and not outcomes[t.id][0].won]
+    chosen = [t for t in found if any(o.won for o in outcomes[t.id])][:CLOSER]
+    world, ids = run.world(), {t.task_id for t in chosen}
+    few = replace(world, tasks=tuple(t for t in world.tasks if t.id in ids))
+    often = {"M": run.config.M, "attempts": CLOSER, "attempts_state": CLOSER}
+    again = explore(few, chosen, run.student("SFT"), **often)
+    with Run(run.root, run.config, run.seed, "closer").folder as folder:
+        folder.rewrite("tasks", few.tasks)
+        folder.rewrite("trajectories", chosen)
+        folder.sub("EEF/iter-1").rewrite("branches", again.branches)
 
 
 def facts(run: Run) -> str:
@@ -90,6 +115,8 @@ def main() -> None:
     args = parser.parse_args()
     config = make_config("laptop", seeds=SEEDS, extras=False)
     summary = run_demo(config, args.work)
+    run = open_run(args.work.absolute())
+    look_closer(run)
     args.out.mkdir(parents=True, exist_ok=True)
     files = sorted(p for p in args.work.rglob("*") if p.is_file())
     with zipfile.ZipFile(args.out / "run.zip", "w") as packed:
@@ -98,12 +125,12 @@ def main() -> None:
                 info = zipfile.ZipInfo(path.relative_to(args.work).as_posix(), STAMP)
                 info.compress_type, info.external_attr = zipfile.ZIP_LZMA, 0o644 << 16
                 packed.writestr(info, path.read_bytes())
-    run = open_run(args.work.absolute())
     rows = [f"| {m['method']} | {100 * m['win_rate']:.1f} % |" for m in summary["methods"]]
     text = README.format(
         commit=summary["code"]["commit"][:12],
         seeds=f"{SEEDS[0]} to {SEEDS[-1]}",
         kept=" and ".join(KEPT),
+        closer=CLOSER,
         table="\n".join(rows),
         facts="\n".join(facts(run.at(seed)) for seed in SEEDS),
         **{name: getattr(config, name) for name in ("train", "test", "iterations", "M", "k")},

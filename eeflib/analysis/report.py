@@ -79,7 +79,7 @@ def write_comparison(comparison: Comparison, path: str | Path) -> Path:
 def render_report(run: Run, budget: int = viewer.BUDGET) -> str:
     """The report's HTML; see `write_report`."""
     found = Findings(run)
-    cases = {name: Findings(inner) for name, inner in run.cases().items()}
+    cases = {n: Findings(x) for n, x in run.cases().items() if x.has("evaluations.jsonl")}
     skipped = found.branches["mismatch"]
     left_out: list[str] = []
     return _page(

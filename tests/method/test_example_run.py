@@ -49,6 +49,22 @@ def test_its_lesson_is_in_it(run: eef.Run):
     assert set(run.config.seeds) == set(table.evaluations["seed"])
 
 
+def test_some_failures_are_explored_often(run: eef.Run):
+    """The first that were lost from s0 and won from a later state, by the very same clone."""
+    found = eef.analysis.Collection.of(run.path / "closer")
+    often = [found.branches.at(item, s.k) for item in found for s in item.states]
+    assert len(found) == 8
+    assert {len(branches) for branches in often} == {8}
+    assert any(0 < sum(b.won for b in branches) < 8 for branches in often)
+    once = {b.id: b for b in run.branches("EEF", 1)}
+    assert {item.trajectory.id for item in found} <= {t.id for t in run.trajectories()}
+    for item in found:
+        assert not once[found.branches.at(item, 0)[0].id].won
+        assert any(once[found.branches.at(item, s.k)[0].id].won for s in item.states)
+    page = eef.write_report(run, run.path / "report.html").read_text("utf-8")
+    assert "Another case" not in page
+
+
 def test_its_models_play_and_those_left_out_say_so(run: eef.Run):
     world = run.world()
     base = run.student()
