@@ -2,11 +2,12 @@
 
     python tests/notebooks/execute.py [NAME ...]     all of them, in order, or those named
 
-Refreshing runs them in the tiny preset in one new folder, each starting from the files of the one
-before. What differs from run to run without meaning anything is taken out before saving: execution
-counts stay, times of execution, widget state and machine details go. A saved widget shows as an
-error: of a viewer its static summary is kept, of a progress bar its last line of text. A plotly
-figure also gets a picture, for readers that run no scripts (GitHub, an untrusted notebook).
+Refreshing runs them on the shipped run, or in the tiny preset, in one new folder, each starting
+from the files of the one before. What differs from run to run without meaning anything is taken out
+before saving: execution counts stay, times of execution, widget state and machine details go. A
+saved widget shows as an error: of a viewer its static summary is kept, of a progress bar its last
+line of text. A plotly figure also gets a picture, for readers that run no scripts (GitHub, an
+untrusted notebook).
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ def run(
     folder: Path,
     *,
     solutions: bool = False,
+    own: bool = False,
     source: Path = FOLDER,
     kernel: str = "python3",
     timeout: int = 900,
@@ -63,10 +65,13 @@ def run(
 
     Args:
         solutions: run the solutions of the exercises after it.
+        own: with the switch `MAKE_YOUR_OWN` on.
         source: the folder that holds the notebook.
         kernel: name of the kernel; `python3` is this very Python.
     """
     notebook = nbformat.read(source / name, as_version=4)
+    for cell in notebook.cells if own else ():
+        cell.source = cell.source.replace("MAKE_YOUR_OWN = False", "MAKE_YOUR_OWN = True")
     if solutions:
         notebook.cells += map(nbformat.v4.new_code_cell, solutions_of(notebook))
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}

@@ -13,12 +13,17 @@ from eeflib.analysis.taxonomy import KINDS
 NAMES = execute.names()
 HEADER = ("Goal", "Needs", "Time", "Memory", "Cost", "Reads → writes")
 RUNS = {
-    "00": {"quickstart-tiny"},
+    "00": {"example"},
     "01": {"webshop-tiny", "paid-tiny"},
+    "02": {"example"},
+    "05": {"example"},
     "06": {"scienceworld-tiny"},
     "07": {"real-tiny"},
 }
 """Run folders that a notebook writes, where it is not webshop-tiny alone."""
+OWN = {"00": "quickstart-tiny", "02": "webshop-tiny", "05": "webshop-tiny"}
+"""Notebooks that start from the shipped run, and what they write with their switch on."""
+SWITCH = 'MAKE_YOUR_OWN = False  # @param {type:"boolean"}'
 PRESET = 'PRESET = "tiny"  # @param ["tiny", "laptop", "colab", "paper"]'
 
 
@@ -59,7 +64,11 @@ class TestForm:
     def test_one_form_cell_decides_the_size(self, name):
         forms = [c for c in code(load(name)) if "@param" in c.source]
         assert len(forms) == 1
-        assert forms[0].source.splitlines()[0] == PRESET
+        lines = forms[0].source.splitlines()
+        if name[:2] in OWN:
+            assert lines[:2] == [SWITCH, PRESET]
+            return
+        assert lines[0] == PRESET
         second = code(load(name))[1]
         assert second.source == forms[0].source, "only what installs comes before the form"
 
@@ -175,10 +184,18 @@ def test_it_runs_in_an_empty_folder(name, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", [n for n in NAMES if n[:2] in OWN])
+def test_a_run_of_ones_own_is_made_when_the_switch_is_on(name, tmp_path):
+    execute.run(name, tmp_path, own=True, solutions=True)
+    runs = {path.parent.name for path in tmp_path.glob("runs/*/manifest.json")}
+    assert runs == {"example", OWN[name[:2]]}
+
+
+@pytest.mark.slow
 def test_a_second_run_and_the_next_notebook_go_on_from_the_files(tmp_path):
     first = printed(execute.run(NAMES[1], tmp_path))
     again = printed(execute.clean(execute.run(NAMES[1], tmp_path)))
-    after = execute.clean(execute.run(NAMES[2], tmp_path))
+    after = execute.clean(execute.run(NAMES[2], tmp_path, own=True))
     assert "0 of 24 already done" in first
     assert "interrupted" in first
     assert again.count("24 of 24 already done") == 1
