@@ -267,15 +267,6 @@ def hand_labelled(part: str = "held_out") -> list[Reading]:
     return out
 
 
-def dated_result(name: str) -> dict[str, Any]:
-    """A shipped result by its name, such as `demo-8-seeds`, with the `date` it was measured.
-
-    Raises:
-        PrerequisiteError: no result of that name is shipped.
-    """
-    return json.loads(data.path(f"{name}.json").read_text("utf-8"))
-
-
 class _Unread(Item):
     """An item that keeps to itself why it failed: who reads it is to find out."""
 

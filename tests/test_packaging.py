@@ -24,7 +24,7 @@ from eeflib.analysis.style import asset
 from eeflib.envs.scienceworld import ScienceWorldEnv
 from eeflib.envs.scienceworld_splits import subset_choices
 from eeflib.envs.webshop.goals import scheme_places
-from eeflib.notebook import dated_result, hand_labelled
+from eeflib.notebook import hand_labelled
 from eeflib.world import webshop
 from transformers import PreTrainedTokenizerFast
 
@@ -39,7 +39,6 @@ assert len(scheme_places("eto")["train"]) > 1000
 assert subset_choices(ScienceWorldEnv(), "eto", "test")
 
 assert len(hand_labelled("writing")) + len(hand_labelled("held_out")) == 158
-assert dated_result("demo-8-seeds")["paired"]
 assert "export default" in asset("viewer.js")
 assert "{" in asset("report.css")
 assert "<main" in asset("report.html")

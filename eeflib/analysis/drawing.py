@@ -104,6 +104,27 @@ def nothing(title: str, why: str) -> go.Figure:
     return out
 
 
+def stepped(figure: go.Figure) -> go.Figure:
+    """The figure with a button that plays its frames and a slider over them; it shows the last."""
+    now: Trace = {"mode": "immediate", "transition": {"duration": 0}}
+    ink, paper, rule, wash = (INKS[x][0] for x in ("ink", "paper", "rule", "wash"))
+    look: Trace = {"bgcolor": paper, "bordercolor": rule, "font": {"color": ink, "size": 12}}
+    names = [frame.name for frame in figure.frames]
+    one: Trace = {"frame": {"duration": 0, "redraw": True}, **now}
+    steps = [{"label": n, "method": "animate", "args": [[n], one]} for n in names]
+    slow: Trace = {"frame": {"duration": 1600, "redraw": True}, **now}
+    play = {"label": "▶ play", "method": "animate", "args": [names, slow]}
+    stop = {"label": "pause", "method": "animate", "args": [[None], one]}
+    place: Trace = {"y": 0, "yanchor": "top", "pad": {"t": 14}}
+    buttons = {"type": "buttons", "direction": "left", "buttons": [play, stop], "active": -1}
+    slider = {"steps": steps, "active": len(names) - 1, "activebgcolor": wash, "tickcolor": rule}
+    slider |= {"x": 0.42, "len": 0.58, "currentvalue_visible": False}
+    return figure.update_layout(
+        updatemenus=[{**buttons, **place, **look, "x": 0, "xanchor": "left"}],
+        sliders=[{**slider, **place, **look}],
+    )
+
+
 def mark(kind: str, x: Iterable[Any], y: Iterable[Any], hover: Any = None, **more: Any) -> Trace:
     """A trace of plain lists; without words for the hover it answers to none."""
     told: Trace = {"hoverinfo": "skip"}

@@ -12,6 +12,7 @@ Instead of a table of a run, the run or its folder will do: `recovery_map("runs/
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -37,12 +38,13 @@ from eeflib.analysis.figures_methods import (
     rates,
     win_rates,
 )
+from eeflib.analysis.findings import Rescue
 from eeflib.analysis.labels import Agreement
 from eeflib.analysis.markup import clean, plain
 from eeflib.analysis.segments import Segment
 from eeflib.analysis.style import GROUPS, INKS, LABELS, dark
 from eeflib.analysis.taxonomy import KINDS, Diagnosis
-from eeflib.records import Trajectory
+from eeflib.records import Step, Trajectory
 from eeflib.states import StateOutcome
 from eeflib.stats import wilson
 
@@ -50,8 +52,8 @@ __all__ = [
     "CONFIG", "action_mix", "bare", "budget", "compared", "dark", "discovered", "error_kinds",
     "failure_agreement", "failure_kinds", "first_solved", "gained_lost", "lengths", "losses",
     "newly_solved", "other_m", "outcome_by_type", "paired", "rates", "recovery_curve",
-    "recovery_map", "rewards", "segment_ribbon", "shares", "simplicity_bias", "steps_to_failure",
-    "trajectory_curve", "win_rates",
+    "recovery_map", "rescue", "rewards", "segment_ribbon", "shares", "simplicity_bias",
+    "steps_to_failure", "trajectory_curve", "win_rates",
 ]  # fmt: skip
 
 CONFIG: dict[str, Any] = {"displaylogo": False, "responsive": True}
@@ -367,6 +369,96 @@ def segment_ribbon(
     return draw.page(
         "Which actions helped, and which hurt?", note, traces, xaxis=x, yaxis=y, **layout
     )
+
+
+def rescue(shown: Rescue) -> go.Figure:
+    """A failure of the teacher action by action, and the student who wins from a state of it.
+
+    It shows everything; with its button or slider it tells the story one action at a time.
+
+    Args:
+        shown: such as the first of `Findings.rescues`.
+    """
+    item, state, branch = shown
+    failed, won, start = item.trajectory, branch.rollout, state.t
+    assert won is not None, "a branch that is won has a rollout"
+    evidence = {
+        t: s.evidence for s in item.segments if s.label == "harmful" for t in range(s.start, s.stop)
+    }
+    ends = {x.id: f" The end: reward {x.reward:.2f}." for x in (failed, won)}
+    told = ["The teacher begins the task."]
+    for t, step in enumerate(failed.steps):
+        why = f" ▼ Harmful: the student {evidence[t]}." if t in evidence else ""
+        told.append(f"The teacher: {_named(step)}.{_thinks(step)}{why}")
+    told[-1] += f"{ends[failed.id]} Failed."
+    told.append(f"The student is put into {state.name}, after {start} of the teacher's actions.")
+    told += [f"The student: {_named(step)}.{_thinks(step)}" for step in won.steps]
+    told[-1] += f"{ends[won.id]} Solved."
+    captions = [plain(text, 300, 52) for text in told]
+    here, bad = f"s<sub>{state.k}</sub>", INKS["bad"][0]
+    names = [[plain(_named(s), 54, 23) for s in x.steps] for x in (failed, won)]
+    left = ["the start", *names[0]]
+    right = ["", f"put into {here}", *names[1]]
+    left[-1], right[-1] = f"{left[-1]}<br>✕ failed", f"{right[-1]}<br>✓ solved"
+    down = [*range(failed.length + 1)], [start, *range(start, start + won.length + 1)]
+    across = [-0.07] * len(left), [-0.07, *[0.07] * (len(right) - 1)]
+    slip = [t in evidence for t in range(-1, failed.length)]
+    grey, green = GROUPS[0].light, LABELS["student"].light
+    teacher = draw.mark("scatter", across[0], down[0], captions[: len(left)], text=left)
+    teacher |= {"textposition": "middle left", "line_color": grey}
+    teacher["textfont_color"] = [bad if x else INKS["ink"][0] for x in slip]
+    teacher["marker"] = {
+        "color": [bad if x else grey for x in slip],
+        "symbol": ["triangle-down" if x else "circle" for x in slip],
+    }
+    student = draw.mark("scatter", across[1], down[1], captions[len(left) - 1 :], text=right)
+    student |= {"textposition": "middle right", "line_color": green}
+    student["marker"] = {"color": green, "symbol": ["circle"] * (len(right) - 1) + ["triangle-up"]}
+    for trace in (teacher, student):
+        trace |= {"mode": "lines+markers+text", "marker_size": 11}
+    rows = max(map(max, down))
+    heads = draw.mark("scatter", [-0.07, 0.07], [-0.8] * 2, mode="text", textfont_weight=650)
+    heads |= {"text": ["The teacher", "The student"]}
+    heads["textposition"] = ["middle left", "middle right"]
+    said = draw.mark("scatter", [0], [rows + 0.6], mode="text", text=captions[-1:])
+    said |= {"textposition": "bottom center", "textfont_color": draw.SOFT}
+    note = (
+        f"Task: {failed.instruction}. The teacher ended with reward {failed.reward:.2f}; "
+        f"{failed.threshold:g} is needed. Put into {state.name}, the student went its own way and "
+        f"ended with reward {won.reward:.2f}. ▼ marks a harmful action."
+    )
+    hidden = {"visible": False, "fixedrange": True}
+    figure = draw.page(
+        "Can the student win where the teacher failed?",
+        note,
+        [teacher, student, said, heads],
+        body=46 * (rows + 3.4),
+        below=70,
+        xaxis=hidden | {"range": [-1, 1]},
+        yaxis=hidden | {"range": [rows + 2.3, -1.1]},
+        showlegend=False,
+    )
+    frames = []
+    for n, caption in enumerate(captions):
+        more = n + 1 - len(left)
+        seen = (n + 1, more + 1 if more > 0 else 0)  # the student's first point is the teacher's
+        parts = [{"x": across[i][:m], "y": down[i][:m]} for i, m in enumerate(seen)]
+        frames.append({"name": str(n), "data": [*parts, {"text": [caption]}], "traces": [0, 1, 2]})
+    return draw.stepped(figure.update(frames=frames))
+
+
+_ASIN = re.compile(r"click\[(B[A-Z0-9]{9})\]", re.IGNORECASE)
+
+
+def _named(step: Step) -> str:
+    """The action; of a click on a product's number, the product's name."""
+    number = _ASIN.fullmatch(step.action)
+    after = step.observation.partition(f"[SEP] {number[1].upper()} [SEP] ")[2] if number else ""
+    return f"open {after.partition(' [SEP]')[0]}" if after else step.action
+
+
+def _thinks(step: Step) -> str:
+    return f" It thinks: “{step.thought}”" if step.thought else ""
 
 
 # -- training -------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -20,7 +20,8 @@ from eeflib.analysis.annotations import Key
 from eeflib.analysis.collection import Collection, Item
 from eeflib.analysis.run import TEACHER, Run
 from eeflib.errors import DataError
-from eeflib.records import Evaluation
+from eeflib.records import Branch, Evaluation
+from eeflib.states import StateOutcome
 from eeflib.stats import PairedDifference, last_iteration, paired_difference
 
 LAST = "reported"
@@ -37,6 +38,14 @@ _CHANGED = {
 def change_tag(change: str, other: str) -> str:
     """The tag of test episodes that stand so against another method's; see `tables.CHANGES`."""
     return f"{_CHANGED[change]} {other}"
+
+
+class Rescue(NamedTuple):
+    """A failure of the teacher, and the student who won from a state of it."""
+
+    item: Item
+    state: StateOutcome
+    branch: Branch
 
 
 class Findings(frames.Frames):
@@ -354,6 +363,24 @@ class Findings(frames.Frames):
         failed = [x for x in taught if x.outcome in ("failed", "fault") and x.trajectory.length]
         return sorted([x for x in failed if x.states] or failed, key=_interest)
 
+    @cached_property
+    def rescues(self) -> list[Rescue]:
+        """Failures that the student won from the middle, and from no later state; clearest first.
+
+        The state is the last one won. Those come first that were lost from s0, then those where
+        the teacher had acted twice at least, then the shorter ones.
+        """
+        out = []
+        for item in self.annotated:
+            tried = [s for s in item.states if s.tried]
+            last = max((i for i, s in enumerate(tried) if s.won), default=-1)
+            if last < 0 or tried[last].k < 1 or last + 1 == len(tried):
+                continue
+            rollouts = self.collection.branches.at(item, tried[last].k)
+            won = [b for b in rollouts if b.won and b.rollout and b.rollout.steps]
+            out += [Rescue(item, tried[last], b) for b in won[:1]]
+        return sorted(out, key=_clearness)
+
 
 def _rows(frame: pd.DataFrame, *columns: str) -> Iterable[tuple[Any, ...]]:
     return frame[list(columns)].itertuples(index=False, name=None)
@@ -364,3 +391,10 @@ def _interest(item: Item) -> tuple[int, int, int, Key]:
     harmful, beneficial = "harmful" in labelled, "beneficial" in labelled
     rank = 0 if harmful and beneficial else 1 if harmful else 2 if beneficial else 3
     return rank, -min(len(labelled), 3), item.trajectory.length, item.key
+
+
+def _clearness(rescue: Rescue) -> tuple[bool, bool, int, Key]:
+    item, state, branch = rescue
+    from_s0 = any(s.won for s in item.states if s.t == 0)
+    length = item.trajectory.length + (branch.rollout.length if branch.rollout else 0)
+    return from_s0, state.t < 2, length, item.key

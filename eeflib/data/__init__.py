@@ -1,4 +1,4 @@
-"""Files that eeflib ships: the tiny student, hand-labelled failures, the figures of a dated run.
+"""Files that eeflib ships: the tiny student, hand-labelled failures, trajectories of others.
 
 `path("tiny")` is the path of one of them, in a checkout and however eeflib was installed.
 """

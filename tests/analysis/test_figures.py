@@ -74,6 +74,8 @@ def drawn(found: Findings) -> dict[str, go.Figure]:
         out["trajectory_curve"] = figures.trajectory_curve(
             f.states, best.trajectory.id, best.key.seed
         )
+    if f.rescues:
+        out["rescue"] = figures.rescue(f.rescues[0])
     if found.focus and found.baseline:
         c = compare_runs(found.run, found.run, method_a=found.baseline, method_b=found.focus)
         out |= {
@@ -167,7 +169,9 @@ TAG = re.compile(r"</?(?:b|sub|br)>")
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_names_are_inert_in_every_figure(tmp_path, text):
     write_hostile(tmp_path, text)
-    for name, figure in drawn(Findings(Run(tmp_path))).items():
+    every = drawn(Findings(Run(tmp_path)))
+    assert "rescue" in every
+    for name, figure in every.items():
         assert len(figure.to_json()) < 100_000
         for shown in strings(json.loads(figure.to_json())):
             assert "<" not in TAG.sub("", shown), (name, shown)
@@ -387,6 +391,32 @@ def test_the_map_shows_counts_interval_and_order():
     first = figures.recovery_map(table, rows=1)
     assert first.data[0].y == ("u-b",)
     assert "The first 1 of 3 are shown" in first.layout.meta["note"]
+
+
+def test_the_story_shows_the_whole_and_steps_through_it(found):
+    item, state, branch = found.rescues[0]
+    assert item.outcome == "failed"
+    assert state.won
+    later = [s for s in item.states if s.t > state.t and s.tried]
+    assert later
+    assert not any(s.won for s in later)
+    figure = figures.rescue(found.rescues[0])
+    teacher, student, said, _ = figure.data
+    assert len(teacher.x) == item.trajectory.length + 1
+    assert len(student.x) == branch.rollout.length + 2
+    assert student.y[0] == student.y[1] == state.t, "it starts where the teacher was"
+    assert "Solved." in said.text[0]
+    names = [frame.name for frame in figure.frames]
+    assert [step.args[0][0] for step in figure.layout.sliders[0].steps] == names
+    shown = [[len(part.x) for part in frame.data[:2]] for frame in figure.frames]
+    assert shown[0] == [1, 0]
+    assert shown[item.trajectory.length] == [len(teacher.x), 0], "the student comes afterwards"
+    assert shown[-1] == [len(teacher.x), len(student.x)]
+    words_of = [frame.data[2].text[0].replace("<br>", " ") for frame in figure.frames]
+    assert f"put into {state.name}" in words_of[item.trajectory.length + 1]
+    assert [("Harmful" in text) for text in words_of].count(True) == sum(
+        s.length for s in item.segments if s.label == "harmful"
+    )
 
 
 # -- the tables ---------------------------------------------------------------------------------

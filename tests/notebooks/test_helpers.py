@@ -18,7 +18,6 @@ from eeflib.errors import DataError, PrerequisiteError
 from eeflib.masking import Reason
 from eeflib.notebook import (
     DemoEndpoint,
-    dated_result,
     hand_labelled,
     play,
     played,
@@ -153,12 +152,6 @@ def test_the_shipped_failures_are_read_and_an_unknown_part_is_named():
     assert len(hand_labelled("writing")) == len(hand_labelled("held_out")) == 79
     with pytest.raises(PrerequisiteError, match=r"failures/half\.jsonl is missing"):
         hand_labelled("half")
-
-
-def test_the_shipped_result_is_the_newest_on_record():
-    newest = sorted((ROOT / "benchmarks" / "results").glob("*-demo-8-seeds.json"))[-1]
-    recorded = json.loads(newest.read_text("utf-8"))
-    assert dated_result("demo-8-seeds") == {"date": newest.name[:10], **recorded}
 
 
 def test_the_pretend_provider_shops_and_counts():

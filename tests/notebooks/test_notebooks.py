@@ -13,15 +13,23 @@ from eeflib.analysis.taxonomy import KINDS
 NAMES = execute.names()
 HEADER = ("Goal", "Needs", "Time", "Memory", "Cost", "Reads → writes")
 RUNS = {
-    "00": {"quickstart-tiny"},
+    "00": {"example"},
     "01": {"webshop-tiny", "paid-tiny"},
+    "02": {"example"},
     "03": {"example"},
     "04": {"example"},
+    "05": {"example"},
     "06": {"scienceworld-tiny"},
     "07": {"real-tiny"},
 }
 """Run folders that a notebook writes, where it is not webshop-tiny alone."""
-OWN = {"03": "webshop-tiny", "04": "webshop-tiny"}
+OWN = {
+    "00": "quickstart-tiny",
+    "02": "webshop-tiny",
+    "03": "webshop-tiny",
+    "04": "webshop-tiny",
+    "05": "webshop-tiny",
+}
 """Notebooks that start from the shipped run, and what they write with their switch on."""
 SWITCH = 'MAKE_YOUR_OWN = False  # @param {type:"boolean"}'
 PRESET = 'PRESET = "tiny"  # @param ["tiny", "laptop", "colab", "paper"]'
