@@ -1,4 +1,4 @@
-"""Pictures of the viewer, the report and the game, light and dark, for README and docs.
+"""Pictures of the notebooks' figures, the viewer, the report and the game, for README and docs.
 
     python scripts/screenshots.py [RUN] [--out docs/images]
 
@@ -10,7 +10,9 @@ in headless Chromium, the report is opened as a file. Needs what the browser tes
 from __future__ import annotations
 
 import argparse
+import base64
 import io
+import json
 import shutil
 import subprocess
 import sys
@@ -46,6 +48,9 @@ CELLS = {
     ),
 }
 """Picture -> the cell whose output it shows."""
+
+FIGURES = {"00": 0, "01": 0, "02": 0, "03": 0, "04": 0, "05": -1, "06": 0, "07": 0}
+"""Notebook -> which of the figures in its outputs stands for it in README."""
 
 SECTIONS = {
     "curve": "#recovery",
@@ -104,6 +109,17 @@ def notebook(browser: Browser, folder: Path, out: Path, dark: bool) -> None:
         context.close()
 
 
+def figures(out: Path) -> None:
+    """A picture for each notebook, out of its committed outputs."""
+    for path in sorted(Path("notebooks").glob("0*.ipynb")):
+        cells = json.loads(path.read_text("utf-8"))["cells"]
+        data = [o.get("data", {}) for cell in cells for o in cell.get("outputs", ())]
+        pictures = [d["image/png"] for d in data if "image/png" in d]
+        number = path.name[:2]
+        picture = base64.b64decode("".join(pictures[FIGURES[number]]))
+        save(picture, out / f"notebook_{number}.png")
+
+
 def pick_sample(page: Page) -> None:
     """A recovery sample, with a harmful action in its context if there is one."""
     if page.get_by_role("option", name="recovery").count():
@@ -154,8 +170,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("run", nargs="?", type=Path, help="a run folder with EEF in it")
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
-    parser.add_argument("--only", choices=["notebook", "report"], help="only these pictures")
+    parser.add_argument(
+        "--only", choices=["notebook", "report", "figures"], help="only these pictures"
+    )
     args = parser.parse_args()
+    if args.only in (None, "figures"):
+        figures(args.out)
+    if args.only == "figures":
+        return
     with tempfile.TemporaryDirectory(prefix="eef-pictures-") as name, sync_playwright() as driver:
         folder = Path(name)
         if args.run is None:
