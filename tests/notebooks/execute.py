@@ -33,8 +33,8 @@ from PIL import Image
 FOLDER = Path(__file__).parents[2] / "notebooks"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 FIGURE = "application/vnd.plotly.v1+json"
-WIDTH = 900
-"""Pixels of a saved picture."""
+WIDTH = 720
+"""Pixels of a saved picture: JupyterLab shows it as it is until the mouse comes, so it must fit."""
 
 
 def names() -> list[str]:
