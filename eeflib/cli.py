@@ -92,7 +92,7 @@ def demo(
     """
     from eeflib.analysis.report import write_report
     from eeflib.config import REPORT_SEED, make_config
-    from eeflib.demo import forecast, run_demo
+    from eeflib.demo import describe, forecast, run_demo
 
     if out is not None and out.exists():
         raise DataError(f"{out} exists: a reported result is not overwritten; name a new file")
@@ -115,7 +115,7 @@ def demo(
             json.dump(result, file, indent=1)
     report = write_report(folder)
     text = (
-        f"{_results(result)}\n\n"
+        f"{describe(result)}\n\n"
         f"Report:    {report}\nRun:       {folder}\n"
         f"Next:      open the report, then `make lab` and notebooks/00_quickstart.ipynb"
     )
@@ -585,34 +585,6 @@ def _say(text: str, as_json: bool, result: dict[str, Any] | None = None) -> None
     typer.echo(text, err=as_json)
     if as_json and result is not None:
         typer.echo(json.dumps(result))
-
-
-def _results(result: dict) -> str:
-    from eeflib.demo import footing, render_table, sentence
-
-    taught = result["teacher_on_training_tasks"]
-    lines = [
-        f"\nThe teacher solved {taught['solved']} of {taught['n']} training tasks "
-        f"({100 * taught['win_rate']:.1f} %). On unseen test tasks:\n",
-        render_table(result["methods"]),
-        "",
-        *(sentence(c) for c in result["paired"].values()),
-        "",
-        footing(result),
-    ]
-    if "masking" in result:
-        m = result["masking"]
-        lines += ["", f"Does masking matter? ({m['note']})", sentence(m)]
-    if "better_teacher" in result:
-        b = result["better_teacher"]
-        t = b["teacher_on_training_tasks"]
-        lines += [
-            "",
-            f"When does RFT catch up? {b['note']} ({100 * t['win_rate']:.1f} % of training tasks):",
-            render_table(b["methods"]),
-            *(sentence(c) for c in b["paired"].values()),
-        ]
-    return "\n".join(lines)
 
 
 # typer brings its own copy of click, whose base class of usage errors has no public name

@@ -438,3 +438,30 @@ class _Bar:
         if kind is None:
             self._bar.update(self._bar.total - self._bar.n)
         self._bar.close()
+
+
+def describe(result: DemoResult) -> str:
+    """What `eef demo` prints of the result of `run_demo`."""
+    taught = result["teacher_on_training_tasks"]
+    lines = [
+        f"\nThe teacher solved {taught['solved']} of {taught['n']} training tasks "
+        f"({100 * taught['win_rate']:.1f} %). On unseen test tasks:\n",
+        render_table(result["methods"]),
+        "",
+        *(sentence(c) for c in result["paired"].values()),
+        "",
+        footing(result),
+    ]
+    if "masking" in result:
+        m = result["masking"]
+        lines += ["", f"Does masking matter? ({m['note']})", sentence(m)]
+    if "better_teacher" in result:
+        b = result["better_teacher"]
+        t = b["teacher_on_training_tasks"]
+        lines += [
+            "",
+            f"When does RFT catch up? {b['note']} ({100 * t['win_rate']:.1f} % of training tasks):",
+            render_table(b["methods"]),
+            *(sentence(c) for c in b["paired"].values()),
+        ]
+    return "\n".join(lines)

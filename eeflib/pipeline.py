@@ -148,7 +148,7 @@ def explore(
     wanted, steps = chosen.exploration, None
     if chosen.budget == "steps":
         if run is None:
-            raise DataError(f"{chosen.name} spends the steps that EEF's exploration took: give run")
+            raise DataError(f"{chosen.name} spends the steps that EEF took: give run")
         steps = run.exploration("EEF", iteration).report.simulated_steps
         wanted["attempts_s0"] = steps // len(tasks) + 1  # enough, if each rollout takes one step
     plan = plan_exploration(tasks, tries, **wanted, iteration=iteration)
@@ -164,12 +164,11 @@ def explore(
                 "seed": world.seed,
             }
             decides = {**basis, "exploration": wanted}
-            decides |= {"explored": chosen.explored} if chosen.explored else {}
-            decides |= {"steps": steps} if steps is not None else {}
+            decides |= {k: v for k, v in {"explored": chosen.explored, "steps": steps}.items() if v}
             here = run.folder.step_folder(f"{chosen.name}/iter-{iteration}", decides)
             origin = run.origin(here)
             finished = here.phase("explore") is not None
-            if finished and steps is not None:  # what was played beyond it was not kept
+            if finished and steps:  # what was played beyond them was not kept
                 return run.exploration(origin.split("/")[0], iteration)
             if not finished:
                 _take_over(run, share, here, basis, {e.id for e in episodes})
@@ -595,9 +594,8 @@ def _take_over(
     taken: dict[str, Branch] = {}
     for name in methods:
         folder = run.folder.sub(f"{name}/{here.path.name}")
-        made = folder.decides or {}
-        if folder.phase("explore") is not None and basis.items() <= made.items():
-            found = folder.found("branches", Branch)
-            taken |= {b.id: b for b in found if b.id in missing}
+        made = folder.decides if folder.phase("explore") is not None else None
+        if made is not None and basis.items() <= made.items():
+            taken |= {b.id: b for b in folder.found("branches", Branch) if b.id in missing}
     if taken:
         here.append("branches", taken.values())
