@@ -96,7 +96,8 @@ def demo(
 
     if out is not None and out.exists():
         raise DataError(f"{out} exists: a reported result is not overwritten; name a new file")
-    config = make_config(preset, env, student, **_given(backend, load_in_4bit, engine))
+    given = _given(backend=backend, load_in_4bit=load_in_4bit, engine=engine)
+    config = make_config(preset, env, student, **given)
     count = len(config.seeds) if seeds is None else seeds
     start = REPORT_SEED if first_seed is None else first_seed
     config = config.change(seeds=tuple(start + i for i in range(count)))
@@ -227,7 +228,8 @@ def explore(
     import eeflib as eef
     from eeflib.pipeline import CLONING
 
-    opened = _opened(run, seed, env, preset, student, **_given(backend, load_in_4bit, engine))
+    given = _given(backend=backend, load_in_4bit=load_in_4bit, engine=engine)
+    opened = _opened(run, seed, env, preset, student, **given)
     world = opened.world()
     tries = eef.collect(world, run=opened)
     if iteration > 1:
@@ -235,10 +237,8 @@ def explore(
     else:  # the clone is trained if it is not there yet
         eef.run_method(opened, CLONING, world=world)
         before = opened.student(CLONING)
-    changes: dict[str, Any] = {} if states is None else {"M": states}
-    found = eef.explore(
-        world, tries, before, method=method, iteration=iteration, run=opened, **changes
-    )
+    which = {"method": method, "iteration": iteration, **_given(M=states)}
+    found = eef.explore(world, tries, before, run=opened, **which)
     report = found.report
     text = (
         f"{report.wins} of {report.simulations} rollouts won; {report.verified} of "
@@ -275,8 +275,7 @@ def train(
     student = opened.student()
     samples = eef.select(tries, found, method, iteration=iteration, run=opened)
     data = eef.encode(samples, student)
-    settings = {**_given(backend), "steps": steps, "learning_rate": learning_rate}
-    settings = {name: value for name, value in settings.items() if value is not None}
+    settings = _given(backend=backend, steps=steps, learning_rate=learning_rate)
     tuned = eef.train(student, data, run=opened, **settings)
     result = tuned.result
     text = (
@@ -317,12 +316,9 @@ def evaluate(
     _say(text, as_json, {"method": method, "iteration": iteration, **asdict(rate)})
 
 
-def _given(
-    backend: str | None, load_in_4bit: bool | None = None, engine: str | None = None
-) -> dict[str, Any]:
+def _given(**settings: Any) -> dict[str, Any]:
     """The settings that were given."""
-    given = {"backend": backend, "load_in_4bit": load_in_4bit, "engine": engine}
-    return {name: value for name, value in given.items() if value is not None}
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def _opened(
@@ -460,9 +456,7 @@ def export(
     opened = _opened(run, seed)
     options: dict[str, Any] = {"method": method, "iteration": iteration, "student": student}
     made = write(opened, to, out, allow_harmful=allow_harmful, **options)
-    text = f"{made.samples} samples, {made.trained} of {made.replies} replies trained\n{made.path}"
-    counts = {"samples": made.samples, "replies": made.replies, "trained": made.trained}
-    _say(text, as_json, {**counts, "dropped": len(made.dropped), "file": str(made.path)})
+    _say(str(made), as_json, made.to_dict())
 
 
 @app.command()
@@ -485,12 +479,11 @@ def compare(
         eef compare runs/demo-webshop --method-a RFTx6 --method-b EEF --out changed.html
     """
     from eeflib.analysis.compare import compare_runs
+    from eeflib.analysis.report import write_comparison
 
     found = compare_runs(a, a if b is None else b, method_a=method_a, method_b=method_b)
     text = str(found)
     if out is not None:
-        from eeflib.analysis.report import write_comparison
-
         text += f"\n\nPage: {write_comparison(found, out)}"
     _say(text, as_json, found.as_json())
 
@@ -525,14 +518,9 @@ def study(
         eef study --report
     """
     from eeflib.config import make_config
-    from eeflib.study import forecast, plan_study, run_study, write_study
+    from eeflib.study import forecast, named_parts, run_study, write_study
 
-    try:
-        numbers = [int(seed) for seed in seeds.split(",") if seed]
-    except ValueError:
-        raise DataError(f"--seeds {seeds}: give whole numbers with commas between them") from None
-    config = make_config(preset)
-    chosen = plan_study([p for p in parts.split(",") if p], numbers)
+    config, chosen = make_config(preset), named_parts(parts, seeds)
     kept = Path("benchmarks/results")
     files = results or (kept if kept.is_dir() else work) / "study"
     if not report:
@@ -561,21 +549,13 @@ def check_model(
 
         eef check-model --all-known
     """
-    from eeflib.policies.families import bare_tokenizer, check_template, known_families
+    from eeflib.policies.families import check_known, check_template, verdicts
     from eeflib.policies.loading import load_tokenizer
 
     if bool(name) == all_known:
         raise DataError("give a model's name, or --all-known")
-    if all_known:
-        found = [check_template(bare_tokenizer(t, n), n) for n, (_, t) in known_families().items()]
-    else:
-        found = [check_template(load_tokenizer(name), name)]
-    wide = max(len(row["model"]) for row in found)
-    lines = [
-        f"{row['model']:{wide}}  {row['verdict']:17}  {'; '.join(row['notes'])}".rstrip()
-        for row in found
-    ]
-    _say("\n".join(lines), as_json, {"models": found})
+    found = check_known() if all_known else [check_template(load_tokenizer(name), name)]
+    _say(verdicts(found), as_json, {"models": found})
     if any(row["verdict"] == "refused" for row in found):
         raise typer.Exit(1)
 

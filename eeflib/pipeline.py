@@ -164,11 +164,12 @@ def explore(
                 "seed": world.seed,
             }
             decides = {**basis, "exploration": wanted}
-            decides |= {k: v for k, v in {"explored": chosen.explored, "steps": steps}.items() if v}
+            limits = {"explored": chosen.explored, "steps": steps}
+            decides |= {name: limit for name, limit in limits.items() if limit is not None}
             here = run.folder.step_folder(f"{chosen.name}/iter-{iteration}", decides)
             origin = run.origin(here)
             finished = here.phase("explore") is not None
-            if finished and steps:  # what was played beyond them was not kept
+            if finished and steps is not None:  # what was played beyond them was not kept
                 return run.exploration(origin.split("/")[0], iteration)
             if not finished:
                 _take_over(run, share, here, basis, {e.id for e in episodes})
@@ -553,10 +554,7 @@ def _lockstep(run: Run | None, student: Student | Policy) -> int:
 
 
 def _identity(student: Student | Policy) -> str:
-    if not isinstance(student, Student):
-        return f"policy {student.name}"
-    asked = student.config.template_arguments  # other prompts, with the same weights
-    return student.fingerprint + (f" {content_hash(asked)}" if asked else "")
+    return student.identity if isinstance(student, Student) else f"policy {student.name}"
 
 
 def _method(method: str | Method, run: Run | None, changes: Mapping[str, Any]) -> Method:

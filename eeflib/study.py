@@ -113,6 +113,19 @@ def plan_study(parts: Iterable[str] = (), seeds: Sequence[int] = ()) -> list[Par
     return out
 
 
+def named_parts(parts: str, seeds: str) -> list[Part]:
+    """`plan_study` of what a command names, with commas between names and between seeds.
+
+    Raises:
+        DataError: a seed is no whole number; no part is called so.
+    """
+    try:
+        numbers = [int(seed) for seed in seeds.split(",") if seed]
+    except ValueError:
+        raise DataError(f"seeds {seeds}: give whole numbers with commas between them") from None
+    return plan_study([name for name in parts.split(",") if name], numbers)
+
+
 def _cases(parts: Iterable[Part]) -> list[str]:
     return list(dict.fromkeys(p.case for p in parts))
 

@@ -101,6 +101,15 @@ class Exported(NamedTuple):
     dropped: tuple[Dropped, ...]
     """Samples that cannot be trained on, and why."""
 
+    def __str__(self) -> str:
+        counts = f"{self.samples} samples, {self.trained} of {self.replies} replies trained"
+        return f"{counts}\n{self.path}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a script reads: the counts, and the file."""
+        counts = {name: getattr(self, name) for name in ("samples", "replies", "trained")}
+        return {**counts, "dropped": len(self.dropped), "file": str(self.path)}
+
 
 def export(
     run: Run | str | Path,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,21 @@ def known_families() -> dict[str, tuple[str, str]]:
         if path is not None and path.is_file():
             out[name] = (f"trl, {path.name}", path.read_text("utf-8"))
     return dict(sorted(out.items()))
+
+
+def check_known() -> list[dict[str, Any]]:
+    """`check_template` of each family."""
+    known = known_families().items()
+    return [check_template(bare_tokenizer(text, name), name) for name, (_, text) in known]
+
+
+def verdicts(found: Sequence[Mapping[str, Any]]) -> str:
+    """A line for each result of `check_template`."""
+    wide = max(len(row["model"]) for row in found)
+    return "\n".join(
+        f"{row['model']:{wide}}  {row['verdict']:17}  {'; '.join(row['notes'])}".rstrip()
+        for row in found
+    )
 
 
 def bare_tokenizer(template: str, name: str = "") -> Any:

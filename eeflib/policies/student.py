@@ -20,6 +20,7 @@ from eeflib.config import Config, TrainConfig, make_config
 from eeflib.errors import DataError, EefError, PrerequisiteError
 from eeflib.policies.base import Policy
 from eeflib.prompts import PromptFormat, get_format
+from eeflib.records import content_hash
 
 if TYPE_CHECKING:
     from eeflib.policies.chat import Chat
@@ -216,6 +217,12 @@ class Student:
 
             return model_fingerprint(self.model)
         return weights_hash(self.folder)
+
+    @property
+    def identity(self) -> str:
+        """What its replies depend on: `fingerprint`, and arguments of the template, if any."""
+        asked = self.config.template_arguments  # other prompts, with the same weights
+        return self.fingerprint + (f" {content_hash(asked)}" if asked else "")
 
     def format(self, env: str) -> PromptFormat:
         """The prompt format that this student is played and trained with in environment `env`."""
