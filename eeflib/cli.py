@@ -11,14 +11,15 @@ import logging
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
+from eeflib.commands import COMMANDS, Iteration, Json, MethodName, RunFolder, Seed
+from eeflib.commands import given as _given
+from eeflib.commands import opened as _opened
+from eeflib.commands import say as _say
 from eeflib.errors import DataError, EefError
-
-if TYPE_CHECKING:
-    from eeflib.run import Run as OpenRun
 
 app = typer.Typer(
     add_completion=False,
@@ -56,7 +57,6 @@ FourBit = Annotated[
     bool | None, typer.Option(help="load the base in 4 bit; default: where a GPU needs it")
 ]
 Run = Annotated[Path | None, typer.Option(help="run folder; default runs/demo-ENV")]
-Json = Annotated[bool, typer.Option("--json", help="last line of stdout is one JSON object")]
 
 
 @app.command()
@@ -121,12 +121,6 @@ def demo(
         f"Next:      open the report, then `make lab` and notebooks/00_quickstart.ipynb"
     )
     _say(text, as_json, result)
-
-
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")]
-MethodName = Annotated[str, typer.Option(help="SFT, RFT, RFTxk, EEF, ...")]
-Iteration = Annotated[int, typer.Option(min=0, help="0 is cloning (SFT), 1 the first exploration")]
-Seed = Annotated[int | None, typer.Option(min=0, help="one of the run's seeds; default the first")]
 
 
 @app.command()
@@ -316,176 +310,8 @@ def evaluate(
     _say(text, as_json, {"method": method, "iteration": iteration, **asdict(rate)})
 
 
-def _given(**settings: Any) -> dict[str, Any]:
-    """The settings that were given."""
-    return {name: value for name, value in settings.items() if value is not None}
-
-
-def _opened(
-    path: Path,
-    seed: int | None,
-    env: str = "",
-    preset: str = "",
-    student: str | None = None,
-    **more: Any,
-) -> OpenRun:
-    """The run in `path`; a new one with the settings given, if any are."""
-    from eeflib.config import DEVELOPMENT_SEED
-    from eeflib.run import open_run
-
-    new = preset and not (path / "manifest.json").exists()
-    seeds = (DEVELOPMENT_SEED if seed is None else seed,)
-    settings: dict[str, Any] = {"env": env, "student": student, "seeds": seeds, **more}
-    run = open_run(path, preset=preset, **settings) if new else open_run(path)
-    known = {**run.config.training.to_dict(), **run.config.to_dict()}
-    for name, value in {"student": student, **more}.items():
-        if value is not None and value != known[name]:
-            raise DataError(
-                f"{path} was begun with {name} = {known[name]!r} and keeps it: leave out "
-                f"--{name.replace('_', '-')}, or name a new folder"
-            )
-    return run if seed is None else run.at(seed)
-
-
-@app.command("import")
-def import_(
-    files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="files, or folders with what is in them")
-    ],
-    run: Annotated[Path, typer.Option(help="run folder to write")],
-    verify: Annotated[
-        bool, typer.Option("--verify", help="play again what an environment at hand has a task for")
-    ] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="delete what the folder holds")] = False,
-    as_json: Json = False,
-) -> None:
-    """Make a run of trajectories that others recorded, and say what was read.
-
-    Reads ETO, AgentTraj, OpenAI and ShareGPT messages, the paper's data, WebShop page logs, rows of
-    the hub (json, jsonl, parquet), verifiers, Inspect, ATIF, eeflib; gzipped or not.
-
-    Examples:
-
-        eef import eto-sft-trajectory.json --run runs/eto
-
-        eef import outputs/ more.jsonl.gz --run runs/theirs --verify
-    """
-    from eeflib.files import RunFolder
-    from eeflib.interop.imported import import_run, replay
-    from eeflib.records import Trajectory
-
-    found = import_run(files, run, fresh=fresh)
-    text, last = str(found), found.to_dict()
-    if verify:
-        replays = replay(RunFolder(run).read("trajectories", Trajectory), files)
-        text, last = f"{text}\n{replays}", {**last, "replays": replays.to_dict()}
-    _say(f"{text}\nRun: {run}   Next: eef view {run}", as_json, last)
-
-
-@app.command()
-def view(run: RunFolder) -> None:
-    """Write the report of a run and open it in the browser.
-
-    Examples:
-
-        eef view runs/demo-webshop
-    """
-    import webbrowser
-
-    from eeflib.analysis.report import write_report
-
-    page = write_report(run)
-    webbrowser.open(page.resolve().as_uri())
-    typer.echo(str(page))
-
-
-@app.command()
-def report(
-    run: RunFolder,
-    out: Annotated[Path | None, typer.Option(help="default: RUN/report.html")] = None,
-) -> None:
-    """Write the one-file HTML report of a run, finished or not.
-
-    Examples:
-
-        eef report runs/demo-webshop
-
-        eef report runs/demo-webshop --out mine.html
-    """
-    from eeflib.analysis.report import write_report
-
-    typer.echo(str(write_report(run, out)))
-
-
-@app.command()
-def export(
-    run: RunFolder,
-    to: Annotated[
-        str,
-        typer.Option(
-            "--to",
-            metavar="FORMAT",
-            help="jsonl, trl, openai, axolotl, tinker, slime, verl, llamafactory, "
-            "llamafactory-v1, agentgym, inspect or trackio",
-        ),
-    ],
-    out: Annotated[Path | None, typer.Option(help="default: RUN/seed-S/export/...")] = None,
-    method: MethodName = "EEF",
-    iteration: Annotated[int | None, typer.Option(min=0, help="default: the last")] = None,
-    seed: Seed = None,
-    student: Annotated[
-        str | None, typer.Option(help="who is asked: prompt format, tokens; default: the run's")
-    ] = None,
-    allow_harmful: Annotated[
-        bool | None, typer.Option("--allow-harmful", help="harmful actions may be trained")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Write what a method trains on, with its trained flags, for another trainer or viewer.
-
-    Examples:
-
-        eef export runs/first --to trl
-
-        eef export runs/first --to axolotl --out eef.jsonl
-
-        eef export runs/first --to verl --method RFTxk --student smollm2
-    """
-    from eeflib.interop.write import export as write
-
-    opened = _opened(run, seed)
-    options: dict[str, Any] = {"method": method, "iteration": iteration, "student": student}
-    made = write(opened, to, out, allow_harmful=allow_harmful, **options)
-    _say(str(made), as_json, made.to_dict())
-
-
-@app.command()
-def compare(
-    a: Annotated[Path, typer.Argument(metavar="A", help="a run folder")],
-    b: Annotated[Path | None, typer.Argument(metavar="[B]", help="another; default: A")] = None,
-    method_a: Annotated[
-        str | None, typer.Option(help="teacher or a method; default: EEF, where there is one")
-    ] = None,
-    method_b: Annotated[str | None, typer.Option(help="as --method-a, of B")] = None,
-    out: Annotated[Path | None, typer.Option(help="also write it as one HTML file")] = None,
-    as_json: Json = False,
-) -> None:
-    """Compare two runs, or two methods of one: gained, lost, what changed in behaviour.
-
-    Examples:
-
-        eef compare runs/rft runs/eef
-
-        eef compare runs/demo-webshop --method-a RFTx6 --method-b EEF --out changed.html
-    """
-    from eeflib.analysis.compare import compare_runs
-    from eeflib.analysis.report import write_comparison
-
-    found = compare_runs(a, a if b is None else b, method_a=method_a, method_b=method_b)
-    text = str(found)
-    if out is not None:
-        text += f"\n\nPage: {write_comparison(found, out)}"
-    _say(text, as_json, found.as_json())
+for _name, _command in COMMANDS.items():
+    app.command(_name)(_command)
 
 
 @app.command()
@@ -558,13 +384,6 @@ def check_model(
     _say(verdicts(found), as_json, {"models": found})
     if any(row["verdict"] == "refused" for row in found):
         raise typer.Exit(1)
-
-
-def _say(text: str, as_json: bool, result: dict[str, Any] | None = None) -> None:
-    """`text` for people; with --json stdout belongs to `result`, which is one line."""
-    typer.echo(text, err=as_json)
-    if as_json and result is not None:
-        typer.echo(json.dumps(result))
 
 
 # typer brings its own copy of click, whose base class of usage errors has no public name
