@@ -198,11 +198,57 @@ def compare(
     say(text, as_json, found.as_json())
 
 
+def splits(
+    scheme: Annotated[str, typer.Option(help="verl-agent, baseline, eto or eeflib")] = "verl-agent",
+    workers: Annotated[int, typer.Option(min=1, help="verl-agent: training tasks a step")] = 16,
+    validation: Annotated[int, typer.Option(min=1, help="verl-agent: validation tasks")] = 128,
+    steps: Annotated[int, typer.Option(min=1, help="verl-agent: training steps")] = 150,
+    seed: Annotated[int, typer.Option(min=0, help="of the training run; of eeflib's tasks")] = 0,
+    goals: Annotated[
+        int | None, typer.Option(min=1, help="verl-agent: number of goals; default 6910")
+    ] = None,
+    test: Annotated[int, typer.Option(min=1, help="test positions; test goals of --data")] = 500,
+    data: Annotated[
+        Path | None, typer.Option(help="folder with the official files: texts, products compared")
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="--data holds the full set")] = False,
+    human: Annotated[
+        bool, typer.Option("--human", help="goals of --data that people wrote")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Say how many test goals of a WebShop split are trained on.
+
+    Examples:
+
+        eef splits --scheme verl-agent --workers 16 --seed 0
+
+        eef splits --scheme eto --json
+
+        eef splits --scheme eeflib --data data/webshop
+    """
+    from eeflib.envs.webshop.official import load_official
+    from eeflib.envs.webshop.splits import GOALS, check_split
+
+    loaded = None
+    if data is not None:
+        if goals is not None:
+            raise DataError("--goals is a number without --data; leave one of them out")
+        size: Any = "full" if full else "small"
+        loaded = load_official(data, size=size, human=human, progress=not as_json).goals
+    elif human or full:
+        raise DataError("--human and --full say which goals of --data; name its folder")
+    numbers = {"workers": workers, "validation": validation, "steps": steps, "test": test}
+    found = check_split(scheme, loaded, n=goals or GOALS, seed=seed, **numbers)
+    say(str(found), as_json, found.to_dict())
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
     "import": import_,
     "view": view,
     "report": report,
     "export": export,
     "compare": compare,
+    "splits": splits,
 }
 """In the order of `eef --help`."""

@@ -1,6 +1,7 @@
 """Goals: what a shopper is asked for, in the official order, and the published splits of them.
 
-Import `build_goals`, `task_from_goal`, `split_tasks` and `find_split` from here. The
+Import `build_goals`, `task_from_goal`, `split_tasks`, `find_split` (published splits) and
+`content_split` (one of your own, without leaks) from here. The
 official environment draws from one global generator without a seed; here all draws come from the
 catalogue's seed: prices first, then two price limits per goal (human) or product (synthetic), then
 a shuffle with seed 233.
@@ -201,7 +202,7 @@ def _data() -> dict[str, Any]:
     return json.loads(file.read_bytes())
 
 
-def _keys() -> list[str]:
+def place_keys() -> list[str]:
     """The text key of each place in the official order."""
     text = _data()["keys"]
     return [text[place * _KEY : (place + 1) * _KEY] for place in range(N_GOALS)]
@@ -245,7 +246,7 @@ def find_split(goals: Sequence[Mapping[str, Any]], scheme: str = "baseline") -> 
             scheme.
     """
     lists, known = scheme_places(scheme), defaultdict[str, list[int]](list)
-    for place, key in enumerate(_keys()):
+    for place, key in enumerate(place_keys()):
         known[key].append(place)
     keys = [text_key(goal) for goal in goals]
     agree = sum(n in known.get(key, ()) for n, key in enumerate(keys))
@@ -309,3 +310,37 @@ def split_tasks(
                 task.extra["official_index"] = found.places[i]
             out[name].append(task)
     return out
+
+
+def content_split(
+    goals: Sequence[Mapping[str, Any]], test: int = 500, seed: int = 0
+) -> dict[str, list[int]]:
+    """Positions of the `test` and `train` goals: no product and no text stands in both.
+
+    Goals of one product, or that ask for the same, stay together. At most `test` test goals; fewer
+    where no further group fits.
+
+    Raises:
+        DataError: no group fits, or nothing is left to train on.
+    """
+    parent: dict[Any, Any] = {}
+
+    def root(name: Any) -> Any:
+        while parent.setdefault(name, name) != name:
+            parent[name] = parent[parent[name]]
+            name = parent[name]
+        return name
+
+    for goal in goals:
+        parent[root(("text", text_key(goal)))] = root(("product", goal["asin"]))
+    groups = defaultdict[Any, list[int]](list)
+    for i, goal in enumerate(goals):
+        groups[root(("product", goal["asin"]))].append(i)
+    found: dict[str, list[int]] = {"test": [], "train": []}
+    order = list(groups.values())
+    random.Random(seed).shuffle(order)
+    for group in order:
+        found["test" if len(found["test"]) + len(group) <= test else "train"] += group
+    if not all(found.values()):
+        raise DataError(f"{len(goals)} goals in {len(order)} groups cannot give {test} test goals")
+    return found
