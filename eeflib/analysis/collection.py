@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from os import PathLike
 from typing import TYPE_CHECKING
 
 from eeflib.analysis import frames, tables
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from eeflib.analysis.taxonomy import Diagnosis
-
-OUTCOMES = ("solved", "failed", "fault", "unknown")
-"""How a trajectory ended; `fault`: of the environment or the provider; `unknown`: no reward."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +42,7 @@ class Item:
 
     @property
     def outcome(self) -> str:
-        """One of `OUTCOMES`."""
+        """`solved`, `failed`, `fault` (of environment or provider), `unknown` (no reward)."""
         if self.trajectory.error:
             return "fault"
         if not self.trajectory.rated:
@@ -117,7 +114,7 @@ class Collection(Sequence[Item]):
         self.states = states
 
     @classmethod
-    def of(cls, run: Run | str | Path, who: Who = "teacher") -> Collection:
+    def of(cls, run: Run | str | PathLike[str], who: Who = "teacher") -> Collection:
         """The trajectories of a run, finished or not; an empty run gives an empty collection.
 
         Args:
@@ -127,7 +124,7 @@ class Collection(Sequence[Item]):
         Raises:
             DataError: there is no such folder.
         """
-        run = run if isinstance(run, Run) else Run(run)
+        run = Run.of(run)
         items: list[Item] = []
         states = None
         if who in ("teacher", "all"):
@@ -155,16 +152,10 @@ class Collection(Sequence[Item]):
         return made
 
     @classmethod
-    def loose(
-        cls, trajectories: Iterable[Trajectory], tasks: Iterable[Task] = (), seed: int = 0
-    ) -> Collection:
+    def loose(cls, trajectories: Sequence[Trajectory]) -> Collection:
         """Trajectories that are in no run folder."""
-        known, every = {t.id: t for t in tasks}, list(trajectories)
-        lengths = usual((t.env, t.length, t.solved, t.terminated) for t in every)
-        return cls(
-            Item(Key(seed, TEACHER, 0, t.id), t, known.get(t.task_id), usual=lengths[t.env])
-            for t in every
-        )
+        lengths = usual((t.env, t.length, t.solved, t.terminated) for t in trajectories)
+        return cls(Item(Key(0, TEACHER, 0, t.id), t, usual=lengths[t.env]) for t in trajectories)
 
     def __len__(self) -> int:
         return len(self.items)

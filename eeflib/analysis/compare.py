@@ -10,7 +10,7 @@ compared and a note says so.
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,8 @@ from eeflib.analysis.run import TEACHER, Run
 from eeflib.analysis.tables import changes
 from eeflib.analysis.taxonomy import KINDS, WEBSHOP_KINDS, action_kind
 from eeflib.errors import DataError
-from eeflib.stats import last_iteration, paired, sample, unpaired
+from eeflib.records import Trajectory
+from eeflib.stats import paired, sample, unpaired
 
 _SIDE = [
     "seed", "task_hash", "task_id", "level", "solved", "reward", "length", "invalid",
@@ -40,34 +41,20 @@ def _side(run: Run, method: str, known: Findings) -> tuple[pd.DataFrame, list[st
     Raises:
         DataError: nothing of this method is in the run (names what there is).
     """
-    if method == TEACHER:
-        found = run.teacher_outcomes
-    else:
-        every = [o for o in run.outcomes if o.method == method]
-        found = last_iteration([o for o in every if o.split == "test"] or every)
+    found = run.teacher_outcomes if method == TEACHER else known.outcomes.get(method)
     if not found:
         raise DataError(
             f"{run.path} holds nothing of {method!r}; it has: "
             f"{', '.join(known.methods) or 'no trajectories and no evaluations'}"
         )
     outcomes = {(o.seed, o.task_id): o for o in reversed(found)}  # of several attempts the first
-    played: dict[tuple[int, str], list[Any]] = {}
-    double = 0
+    played: dict[tuple[int, str], list[Trajectory]] = defaultdict(list)
     for place, e in run.episodes("teacher" if method == TEACHER else "students"):
         o = outcomes.get((place.seed, e.task_id))
-        if o is None or place.method != method or place.iteration != o.iteration:
-            continue
-        if (o.seed, o.task_id) in played:  # several attempts at a task: the first counts
-            double += 1
-            continue
-        diagnosis = taxonomy.diagnose(e, run.task(place.seed, e.task_id))
-        kinds = Counter(action_kind(s.action, e.env, s.valid) for s in e.steps)
-        mix = {k: n / len(e.steps) for k, n in kinds.items()}
-        wrong = dict.fromkeys(diagnosis.kinds if diagnosis else (), 1.0)
-        main = diagnosis.primary if diagnosis else ""
-        played[o.seed, o.task_id] = [e.id, e.instruction, main, mix, wrong]
+        if o is not None and place == (o.seed, method, o.iteration):
+            played[o.seed, o.task_id].append(e)
     notes = []
-    if double:
+    if double := sum(len(attempts) - 1 for attempts in played.values()):
         notes.append(f"{method}: {double} further attempts at the same tasks are left out.")
     if not played:
         file = "trajectories.jsonl" if method == TEACHER else "test_rollouts.jsonl"
@@ -76,14 +63,21 @@ def _side(run: Run, method: str, known: Findings) -> tuple[pd.DataFrame, list[st
             "behaviour is unknown."
         )
     rows: dict[Any, list[Any]] = {}
-    for key in [
-        *played,
-        *((o.seed, o.task_id) for o in found if (o.seed, o.task_id) not in played),
-    ]:
-        o = outcomes[key]
+    for key in dict.fromkeys([*played, *((o.seed, o.task_id) for o in found)]):
+        o, attempts = outcomes[key], played.get(key)
         result = [getattr(o, name) for name in _SIDE[:8]]
-        rows.setdefault((o.seed, o.task_hash), [*result, *played.get(key, ["", "", "", {}, {}])])
+        behaviour = _behaviour(run, attempts[0], o.seed) if attempts else ["", "", "", {}, {}]
+        rows.setdefault((o.seed, o.task_hash), [*result, *behaviour])
     return pd.DataFrame(list(rows.values()), columns=_SIDE), notes
+
+
+def _behaviour(run: Run, e: Trajectory, seed: int) -> list[Any]:
+    """The rest of a row of `_SIDE`, for an episode that is on record."""
+    diagnosis = taxonomy.diagnose(e, run.task(seed, e.task_id))
+    main, wrong = (diagnosis.primary, diagnosis.kinds) if diagnosis else ("", ())
+    kinds = Counter(action_kind(s.action, e.env, s.valid) for s in e.steps)
+    mix = {k: n / len(e.steps) for k, n in kinds.items()}
+    return [e.id, e.instruction, main, mix, dict.fromkeys(wrong, 1.0)]
 
 
 def _pair(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
@@ -227,8 +221,8 @@ def compare_runs(
     Raises:
         DataError: no such folder, or nothing of that method in it.
     """
-    runs = [x if isinstance(x, Run) else Run(x) for x in (a, b)]
-    found = [Findings(run) for run in runs]
+    found = [Findings(x) for x in (a, b)]
+    runs = [f.run for f in found]
     methods = [m or f.focus or TEACHER for m, f in zip((method_a, method_b), found, strict=True)]
     (first, notes), (second, more) = map(_side, runs, methods, found)
     notes += more

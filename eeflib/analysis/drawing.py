@@ -42,7 +42,6 @@ ZERO: Trace = {"zeroline": True, "zerolinecolor": SOFT, "tickformat": "+~g"}
 """An axis of differences."""
 
 pio.templates["eef"] = style.template()
-pio.templates["eef_dark"] = style.dark(go.Figure(layout={"template": "eef"})).layout.template
 
 
 def page(
@@ -139,12 +138,6 @@ def table(data: Data, name: str) -> pd.DataFrame:
         return data
     found = data if isinstance(data, Findings) else Findings(data)
     return getattr(found, name)
-
-
-def tally(data: pd.DataFrame, group: str, kind: str, groups: Any, kinds: Any) -> pd.DataFrame:
-    """How often each of the kinds occurs in each of the groups."""
-    counts = pd.crosstab(data[group], data[kind])
-    return counts.reindex(index=list(groups), columns=list(kinds), fill_value=0)
 
 
 # -- words ----------------------------------------------------------------------------------------
@@ -295,13 +288,14 @@ def stacks(
     about: Sequence[str] = (),
     upright: bool = False,
 ) -> list[Trace]:
-    """A bar for each row of `counts`, cut into how many of each kind (a column) there are.
+    """A bar for each row of `counts`, cut into how many of each of the kinds (columns) there are.
 
     Args:
         about: more words on hover, of each row.
         upright: bars stand; then they bear no numbers.
     """
-    traces, rows = [], pd.DataFrame({"name": names, "total": counts.sum(axis=1).to_numpy()})
+    total = counts[list(kinds)].sum(axis=1).to_numpy()
+    traces, rows = [], pd.DataFrame({"name": names, "total": total})
     rows["about"] = about or ""
     for kind, (title, look, hatched) in kinds.items():
         n = counts[kind].tolist()

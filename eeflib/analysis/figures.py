@@ -127,7 +127,7 @@ def _histogram(title: str, note: str, x: str, bins: pd.DataFrame, names: list[st
     """How many trajectories were solved and failed in each bin; at most eight bins are named."""
     ticks = names[:: math.ceil(len(names) / 8)]
     axis = {"title_text": x, "type": "category", "tickvals": ticks, "tickangle": 0}
-    bars = draw.stacks(names, bins[list(_OUTCOMES)], _OUTCOMES, upright=True)
+    bars = draw.stacks(names, bins, _OUTCOMES, upright=True)
     look: draw.Trace = {"body": 240, "barmode": "stack", "bargap": 0.12}
     return draw.page(title, note, bars, xaxis=axis, yaxis_title_text="trajectories", **look)
 
@@ -153,7 +153,8 @@ def failure_kinds(failures: draw.Data, by: str = "level", colours: int = 6) -> g
     groups = style.level_order(sizes.index[:colours])
     looks = style.group_looks(groups)
     parts = {g: (plain(g, 30) or f"no {by}", looks[g], i % 2 == 1) for i, g in enumerate(groups)}
-    counts = draw.tally(main, "kind", by, rows["kind"], sizes.index)
+    counts = tables.tally(main, "kind", by, sizes.index).set_index("kind")
+    counts = counts.reindex(rows["kind"], fill_value=0)
     if len(sizes) > len(groups):
         parts["others"] = ("others", draw.PALE, False)
         counts["others"] = counts.drop(columns=groups).sum(axis=1)
@@ -163,7 +164,7 @@ def failure_kinds(failures: draw.Data, by: str = "level", colours: int = 6) -> g
     names = draw.labels(map(draw.kind_name, rows["kind"]), 24)
     low, high = zip(*([total * v for v in wilson(k, total)] for k in rows["wins"]), strict=True)
     texts = [f"{k} ({draw.percent(k / total)})" for k in rows["wins"]]
-    bars = draw.stacks(names, counts[list(parts)], parts, about)
+    bars = draw.stacks(names, counts, parts, about)
     least, most = map(draw.percent, covered.interval)
     note = (
         f"{total} failed episodes, each counted once under its main kind. Whiskers are 95 % Wilson "
@@ -289,8 +290,7 @@ def trajectory_curve(states: draw.Data, trajectory_id: str, seed: int) -> go.Fig
     """Wins from each state of one trajectory, with its interval; the point of no return marked."""
     title = "When was this trajectory lost?"
     data = tables.pick_iteration(draw.table(states, "states"))
-    own = data[(data["trajectory_id"] == trajectory_id) & (data["seed"] == seed)]
-    curve = own[own["n"] > 0].sort_values("t", ignore_index=True)
+    curve = tables.tried_states(data, trajectory_id, seed)
     if curve.empty:
         return draw.nothing(
             title, f"No state of trajectory {trajectory_id!r} (seed {seed}) was tried."

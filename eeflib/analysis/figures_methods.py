@@ -49,9 +49,8 @@ def first_solved(states: draw.Data) -> go.Figure:
     names = draw.labels(reach["level"].replace("", "no level"))
     counts = reach.rename(columns={"from_s0": "s0", "only_deeper": "state"})
     kinds = {k: v for k, v in _FOUND.items() if k != "teacher"}
-    return draw.stacked(
-        title, note, "training tasks", names, draw.stacks(names, counts[[*kinds]], kinds)
-    )
+    bars = draw.stacks(names, counts, kinds)
+    return draw.stacked(title, note, "training tasks", names, bars)
 
 
 def rates(rows: Sequence[Mapping[str, Any]], label: str = "win rate") -> go.Figure:
@@ -147,11 +146,11 @@ def newly_solved(changes: draw.Data) -> go.Figure:
     title, data = "How many tasks were gained and lost?", draw.table(changes, "changes")
     if data.empty:
         return draw.nothing(title, "Two methods evaluated on the same tasks are needed.")
-    base, methods = str(data["baseline"].iloc[0]), style.order(data["method"])
-    counts, names = draw.tally(data, "method", "change", methods, _CHANGES), draw.labels(methods)
+    counts = tables.tally(data, "method", "change", _CHANGES)
+    base, names = str(data["baseline"].iloc[0]), draw.labels(counts["method"])
     net = [f"net {n:+d}".replace("-", "−") for n in counts["gained"] - counts["lost"]]
     note = f"Against {clean(base, 60)}, over all seeds, the last iteration both have. {_CHANCE}"
-    total = counts.sum(axis=1)
+    total = counts[list(_CHANGES)].sum(axis=1)
     traces = [*draw.stacks(names, counts, _CHANGES), draw.ends(names, None, total, net, None)]
     return draw.stacked(title, note, "test tasks", names, traces)
 
@@ -165,8 +164,8 @@ def discovered(found: draw.Data, rows: int = 20) -> go.Figure:
     title, data = "What did exploring find?", draw.table(found, "discoveries")
     if data.empty:
         return draw.nothing(title, "No exploration is recorded (branches.jsonl).")
-    methods = style.order(data["method"])
-    counts, names = draw.tally(data, "method", "found", methods, _FOUND), draw.labels(methods)
+    counts = tables.tally(data, "method", "found", _FOUND)
+    names, looks_of = draw.labels(counts["method"]), style.method_looks(counts["method"])
     new = data[data["found"].isin(["s0", "state"])]
     listed = new.sort_values(["k", "seed", "task_id"], ascending=[False, True, True]).head(rows)
     tasks = draw.task_labels(listed, data["seed"].nunique() > 1)
@@ -174,7 +173,7 @@ def discovered(found: draw.Data, rows: int = 20) -> go.Figure:
         listed, "task {task_id}, seed {seed}", "{level}",
         "{method}, iteration {iteration}: first solved", "from s{k}, after {t} actions",
     )  # fmt: skip
-    looks = [style.method_looks(methods)[method] for method in listed["method"]]
+    looks = [looks_of[method] for method in listed["method"]]
     marker = {"color": [x.light for x in looks], "symbol": [x.marker for x in looks], "size": 9}
     dots = draw.mark("scatter", listed["k"], tasks, hover, mode="markers+text", marker=marker)
     dots |= {"text": [f"s<sub>{k}</sub>" for k in listed["k"]], "textposition": "middle right"}
@@ -340,9 +339,9 @@ def gained_lost(comparison: Comparison, rows: int = 20) -> go.Figure:
     if not comparison.paired:
         return draw.nothing(title, " ".join(comparison.notes))
     data = comparison.tasks
-    levels = style.level_order(data["level"])
-    names = draw.labels(level or "no level" for level in levels)
-    bars = draw.stacks(names, draw.tally(data, "level", "change", levels, _CHANGES), _CHANGES)
+    counts = tables.tally(data, "level", "change", _CHANGES)
+    names = draw.labels(counts["level"].replace("", "no level"))
+    bars = draw.stacks(names, counts, _CHANGES)
     changed = pd.concat([comparison.changed(c).head(rows) for c in ("gained", "lost")])
     kinds = changed["b_kind"].where(changed["change"] == "lost", changed["a_kind"])
     glyphs = (f"{_CHANGES[c][0][0]} " for c in changed["change"])

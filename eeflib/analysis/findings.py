@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -18,7 +17,7 @@ import pandas as pd
 from eeflib.analysis import frames, labels, style, tables
 from eeflib.analysis.annotations import Key
 from eeflib.analysis.collection import Collection, Item
-from eeflib.analysis.run import TEACHER, Run
+from eeflib.analysis.run import TEACHER
 from eeflib.errors import DataError
 from eeflib.records import Branch, Evaluation
 from eeflib.states import StateOutcome
@@ -50,15 +49,6 @@ class Rescue(NamedTuple):
 
 class Findings(frames.Frames):
     """The frames of one run, and what is compared in them, each computed when first asked for."""
-
-    def __init__(self, run: Run | str | Path) -> None:
-        """Args:
-        run: the run or its folder.
-
-        Raises:
-            DataError: there is no such folder.
-        """
-        super().__init__(run if isinstance(run, Run) else Run(run))
 
     @cached_property
     def collection(self) -> Collection:
@@ -181,17 +171,6 @@ class Findings(frames.Frames):
                 faults.append(f"{self.focus} against {method}: {exc}")
         return out, faults
 
-    @cached_property
-    def gained(self) -> dict[str, pd.DataFrame]:
-        """What the focus gained and lost against cloning and against the baseline.
-
-        Other method -> the focus's rows of `tables.newly_solved`.
-        """
-        sft = [m for m in self.outcomes if style.family(m) == "sft"][:1]
-        others = [m for m in dict.fromkeys((*sft, self.baseline)) if m in self.paired]
-        rows = {m: tables.newly_solved(self.evaluations, m) for m in others}
-        return {m: part[part["method"] == self.focus] for m, part in rows.items()}
-
     def matched(self, a: str, b: str) -> tuple[list[Evaluation], list[Evaluation]]:
         """Outcomes of the methods `a` and `b` after the same iterations: see `tables.last`."""
         frame = tables.only_test(self.evaluations)
@@ -225,8 +204,9 @@ class Findings(frames.Frames):
             mark([Key(seed, TEACHER, 0, name)], f"tried from s{k}")
         for o in (o for group in self.outcomes.values() for o in group):
             mark(tested[o.seed, o.method, o.iteration, o.task_id], LAST)
-        others = [rows for m, rows in self.gained.items() if m != self.baseline]
-        changes = pd.concat([self.changes, *others])
+        against = [tables.newly_solved(self.evaluations, m) for m in self.paired]
+        changes = pd.concat([self.changes, *(x[x["method"] == self.focus] for x in against)])
+        changes = changes.drop_duplicates()
         for pair, rows in changes.groupby(["method", "baseline"], sort=False):
             method, base = map(str, pair)
             at = {o.seed: o.iteration for o in self.matched(method, base)[0]}
@@ -237,7 +217,8 @@ class Findings(frames.Frames):
             mark([Key(seed, TEACHER, 0, name)], f"won from s{k}")
         for seed, name in _rows(self.no_return, "seed", "trajectory_id"):
             mark([Key(seed, TEACHER, 0, name)], "point of no return")
-        for seed, task, where in _rows(self.first_won, "seed", "task_id", "where"):
+        first = tables.first_won(self.states)
+        for seed, task, where in _rows(first, "seed", "task_id", "where"):
             mark(taught[seed, task], "failed and explored")
             mark(taught[seed, task], f"first won from {where}")
         every = tables.discoveries(self.branches, self.trajectories)
@@ -272,11 +253,6 @@ class Findings(frames.Frames):
                     known.add((seed, task))
 
     @cached_property
-    def first_won(self) -> pd.DataFrame:
-        """From where each task that the teacher failed was first won; see `tables.first_won`."""
-        return tables.first_won(self.states)
-
-    @cached_property
     def no_return(self) -> pd.DataFrame:
         """Points of no return: where the student could last win a trajectory the teacher failed.
 
@@ -295,16 +271,6 @@ class Findings(frames.Frames):
         rows = rows.merge(steps, on=[*keys, "t"], how="left").fillna({"action": ""})
         names = [*keys, "task_id", "level", "length", "k", "t", "until", "action"]
         return rows[names].sort_values(["t", *keys], ascending=[False, True, True])
-
-    @cached_property
-    def never(self) -> pd.DataFrame:
-        """Tasks the teacher failed that no rollout of the explored iteration solved.
-
-        Columns: seed, task_id, level, best (the best reward of any rollout of any method).
-        """
-        lost = self.first_won[self.first_won["where"] == "none"].drop(columns="where")
-        best = self.branches.groupby(["seed", "task_id"])["reward"].max().rename("best")
-        return lost.merge(best.reset_index(), how="left").fillna({"best": 0.0})
 
     @cached_property
     def counted(self) -> pd.DataFrame:

@@ -149,19 +149,23 @@ COLUMNS: Mapping[str, Mapping[str, tuple[str, str]]] = {
 
 
 def load(run: Run | str | Path) -> Frames:
-    """The frames of a run; nothing is read before it is asked for.
-
-    Raises:
-        DataError: there is no such folder.
-    """
-    return Frames(run if isinstance(run, Run) else Run(run))
+    """The frames of a run; see `Frames`."""
+    return Frames(run)
 
 
 class Frames:
     """The frames of one run, each read once; `run.problems` says what could not be read."""
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
+    def __init__(self, run: Run | str | Path) -> None:
+        """Nothing is read before it is asked for.
+
+        Args:
+            run: the run or its folder.
+
+        Raises:
+            DataError: there is no such folder.
+        """
+        self.run = Run.of(run)
 
     @cached_property
     def tasks(self) -> pd.DataFrame:

@@ -194,8 +194,8 @@ def recorded(cache: str | Path) -> pd.DataFrame:
         fits = [isinstance(x, t) for x, t in zip(names, (int, str, str, str, int), strict=True)]
         if all(fits) and max(names[0], names[4]) < 2**63:
             rows.append([*names, *parse(row["reply"]), "", str(row.get("model", ""))])
-    table = pd.DataFrame(rows, columns=[*LABEL_COLUMNS, "model"])
-    return table.astype({**LABEL_COLUMNS, "model": "str"})
+    types = LABEL_COLUMNS | {"model": "str"}
+    return pd.DataFrame(rows, columns=list(types)).astype(types)
 
 
 def parse(reply: str) -> tuple[str, str]:

@@ -62,27 +62,11 @@ def write_report(
     """
     run = Run(run_dir)
     path = run.path / "report.html" if out is None else Path(out)
-    write_atomic(path, render_report(run, budget))
-    return path
-
-
-def write_comparison(comparison: Comparison, path: str | Path) -> Path:
-    """Write two runs against each other as one HTML file; return its path.
-
-    Raises:
-        DataError: the file cannot be written.
-    """
-    write_atomic(Path(path), comparison_page(comparison))
-    return Path(path)
-
-
-def render_report(run: Run, budget: int = viewer.BUDGET) -> str:
-    """The report's HTML; see `write_report`."""
     found = Findings(run)
     cases = {n: Findings(x) for n, x in run.cases().items() if x.has("evaluations.jsonl")}
     skipped = found.branches["mismatch"]
     left_out: list[str] = []
-    return _page(
+    page = _page(
         Links(found.collection, found.tags),
         viewer.viewer_data(found.collection, tags=found.tags, budget=budget, notices=left_out),
         left_out=left_out,
@@ -97,17 +81,23 @@ def render_report(run: Run, budget: int = viewer.BUDGET) -> str:
         skipped=list(skipped[skipped != ""].value_counts().head(5).items()),
         reproduce=_reproduce(run),
     )
+    write_atomic(path, page)
+    return path
 
 
-def comparison_page(comparison: Comparison) -> str:
-    """Two runs: what it comes to in words, then measures, tasks, actions, failures."""
+def write_comparison(comparison: Comparison, path: str | Path) -> Path:
+    """Write two runs against each other as one HTML file; return its path.
+
+    In words what it comes to, then measures, tasks, actions, failures.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
     a, b = comparison.names
-    return _page(
-        Links(Collection([]), {}),
-        title="Two runs compared",
-        about=[f"{b} against {a}"],
-        comparison=comparison,
-    )
+    title, about = "Two runs compared", [f"{b} against {a}"]
+    nowhere = Links(Collection([]), {})
+    write_atomic(Path(path), _page(nowhere, title=title, about=about, comparison=comparison))
+    return Path(path)
 
 
 # -- tables, figures, links -----------------------------------------------------------------------
@@ -115,7 +105,7 @@ def comparison_page(comparison: Comparison) -> str:
 
 WORDS = {
     "a_reward": "reward before", "any": "found in", "attempts": "rollouts a state",
-    "b_reward": "reward after", "best": "best reward", "both": "solved by both", "change": "",
+    "b_reward": "reward after", "both": "solved by both", "change": "",
     "cost_usd": "dollars", "empty": "of them empty", "failed": "\u25bc failed",
     "from_s0": "from s\u2080", "gained": "\u25b2 gained", "k": "state k",
     "low": "95\u202f% interval", "lost": "\u25bc lost", "meaning": "", "n": "of", "name": "",
@@ -170,7 +160,7 @@ def shown(name: str, value: Any) -> str:
         return "\u2013"
     if name in ("share", "rate", "p_won"):
         return percent(value)
-    if name.removeprefix("a_").removeprefix("b_") in ("reward", "best"):
+    if name.removeprefix("a_").removeprefix("b_") == "reward":
         return f"{value:.2f}"
     if name in ("a", "b", "difference", "p", "q"):
         return f"{value:.3f}".replace("-", "\u2212")
@@ -203,17 +193,6 @@ def p_text(p: float) -> str:
 def kind_title(name: str) -> str:
     """The title of a kind of failure; what is none stays as it is."""
     return KINDS[name].title if name in KINDS else name
-
-
-def wide(
-    rows: pd.DataFrame, index: str, columns: str, order: Sequence[str], values: str = ""
-) -> pd.DataFrame:
-    """Counts (or sums of `values`) of `columns` side by side, a row per value of `index`."""
-    sizes = rows[values] if values else pd.Series(1, rows.index, dtype="int64")
-    sums = sizes.groupby([rows[index], rows[columns]]).sum().unstack(fill_value=0)
-    names = (style.level_order if index == "level" else dict.fromkeys)(rows[index])
-    sums = sums.reindex(index=list(names), columns=list(order), fill_value=0)
-    return sums.rename_axis(index=index, columns=None).reset_index()
 
 
 def chart(links: Links, figure: go.Figure, *args: Any, **words: Any) -> dict[str, Any]:
@@ -344,21 +323,14 @@ def group_lead(by: str, **more: str) -> dict[str, str]:
 def model_columns(found: Findings) -> tuple[pd.DataFrame, dict[str, Lead]]:
     """(a row per task that all models tried, their best rewards side by side; where each leads)."""
     rows = found.by_model
-    sign = rows["solved"].map({True: "\u2713", False: "\u2717"})
-    cells = rows.assign(cell=[f"{s} {r:.2f}" for s, r in zip(sign, rows["reward"], strict=True)])
+    sign = rows["solved"].map({True: "\u2713 ", False: "\u2717 "})
+    cells = rows.assign(cell=sign + rows["reward"].map("{:.2f}".format))
     wide = cells.pivot(index=["seed", "task_id", "solvers"], columns="policy", values="cell")
     models = [str(p) for p in found.teachers["policy"]]
     leads: dict[str, Lead] = {
         p: {"method": TEACHER, "model": p, "task": "{task_id}", "seed": "{seed}"} for p in models
     }
     return wide[models].rename_axis(columns=None).reset_index(), leads
-
-
-def tried_states(found: Findings, trajectory_id: str, seed: int) -> pd.DataFrame:
-    """The states of one of the teacher's trajectories that were tried, in their order."""
-    own = (found.states["trajectory_id"] == trajectory_id) & (found.states["seed"] == seed)
-    tried = found.states[own & (found.states["n"] > 0)].sort_values("t")
-    return tried.rename(columns={"p": "p_won"})
 
 
 def _bias(found: Findings) -> Row | None:
@@ -456,21 +428,9 @@ def _page(links: Links, data: bytes = b"", **content: Any) -> str:
     scripts = [x for x in (drawing, browsing, plotly) if x]
     hashes = [f"'sha256-{_base64(hashlib.sha256(x.encode()).digest())}'" for x in scripts]
     sheet = style.themed(":root") + (viewer.sheet() if data else "") + style.asset("report.css")
-    computed = (
-        *(percent, points, p_text, span, shown, kind_title, wide, method_row, paired_rows),
-        *(sample, caution),
-        *(
-            shares_lead,
-            group_lead,
-            model_columns,
-            differences,
-            changed_tasks,
-            change_tag,
-            win_rate,
-            tried_states,
-        ),
-        viewer.transcript_html,
-    )
+    words = (percent, points, p_text, span, shown, kind_title, change_tag, sample, caution)
+    rows = (method_row, paired_rows, differences, changed_tasks, win_rate)
+    computed = (*words, *rows, shares_lead, group_lead, model_columns, viewer.transcript_html)
     text = template("report.html").render(
         **{f.__name__: f for f in computed},
         **{"figures": figures, "tables": tables, "taxonomy": taxonomy},

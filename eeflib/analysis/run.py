@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -24,14 +25,8 @@ TEACHER = "teacher"
 Who = Literal["teacher", "students", "all"]
 """Whose episodes: the teacher's recorded trajectories, the students' test episodes, or both."""
 
-_EXPECTED = {
-    "tasks.jsonl": "tasks: levels, goals and splits are unknown",
-    "trajectories.jsonl": "the teacher's trajectories: how it fails is unknown",
-    "branches.jsonl": "exploration: no state is known to be recoverable",
-    "samples.jsonl": "training samples: what was trained on is unknown",
-    "evaluations.jsonl": "evaluations: no method has a result",
-    "test_rollouts.jsonl": "the students' test episodes: only their results are known",
-}
+_RECORDS = ("tasks", "trajectories", "branches", "samples", "evaluations", "test_rollouts")
+"""Names of the files of records, without their ending."""
 
 R = TypeVar("R", bound=Record)
 
@@ -65,31 +60,28 @@ class Run:
             self.summary = summary
         if not self.path.is_dir():
             raise DataError(f"no run folder at {self.path}; run `eef demo --run {self.path}` first")
-        self._problems: dict[str, None] = {}
-        own = ("manifest.json", "summary.json", "phases", *_EXPECTED)
+        self.problems: list[str] = []
+        """What could not be read so far, one line each."""
+        own = ("manifest.json", "summary.json", "phases", *(f"{n}.jsonl" for n in _RECORDS))
         if summary is None and not any(self.has(name) for name in own):
             raise DataError(
                 f"{self.path} is not a run folder: it holds no manifest.json and no records such "
                 f"as trajectories.jsonl; run `eef demo --run {self.path}` first"
             )
 
-    @property
-    def problems(self) -> list[str]:
-        """What could not be read so far, one line each."""
-        return list(self._problems)
-
-    @property
-    def missing(self) -> list[str]:
-        """Which kinds of files are nowhere in the run, and what is unknown without them."""
-        return [f"no {n}, so no {what}" for n, what in _EXPECTED.items() if not self.has(n)]
+    @classmethod
+    def of(cls, run: Run | str | PathLike[str]) -> Run:
+        """A run, given itself or its folder."""
+        return run if isinstance(run, Run) else cls(Path(run))
 
     def has(self, name: str) -> bool:
         """Whether a file `name` belongs to this run, at any place in it."""
-        return bool(self.files(name, resolve=False))
+        return bool(self.files(name))
 
     def note(self, problem: str) -> None:
         """Add a line to `problems`, once."""
-        self._problems[problem] = None
+        if problem not in self.problems:
+            self.problems.append(problem)
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
@@ -182,22 +174,8 @@ class Run:
             if isinstance(data.get("summary"), dict):
                 yield place, data["summary"]
 
-    @cached_property
-    def method_names(self) -> dict[str, str]:
-        """Folder name -> method name, as its outcomes spell it."""
-        names = {}
-        for path, place in self.files("evaluations.jsonl", resolve=False):
-            first = next(self._records(path, Evaluation), None)
-            if first is not None and place.method:
-                names[place.method] = first.method
-        return names
-
-    def files(self, name: str, resolve: bool = True) -> list[tuple[Path, Place]]:
-        """The files `name` of this run with their places, in order; -1: the path does not say.
-
-        Args:
-            resolve: name methods as their outcomes spell them, not as their folders do.
-        """
+    def files(self, name: str) -> list[tuple[Path, Place]]:
+        """The files `name` of this run with their places, in order; -1: the path does not say."""
         default = _list(self.manifest.get("seeds")) or [self.manifest.get("seed", 0)]
         out = []
         for path in self.path.rglob(name):
@@ -206,9 +184,6 @@ class Run:
                 continue
             if place.seed < 0:
                 place = place._replace(seed=default[0] if isinstance(default[0], int) else 0)
-            if resolve:
-                name_of = self.method_names
-                place = place._replace(method=name_of.get(place.method, place.method))
             out.append((path, place))
         return sorted(out, key=lambda item: (item[1], item[0]))
 
@@ -221,7 +196,7 @@ class Run:
             method: only what this one recorded; empty: only what is recorded once per seed (a
                 method's folder may hold files of that name too).
         """
-        for path, place in self.files(name, resolve=method != ""):
+        for path, place in self.files(name):
             if method is not None and place.method != method:
                 continue
             for record in self._records(path, cls):

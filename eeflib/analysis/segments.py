@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from eeflib.records import Label, Trajectory
-from eeflib.states import Evidence, StateOutcome, action_labels
+from eeflib.states import StateOutcome, action_labels
 
 
 @dataclass(frozen=True)
@@ -54,33 +54,20 @@ def state_text(state: StateOutcome) -> str:
     return f"{'won' if state.won else 'lost'} {state.wins}/{state.n} from {state.name}"
 
 
-def segments(
-    trajectory: Trajectory, outcomes: Sequence[StateOutcome], evidence: Evidence = "paper"
-) -> list[Segment]:
+def segments(trajectory: Trajectory, outcomes: Sequence[StateOutcome]) -> list[Segment]:
     """Segments covering all actions in order, cut where a tried state or another label begins.
 
     Args:
         outcomes: the trajectory's states, see `states_by_trajectory`.
-        evidence: the rule, see `eeflib.states.action_labels`.
     """
     tried = [o for o in outcomes if o.tried and o.t < trajectory.length]
+    labels = action_labels(trajectory, outcomes)
+    changes = (t for t in range(1, len(labels)) if labels[t] != labels[t - 1])
+    cuts = sorted({0, *changes, *(o.t for o in tried), len(labels)})
     out = []
-    for run in from_labels(action_labels(trajectory, outcomes, evidence)):
-        cuts = [run.start, *(o.t for o in tried if run.start < o.t < run.stop), run.stop]
-        for start, stop in itertools.pairwise(cuts):
-            why = _evidence(trajectory, tried, run.label, start, stop)
-            out.append(Segment(start, stop, run.label, why))
-    return out
-
-
-def from_labels(labels: Sequence[Label]) -> list[Segment]:
-    """Runs of equal labels, e.g. of `Sample.labels`."""
-    out: list[Segment] = []
-    for t, label in enumerate(labels):
-        if out and out[-1].label == label:
-            out[-1] = Segment(out[-1].start, t + 1, label)
-        else:
-            out.append(Segment(t, t + 1, label))
+    for start, stop in itertools.pairwise(cuts):
+        why = _evidence(trajectory, tried, labels[start], start, stop)
+        out.append(Segment(start, stop, labels[start], why))
     return out
 
 

@@ -8,6 +8,7 @@ twin for dark pages. Every line also has a dash and a marker of its own, every l
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -34,9 +35,6 @@ class Look:
     """The marker as text."""
 
 
-METHOD_ORDER = ("teacher", "sft", "sftall", "rft", "rftx", "nat", "eto", "eef")
-"""Canonical order by normalised prefix; methods unknown to it come last, by name."""
-
 _METHODS: Mapping[str, Look] = {
     "teacher": Look("#6b7280", "#a3abb8", "dot", "x", "\u2715"),
     "sft": Look("#008a64", "#2fc49b", "dash", "square", "\u25a0"),
@@ -47,6 +45,7 @@ _METHODS: Mapping[str, Look] = {
     "eto": Look("#5b4aa8", "#a79af0", "dashdot", "cross", "\u271a"),
     "eef": Look("#d55e00", "#ff8a3d", "solid", "circle", "\u25cf"),
 }
+"""Known methods in reading order, by normalised name; unknown ones come last, by name."""
 _SPARE = (
     Look("#b8568f", "#ec9ecb", "dash", "diamond", "\u25c6"),
     Look("#b58900", "#f0c23b", "dot", "square", "\u25a0"),
@@ -91,30 +90,20 @@ def family(method: str) -> str:
 def order(methods: Iterable[str]) -> list[str]:
     """Methods in reading order: teacher, baselines, EEF, its variants."""
 
-    def key(method: str) -> tuple[int, str]:
-        known = family(method)
-        return (METHOD_ORDER.index(known) if known else len(METHOD_ORDER), method)
-
-    return sorted(dict.fromkeys(methods), key=key)
+    place = {known: i for i, known in enumerate((*_METHODS, ""))}
+    return sorted(dict.fromkeys(methods), key=lambda method: (place[family(method)], method))
 
 
 def method_looks(methods: Iterable[str]) -> dict[str, Look]:
     """A look per method; unknown ones share the spare looks in order."""
-    out, spare = {}, 0
-    for method in order(methods):
-        known = family(method)
-        if known:
-            out[method] = _METHODS[known]
-        else:
-            out[method] = _SPARE[spare % len(_SPARE)]
-            spare += 1
-    return out
+    spare = itertools.cycle(_SPARE)
+    return {m: _METHODS[family(m)] if family(m) else next(spare) for m in order(methods)}
 
 
 def group_looks(groups: Iterable[str]) -> dict[str, Look]:
     """A look per difficulty level or other group; levels known by name keep theirs."""
-    names = list(dict.fromkeys(groups))
-    listed = [g for g in names if g == "all"] + level_order(g for g in names if g != "all")
+    names = set(groups)
+    listed = [g for g in ("all",) if g in names] + level_order(names - {"all"})
     return {g: GROUPS[i % len(GROUPS)] for i, g in enumerate(listed)}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from math import comb
 from typing import Any
@@ -41,17 +41,14 @@ def win_rates(evaluations: pd.DataFrame) -> pd.DataFrame:
     (mean).
     """
     names = ["method", "iteration", "seeds", "n", "wins", "rate", "low", "high", "reward"]
-    keys = names[:2]
-    rows = []
-    for key, own in only_test(evaluations).groupby(keys):
-        rate = Rate.of(group.tolist() for _, group in own.groupby("seed")["solved"])
-        rows.append({**dict(zip(keys, key, strict=True)), **asdict(rate)})
-        rows[-1]["reward"] = own.groupby("seed")["reward"].mean().mean()
-    table = pd.DataFrame(rows, columns=names)
-    position = {m: i for i, m in enumerate(style.order(table["method"]))}
-    return table.sort_values(
-        keys, key=lambda c: c.map(position) if c.name == "method" else c, ignore_index=True
-    )
+    test, rows = only_test(evaluations), []
+    for method in style.order(test["method"]):
+        for iteration, own in test[test["method"] == method].groupby("iteration"):
+            seeds = own.groupby("seed")
+            row = asdict(Rate.of(group.tolist() for _, group in seeds["solved"]))
+            row |= {"method": method, "iteration": iteration}
+            rows.append(row | {"reward": seeds["reward"].mean().mean()})
+    return pd.DataFrame(rows, columns=names)
 
 
 def courses(rates: pd.DataFrame) -> pd.DataFrame:
@@ -63,20 +60,26 @@ def courses(rates: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([*added, rates], ignore_index=True) if added and len(start) else rates
 
 
-def pick_iteration(states: pd.DataFrame, method: str | None = None) -> pd.DataFrame:
+def pick_iteration(states: pd.DataFrame) -> pd.DataFrame:
     """The rows of the first iteration that explored expert states: the cloned student's.
+
+    It is EEF's, or where EEF has none that of the first method that explored them.
 
     Args:
         states: `frames.states` or `frames.branches`.
-        method: whose; by default `EEF` if it is there, else the first that has expert states.
     """
     deep = states[states["k"] > 0]
-    if method is None:
-        methods = style.order(deep["method"])
-        method = "EEF" if "EEF" in methods else (methods[0] if methods else "")
+    methods = style.order(deep["method"])
+    method = "EEF" if "EEF" in methods else (methods or [""])[0]
     deep = deep[deep["method"] == method]
     first = deep["iteration"].min() if len(deep) else -1
     return states[(states["method"] == method) & (states["iteration"] == first)]
+
+
+def tried_states(states: pd.DataFrame, trajectory_id: str, seed: int) -> pd.DataFrame:
+    """The states of one of the teacher's trajectories that were tried, in their order."""
+    own = (states["trajectory_id"] == trajectory_id) & (states["seed"] == seed)
+    return states[own & (states["n"] > 0)].sort_values("t", ignore_index=True)
 
 
 def recovery_curve(states: pd.DataFrame) -> pd.DataFrame:
@@ -99,6 +102,18 @@ def recovery_curve(states: pd.DataFrame) -> pd.DataFrame:
     return _rates(pd.concat(counts, names=["group"]).reset_index(), "p")
 
 
+def tally(data: pd.DataFrame, group: str, kind: str, kinds: Iterable[str]) -> pd.DataFrame:
+    """How often each of the kinds occurs in each group, in reading order: a column for each kind.
+
+    A column `count` of the data says how often its row counts.
+    """
+    sizes = data["count"] if "count" in data else pd.Series(1, data.index, dtype="int64")
+    sums = sizes.groupby([data[group], data[kind]]).sum().unstack(fill_value=0)
+    order = {"level": style.level_order, "method": style.order}.get(group, dict.fromkeys)
+    sums = sums.reindex(index=list(order(data[group])), columns=list(kinds), fill_value=0)
+    return sums.rename_axis(index=group, columns=None).reset_index()
+
+
 def first_won(states: pd.DataFrame) -> pd.DataFrame:
     """Tasks that the teacher failed: first won from `s0`, from `a later state`, from `none`.
 
@@ -119,10 +134,10 @@ def reachable(states: pd.DataFrame) -> pd.DataFrame:
     Columns: level, tasks, from_s0 (solved from s0), only_deeper (only from an expert state), never.
     """
     rows = first_won(states)
-    names = {"from_s0": "s0", "only_deeper": "a later state", "never": "none"}
-    marked = rows.assign(tasks=1, **{name: rows["where"] == at for name, at in names.items()})
-    found = marked.groupby("level")[["tasks", *names]].sum()
-    return found.loc[style.level_order(found.index)].reset_index()
+    counts = tally(rows, "level", "where", ("s0", "a later state", "none"))
+    counts.columns = pd.Index(["level", "from_s0", "only_deeper", "never"])
+    counts.insert(1, "tasks", counts.iloc[:, 1:].sum(axis=1))
+    return counts
 
 
 def recovery_map(states: pd.DataFrame, rows: int | None = 40) -> pd.DataFrame:

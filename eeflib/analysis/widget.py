@@ -13,7 +13,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterable
 from itertools import groupby
-from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlencode
 
@@ -225,7 +224,7 @@ def _collection(what: Any, run: Any) -> Collection:
     if isinstance(what, pd.DataFrame):
         return _framed(what, run)
     if isinstance(what, (str, Run, os.PathLike)):
-        return Collection.of(_run(what), who="all")
+        return Collection.of(what, who="all")
     if isinstance(what, Trajectory):
         what = [what]
     found = list(what) if isinstance(what, Iterable) else [what]
@@ -236,12 +235,8 @@ def _collection(what: Any, run: Any) -> Collection:
             + ", ".join(wrong)
         )
     loose = Collection.loose(found)
-    loose.run = _run(run) if run is not None else None
+    loose.run = Run.of(run) if run is not None else None
     return loose
-
-
-def _run(what: Any) -> Run:
-    return what if isinstance(what, Run) else Run(Path(os.fspath(what)))
 
 
 def _framed(frame: pd.DataFrame, run: Any) -> Collection:
@@ -252,7 +247,7 @@ def _framed(frame: pd.DataFrame, run: Any) -> Collection:
             "a data frame needs the columns seed and trajectory_id, as frames.load(run)."
             "trajectories has them, and the run they are kept in: Viewer(frame, run=run)"
         )
-    known = Collection.of(_run(run), who="all")
+    known = Collection.of(run, who="all")
     rows = frame.assign(method=frame.get("method", TEACHER), iteration=frame.get("iteration", 0))[
         ["seed", "method", "iteration", "trajectory_id"]
     ]

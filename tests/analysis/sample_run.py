@@ -24,9 +24,8 @@ WIN = {  # method -> test win rate per iteration at easy, medium, hard
     "RFT": [(0.78, 0.42, 0.07), (0.86, 0.5, 0.12), (0.88, 0.55, 0.16)],
     "RFTx6": [(0.78, 0.42, 0.07), (0.88, 0.55, 0.18), (0.9, 0.6, 0.25)],
     "EEF": [(0.78, 0.42, 0.07), (0.88, 0.58, 0.32), (0.92, 0.66, 0.46)],
-    "EEF without masking": [(0.78, 0.42, 0.07), (0.88, 0.56, 0.3), (0.9, 0.66, 0.45)],
+    "EEF-no-mask": [(0.78, 0.42, 0.07), (0.88, 0.56, 0.3), (0.9, 0.66, 0.45)],
 }
-FOLDER = {"EEF without masking": "eef-no-mask"}
 M = 4
 
 
@@ -200,7 +199,7 @@ def write_run(
         write_jsonl(here / "tasks.jsonl", [*train, *test])
         write_jsonl(here / "trajectories.jsonl", teacher)
         for method, rates in WIN.items():
-            folder = here / FOLDER.get(method, method)
+            folder = here / method
             outcomes = []
             for i, chances in enumerate(rates):
                 results = [
@@ -246,6 +245,38 @@ def write_run(
     (root / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
     (root / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     return root
+
+
+def write_hostile(root: Path, text: str) -> None:
+    """A small run with `text` in every field that a page or a figure could show."""
+
+    def episode(name: str, reward: float, n: int) -> Trajectory:
+        steps = tuple(
+            Step(text, f"click[{text}]", "teacher", text, text, i != 1, text) for i in range(n)
+        )
+        return Trajectory(name, text, text, text, text, steps, text, reward, True, False)
+
+    here, about = root / "seed-1", {"level": text, "task_type": text}
+    task = Task(text, text, text, {"a": text}, split="test", extra=about)
+    write_jsonl(here / "tasks.jsonl", [task])
+    write_jsonl(here / "trajectories.jsonl", [episode(text, 0.2, 6)])
+    branches = [
+        Branch("b0", text, 0, 0, 0, None, episode("r", 0.0, 1), iteration=1),
+        Branch(text, text, 1, 2, 0, text, episode("r", 1.0, 1), iteration=1),
+        Branch("b2", text, 2, 4, 0, text, episode("r", 0.0, 1), iteration=1),
+        Branch("b3", text, 3, 5, 0, text, None, text, iteration=1),
+    ]
+    write_jsonl(here / "m" / "iter-1" / "branches.jsonl", branches)
+    for folder, method, reward, error in (("m", text, 1.0, ""), ("RFT", "RFT", 0.0, text)):
+        known = (text, task.content_hash, "test", text, reward)
+        outcomes = [Evaluation(method, 1, i, *known, error=error) for i in (0, 1)]
+        write_jsonl(here / folder / "evaluations.jsonl", outcomes)
+        rollout = episode(f"{text}{folder}", reward, 2)
+        write_jsonl(here / folder / "iter-1" / "test_rollouts.jsonl", [rollout])
+    manifest = {"config": {text: text, "student": text}, "versions": {text: text}, "command": text}
+    (root / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    summary = {"methods": [{"method": text, text: 5, "simulations": 7}], "env": text}
+    (root / "summary.json").write_text(json.dumps(summary), "utf-8")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import pytest
 from labelled import labelled
 from playwright.sync_api import Browser, Page, sync_playwright
 from plotly.offline import get_plotlyjs
-from sample_run import write_jsonl, write_run
+from sample_run import write_hostile, write_jsonl, write_run
 
 from eeflib.analysis import figures, frames, labels, segments, style, tables, taxonomy
 from eeflib.analysis.compare import compare_runs
@@ -120,17 +120,6 @@ def test_every_figure_is_listed_titled_and_explained(every):
     assert {"recovery_map", "recovery_curve", "win_rates", "outcome_by_type"} <= set(known)
 
 
-def test_a_page_may_print_title_and_note_itself(every):
-    for figure in every.values():
-        bare = figures.bare(figure)
-        assert bare.layout.height < figure.layout.height
-        assert not bare.layout.title.text
-        assert not bare.layout.title.subtitle.text
-        room = lambda f: f.layout.height - f.layout.margin.t  # noqa: E731
-        assert room(bare) == pytest.approx(room(figure))
-        assert figure.layout.title.text, "the figure itself is left as it was"
-
-
 def test_figures_of_nothing_say_what_is_missing(tmp_path):
     (tmp_path / "manifest.json").write_text("{}")
     for name, figure in drawn(Findings(Run(tmp_path))).items():
@@ -178,35 +167,6 @@ def test_hostile_names_are_inert_in_every_figure(tmp_path, text):
             assert "\u202e" not in shown, name
             assert "%{" not in shown, name
             assert "$" not in shown, name
-
-
-def write_hostile(root, text: str) -> None:
-    def episode(name: str, reward: float, n: int) -> Trajectory:
-        steps = tuple(
-            Step(text, f"click[{text}]", "teacher", text, text, i != 1, text) for i in range(n)
-        )
-        return Trajectory(name, text, text, text, text, steps, text, reward, True, False)
-
-    here = root / "seed-1"
-    task = Task(
-        text, text, text, {"a": text}, split="test", extra={"level": text, "task_type": text}
-    )
-    write_jsonl(here / "tasks.jsonl", [task])
-    write_jsonl(here / "trajectories.jsonl", [episode(text, 0.2, 6)])
-    branches = [
-        Branch("b0", text, 0, 0, 0, None, episode("r", 0.0, 1), iteration=1),
-        Branch(text, text, 1, 2, 0, text, episode("r", 1.0, 1), iteration=1),
-        Branch("b2", text, 2, 4, 0, text, episode("r", 0.0, 1), iteration=1),
-        Branch("b3", text, 3, 5, 0, text, None, text, iteration=1),
-    ]
-    write_jsonl(here / "m" / "iter-1" / "branches.jsonl", branches)
-    for folder, method in (("m", text), ("RFT", "RFT")):
-        outcome = Evaluation(
-            method, 1, 1, text, task.content_hash, "test", text, float(folder == "m")
-        )
-        write_jsonl(here / folder / "evaluations.jsonl", [outcome])
-        rollout = episode(f"{text}{folder}", float(folder == "m"), 2)
-        write_jsonl(here / folder / "iter-1" / "test_rollouts.jsonl", [rollout])
 
 
 @pytest.fixture(scope="module")
@@ -327,11 +287,8 @@ def test_figures_are_legible_in_light_and_dark_and_on_a_phone(browser, every, sc
 def test_the_dark_twin_has_no_colour_of_the_light_one_and_changes_no_text(every):
     light = set(style.twins()) - set(style.twins().values())
     for name, figure in every.items():
-        dark = figures.dark(figure)
-        drawn = [c[:7] for c in re.findall(r"#[0-9a-f]{6,8}\b", dark.to_json())]
+        drawn = [c[:7] for c in re.findall(r"#[0-9a-f]{6,8}\b", figures.dark(figure).to_json())]
         assert not light.intersection(drawn), name
-        assert dark.layout.meta == figure.layout.meta
-        assert dark.layout.title.text == figure.layout.title.text
     named = figures.rates([{"method": "#d55e00", "win_rate": 0.5, "interval": [0.4, 0.6]}])
     assert "#d55e00" in words(figures.dark(named)), "a name that looks like a colour"
 
@@ -505,24 +462,14 @@ def test_simplicity_bias_also_shows_tasks_newly_solved(tmp_path):
     here = tmp_path / "seed-1"
     tasks = [Task(f"u{i}", "webshop", "x", {"i": i}, split="test") for i in range(2)]
     write_jsonl(here / "tasks.jsonl", tasks)
-
-    def rollout(method: str, i: int, won: bool, action: str) -> Trajectory:
-        steps = (Step("o", "search[x]", "student"), Step("o", action, "student"))
-        name = f"{tasks[i].id}#{method}"
-        return Trajectory(
-            name, tasks[i].id, "webshop", "x", "s", steps, "", float(won), True, False
-        )
-
-    for method, wins in (("RFT", (True, False)), ("EEF", (True, True))):
-        rows = [
-            Evaluation(method, 1, 1, t.id, t.content_hash, "test", "", float(w))
-            for t, w in zip(tasks, wins, strict=True)
-        ]
+    for method, wins in (("RFT", (1.0, 0.0)), ("EEF", (1.0, 1.0))):
+        rows, episodes = [], []
+        for t, reward, last in zip(tasks, wins, ("click[buy now]", "click[next >]"), strict=True):
+            steps = (Step("o", "search[x]", "student"), Step("o", last, "student"))
+            rows.append(Evaluation(method, 1, 1, t.id, t.content_hash, "test", "", reward))
+            facts = (f"{t.id}#{method}", t.id, "webshop", "x", "s", steps)
+            episodes.append(Trajectory(*facts, "", reward, True, False))
         write_jsonl(here / method / "evaluations.jsonl", rows)
-        episodes = [
-            rollout(method, i, w, "click[next >]" if i else "click[buy now]")
-            for i, w in enumerate(wins)
-        ]
         write_jsonl(here / method / "iter-1" / "test_rollouts.jsonl", episodes)
     shares = Findings(Run(tmp_path)).actions.set_index(["source", "kind"])["share"]
     assert shares["EEF, tasks gained", "next page"] == 0.5

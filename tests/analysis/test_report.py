@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
 from pages import HOSTILE, Page, assert_own_scripts_only
-from sample_run import M, write_jsonl, write_run
+from sample_run import M, write_hostile, write_jsonl, write_run
 
 from eeflib.analysis import frames, tables
 from eeflib.analysis.collection import Collection
@@ -18,7 +17,7 @@ from eeflib.analysis.labels import label_failures
 from eeflib.analysis.report import write_report
 from eeflib.analysis.taxonomy import Case
 from eeflib.errors import DataError
-from eeflib.records import Branch, Evaluation, Step, Task, Trajectory
+from eeflib.records import Branch, Evaluation, Step, Trajectory
 from eeflib.stats import last_iteration, paired_difference, win_rate
 
 SECTIONS = (
@@ -28,7 +27,7 @@ SECTIONS = (
     "How far into a failure can the student still win?",
     "The recovery map",
     "One failure, read closely",
-    "What was gained, and what was lost",
+    "What became solvable",
     "What the training data teaches",
     "What was counted",
     "How to reproduce this",
@@ -86,7 +85,7 @@ def test_the_difference_is_that_of_the_paired_test(whole):
 def test_the_failure_shown_has_beneficial_and_harmful_segments(whole):
     text = Page(whole[1]).text
     at = text.index("One failure, read closely")
-    shown = text[at : text.index("What was gained")]
+    shown = text[at : text.index("What became solvable")]
     assert "▲ beneficial lost" in shown
     assert "▼ harmful won" in shown
     assert "Last won after" in shown, "the point of no return"
@@ -108,16 +107,6 @@ def test_map_counts_and_reproduction(whole):
     assert skipped > 0
     assert page.row("config hash")[1] == "0123456789abcdef"
     assert '"student": "tiny"' in page.text
-
-
-def test_the_report_changes_nothing_else_and_is_reproducible(tmp_path):
-    run = write_run(tmp_path / "run", seeds=(1,), tasks=6)
-    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
-    out = write_report(run, tmp_path / "elsewhere" / "page.html")
-    again = write_report(run, tmp_path / "again.html")
-    assert out == tmp_path / "elsewhere" / "page.html"
-    assert out.read_bytes() == again.read_bytes()
-    assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
 
 
 def test_a_run_that_was_only_begun_gives_a_report_that_says_so(tmp_path):
@@ -153,7 +142,7 @@ def test_one_seed_without_branches_and_an_unfinished_method(tmp_path):
     run = write_run(tmp_path, seeds=(4,), tasks=8)
     for file in run.rglob("branches.jsonl"):
         file.unlink()
-    for name in ("EEF", "eef-no-mask"):
+    for name in ("EEF", "EEF-no-mask"):
         path = run / "seed-4" / name / "evaluations.jsonl"
         lines = path.read_text("utf-8").splitlines()
         path.write_text("\n".join(lines[:24]), "utf-8")  # iteration 0 only
@@ -174,28 +163,7 @@ def test_trajectories_alone_are_worth_a_report(tmp_path):
     assert page.row("teacher †")[1] == "0.0\u202f%"
 
 
-def test_two_models_are_never_shown_as_one_teacher(tmp_path):
-    rows = []
-    for policy, won in (("big-1", "abc"), ("small-1", "cd")):
-        for task in "abcde":
-            last = Step("page", "click[Buy Now]", "teacher", reward=float(task in won))
-            rows.append(
-                Trajectory(f"{task}#{policy}", task, "webshop", "wish", policy, (last,), "end",
-                           reward=last.reward, terminated=True, truncated=False)
-            )  # fmt: skip
-    write_jsonl(tmp_path / "trajectories.jsonl", rows)
-    page = Page(write_report(tmp_path).read_text("utf-8"))
-    assert "Its 2 teachers solved 50.0" in page.text
-    _, _, shown = page.text.partition("Teacher by teacher")
-    big, small = shown.index("big-1"), shown.index("small-1")
-    assert shown[big:small].split()[:4] == ["big-1", "5", "3", "60.0"]
-    assert shown[small:].split()[:4] == ["small-1", "5", "2", "40.0"]
-    found = tables.teachers(frames.load(tmp_path).trajectories)
-    assert found["newly solved"].tolist() == [3, 1]
-    assert found["both"].tolist() == [0, 1]
-
-
-def test_the_same_instruction_is_the_same_task_whatever_the_files_call_it(tmp_path):
+def test_two_models_are_never_one_teacher_and_the_same_instruction_is_the_same_task(tmp_path):
     def episode(name, task, wish, policy, reward):
         step = Step("page", "click[Buy Now]", "teacher", reward=reward)
         end = {"reward": reward, "terminated": True, "truncated": False}
@@ -210,9 +178,11 @@ def test_the_same_instruction_is_the_same_task_whatever_the_files_call_it(tmp_pa
     write_jsonl(tmp_path / "trajectories.jsonl", rows)
     found = frames.load(tmp_path).trajectories
     assert tables.shared_tasks(found) == {(0, f"shop-{i:08x}"): f"own-{i}" for i in range(3)}
-    known = tables.teachers(found).set_index("policy")
-    assert known.loc["small", ["newly solved", "both"]].to_list() == [2, 1]
     page = Page(write_report(tmp_path).read_text("utf-8"))
+    assert "Its 2 teachers solved 70.0" in page.text
+    big, small = page.row("big"), page.row("small")
+    assert (big[:4], big[5:7]) == (["big", "6", "4", "66.7\u202f%"], ["4", "0"])
+    assert (small[:4], small[5:7]) == (["small", "4", "3", "75.0\u202f%"], ["2", "1"])
     patterns = {r[0]: r[1] for r in page.rows if len(r) == 2 and r[1] == "1"}
     assert {"big": "1", "small": "1", "big, small": "1"}.items() <= patterns.items()
     assert ["own-2", "\u2717 0.00", "\u2713 1.00"] in page.rows
@@ -251,55 +221,23 @@ def test_methods_evaluated_on_different_tasks_are_not_compared(tmp_path):
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_text_anywhere_in_a_run_is_inert(tmp_path, text):
-    write_everywhere(tmp_path, text)
+    write_hostile(tmp_path, text)
     page = Page(write_report(tmp_path).read_text("utf-8"))
     assert_own_scripts_only(page)
     harmless = tmp_path / "harmless"
-    write_everywhere(harmless, "plain")
+    write_hostile(harmless, "plain")
     assert Page(write_report(harmless).read_text("utf-8")).tags == page.tags
     assert " ".join(text.split()) in page.text
 
 
 def test_odd_characters_and_megabytes_do_not_break_the_file(tmp_path):
-    write_everywhere(tmp_path, "\x1b[31m\u202e\x00 🫖 \ud800 " + "w" * 1_000_000)
+    write_hostile(tmp_path, "\x1b[31m\u202e\x00 🫖 \ud800 " + "w" * 1_000_000)
     path = write_report(tmp_path)
     assert path.stat().st_size < 4_000_000
     html = path.read_text("utf-8")
     assert "\u202e" not in html
     assert "\x1b" not in html
     assert "🫖" in html
-
-
-def write_everywhere(root, text: str) -> None:
-    """A run with `text` in every field that a report could show."""
-
-    def episode(name: str, task: str, reward: float, n: int) -> Trajectory:
-        steps = tuple(
-            Step(text, f"click[{text}]", "teacher", text, text, i != 1, text) for i in range(n)
-        )
-        return Trajectory(name, task, text, text, text, steps, text, reward, True, False)
-
-    task = Task(text, text, text, {"a": text}, split="train", extra={"level": text})
-    here = root / "seed-1"
-    write_jsonl(here / "tasks.jsonl", [task])
-    write_jsonl(here / "trajectories.jsonl", [episode(text, text, 0.2, 6)])
-    branches = [
-        Branch("b0", text, 0, 0, 0, None, episode("r", text, 0.0, 1), iteration=1),
-        Branch("b1", text, 1, 2, 0, text, episode("r", text, 1.0, 1), iteration=1),
-        Branch("b2", text, 2, 4, 0, text, episode("r", text, 0.0, 1), iteration=1),
-        Branch("b3", text, 3, 5, 0, text, None, text, iteration=1),
-    ]
-    write_jsonl(here / "m" / "iter-1" / "branches.jsonl", branches)
-    for name in (text, "RFT"):
-        rows = [
-            Evaluation(name, 1, i, text, "h", "test", text, float(i), error=text if i else "")
-            for i in (0, 1)
-        ]
-        write_jsonl(here / ("m" if name == text else "RFT") / "evaluations.jsonl", rows)
-    manifest = {"config": {text: text, "student": text}, "versions": {text: text}, "command": text}
-    (root / "manifest.json").write_text(json.dumps(manifest), "utf-8")
-    row = {"method": text, text: 5, "simulations": 7}
-    (root / "summary.json").write_text(json.dumps({"methods": [row], "env": text}), "utf-8")
 
 
 def test_the_report_needs_no_torch(tmp_path):
@@ -363,19 +301,17 @@ def test_what_the_pipeline_dropped_is_said(tmp_path):
     assert ["EEF", "samples", "20"] in page.rows
 
 
-def test_a_read_only_run_can_be_reported_elsewhere(tmp_path):
+def test_where_no_file_can_be_written_that_is_said_and_elsewhere_it_can(tmp_path):
     run = write_run(tmp_path / "run", seeds=(1,), tasks=6)
-    folders = [run, *(p for p in run.rglob("*") if p.is_dir())]
-    for folder in folders:
-        folder.chmod(0o555)
-    (run / "report.html").mkdir() if os.access(run, os.W_OK) else None  # root may write anyway
-    try:
-        with pytest.raises(DataError, match=r"report\.html"):
-            write_report(run)
-        assert Page(write_report(run, tmp_path / "out.html").read_text("utf-8")).row("EEF")
-    finally:
-        for folder in folders:
-            folder.chmod(0o755)
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    (run / "report.html").mkdir()
+    with pytest.raises(DataError, match=r"report\.html"):
+        write_report(run)
+    out = write_report(run, tmp_path / "elsewhere" / "page.html")
+    again = write_report(run, tmp_path / "again.html")
+    assert out == tmp_path / "elsewhere" / "page.html"
+    assert out.read_bytes() == again.read_bytes(), "the same run gives the same page"
+    assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
 
 
 class Answers:

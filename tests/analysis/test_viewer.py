@@ -102,12 +102,6 @@ def test_the_budget_cuts_and_says_so(collection):
     assert any("rollouts are left out" in x for x in data["notices"])
 
 
-def test_states_never_tried_and_not_restored_are_told_apart(collection):
-    states = [s for x in Shown(viewer_data(collection))["items"] for s in x["states"]]
-    assert {s[4] for s in states} >= {"tried", "unrestorable"}
-    assert all(s[2] == 0 for s in states if s[4] != "tried")
-
-
 def test_behind_a_state_are_its_rollouts_of_the_right_iteration(tmp_path):
     write_jsonl(tmp_path / "trajectories.jsonl", [made("e", "xyz")])
     branches = [
@@ -138,16 +132,6 @@ def test_notes_are_in_the_data_and_corrections_in_the_segments(tmp_path):
         "look <here>",
         "ann",
     )
-
-
-def test_an_empty_run_and_one_of_the_first_edition(tmp_path):
-    (tmp_path / "manifest.json").write_text("{}")
-    shown = Shown(viewer_data(Collection.of(tmp_path, who="all")))
-    assert (shown["items"], shown["samples"], shown["tries"]) == ([], [], [])
-    write_jsonl(tmp_path / "trajectories.jsonl", [made("only", "ab")])
-    with open(tmp_path / "trajectories.jsonl", "a", encoding="utf-8") as file:
-        file.write('{"schema": 99, "id": "new", "steps": "?"}\n{"id": "half')
-    assert len(Shown(viewer_data(Collection.of(tmp_path)))["items"]) == 1
 
 
 # -- the static transcript -------------------------------------------------------------------------
@@ -186,8 +170,6 @@ def test_segments_carry_label_glyph_and_evidence():
     assert "▼ harmful" in text
     with pytest.raises(DataError, match="do not cover the 3 actions of trajectory 'e1'"):
         transcript_html(episode(), segments=parts[:1])
-    with pytest.raises(DataError, match="do not cover"):
-        transcript_html(episode(), segments=[parts[0], parts[0], parts[1]])
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -257,21 +239,6 @@ def test_a_run_a_list_a_frame_and_one_trajectory_are_shown(run, collection):
         Viewer([1, 2])
     with pytest.raises(DataError, match="no run folder"):
         Viewer(str(run) + "-none")
-
-
-def test_two_people_annotate_and_each_sees_the_others_notes(tmp_path):
-    run = write_run(tmp_path, seeds=(1,), tasks=6)
-    ann, bea = Viewer(run, author="ann"), Viewer(run, author="bea")
-    said = annotate(ann, 0, label="misread", note="look <b>", span=[1, 2], segment="harmful")
-    assert said["message"] == "Saved the label, the note, the segment."
-    assert [n[0] for n in said["notes"]] == ["label", "note", "segment"]
-    annotate(bea, 0, note="no, it did not", author="bea")
-    seen = sent(ann, {"kind": "notes", "item": 0})["notes"]
-    assert [(n[1], n[4]) for n in seen][-1] == ("no, it did not", "bea")
-    left = sent(bea, {"kind": "retract", "item": 0, "id": seen[1][6]})["notes"]
-    assert [n[1] for n in left] == ["misread", "harmful", "no, it did not"]
-    assert len(Annotations(run).path.read_text().splitlines()) == 5, "nothing is deleted"
-    assert [a.author for a in Annotations(run).all()] == ["ann", "ann", "bea"]
 
 
 def test_what_cannot_be_kept_is_said(tmp_path):

@@ -15,9 +15,7 @@ from sample_run import write_jsonl, write_run
 
 from eeflib.analysis.annotations import Annotations
 from eeflib.analysis.collection import Collection
-from eeflib.analysis.findings import Findings
 from eeflib.analysis.report import write_report
-from eeflib.analysis.taxonomy import KINDS
 from eeflib.interop.imported import import_run
 from eeflib.records import Branch, Step, Trajectory
 from eeflib.run import open_folder
@@ -107,13 +105,17 @@ def test_trajectories_are_filtered_searched_sorted_and_read(new_page, address, r
     assert lengths == longest[: len(lengths)]
     assert len(lengths) > 10
     page.get_by_role("button", name="reset").click()
-    page.get_by_label("search").fill("is it easy")
+    page.get_by_role("button", name="regex", exact=True).click()
+    for wrong, why in (("(oops", "not a regular expression"), ("(a+)+b", "may never end")):
+        page.get_by_label("search").fill(wrong)
+        expect(page.get_by_role("alert")).to_contain_text(why)
+    page.get_by_label("search").fill("is it EASY.to")
     wandered = [x for x in everything if any("Is it easy" in s.thought for s in x.trajectory.steps)]
     listed(page, len(wandered))
     expect(page.locator(".right mark").first).to_be_hidden()
     page.keyboard.press("Escape")
     page.keyboard.press("n")
-    expect(page.locator(".right mark").first).to_have_text("Is it easy")
+    expect(page.locator(".right mark").first).to_have_text("Is it easy to")
 
 
 def test_the_keyboard_is_enough(new_page, address, run):
@@ -161,6 +163,10 @@ def test_a_long_trajectory_and_a_link_to_it(new_page, address, at):
     expect(steps).to_have_count(250)
     page.get_by_role("button", name="4,750 more steps").click()
     expect(steps).to_have_count(500)
+    page.get_by_label("search").fill("go 4900")
+    page.keyboard.press("Escape")
+    page.keyboard.press("n")
+    expect(page.locator("details.step.here")).to_contain_text("room 4900")
 
 
 def test_a_page_of_results_is_a_list(new_page, address, run):
@@ -199,6 +205,31 @@ def test_two_episodes_compared_and_the_training_data(new_page, address, run):
     page.locator(".samples tbody tr").first.click()
     expect(page.locator(".right .seghead", has_text="no loss: ").first).to_be_visible()
     expect(page.locator(".right .seghead", has_text="trained: ").first).to_be_visible()
+
+
+def test_a_cell_of_the_recovery_map_leads_to_the_rollouts_behind_it(new_page, address, run):
+    everything = Collection.of(run)
+    failed = next(x for x in everything if not x.trajectory.solved and any(
+        s.k and s.wins for s in x.states))  # fmt: skip
+    state = next(s for s in failed.states if s.k and s.wins)
+    (branch,) = everything.branches.at(failed, state.k)
+    page = enter(new_page(viewport={"width": 1400, "height": 900}), f"{address}#!map")
+    line = page.locator(".map tbody tr", has=page.get_by_title(failed.trajectory.instruction))
+    cell = line.first.locator("td.c button").nth(state.k)
+    expect(cell).to_have_text("1/1")
+    hint = cell.get_attribute("title")
+    assert f"s{state.k}, after {state.t} action" in hint
+    assert "95 % interval 21 to 100 %" in hint
+    cell.click()
+    right = page.locator(".right")
+    expect(right.locator(".caption")).to_contain_text(hint)
+    own = right.locator("details.step[data-step]", has_text="student")
+    expect(own).to_have_count(branch.rollout.length)
+    own.first.locator("summary").click()
+    expect(own.first).to_contain_text(branch.rollout.steps[0].action)
+    expect(right.locator(".end")).to_contain_text("solved")
+    right.get_by_role("link", name="the teacher's trajectory").click()
+    expect(right.locator(".end")).to_contain_text("not solved")
 
 
 def test_text_of_records_never_runs(new_page, address, at):
@@ -307,41 +338,19 @@ def test_every_count_leads_to_its_episodes(new_page, tmp_path):
     run = write_run(tmp_path / "run", seeds=(1, 2), tasks=12, episodes=True)
     address = write_report(run).as_uri()
     page = enter(new_page(viewport={"width": 1400, "height": 900}), address)
-    found = Findings(run)
     links = page.locator("main a[href^='#!']")
     addresses = dict.fromkeys(links.evaluate_all("es => es.map(e => e.getAttribute('href'))"))
     assert len(addresses) > 60
-    empty = page.evaluate(LISTED, list(addresses))
-    assert empty == []
-
-    def counted(href: str, n: int) -> None:
-        page.evaluate("href => { location.hash = href.slice(1); }", href)
-        expect(page.locator(".count")).to_contain_text(re.compile(rf"^{n} of "))
-
-    def leads(place: str, words: str) -> str:
-        return page.locator(f"{place} a", has_text=words).first.get_attribute("href")
-
-    for method in ("SFT", "RFTx6", "EEF"):
-        wins = sum(o.solved for o in found.outcomes[method])
-        row = page.locator("#methods tr", has=page.locator(f"a:text-is('{method}')"))
-        counted(row.locator("td.num a").first.get_attribute("href"), wins)
-    changes = found.changes[found.changes["method"] == "EEF"]["change"].value_counts()
-    counted(leads("#difference p", "gained"), changes["gained"])
-    counted(leads("#difference p", "lost"), changes["lost"])
-    main = found.failures[found.failures["primary"]]["kind"].value_counts()
-    title = KINDS[main.index[0]].title
-    row = page.locator("#kinds tr", has_text=title).first
-    counted(row.locator("a").first.get_attribute("href"), main.iloc[0])
-    first = page.locator(".rows tbody tr[data-item]").first
-    expect(first).to_contain_text(title)
-    deep = found.first_won.merge(found.trajectories, on=["seed", "task_id"])
-    page.evaluate("href => { location.hash = href.slice(1); }", leads("#findings .summary", "%"))
-    counted("#!t?tag=first+won+from+a+later+state", (deep["where"] == "a later state").sum())
+    assert page.evaluate(LISTED, list(addresses)) == []
+    here = ("#methods", "#difference", "#iterations", "#teacher", "#kinds", "#newly-solved")
+    count, wrong = page.evaluate(COUNTED, ", ".join(f"{place} td.num a" for place in here))
+    assert count > 60
+    assert wrong == []
 
 
-COUNTED = """async () => {
+COUNTED = """async (places) => {
   const wrong = [];
-  const links = [...document.querySelectorAll("main section:not(#actions) td.num a, #kinds p a")];
+  const links = [...document.querySelectorAll(places)];
   for (const link of links) {
     const href = link.getAttribute("href");
     const said = link.textContent.replaceAll(",", "");
@@ -396,7 +405,7 @@ def test_numbers_of_imported_models_lead_to_exactly_their_episodes(new_page, tmp
     import_run([tmp_path / "theirs.jsonl"], tmp_path / "run")
     address = write_report(tmp_path / "run").as_uri()
     page = enter(new_page(viewport={"width": 1400, "height": 900}), address)
-    count, wrong = page.evaluate(COUNTED)
+    count, wrong = page.evaluate(COUNTED, "main section:not(#actions) td.num a, #kinds p a")
     assert count > 25
     assert wrong == []
     page.goto(address)
