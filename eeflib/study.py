@@ -520,6 +520,25 @@ def _on_skill(cases: Mapping[str, Found], skill: str) -> tuple[str, str, str] | 
     return levels, _differences(doses, TESTED[skill]), ", ".join(caught)
 
 
+def doses(parts: Sequence[Part], results: Path) -> list[dict[str, Any]]:
+    """What the finished dose parts say of the tasks that take their skill, a row a part.
+
+    A row has skill, dose and seed, how many test tasks are of the skill's levels, and how many of
+    them RFTx and EEF solved. `eeflib.data.path("doses.json")` holds those of the shipped results.
+    """
+    rows = []
+    for part in parts:
+        file = results / f"{part.name}.json"
+        if part.what == "dose" and file.exists():
+            found, levels = [json.loads(file.read_text("utf-8"))], TESTED[part.skill]
+            row = {"skill": part.skill, "dose": int(part.value), "seed": part.seed}
+            for name, method in zip(_pairs(found)[-1], ("EEF", "RFTxk"), strict=True):
+                outcomes = _outcomes(found, name, levels)
+                row |= {"tasks": len(outcomes), method: sum(o.solved for o in outcomes)}
+            rows.append(row)
+    return rows
+
+
 def _by_level_and_skill(found: Found) -> tuple[str, str]:
     levels, names = sorted({level for r in found for level in r["levels"]}), _names(found)
 

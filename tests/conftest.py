@@ -33,3 +33,10 @@ def eef(monkeypatch, capsys, tmp_path) -> Eef:
         return code, out, err
 
     return call
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: a file stays in one process, and the long ones must not be what
+    the other processes wait for in the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)

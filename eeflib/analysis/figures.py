@@ -29,6 +29,7 @@ from eeflib.analysis.figures_methods import (
     budget,
     compared,
     discovered,
+    dose_response,
     error_kinds,
     first_solved,
     gained_lost,
@@ -49,11 +50,11 @@ from eeflib.states import StateOutcome
 from eeflib.stats import wilson
 
 __all__ = [
-    "CONFIG", "action_mix", "bare", "budget", "compared", "dark", "discovered", "error_kinds",
-    "failure_agreement", "failure_kinds", "first_solved", "gained_lost", "lengths", "losses",
-    "newly_solved", "other_m", "outcome_by_type", "paired", "rates", "recovery_curve",
-    "recovery_map", "rescue", "rewards", "segment_ribbon", "shares", "simplicity_bias",
-    "steps_to_failure", "trajectory_curve", "win_rates",
+    "CONFIG", "action_mix", "bare", "budget", "compared", "dark", "discovered", "dose_response",
+    "error_kinds", "failure_agreement", "failure_kinds", "first_solved", "gained_lost",
+    "lengths", "losses", "newly_solved", "other_m", "outcome_by_type", "paired", "rates",
+    "recovery_curve", "recovery_map", "rescue", "rewards", "segment_ribbon", "shares",
+    "simplicity_bias", "steps_to_failure", "trajectory_curve", "win_rates",
 ]  # fmt: skip
 
 CONFIG: dict[str, Any] = {"displaylogo": False, "responsive": True}

@@ -290,6 +290,42 @@ def other_m(whatif: draw.Data) -> go.Figure:
 # -- two runs, or two policies of one -------------------------------------------------------------
 
 
+def dose_response(doses: pd.DataFrame) -> go.Figure:
+    """EEF - RFTxk on the tasks that take a skill, over how many successes of the teacher show it.
+
+    Args:
+        doses: columns skill, dose, seed, tasks, EEF and RFTxk (how many of the tasks each solved);
+            `eeflib.study.doses` makes them, and `eeflib.data.path("doses.json")` is shipped.
+    """
+    title = "When does RFT catch up?"
+    table = doses.copy()
+    if table.empty:
+        return draw.nothing(title, "No part of the study with a dose is there.")
+    for method in ("EEF", "RFTxk"):
+        table[method] = 100 * table[method] / table["tasks"]
+    table["points"], table["dose"] = table["EEF"] - table["RFTxk"], table["dose"].astype(str)
+    told = ("EEF {EEF:.0f} %, RFTxk {RFTxk:.0f} %: {points:+.0f} points", "{tasks} test tasks")
+    table["hover"] = draw.hovers(table, "{skill}, dose {dose}, seed {seed}", *told)
+    means = table.groupby(["skill", "dose"], sort=False)[["EEF", "RFTxk", "points"]].mean()
+    means = means.reset_index()
+    means["hover"] = draw.hovers(means, "{skill}, dose {dose}: mean of the seeds", told[0])
+    looks = style.group_looks(means["skill"].unique())
+    traces = draw.lines(means, "skill", "dose", "points", looks)
+    for skill, look in looks.items():
+        part = table[table["skill"] == skill]
+        dot = {"color": f"{look.light}80", "symbol": look.marker, "size": 7}
+        more = {"mode": "markers", "marker": dot, "name": plain(skill, 40), "showlegend": False}
+        traces.append(draw.mark("scatter", part["dose"], part["points"], part["hover"], **more))
+    note = (
+        "The dose is how many of the teacher's successes show the skill: they were removed or "
+        "added. Small marks are seeds, the line is their mean, on the test tasks that take the "
+        "skill. Above 0 EEF solves more, below 0 RFT with as many simulations does."
+    )
+    figure = draw.page(title, note, traces)
+    figure.update_xaxes(title="the teacher's successes that show the skill", type="category")
+    return figure.update_yaxes(draw.ZERO, title="EEF − RFTxk, percentage points")
+
+
 def compared(comparison: Comparison) -> go.Figure:
     """Share solved, reward, length and invalid actions of both sides, with paired tests."""
     a, b = (clean(n, 60) for n in comparison.names)

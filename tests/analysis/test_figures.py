@@ -46,6 +46,11 @@ def every(found):
     return drawn(found)
 
 
+def doses(skill: str) -> pd.DataFrame:
+    rows = [(skill, 0, 1, 10, 8, 1), (skill, 0, 2, 10, 6, 1), (skill, 16, 1, 10, 5, 6)]
+    return pd.DataFrame(rows, columns=["skill", "dose", "seed", "tasks", "EEF", "RFTxk"])
+
+
 def drawn(found: Findings) -> dict[str, go.Figure]:
     """Every figure of a run."""
     f, best = found, found.annotated[0] if found.annotated else None
@@ -65,6 +70,7 @@ def drawn(found: Findings) -> dict[str, go.Figure]:
         if found.outcomes
         else figures.shares(pd.DataFrame(), "x", "y", NAMED, NAMED),
         "failure_agreement": figures.failure_agreement(labels.agreement(f.failures, f.failures)),
+        "dose_response": figures.dose_response(doses(NAMED) if found.outcomes else doses("")[:0]),
     }
     if best:
         diagnosis = taxonomy.diagnose(best.trajectory, task)
@@ -441,6 +447,15 @@ def test_newly_solved_pairs_by_content_at_the_last_common_iteration():
     assert at == {"solved by both": 1, "▲ gained": 1, "▼ lost": 1, "solved by neither": 1}
     assert "net +0" in words(figure)
     assert "EEF: 1 of 4 ▲ gained" in words(figure)
+
+
+def test_a_dose_has_a_mark_for_each_seed_and_their_mean():
+    line, dots = figures.dose_response(doses("paging")).data
+    assert (list(line.x), line.name) == (["0", "16"], "paging")
+    assert line.y == pytest.approx([60, -10])
+    assert list(dots.x) == ["0", "0", "16"]
+    assert dots.y == pytest.approx([70, 50, -10])
+    assert "EEF 80 %, RFTxk 10 %: +70 points" in dots.hovertext[0]
 
 
 def test_budget_counts_rollouts_steps_and_what_they_found(found):

@@ -16,11 +16,12 @@ import pytest
 
 import eeflib as eef
 from eeflib.config import REPORT_SEED, make_config
+from eeflib.data import path
 from eeflib.envs.webshop.skills import skills_shown
 from eeflib.errors import DataError
 from eeflib.records import Branch
 from eeflib.run import Run, RunFolder
-from eeflib.study import SEEDS, forecast, plan_study, run_study, write_study
+from eeflib.study import SEEDS, doses, forecast, plan_study, run_study, write_study
 
 SEED = 41
 SMALL = {"train": 16, "test": 8, "mix": "paging", "iterations": 1, "M": 2, "k": 2}
@@ -38,13 +39,13 @@ main()
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two parts that nothing interrupted: their runs in `work`, their files in `results`."""
-    path = tmp_path_factory.mktemp("study")
-    run_study(CONFIG, PARTS, path / "work", path / "results", processes=2, progress=False)
-    return path
+    home = tmp_path_factory.mktemp("study")
+    run_study(CONFIG, PARTS, home / "work", home / "results", processes=2, progress=False)
+    return home
 
 
-def result(path: Path, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((path / "results" / f"{name}.json").read_text("utf-8"))
+def result(home: Path, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((home / "results" / f"{name}.json").read_text("utf-8"))
     return found
 
 
@@ -90,6 +91,18 @@ def test_a_dose_is_how_many_successes_show_the_skill(whole):
     assert not {t.goal["asin"] for t in taught} & test
     own = {t.id for t in eef.webshop(SEED, train=16, test=8, mix="paging").split("test")}
     assert own == {t.id for t in tasks.values() if t.split == "test"}
+
+
+def test_doses_are_counted_on_the_tasks_that_take_the_skill_and_the_shipped_ones_follow(whole):
+    found = result(whole, f"dose-paging-2-{SEED}")
+    (row,) = doses(PARTS, whole / "results")
+    on = [level in ("page2", "page3") for level in found["levels"]]
+    assert row["tasks"] == sum(on) > 0
+    for name, method in (("EEF", "EEF"), ("RFTxk", "RFTx2")):
+        (rewards,) = (r["rewards"] for r in found["rows"] if r["method"] == method)
+        assert row[name] == sum(x == 1 for x, counts in zip(rewards, on, strict=True) if counts)
+    kept = Path(__file__).parents[2] / "benchmarks" / "results" / "study"
+    assert json.loads(path("doses.json").read_text()) == doses(plan_study(["dose"]), kept)
 
 
 def test_the_page_says_what_is_missing_and_only_what_the_figures_say(whole, tmp_path):

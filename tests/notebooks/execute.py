@@ -22,6 +22,7 @@ import sys
 import tempfile
 import textwrap
 import time
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from PIL import Image
 FOLDER = Path(__file__).parents[2] / "notebooks"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 FIGURE = "application/vnd.plotly.v1+json"
+OFF = "MAKE_YOUR_OWN = False"
 WIDTH = 720
 """Pixels of a saved picture: JupyterLab shows it as it is until the mouse comes, so it must fit."""
 
@@ -65,13 +67,16 @@ def run(
 
     Args:
         solutions: run the solutions of the exercises after it.
-        own: with the switch `MAKE_YOUR_OWN` on.
+        own: after it, once more from the switch `MAKE_YOUR_OWN` on, which is on then.
         source: the folder that holds the notebook.
         kernel: name of the kernel; `python3` is this very Python.
     """
     notebook = nbformat.read(source / name, as_version=4)
-    for cell in notebook.cells if own else ():
-        cell.source = cell.source.replace("MAKE_YOUR_OWN = False", "MAKE_YOUR_OWN = True")
+    if own:
+        (start,) = (i for i, c in enumerate(notebook.cells) if OFF in c.source)
+        again = deepcopy(notebook.cells[start:])
+        again[0].source = again[0].source.replace(OFF, OFF.replace("False", "True"))
+        notebook.cells += again
     if solutions:
         notebook.cells += map(nbformat.v4.new_code_cell, solutions_of(notebook))
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
