@@ -13,7 +13,7 @@ import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -44,9 +44,6 @@ class Spent:
             self.tokens + other.tokens,
             self.requests + other.requests,
         )
-
-    def __sub__(self, other: Spent) -> Spent:
-        return self + Spent(-other.dollars, -other.tokens, -other.requests)
 
 
 @dataclass(frozen=True)
@@ -208,7 +205,7 @@ class Meter:
             if self._over(most):
                 return None
             ticket = Ticket(uuid.uuid4().hex, key, most)
-            self._write({"request": ticket.id, "key": key, "most": _row(most)})
+            self._write({"request": ticket.id, "key": key, "most": astuple(most)})
             self._flying[ticket.id] = most
         return ticket
 
@@ -237,7 +234,7 @@ class Meter:
         row = {
             "request": ticket.id,
             "key": ticket.key,
-            "spent": _row(spent),
+            "spent": astuple(spent),
             "usage": usage.to_dict(),
             "reply": reply,
         }
@@ -286,10 +283,6 @@ class Meter:
         caps = "; ".join(f"{what} cap: {text} spent" for what, _, text in told)
         names = " or ".join(name for _, name, _ in told)
         return f"{caps}, and the next request could exceed it; raise {names} to go on"
-
-
-def _row(spent: Spent) -> list[float]:
-    return [spent.dollars, spent.tokens, spent.requests]
 
 
 def _spent(row: Any) -> Spent:

