@@ -121,22 +121,16 @@ def load_student(
 
     from eeflib.policies.hardware import decide
 
-    name = str(name_or_path)
     if device is None or dtype is None:
         here = decide(TrainConfig(), None, device=device and str(device))
         device, dtype = here.device, dtype or getattr(torch, here.dtype)
     target = _Target(torch.device(device), dtype, load_in_4bit)
     target.quantisation()  # asked before the network is
-    if adapter is None and (Path(name) / _ADAPTER).is_file():
-        name, adapter = base_of(Path(name)), name
-        if not name:
-            raise DataError(f"{adapter} names no base model; give the base by name as well")
-    elif adapter is not None and (Path(name) / _ADAPTER).is_file():  # tuned on from an adapter
-        name = base_of(Path(name)) or name
     if adapter is not None and not Path(adapter).is_dir():
         raise PrerequisiteError(f"no adapter folder at {adapter}; train one, or drop the adapter")
-    if adapter is not None and not (Path(adapter) / _ADAPTER).is_file():
-        return _load_folder(Path(adapter), target)
+    name, adapter = _parts(str(name_or_path), None if adapter is None else Path(adapter))
+    if not name:
+        raise DataError(f"{adapter} names no base model; give the base by name as well")
     place, online = _place(name)
     if Path(place).is_dir():
         model, tokenizer = _load_folder(Path(place), target)
@@ -145,11 +139,11 @@ def load_student(
     if name in NAMES:
         model.config.name_or_path = name  # adapters trained from it remember a name, not a folder
     if adapter is not None:
-        if (Path(adapter) / "tokenizer_config.json").is_file():  # its own template, added tokens
+        if (adapter / "tokenizer_config.json").is_file():  # its own template, added tokens
             tokenizer = load_tokenizer(str(adapter))
             if len(tokenizer) > model.get_input_embeddings().num_embeddings:
                 model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-        model = adapted(model, name, Path(adapter))
+        model = adapted(model, name, adapter)
     return model.eval(), tokenizer
 
 
@@ -282,6 +276,17 @@ def _on_the_hub(name: str) -> bool:
     return True
 
 
+def _parts(name: str, tuned: Path | None = None) -> tuple[str, Path | None]:
+    """(a whole model by name or folder, the folder of an adapter for it): what a student's name and
+    what was trained from it come to. The name is empty where an adapter does not tell its base."""
+    if tuned is not None and not (tuned / _ADAPTER).is_file():
+        return str(tuned.absolute()), None
+    folder = Path(name).expanduser()
+    if (folder / _ADAPTER).is_file():
+        return base_of(folder), tuned or folder
+    return name, tuned
+
+
 def _place(name: str) -> tuple[str, bool]:
     """(the folder, else the hub name, of a student by name; whether the hub is to be asked).
 
@@ -334,10 +339,7 @@ def load_config(name: str) -> Any:
     """
     from transformers import AutoConfig
 
-    folder = Path(name).expanduser()
-    if (folder / _ADAPTER).is_file() and (base := base_of(folder)):
-        return load_config(base)
-    return _look_up(AutoConfig, "configuration", name)
+    return _look_up(AutoConfig, "configuration", _parts(name)[0] or name)
 
 
 def _damaged(folder: Path, pattern: str, exc: Exception) -> str:
@@ -487,11 +489,7 @@ def served(name: str, tuned: Path | None = None) -> tuple[str, Path | None]:
         name: as of `load_student`.
         tuned: what training wrote: an adapter, or a whole model.
     """
-    folder = Path(name).expanduser()
-    if tuned is not None and not (tuned / _ADAPTER).is_file():
-        return str(tuned), None
-    if (folder / _ADAPTER).is_file():
-        name, tuned = base_of(folder), tuned or folder
+    name, tuned = _parts(name, tuned)
     return _place(name)[0] if name in NAMES else name, tuned
 
 

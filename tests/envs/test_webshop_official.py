@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from eeflib.envs.webshop import Catalogue, official, task_from_goal
+from eeflib.envs.webshop import Catalogue, official
 from eeflib.envs.webshop.disk import DiskCatalogue, build_catalogue, open_catalogue
 from eeflib.envs.webshop.official import SOURCES, Official, entries, load_official, main
 from eeflib.errors import DataError, PrerequisiteError
@@ -90,23 +90,11 @@ def test_goals_and_catalogue_are_the_recorded_ones(
     assert isinstance(found.catalogue, DiskCatalogue) == disk
 
 
-def test_on_disk_an_episode_is_as_in_memory(folder: Path) -> None:
-    memory, disk = full(folder, seed=5, disk=False), full(folder, seed=5)
-    assert disk.goals == memory.goals
-    assert list(disk.left_out) == list(memory.left_out)
-    assert str(folder / "catalogue-full-seed5") in disk.summary()
-    task = task_from_goal(memory.goals[3], memory.catalogue)
-    played = []
-    for found in (disk, memory):
-        env = found.env()
-        assert env.strict
-        seen = [env.reset(task).text, env.step(f"search[{task.instruction}]").text]
-        seen.append(env.step(f"search[<c> {task.goal['category']}]").text)
-        seen.append(env.step(next(a for a in env.valid_actions() if "[b0" in a)).text)
-        played.append([*seen, env.step("click[Buy Now]").reward])
-    assert played[0] == played[1]
-    relaxed = full(folder, seed=5, strict=False)
+def test_the_summary_says_what_was_loaded(folder: Path) -> None:
+    strict, relaxed = full(folder, seed=5), full(folder, seed=5, strict=False)
+    assert strict.env().strict
     assert not relaxed.env().strict
+    assert str(folder / "catalogue-full-seed5") in strict.summary()
     for part in ("full set", "300 products", "seed 5", "title nouns word_nouns"):
         assert part in relaxed.summary()
 
