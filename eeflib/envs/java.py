@@ -1,7 +1,8 @@
 """Java: finding it, and a simulator that runs in a JVM of its own.
 
-Import `JavaSimulator` from here. It starts, calls and stops a JVM (py4j) and turns everything that
-can go wrong there into `EnvironmentFault`. The environment of our process is never changed.
+Import `find_java` and `JavaSimulator` from here. That starts, calls and stops a JVM (py4j) and
+turns everything that can go wrong there into `EnvironmentFault`. The environment of our process is
+never changed.
 """
 
 from __future__ import annotations
