@@ -19,7 +19,7 @@ from typing import IO, Any
 
 import msgspec
 
-from eeflib.errors import DataError, PrerequisiteError, ProviderError
+from eeflib.errors import DataError, ProviderError
 from eeflib.files import ReadReport, read_objects, repair
 from eeflib.policies.pricing import Price
 from eeflib.records import Usage
@@ -188,14 +188,7 @@ class Meter:
         """Set the worst case of a request aside; None: it could exceed a cap, do not send it.
 
         Blocks while requests in flight may still turn out cheap enough.
-
-        Raises:
-            PrerequisiteError: a cap in dollars or tokens, and no limit to a reply.
         """
-        if max_tokens is None and self.bounds_replies:
-            raise PrerequisiteError(
-                "a cap in dollars or tokens needs max_tokens: without it a reply has no bound"
-            )
         written = max_tokens or 0
         dollars = self.price.cost(prompt_bytes, written) if self.price else 0.0
         most = Spent(dollars, prompt_bytes + written, 1)
