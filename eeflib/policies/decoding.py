@@ -23,7 +23,6 @@ import numpy as np
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from eeflib.errors import DataError
 from eeflib.policies.hardware import lengths_vary
 
 log = logging.getLogger(__name__)
@@ -151,17 +150,11 @@ class Decoder:
 
     Args:
         model: a transformers causal LM, possibly wrapped by peft.
-        cached: None keeps keys and values if that gives the logits of plain encoding; False never
-            does; True raises if it does not.
+        cached: keep keys and values, if that gives the logits of plain encoding.
         cache_bytes: memory for them; None: 1.5 GiB on a CPU, half of what is free on a GPU.
-
-    Raises:
-        DataError: `cached=True` for a model that the cache does not apply to.
     """
 
-    def __init__(
-        self, model: Any, *, cached: bool | None = None, cache_bytes: int | None = None
-    ) -> None:
+    def __init__(self, model: Any, *, cached: bool = True, cache_bytes: int | None = None) -> None:
         self.model = model
         self.budget = _token_budget(model)
         self._lazy = self.device.type == "cpu"  # memory is taken when first written to
@@ -175,17 +168,14 @@ class Decoder:
         accepted = inspect.signature(inner.forward).parameters
         self._keep = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
         self._positions = "position_ids" in accepted
-        self.cached = cached is not False
+        self.cached = cached
         self.clear()
         if self.cached and (why := self._why_not(config) or self._probe(config)):
-            name = type(model).__name__
-            if cached:
-                raise DataError(f"no cache for {name}: {why}; leave `cached` unset")
             self.cached = False
             log.warning(
                 "no cache for %s: %s; every prompt is encoded whole for every token of a reply, "
                 "which takes many times as long",
-                name,
+                type(model).__name__,
                 why,
             )
         self.clear()
@@ -213,10 +203,6 @@ class Decoder:
     def live(self) -> int:
         """Number of sequences held."""
         return len(self._names)
-
-    def held(self, key: str) -> int:
-        """Number of tokens held for `key`."""
-        return len(self._held[self._names.index(key)]) if key in self._names else 0
 
     def rows_for(self, length: int) -> int:
         """How many sequences of `length` tokens fit into the memory for keys and values."""

@@ -264,19 +264,15 @@ class BatchEngine:
 
     Args:
         model: a transformers causal LM, possibly wrapped by peft.
-        batch_tokens: most tokens in one forward pass.
 
     Raises:
         DataError: from `generate`, if it is to choose among admissible actions.
         PrerequisiteError: from `generate`, if it failed (out of memory).
     """
 
-    def __init__(self, model: Any, *, batch_tokens: int | None = None) -> None:
+    def __init__(self, model: Any) -> None:
         self.model = model.eval()
-        on_cpu = next(model.parameters()).device.type == "cpu"
-        # on a CPU both limits are ours: the library's own take 22 GB for a toy
-        self.batch_tokens = batch_tokens or (512 if on_cpu else None)
-        self._blocks = on_cpu
+        self._on_cpu = next(model.parameters()).device.type == "cpu"
         config = model.config.get_text_config()
         self.max_positions: int = getattr(config, "max_position_embeddings", None) or _UNBOUNDED
 
@@ -334,9 +330,10 @@ class BatchEngine:
                         **how,
                     ),
                     ContinuousBatchingConfig(
-                        block_size=_BLOCK if self._blocks else 256,
-                        num_blocks=max(16, needed) if self._blocks else None,
-                        max_batch_tokens=self.batch_tokens,
+                        # on a CPU the limits are ours: the library's own take 22 GB for a toy
+                        block_size=_BLOCK if self._on_cpu else 256,
+                        num_blocks=max(16, needed) if self._on_cpu else None,
+                        max_batch_tokens=512 if self._on_cpu else None,
                         return_logprobs=True,
                         seed=int(np.random.SeedSequence(list(seeds)).generate_state(1)[0]) >> 1,
                     ),

@@ -167,24 +167,20 @@ class Hardware:
         return not self.free or self.trains <= _USABLE * self.free
 
 
-def hardware(
-    student: Any = None, *, longest: int | None = None, device: str | None = None
-) -> Hardware:
+def hardware(student: Any = None, *, device: str | None = None) -> Hardware:
     """What `student` will run on, and how; nothing is loaded.
 
     Args:
         student: an `eeflib.Student`, or None for the machine alone.
-        longest: tokens of the longest sample, for the estimate.
         device: a torch device; None: as the student's training is configured.
 
     Raises:
         PrerequisiteError: a GPU is asked for and there is none.
     """
     if student is None:
-        return decide(TrainConfig(), None, longest=longest, device=device)
-    held = student.loaded_bytes
+        return decide(TrainConfig(), None, device=device)
     sizes = sizes_of(student.name)
-    return decide(student.training, sizes, longest=longest, device=device, held=held)
+    return decide(student.training, sizes, device=device, held=student.loaded_bytes)
 
 
 def decide(

@@ -70,7 +70,7 @@ class HuggingFacePolicy(TokenPolicy):
         tokenizer: Any,
         *,
         slot_tokens: int = 16,
-        cached: bool | None = None,
+        cached: bool = True,
         cache_bytes: int | None = None,
         **settings: Any,
     ) -> None:

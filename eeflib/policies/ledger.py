@@ -13,13 +13,13 @@ import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import msgspec
 
-from eeflib.errors import DataError, PrerequisiteError, ProviderError
+from eeflib.errors import DataError, ProviderError
 from eeflib.files import ReadReport, read_objects, repair
 from eeflib.policies.pricing import Price
 from eeflib.records import Usage
@@ -44,9 +44,6 @@ class Spent:
             self.tokens + other.tokens,
             self.requests + other.requests,
         )
-
-    def __sub__(self, other: Spent) -> Spent:
-        return self + Spent(-other.dollars, -other.tokens, -other.requests)
 
 
 @dataclass(frozen=True)
@@ -191,14 +188,7 @@ class Meter:
         """Set the worst case of a request aside; None: it could exceed a cap, do not send it.
 
         Blocks while requests in flight may still turn out cheap enough.
-
-        Raises:
-            PrerequisiteError: a cap in dollars or tokens, and no limit to a reply.
         """
-        if max_tokens is None and self.bounds_replies:
-            raise PrerequisiteError(
-                "a cap in dollars or tokens needs max_tokens: without it a reply has no bound"
-            )
         written = max_tokens or 0
         dollars = self.price.cost(prompt_bytes, written) if self.price else 0.0
         most = Spent(dollars, prompt_bytes + written, 1)
@@ -208,7 +198,7 @@ class Meter:
             if self._over(most):
                 return None
             ticket = Ticket(uuid.uuid4().hex, key, most)
-            self._write({"request": ticket.id, "key": key, "most": _row(most)})
+            self._write({"request": ticket.id, "key": key, "most": astuple(most)})
             self._flying[ticket.id] = most
         return ticket
 
@@ -237,7 +227,7 @@ class Meter:
         row = {
             "request": ticket.id,
             "key": ticket.key,
-            "spent": _row(spent),
+            "spent": astuple(spent),
             "usage": usage.to_dict(),
             "reply": reply,
         }
@@ -286,10 +276,6 @@ class Meter:
         caps = "; ".join(f"{what} cap: {text} spent" for what, _, text in told)
         names = " or ".join(name for _, name, _ in told)
         return f"{caps}, and the next request could exceed it; raise {names} to go on"
-
-
-def _row(spent: Spent) -> list[float]:
-    return [spent.dollars, spent.tokens, spent.requests]
 
 
 def _spent(row: Any) -> Spent:

@@ -121,36 +121,29 @@ def load_student(
 
     from eeflib.policies.hardware import decide
 
-    name = str(name_or_path)
     if device is None or dtype is None:
         here = decide(TrainConfig(), None, device=device and str(device))
         device, dtype = here.device, dtype or getattr(torch, here.dtype)
     target = _Target(torch.device(device), dtype, load_in_4bit)
     target.quantisation()  # asked before the network is
-    if adapter is None and (Path(name) / _ADAPTER).is_file():
-        name, adapter = base_of(Path(name)), name
-        if not name:
-            raise DataError(f"{adapter} names no base model; give the base by name as well")
-    elif adapter is not None and (Path(name) / _ADAPTER).is_file():  # tuned on from an adapter
-        name = base_of(Path(name)) or name
     if adapter is not None and not Path(adapter).is_dir():
         raise PrerequisiteError(f"no adapter folder at {adapter}; train one, or drop the adapter")
-    if adapter is not None and not (Path(adapter) / _ADAPTER).is_file():
-        return _load_folder(Path(adapter), target)
-    if name in NAMES:
-        folder = data.path("tiny") if name == "tiny" else smollm2.folder()
-        model, tokenizer = _load_folder(folder, target)
-        model.config.name_or_path = name  # adapters trained from it remember a name, not a folder
-    elif Path(name).expanduser().is_dir():
-        model, tokenizer = _load_folder(Path(name).expanduser(), target)
+    name, adapter = _parts(str(name_or_path), None if adapter is None else Path(adapter))
+    if not name:
+        raise DataError(f"{adapter} names no base model; give the base by name as well")
+    place, online = _place(name)
+    if Path(place).is_dir():
+        model, tokenizer = _load_folder(Path(place), target)
     else:
-        model, tokenizer = _load_hub(name, target)
+        model, tokenizer = _from_pretrained(place, target, online=online)
+    if name in NAMES:
+        model.config.name_or_path = name  # adapters trained from it remember a name, not a folder
     if adapter is not None:
-        if (Path(adapter) / "tokenizer_config.json").is_file():  # its own template, added tokens
+        if (adapter / "tokenizer_config.json").is_file():  # its own template, added tokens
             tokenizer = load_tokenizer(str(adapter))
             if len(tokenizer) > model.get_input_embeddings().num_embeddings:
                 model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-        model = adapted(model, name, Path(adapter))
+        model = adapted(model, name, adapter)
     return model.eval(), tokenizer
 
 
@@ -171,7 +164,7 @@ def _load_folder(folder: Path, target: _Target) -> tuple[Any, Any]:
             "model.save_pretrained(folder)"
         )
     check_weights(folder)
-    return _from_pretrained(str(folder), target, local_files_only=True)
+    return _from_pretrained(str(folder), target, online=False)
 
 
 def check_weights(folder: Path) -> None:
@@ -283,23 +276,35 @@ def _on_the_hub(name: str) -> bool:
     return True
 
 
-def _load_hub(name: str, target: _Target) -> tuple[Any, Any]:
-    online = _on_the_hub(name)
-    try:
-        return _from_pretrained(name, target, local_files_only=not online)
-    except OSError as exc:
-        why = f"{_line(exc)}; it must be a causal language model with safetensors weights"
-        if not online:
-            why = f"it is not here, and the hub cannot be reached; {_known(name)}"
-        raise PrerequisiteError(f"the model {name!r} cannot be loaded: {why}") from exc
+def _parts(name: str, tuned: Path | None = None) -> tuple[str, Path | None]:
+    """(a whole model by name or folder, the folder of an adapter for it): what a student's name and
+    what was trained from it come to. The name is empty where an adapter does not tell its base."""
+    if tuned is not None and not (tuned / _ADAPTER).is_file():
+        return str(tuned.absolute()), None
+    folder = Path(name).expanduser()
+    if (folder / _ADAPTER).is_file():
+        return base_of(folder), tuned or folder
+    return name, tuned
 
 
-def _from_pretrained(name: str, target: _Target, *, local_files_only: bool) -> tuple[Any, Any]:
+def _place(name: str) -> tuple[str, bool]:
+    """(the folder, else the hub name, of a student by name; whether the hub is to be asked).
+
+    Raises:
+        PrerequisiteError: there is no such model.
+    """
+    if name in NAMES:
+        return str(data.path("tiny") if name == "tiny" else smollm2.folder()), False
+    folder = Path(name).expanduser()
+    return (str(folder), False) if folder.is_dir() else (name, _on_the_hub(name))
+
+
+def _from_pretrained(name: str, target: _Target, *, online: bool) -> tuple[Any, Any]:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     # without it transformers asks at the terminal
-    safely: dict[str, Any] = {"trust_remote_code": False, "local_files_only": local_files_only}
+    safely: dict[str, Any] = {"trust_remote_code": False, "local_files_only": not online}
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **safely)
         model = AutoModelForCausalLM.from_pretrained(
@@ -315,9 +320,12 @@ def _from_pretrained(name: str, target: _Target, *, local_files_only: bool) -> t
             ) from exc
         raise DataError(f"{name} cannot be loaded as a causal model: {_line(exc)}") from exc
     except OSError as exc:
-        if not Path(name).is_dir():
-            raise
-        raise DataError(f"the model in {name} is incomplete: {_line(exc)}") from exc
+        if Path(name).is_dir():
+            raise DataError(f"the model in {name} is incomplete: {_line(exc)}") from exc
+        why = f"{_line(exc)}; it must be a causal language model with safetensors weights"
+        if not online:
+            why = f"it is not here, and the hub cannot be reached; {_known(name)}"
+        raise PrerequisiteError(f"the model {name!r} cannot be loaded: {why}") from exc
     if not getattr(model, "is_quantized", False):  # that lies on the GPU already
         model = model.to(target.device)
     return model.eval(), tokenizer
@@ -331,10 +339,7 @@ def load_config(name: str) -> Any:
     """
     from transformers import AutoConfig
 
-    folder = Path(name).expanduser()
-    if (folder / _ADAPTER).is_file() and (base := base_of(folder)):
-        return load_config(base)
-    return _look_up(AutoConfig, "configuration", name)
+    return _look_up(AutoConfig, "configuration", _parts(name)[0] or name)
 
 
 def _damaged(folder: Path, pattern: str, exc: Exception) -> str:
@@ -484,14 +489,8 @@ def served(name: str, tuned: Path | None = None) -> tuple[str, Path | None]:
         name: as of `load_student`.
         tuned: what training wrote: an adapter, or a whole model.
     """
-    folder = Path(name).expanduser()
-    if tuned is not None and not (tuned / _ADAPTER).is_file():
-        return str(tuned), None
-    if (folder / _ADAPTER).is_file():
-        name, tuned = base_of(folder), tuned or folder
-    if name in NAMES:
-        name = str(data.path("tiny") if name == "tiny" else smollm2.folder())
-    return name, tuned
+    name, tuned = _parts(name, tuned)
+    return _place(name)[0] if name in NAMES else name, tuned
 
 
 def import_unsloth() -> bool:
@@ -524,19 +523,11 @@ def load_tokenizer(name: str) -> Any:
 
 def _look_up(kind: Any, what: str, name: str) -> Any:
     _need("torch", "transformers")
-    folder, online = Path(name).expanduser(), False
-    if name in NAMES:
-        folder = data.path("tiny") if name == "tiny" else smollm2.folder()
-    elif not folder.is_dir():
-        online = _on_the_hub(name)
+    place, online = _place(name)
     try:
-        return kind.from_pretrained(
-            str(folder) if folder.is_dir() else name,
-            trust_remote_code=False,
-            local_files_only=not online,
-        )
+        return kind.from_pretrained(place, trust_remote_code=False, local_files_only=not online)
     except (OSError, ValueError) as exc:
-        where = "" if online or folder.is_dir() else ", and the hub cannot be reached"
+        where = "" if online or Path(place).is_dir() else ", and the hub cannot be reached"
         raise PrerequisiteError(
             f"no {what} of {name!r}{where}: {_line(exc)}; {_known(name)}"
         ) from exc

@@ -18,6 +18,8 @@ from eeflib.errors import DataError
 from eeflib.policies.base import Conversation, Reply
 
 _STOP_RANGE = (0.3, 1.0)
+_IDLE = "look around"
+"""What is repeated if an episode goes on although its path is at its end."""
 
 
 class NoisyGoldTeacher:
@@ -34,12 +36,12 @@ class NoisyGoldTeacher:
         insert: probability that a random admissible action comes before an action, in [0, 1].
         stop_early: probability that the episode ends after a uniform 30-100 % of its path.
         seed: of the corruption.
-        idle: the action to repeat if the episode goes on although the path is at its end.
 
     Raises:
         DataError: a probability outside [0, 1], or an empty gold path.
     """
 
+    name = "noisy-gold"
     wants_admissible = True
     independent = True
 
@@ -51,18 +53,14 @@ class NoisyGoldTeacher:
         insert: float = 0.1,
         stop_early: float = 0.15,
         seed: int = 0,
-        idle: str = "look around",
-        name: str = "noisy-gold",
     ) -> None:
         for what, p in (("drop", drop), ("insert", insert), ("stop_early", stop_early)):
             if not 0.0 <= p <= 1.0:
                 raise DataError(f"{what} is a probability in [0, 1], not {p}")
         if empty := [task_id for task_id, actions in gold.items() if not actions]:
             raise DataError(f"the gold path of task {empty[0]!r} is empty; leave the task out")
-        self.name = name
         self.drop, self.insert, self.stop_early = drop, insert, stop_early
         self.seed = seed
-        self.idle = idle
         self._gold = {task_id: tuple(actions) for task_id, actions in gold.items()}
 
     def act(
@@ -98,16 +96,16 @@ class NoisyGoldTeacher:
         stops, share = rng.random(), rng.uniform(*_STOP_RANGE)
         if stops < self.stop_early:
             out = out[: math.ceil(share * len(out))]
-        return tuple(out) or (self.idle,)
+        return tuple(out) or (_IDLE,)
 
     def _reply(self, conversation: Conversation) -> Reply:
         plan = self.plan(conversation.task_id, conversation.key)
         t = sum(message.role == "assistant" for message in conversation.messages)
-        action = plan[t] if t < len(plan) else self.idle
+        action = plan[t] if t < len(plan) else _IDLE
         if action is None:
             choices = sorted(a for a in conversation.admissible or () if FREE_TEXT not in a)
             rng = self._rng(conversation.task_id, conversation.key, t)
-            action = choices[rng.integers(len(choices))] if choices else self.idle
+            action = choices[rng.integers(len(choices))] if choices else _IDLE
         asked = any(m.role == "system" and "Action:" in m.content for m in conversation.messages)
         return Reply(f"Action: {action}" if asked else action, stop=t >= len(plan) - 1)
 

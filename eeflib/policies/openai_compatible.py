@@ -27,6 +27,7 @@ from urllib.parse import parse_qsl, urlsplit
 import numpy as np
 
 from eeflib.errors import DataError, PrerequisiteError, ProviderError
+from eeflib.files import encodable
 from eeflib.policies.base import Conversation, Reply
 from eeflib.policies.keys import ApiKey, resolve_key, scrub
 from eeflib.policies.ledger import Meter, Ticket
@@ -35,7 +36,6 @@ from eeflib.policies.pricing import Price, price_of
 from eeflib.policies.responses import (
     SAMPLING,
     Attempt,
-    encodable,
     received,
     refused,
     short,
@@ -141,10 +141,6 @@ class ChatModel:
             PrerequisiteError: package or key missing; a cap without `max_tokens`.
             DataError: an option that cannot be right.
         """
-        try:
-            import openai
-        except ImportError:
-            raise PrerequisiteError("openai is missing: pip install 'eeflib[openai]'") from None
         if not model.strip():
             raise DataError("model is empty: give the model's name as the server knows it")
         _at_least(1, concurrency=concurrency, max_tokens=1 if max_tokens is None else max_tokens)
@@ -163,20 +159,13 @@ class ChatModel:
         self.retries, self.backoff, self.concurrency = retries, backoff, concurrency
         self.timeout, self.system_role, self.seed = timeout, system_role, seed
         url = base_url or os.environ.get("OPENAI_BASE_URL", "").strip() or None
-        if url is not None:
-            _check_url(url)
         options = (temperature, top_p, list(stop or ()) or None, dict(extra_body or {}) or None)
         named = zip(("temperature", "top_p", "stop", "extra_body"), options, strict=True)
         self._options: dict[str, Any] = {k: v for k, v in named if v is not None}
         self._key = resolve_key(api_key, base_url=url)
-        bare, _, query = (url or "").partition("?")
-        self._client = openai.OpenAI(
-            api_key=self._key.reveal() if self._key is not None else "EMPTY",
-            base_url=bare or None,
-            default_query=dict(parse_qsl(query)) or None,
-            timeout=timeout,
-            max_retries=0,
-        )
+        bare, _, given = (url or "").partition("?")
+        query = dict(parse_qsl(given)) or None
+        self._client = connect(bare, self._key, timeout, default_query=query, max_retries=0)
         self.meter = Meter(
             price_of(model, url and self.base_url) if price is None else price,
             who=self.name,
@@ -480,11 +469,23 @@ def _at_least(least: float, **options: float) -> None:
             raise DataError(f"{name} is {value!r}: give {least} or more")
 
 
-def _check_url(url: str) -> None:
+def connect(url: str, key: ApiKey | None, timeout: float, **options: Any) -> Any:
+    """The openai package's client of the endpoint `url` (empty: OpenAI's own).
+
+    Raises:
+        PrerequisiteError: the package is missing.
+        DataError: `url` is no address.
+    """
+    try:
+        import openai
+    except ImportError:
+        raise PrerequisiteError("openai is missing: pip install 'eeflib[openai]'") from None
     try:
         parts = urlsplit(url)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         good = False
-    if not good:
+    if url and not good:
         raise DataError("base_url must look like http://host:port/v1")
+    secret = key.reveal() if key is not None else "EMPTY"
+    return openai.OpenAI(api_key=secret, base_url=url or None, timeout=timeout, **options)

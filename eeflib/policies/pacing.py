@@ -9,8 +9,7 @@ import email.utils
 import re
 import threading
 import time
-from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 _HEADERS = (
     ("retry-after-ms", 1e-3),
@@ -88,38 +87,23 @@ class Gate:
         self._until = 0.0
         self._slowed = 0.0
         self._share = 0.0
-        self._queue: deque[threading.Event] = deque()
-        self._turn = threading.Lock()
+        self._changed = threading.Condition()
 
-    def enter(self, halts: Iterable[threading.Event]) -> float | None:
-        """Wait for a place, first come, first served; the time of entry, None if one of `halts`
-        was set meanwhile."""
-        halts, me = list(halts), threading.Event()
-        with self._turn:
-            self._queue.append(me)
-        try:
+    def enter(self, halts: Sequence[threading.Event]) -> float | None:
+        """Wait for a place; the time of entry, None if one of `halts` was set meanwhile."""
+        with self._changed:
             while not any(halt.is_set() for halt in halts):
-                with self._turn:
-                    now = time.monotonic()
-                    first, pause = self._queue[0] is me, self._until - now
-                    if first and pause <= 0 and self._inside < max(1, int(self.limit)):
-                        self._inside += 1
-                        return now
-                me.wait(min(pause, 0.2) if first and pause > 0 else 0.2)
-                me.clear()
-            return None
-        finally:
-            with self._turn:
-                self._queue.remove(me)
-                self._wake()
-
-    def _wake(self) -> None:
-        if self._queue:
-            self._queue[0].set()
+                now = time.monotonic()
+                pause = self._until - now
+                if pause <= 0 and self._inside < max(1, int(self.limit)):
+                    self._inside += 1
+                    return now
+                self._changed.wait(min(pause, 0.2) if pause > 0 else 0.2)
+        return None
 
     def leave(self, entered: float, *, answered: bool = False, refused: bool = False) -> None:
         """The request that was let through at `entered` is over."""
-        with self._turn:
+        with self._changed:
             self._inside -= 1
             if entered >= self._slowed:  # else it tells of the number before
                 self._share += (refused - self._share) / 32
@@ -128,9 +112,9 @@ class Gate:
             elif self._share > _MUCH:
                 self.limit = max(1.0, self.limit / 2)
                 self._slowed, self._share = time.monotonic(), 0.0
-            self._wake()
+            self._changed.notify()
 
     def hold(self, seconds: float) -> None:
         """Nothing is let through for so long."""
-        with self._turn:
+        with self._changed:
             self._until = max(self._until, time.monotonic() + seconds)

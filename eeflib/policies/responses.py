@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from eeflib.files import encodable
 from eeflib.policies.pacing import pause_asked
 from eeflib.records import Usage
 
@@ -56,11 +57,6 @@ class Attempt:
     @property
     def busy(self) -> bool:
         return self.status in _BUSY
-
-
-def encodable(text: str) -> str:
-    """`text` with lone surrogates replaced: they can be neither sent nor stored as UTF-8."""
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _read(body_text: str, max_tokens: int | None) -> Attempt:

@@ -27,12 +27,14 @@ from typing import Any
 
 import numpy as np
 
+from eeflib.config import TrainConfig
 from eeflib.envs.base import FREE_TEXT
 from eeflib.errors import DataError, PrerequisiteError
 from eeflib.policies.chat import Chat
 from eeflib.policies.engines import Choices, Generated, choice_pattern, longest_choice
+from eeflib.policies.hardware import decide
 from eeflib.policies.keys import ApiKey, resolve_key, scrub
-from eeflib.policies.openai_compatible import _check_url
+from eeflib.policies.openai_compatible import connect
 from eeflib.policies.responses import refused, short, unreachable
 from eeflib.records import without_secrets
 
@@ -44,6 +46,10 @@ PYTHON = "EEFLIB_VLLM_PYTHON"
 _WORDS = "Instruction: find a red shirt under $30 [SEP] B0001 click[Next >]\nÜnïcode 日本 'quotes'"
 _RANKS = (16, 32, 64, 128, 256)
 _START_SECONDS = 900
+_TIMEOUT = 600.0
+"""Seconds for a request."""
+_CONCURRENCY = 64
+"""Requests in flight, at most."""
 _ADAPTERS_AT_RUNTIME = "VLLM_ALLOW_RUNTIME_LORA_UPDATING"
 _QUIET = {
     "VLLM_NO_USAGE_STATS": "1",
@@ -64,13 +70,10 @@ class ServerEngine:
 
     Args:
         url: such as `http://127.0.0.1:8000/v1`.
-        tokens: the student's chat: its vocabulary must be the server's.
-        model: as the server names it; None: its first.
+        tokens: the student's chat: its vocabulary must be the server's, whose first model is asked.
         api_key: see `eeflib.policies.keys.resolve_key`.
         processed: the server's log-probabilities are those of what is sampled from, not of the
             model alone (vLLM: `--logprobs-mode processed_logprobs`).
-        concurrency: most requests in flight.
-        timeout: seconds for a request.
 
     Raises:
         PrerequisiteError: no server, a package missing, a server that gives no token ids.
@@ -82,39 +85,24 @@ class ServerEngine:
         url: str,
         tokens: Chat,
         *,
-        model: str | None = None,
         api_key: str | ApiKey | None = None,
         processed: bool = False,
-        concurrency: int = 64,
-        timeout: float = 600.0,
     ) -> None:
-        try:
-            import openai
-        except ImportError:
-            raise PrerequisiteError("openai is missing: pip install 'eeflib[openai]'") from None
-        _check_url(url)
-        self._errors = openai.APIError
         self._key = resolve_key(api_key, base_url=url)
-        self._client = openai.OpenAI(
-            api_key=self._key.reveal() if self._key is not None else "EMPTY",
-            base_url=url,
-            timeout=timeout,
-            max_retries=2,
-        )
+        self._client = connect(url, self._key, _TIMEOUT, max_retries=2)
+        from openai import APIError
+
+        self._errors = APIError
         self._root = url.rstrip("/").removesuffix("/v1")
         self.url = url if "@" not in url else "the server"
-        self.processed, self.concurrency, self.timeout = processed, concurrency, timeout
-        self.tokens, self.model = tokens, model or ""
+        self.processed, self.tokens, self.model = processed, tokens, ""
         found = self._get("/v1/models").get("data")
         listed = [m for m in found if isinstance(m, dict)] if isinstance(found, list) else []
-        first = next((m for m in listed if model in (None, m.get("id"))), {})
-        self.model = self.model or str(first.get("id", ""))
+        first = listed[0] if listed else {}
+        self.model = str(first.get("id", ""))
         longest = first.get("max_model_len")
         self.max_positions = longest if isinstance(longest, int) else 1_000_000
         self._check()
-
-    def __repr__(self) -> str:
-        return f"ServerEngine({self.url!r}, model={self.model!r})"
 
     def use(self, adapter: Path) -> None:
         """Ask the adapter in a folder of this machine from now on.
@@ -180,7 +168,7 @@ class ServerEngine:
         known = (self.processed or choices is None) and (
             temperature == 1 or (self.processed and not greedy)
         )
-        with ThreadPoolExecutor(max(1, min(self.concurrency, len(bodies))), "eef-server") as pool:
+        with ThreadPoolExecutor(max(1, min(_CONCURRENCY, len(bodies))), "eef-server") as pool:
             return list(pool.map(lambda body: self._one(body, known), bodies))
 
     def _one(self, body: dict[str, Any], known: bool) -> Generated:
@@ -252,7 +240,7 @@ class ServerEngine:
         if hasattr(exc, "status_code"):
             error = refused(exc, self.model, self.url).error
         else:
-            error = unreachable(exc, self.url, self.timeout).error
+            error = unreachable(exc, self.url, _TIMEOUT).error
         return short(scrub(error, self._key))
 
 
@@ -320,22 +308,18 @@ class _Server:
 _RUNNING: dict[tuple[str, str, int], _Server] = {}
 
 
-def serve(
-    name: str | Path, tokens: Chat, *, adapter: Path | None = None, python: str = ""
-) -> ServerEngine:
+def serve(name: str | Path, tokens: Chat, *, adapter: Path | None = None) -> ServerEngine:
     """vLLM with the model `name`, started if it does not run yet; another model's is ended.
 
     Args:
         name: a folder with a model, or a hub name.
         tokens: the student's chat.
         adapter: a folder with an adapter for it, as training writes it.
-        python: the interpreter of an environment with vLLM; default: `EEFLIB_VLLM_PYTHON`, else
-            ours.
 
     Raises:
         PrerequisiteError: no vLLM there, or it does not start.
     """
-    python = python or os.environ.get(PYTHON, "") or sys.executable
+    python = os.environ.get(PYTHON, "") or sys.executable
     wanted = 0
     if adapter is not None:
         wanted = int(json.loads((adapter / "adapter_config.json").read_text("utf-8"))["r"])
@@ -382,9 +366,9 @@ def _need_vllm(python: str) -> None:
 def _by_hardware() -> list[str]:
     import torch
 
-    if not torch.cuda.is_available():
+    here = decide(TrainConfig(), None)
+    if here.device == "cpu":
         # chunks of a prompt and seeds do not go together on a CPU (vLLM 0.32: Generator.get_offset)
         return ["--dtype", "float32", "--enforce-eager", "--no-enable-chunked-prefill"]
-    free, total = torch.cuda.mem_get_info()
-    half = "bfloat16" if torch.cuda.get_device_capability() >= (8, 0) else "float16"
-    return ["--dtype", half, "--gpu-memory-utilization", f"{0.9 * free / total:.2f}"]
+    share = 0.9 * here.free / torch.cuda.mem_get_info()[1]
+    return ["--dtype", here.dtype, "--gpu-memory-utilization", f"{share:.2f}"]

@@ -172,18 +172,6 @@ def solved(level: str, seed: int, able: bool) -> list[bool]:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("level", LEVELS)
-def test_every_task_is_solved_with_the_skill_in_time(level, seed):
-    s = shop(seed)
-    env = WebShopEnv(s.catalogue)
-    for task in tasks_of(level, seed):
-        reward, steps = buy(env, task, title_query(task, s))
-        assert reward == 1.0, task
-        assert steps <= task.settings["max_steps"] - 2  # room for a detour
-        assert task.extra == {"level": level, "skills": list(SKILLS[level])}
-
-
-@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("level", [v for v in LEVELS if v not in ("easy", "subpage")])
 def test_no_task_is_solved_without_the_skill(level, seed):
     """However it is searched: what titles tell, or all that the instruction says."""
@@ -206,6 +194,7 @@ def test_an_instruction_says_all_that_is_wanted_and_not_the_answer(level, seed):
     for task in tasks_of(level, seed):
         goal, text = task.goal, task.instruction
         wish = read(text)
+        assert task.extra == {"level": level, "skills": list(SKILLS[level])}
         assert wish.noun == s.items[goal["asin"]].noun
         assert sorted(wish.attributes) == sorted(goal["attributes"])
         assert sorted(wish.options) == sorted(goal["goal_options"])

@@ -6,6 +6,7 @@ import gzip
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,10 +49,6 @@ def _tampered(folder: Path, name: str, change) -> Path:  # type: ignore[no-untyp
     return folder
 
 
-def _worse_reward(data: dict) -> None:
-    data["cases"][7]["reward"] += 0.01
-
-
 def _other_page(data: dict) -> None:
     data["episodes"][3]["steps"][1]["obs_rich"] += "\n"
 
@@ -61,26 +58,11 @@ def _other_ranking(data: dict) -> None:
     asins[0], asins[1] = asins[1], asins[0]
 
 
-def _other_noun(data: dict) -> None:
-    next(iter(data["titles"].values())).append("noun")
-
-
-def _other_draw(data: dict) -> None:
-    data["human"][4][1] += 1
-
-
-CHANGES = {
-    "reward_cases": _worse_reward,
-    "rollouts": _other_page,
-    "searches": _other_ranking,
-    "title_nouns": _other_noun,
-    "reset_sampling": _other_draw,
-}
-
-
-@pytest.mark.parametrize("name", CHANGES)
-def test_a_difference_is_counted(tmp_path: Path, name: str) -> None:
-    (result,) = check_folder(_tampered(tmp_path / "v", name, CHANGES[name]), [name])
+@pytest.mark.parametrize(
+    ("name", "change"), [("rollouts", _other_page), ("searches", _other_ranking)]
+)
+def test_a_difference_is_counted(tmp_path: Path, name: str, change: Any) -> None:
+    (result,) = check_folder(_tampered(tmp_path / "v", name, change), [name])
     assert (result.total, len(result.differing)) == (COUNTS[name], 1)
     assert not result.ok
 
@@ -105,18 +87,6 @@ def test_unreadable_file_is_one_clear_error(
     broken.write_bytes(broken.read_bytes()[:100])
     with pytest.raises(DataError, match=r"searches\.json\.gz"):
         check_folder(tmp_path / "v", ["searches"])
-    assert main([str(tmp_path / "nowhere")]) == 2
-    assert "not a readable file of golden vectors" in capsys.readouterr().err
-
-
-def test_a_folder_that_holds_some_of_the_files(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shutil.copytree(VECTORS, tmp_path / "v")
-    (tmp_path / "v" / "searches.json.gz").unlink()
-    assert main([str(tmp_path / "v")]) == 2
-    assert "searches.json.gz" in capsys.readouterr().err
-    assert main([str(tmp_path / "v"), "--present"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == len(FILES) - 1
-    (tmp_path / "empty").mkdir()
-    assert main([str(tmp_path / "empty"), "--present"]) == 2
+    for options in ((), ("--present",)):
+        assert main([str(tmp_path / "nowhere"), *options]) == 2
+        assert "of golden vectors" in capsys.readouterr().err

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import sqlite3
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ import pytest
 from disk_shop import QUERIES, ROWS, build, copied, in_memory, same
 
 from eeflib.envs.webshop import Catalogue, WebShopEnv, build_goals, task_from_goal
-from eeflib.envs.webshop.disk import DiskCatalogue, build_catalogue, open_catalogue
+from eeflib.envs.webshop.disk import build_catalogue, open_catalogue
 from eeflib.errors import DataError
 from tests.parity import check_folder
 
@@ -131,15 +130,9 @@ def test_threads_and_forks_have_connections_of_their_own(folder: Path) -> None:
         seen = list(pool.map(look, range(400)))
     assert [x[1] for x in seen] == [p.title for p in list(memory)[:400]]
     assert seen[0][0] == memory.index.scored(QUERIES[0])
-    with get_context("fork").Pool(2) as processes:
+    with get_context("fork").Pool(2) as processes:  # to which it is sent as its folder
         assert processes.map(partial(_title, disk), range(20)) == [x[1] for x in seen[:20]]
 
 
 def _title(disk: Catalogue, number: int) -> str:
     return disk[number].title
-
-
-def test_a_catalogue_is_sent_to_a_process_as_its_folder(folder: Path) -> None:
-    copy = pickle.loads(pickle.dumps(open_catalogue(folder)))
-    assert isinstance(copy, DiskCatalogue)
-    assert copy.id == in_memory().id

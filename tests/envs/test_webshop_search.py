@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import math
 import random
-import string
 import time
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
-from nltk.stem.porter import PorterStemmer
 
 from benchmarks.parts.bulk_products import bulk_instruction, bulk_rows
 from eeflib.envs.webshop.search import (
-    _ASCII_WORD,
-    _WORD,
-    STOP_WORDS,
     TOP_K,
     Index,
     IndexBuilder,
     analyze,
     coded_length,
-    stem,
 )
 
 WORDS = "red blue green sofa lamp table shoe soft hard easy clean wood"
@@ -49,13 +43,6 @@ def test_terms(text: str, terms: list[str]) -> None:
 
 def test_a_token_of_more_than_255_characters_is_cut() -> None:
     assert [len(t) for t in analyze("x" * 600)] == [255, 255, 90]
-
-
-def test_the_fast_ascii_words_are_the_unicode_words() -> None:
-    rng = random.Random(1)
-    for _ in range(8_000):
-        text = "".join(rng.choice("ab1_.,;:'\" -#*%sz9") for _ in range(rng.randint(1, 14)))
-        assert _ASCII_WORD.findall(text) == _WORD.findall(text), text
 
 
 @pytest.mark.parametrize(
@@ -199,17 +186,3 @@ def test_pieces_of_texts_are_analysed_as_the_texts_are() -> None:
         terms = Counter(analyze(text.lower()))
         assert len(found.docs) == len(terms) == len(builder.terms), repr(text)
         assert all(found.find(term) is not None for term in terms), repr(text)
-
-
-def test_words_that_are_left_alone_are_their_own_stems() -> None:
-    """Porter's rules are not asked about words that end in a letter no suffix ends in."""
-    porter, rng = PorterStemmer(mode=PorterStemmer.MARTIN_EXTENSIONS), random.Random(0)
-    suffixes = (
-        "s sses ies eed ed ing y ational enci izer abli ation ator alism biliti logi icate ful"
-    )
-    suffixes += " ness ance ic able ant ement ion ou ism iti ous ive ize e ll"
-    ends = [*suffixes.split(), *string.ascii_lowercase, *string.digits, "é", "ß", "日"]
-    for end in ends * 20:
-        word = "".join(rng.choices("aeioubcdlnrstyz09é", k=rng.randint(0, 8))) + end
-        if word not in STOP_WORDS:
-            assert stem(word) == porter.stem(word, to_lowercase=False), word

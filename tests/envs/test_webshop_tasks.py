@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -212,19 +211,3 @@ def test_what_is_shown_does_not_depend_on_the_goal():
     assert len(spies[0].seen) > 3 * len(tasks)
     assert all(p.reward == 1 for p in ends[0])
     assert all(p.reward < 1 for p in ends[1])  # the goals did differ
-
-
-def test_neither_instruction_nor_prompt_holds_the_answer():
-    s = shop(SEEDS[0])
-    for task in s.tasks:
-        assert task.goal["asin"].lower() not in task.instruction.lower()
-        assert not re.search(r"b0[a-z]{8}", task.instruction.lower())
-    spy = Spy(expert())
-    play(s.tasks[:40], s.catalogue, spy)
-    for c in spy.seen:
-        text = " ".join(m.content for m in c.messages)
-        assert "goal" not in text.lower()
-        assert "Your score" not in text
-        asin = s.tasks[int(c.task_id.rsplit("-", 1)[1])].goal["asin"]
-        if len(c.messages) == 2:  # system and first page: nothing has been searched
-            assert asin not in text

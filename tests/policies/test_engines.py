@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from test_vllm import left
 
 from eeflib.config import Config
 from eeflib.errors import DataError, PrerequisiteError
@@ -215,26 +216,17 @@ def test_what_the_keeper_started_ends_when_nobody_holds_it():
     environment = os.environ | dict([mark.split("=")])
     process = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)
 
-    def left() -> int:
-        found = 0
-        for entry in Path("/proc").iterdir():
-            try:
-                found += entry.name.isdigit() and mark.encode() in (entry / "environ").read_bytes()
-            except OSError:
-                continue
-        return found
-
     patience = time.monotonic() + 30
-    while left() < 4 and time.monotonic() < patience:
+    while len(left(mark)) < 4 and time.monotonic() < patience:
         time.sleep(0.05)
-    assert left() == 4
+    assert len(left(mark)) == 4
     assert process.stdin is not None
     process.stdin.close()
     process.wait(30)
     patience = time.monotonic() + 10  # a killed process is gone a moment later
-    while left() and time.monotonic() < patience:
+    while left(mark) and time.monotonic() < patience:
         time.sleep(0.05)
-    assert left() == 0
+    assert left(mark) == []
 
 
 # ---- sampled tokens as history ----------------------------------------------------------------

@@ -144,7 +144,7 @@ class Episodes:
 @pytest.mark.parametrize("budget", [None, 300_000])
 def test_cached_replies_equal_those_of_encoding_everything(greedy, budget):
     """Ragged episodes, rows freed and refilled, shared starts; with a small budget, evictions."""
-    quick = policy(greedy=greedy, cached=True, cache_bytes=budget, slot_tokens=4)
+    quick = policy(greedy=greedy, cache_bytes=budget, slot_tokens=4)
     plain = policy(greedy=greedy, cached=False, slot_tokens=4)
     episodes, decisions = Episodes(13, seed=3), 0
     for turn in range(12):
@@ -275,7 +275,6 @@ def test_a_turn_costs_its_new_tokens_only():
     assert reply.usage.prompt_tokens > 600
     assert sum(seen) < 1.1 * reply.usage.prompt_tokens
     assert student.decoder.cached
-    assert student.decoder.held("a") > 600
     student.forget(["a", "unknown"])
     assert student.decoder.live == 0
 
@@ -381,8 +380,9 @@ def test_a_sliding_window_is_cached_and_one_that_cannot_be_is_said(caplog):
     windowed = MistralForCausalLM(MistralConfig(**sizes, sliding_window=8)).eval()
     mixed = Gemma2ForCausalLM(Gemma2Config(**sizes, head_dim=8, sliding_window=8)).eval()
     for model in (windowed, mixed):
-        quick, plain = policy(model, greedy=True, cached=True), policy(model, cached=False)
+        quick, plain = policy(model, greedy=True), policy(model, cached=False)
         plain.greedy = True
+        assert quick.decoder.cached
         episodes = Episodes(4, seed=2)
         for _ in range(4):
             batch = episodes.next_batch()
@@ -397,8 +397,6 @@ def test_a_sliding_window_is_cached_and_one_that_cannot_be_is_said(caplog):
     batch = Episodes(3, seed=1).next_batch()
     for conversation, reply in zip(batch, student.act(batch, rng=rngs(3)), strict=True):
         assert is_admissible(reply.text, conversation.admissible)
-    with pytest.raises(DataError, match="rotary positions"):
-        policy(stretched, cached=True)
 
 
 def test_other_architectures_and_adapters_answer_as_without_the_cache():

@@ -77,17 +77,6 @@ def test_a_conversation_is_sent_as_it_stands_and_its_reply_is_metered():
     assert policy.usage.cost_usd == pytest.approx((40 * 10 + 12 * 20) / 1e6)
 
 
-def test_order_is_kept_when_the_first_reply_comes_last():
-    def respond(request: Request) -> Answer:
-        answer = says(request.last.upper())
-        answer.delay = 0.15 if request.last == "q0" else 0.0
-        return answer
-
-    with ChatServer(respond) as server:
-        replies = act(teacher(server), *[f"q{i}" for i in range(6)])
-    assert [r.text for r in replies] == [f"Q{i}" for i in range(6)]
-
-
 def test_requests_run_at_once_but_no_more_than_allowed():
     together = threading.Barrier(4)
 
@@ -126,14 +115,6 @@ def test_seeds_differ_between_conversations_and_repeat_between_runs():
 
 
 # --- failures that pass -----------------------------------------------------------------------
-
-
-def test_rate_limit_waits_as_long_as_the_server_asks():
-    turns = in_turn(fails(429, headers={"Retry-After": "0.15"}), says("done"))
-    with ChatServer(turns) as server:
-        assert one(teacher(server)).text == "done"
-    first, second = server.requests
-    assert 0.14 <= second.at - first.at < 2.0
 
 
 def test_retry_after_is_understood_in_its_three_forms():
@@ -262,29 +243,6 @@ def test_replies_received_before_a_hopeless_failure_are_returned():
     assert len(server.requests) == 3
 
 
-def test_a_bad_request_fails_one_conversation_without_retries():
-    long = fails(400, "maximum context length exceeded", code="context_length_exceeded")
-    with ChatServer(in_turn(long, says("fine"))) as server:
-        policy = teacher(server)
-        assert "maximum context length" in one(policy).error
-        assert len(server.requests) == 1
-        assert one(policy).text == "fine"
-
-
-def test_models_that_know_only_max_completion_tokens_are_served():
-    def respond(request: Request) -> Answer:
-        if "max_tokens" in request.body:
-            text = "'max_tokens' is not supported. Use 'max_completion_tokens' instead."
-            return fails(400, text, param="max_tokens", code="unsupported_parameter")
-        return says(str(request.body["max_completion_tokens"]))
-
-    with ChatServer(respond) as server:
-        policy = teacher(server, max_tokens=33, retries=0)
-        assert one(policy).text == "33"
-        assert one(policy).text == "33"
-    assert len(server.requests) == 3
-
-
 # --- replies that are none --------------------------------------------------------------------
 
 
@@ -339,7 +297,7 @@ def test_a_cut_reply_never_yields_half_an_action():
 
 def test_odd_but_usable_replies():
     parts = [{"type": "text", "text": "Action: "}, {"type": "text", "text": "wait"}]
-    cases = {"Action: wait": says(parts), "": says(""), "a?b": says("a\ud800b")}
+    cases = {"Action: wait": says(parts), "": says(""), "a\ufffdb": says("a\ud800b")}
     for text, answer in cases.items():
         with ChatServer(in_turn(answer)) as server:
             reply = one(teacher(server), "obs \udcff")
@@ -379,23 +337,6 @@ def test_without_a_price_dollars_are_unknown_and_a_cap_in_dollars_holds_in_token
         assert 2 <= len(server.requests) <= 4
         with pytest.raises(PrerequisiteError, match="max_tokens"):
             teacher(server, price=Price(1, 1), max_cost_usd=1.0, max_tokens=None)
-
-
-@pytest.mark.parametrize(
-    ("caps", "said"),
-    [
-        ({"max_requests": 3}, "3 of 3 requests"),
-        ({"max_total_tokens": 2000, "max_tokens": 100}, "of 2000 tokens"),
-    ],
-)
-def test_requests_and_tokens_have_caps_of_their_own(caps, said):
-    with ChatServer(lambda r: says(r.last, tokens=(400, 100))) as server:
-        policy = teacher(server, concurrency=1, **caps)
-        replies = act(policy, *map(str, range(6)))
-        assert said in replies[-1].error
-        answered = [r.text for r in replies if not r.error]
-        assert answered == [str(i) for i in range(len(server.requests))]
-        assert len(answered) == (3 if "max_requests" in caps else 4)
 
 
 def test_strange_token_counts_do_no_harm():
@@ -452,23 +393,6 @@ def test_cheap_replies_use_the_cap_up_although_the_worst_case_would_not_fit():
         policy = teacher(server, price=Price(1.0, 10.0), max_tokens=500, max_cost_usd=0.006)
         replies = act(policy, *map(str, range(16)))
     assert [r.text for r in replies] == [str(i) for i in range(16)]
-
-
-def test_a_cap_that_earlier_processes_used_up_sends_nothing(tmp_path):
-    ledger = tmp_path / "ledger.jsonl"
-    options = {"price": Price(100.0, 100.0), "max_cost_usd": 0.1, "max_tokens": 100}
-    with ChatServer(lambda r: says(r.last, tokens=(300, 400))) as server:
-        first = teacher(server, **options)
-        with first.keeping(ledger):
-            assert one(first).text == "hello"
-        second = teacher(server, **options)
-        with second.keeping(ledger), pytest.raises(ProviderError, match=r"\$0\.0700 of \$0\.1000"):
-            one(second, "something else")
-        assert len(server.requests) == 1
-        again = teacher(server, **options)
-        with again.keeping(ledger):
-            assert one(again).text == "hello"  # paid for already
-        assert len(server.requests) == 1
 
 
 def test_replies_that_do_not_say_their_cost_count_with_the_worst_case():

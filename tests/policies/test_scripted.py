@@ -154,15 +154,6 @@ def test_its_replies_are_thought_and_action_and_every_action_is_understood():
             assert all(s.thought and s.action for s in t.steps)
 
 
-def test_the_more_it_has_read_the_likelier_it_errs():
-    skill = Skill()
-    errors = [skill.error(words) for words in range(0, 1000, 20)]
-    assert errors == sorted(errors)
-    assert errors[0] == pytest.approx(skill.floor, abs=0.01)
-    assert errors[-1] == pytest.approx(skill.floor + skill.ceiling, abs=0.01)
-    assert skill.error(skill.middle) == pytest.approx(skill.floor + skill.ceiling / 2)
-
-
 def results(shop: ScriptedShopper, key: str, words: int, n: int = 400) -> int:
     """How often it takes the listing that does not fit, with an instruction of `words` words."""
     wrong = 0
@@ -185,16 +176,6 @@ def test_words_read_decide_how_often_the_wrong_listing_is_taken():
     short, long = results(shop, "short", 0), results(shop, "long", 150)
     assert short < 0.12 * 400
     assert long > 0.85 * 400
-
-
-def test_reading_the_same_page_again_does_not_tire():
-    shop = shopper()
-    page = "WebShop [SEP] Instruction: [SEP] i need a sofa [SEP] Search"
-    for _ in range(50):
-        shop.act(
-            [Conversation((), "e", None, page, "i need a sofa")], rng=[np.random.default_rng(0)]
-        )
-    assert shop._memory["e"].words < 20
 
 
 @pytest.mark.parametrize("batch_size", [1, 7])

@@ -9,7 +9,6 @@ Rules: web_agent_site/engine/engine.py of princeton-nlp/WebShop.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import random
 import re
@@ -31,8 +30,6 @@ NO_ATTRIBUTES = ("DUMMY_ATTR",)
 """What the official loader gives a product that the attributes file does not list."""
 
 _NOT_NUMBER = re.compile(r"[^\d.]")
-
-_plain_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
 class Wish(msgspec.Struct, frozen=True):
@@ -233,11 +230,7 @@ class CatalogueId:
             *(p.product_category, p.query, p.attributes, tuple(p.options.items())),
             p.price,
         )
-        try:
-            raw = _plain_json(value).encode()  # canonical too, as there is no mapping in it
-        except UnicodeEncodeError:
-            raw = canonical_json(value).encode()
-        self._hash.update(self._comma + raw)
+        self._hash.update(self._comma + canonical_json(value, is_plain=True).encode())
         self._comma = b","
 
     def digest(self) -> str:

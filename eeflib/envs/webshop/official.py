@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import importlib
 import json
 import logging
 import sys
@@ -34,6 +33,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import ijson
 import msgspec
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
@@ -60,10 +60,6 @@ TIMEOUT = 30.0
 
 _BLANK = b" \t\r\n"
 _BOM = b"\xef\xbb\xbf"
-_LARGEST = 64 << 20
-"""Bytes of one entry; more means that a bracket or quote is missing somewhere."""
-_DEEPEST = 500
-"""Open brackets: the parser's memory grows with the square of their number."""
 
 
 class Source(NamedTuple):
@@ -171,7 +167,11 @@ def download(
 
 def _fetch(url: str, path: Path, files: Sequence[Source], progress: bool) -> None:
     """Bring a file to `path`; what has arrived when this fails is in `path*.part`."""
-    gdown, requests = _library("gdown"), _library("requests")
+    try:
+        import gdown
+        import requests  # which gdown brings
+    except ImportError as exc:
+        raise PrerequisiteError(f"official WebShop data needs gdown: {INSTALL}") from exc
     try:
         gdown.download(
             url, str(path), quiet=not progress, resume=True, use_cookies=False, timeout=TIMEOUT,
@@ -192,13 +192,6 @@ def _fetch(url: str, path: Path, files: Sequence[Source], progress: bool) -> Non
             "server of your own: --from URL, or base_url=URL. The embedded catalogue needs none of "
             "these files."
         ) from exc
-
-
-def _library(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as exc:
-        raise PrerequisiteError(f"official WebShop data needs {name}: {INSTALL}") from exc
 
 
 def _check_ends(path: Path, file: Source) -> None:
@@ -246,58 +239,27 @@ def sha256_of(path: Path) -> str:
 # -- reading ---------------------------------------------------------------------------------------
 
 
-class _Watched:
-    """A file as the parser reads it, with a bar, and guarded against missing brackets."""
-
-    def __init__(self, file: Any, bar: Any) -> None:
-        self._file, self._bar = file, bar
-        self.entry()
-
-    def entry(self) -> None:
-        """An entry was complete."""
-        self._unread = self._open = 0
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._file.read(size)
-        self._bar.update(len(data))
-        self._unread += len(data)
-        self._open += sum(map(data.count, (b"[", b"{"))) - sum(map(data.count, (b"]", b"}")))
-        if self._unread > _LARGEST:
-            raise ValueError("an entry over 64 MB: a bracket or quote is missing")
-        if self._open > _DEEPEST:
-            raise ValueError("brackets nested too deeply")
-        return data
-
-
 def entries(path: Path, ends: bytes, progress: bool = False) -> Iterator[Any]:
     """The rows of a JSON array (`[]`), or the (key, value) pairs of an object (`{}`), one by one.
 
     Raises:
         DataError: the JSON is damaged; after everything before the damage was yielded.
     """
-    ijson, number = _library("ijson"), 0
+    number, bar = 0, {"desc": path.name, "disable": not progress}
     try:
-        with (
-            open(path, "rb") as file,
-            tqdm(
-                total=path.stat().st_size, unit="B", unit_scale=True, desc=path.name,
-                disable=not progress,
-            ) as bar,
-        ):  # fmt: skip
+        size = path.stat().st_size
+        with open(path, "rb") as file, tqdm.wrapattr(file, "read", size, **bar) as watched:
             start = file.read(1024)
-            found = start.removeprefix(_BOM).lstrip(_BLANK)[:1]
-            file.seek(len(_BOM) if start.startswith(_BOM) else 0)
-            watched = _Watched(file, bar)
-            if start.startswith(b"\x1f\x8b"):
-                raise ValueError("it is compressed with gzip: unpack it")
+            whole = start.removeprefix(_BOM)
+            found = whole.lstrip(_BLANK)[:1]
             if found != ends[:1]:
                 raise ValueError(f"expected {ends[:1]!r}, found {found!r}" if found else "empty")
+            file.seek(len(start) - len(whole))
             if ends == b"[]":
                 items = ijson.items(watched, "item", use_float=True)
             else:
                 items = ijson.kvitems(watched, "", use_float=True)
             for item in items:
-                watched.entry()
                 number += 1
                 yield item
     except OSError as exc:

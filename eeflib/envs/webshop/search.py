@@ -55,13 +55,6 @@ _PICTOGRAPHS = """
 """Extended_Pictographic of emoji-data 11.0, which the official index uses; later versions differ
 (they lost the star that shops like so much)."""
 
-_ASCII_WORD = regex.compile(
-    r"(?<!_)_*(?:[0-9]+(?:(?:_*|[.,;'])[0-9]+)*|[a-z]+(?:(?:_*|[.:'])[a-z]+)*)+"
-    r"(?:_+(?:[0-9]+(?:(?:_*|[.,;'])[0-9]+)*|[a-z]+(?:(?:_*|[.:'])[a-z]+)*)+)*_*"
-)
-"""The same rules where all text is lower-case ASCII: several times faster."""
-_TOUCHED = frozenset("cdegilmnrstuy")
-"""Last letters of the suffixes that Porter's rules look for; other words are their own stems."""
 _K1, _B = np.float32(0.9), np.float32(0.4)
 _FREE = 24
 """Lengths below this are kept exactly."""
@@ -132,19 +125,13 @@ def stem(token: str) -> str:
     if len(token) >= 2 and token[-1] in "sS" and token[-2] in "'\u2019\uff07":
         token = token[:-2]
     token = token.lower()
-    if token in STOP_WORDS:
-        return ""
-    if token[-1:] not in _TOUCHED:
-        return token
-    return _porter().stem(token, to_lowercase=False)
+    return "" if token in STOP_WORDS else _porter().stem(token, to_lowercase=False)
 
 
 def analyze(text: str) -> list[str]:
     """The index terms of `text`, in order, repeats kept."""
-    text = text.lower()
-    words = (_ASCII_WORD if text.isascii() else _WORD).findall(text)
     terms: list[str] = []
-    for word in words:
+    for word in _WORD.findall(text.lower()):
         if len(word) <= MAX_TOKEN:
             pieces = [word]
         else:
