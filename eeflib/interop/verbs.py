@@ -38,7 +38,6 @@ VERBS: dict[str, Verbs] = {
         "dunk": ("dunk {container} into {liquid}", "Fill a container from a liquid."),
         "mix": ("mix {container}", "Mix what a container holds."),
         "use_on": ("use {thing} on {other}", "Use a thing, such as an instrument, on another."),
-        "use": ("use {thing}", "Use a thing by itself."),
         "activate": ("activate {thing}", "Turn a device on."),
         "deactivate": ("deactivate {thing}", "Turn a device off."),
         "connect": ("connect {thing} to {other}", "Connect two terminals, such as of a wire."),

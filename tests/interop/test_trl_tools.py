@@ -13,6 +13,8 @@ import pytest
 from transformers.utils import get_json_schema
 
 import eeflib as eef
+from eeflib.envs.scienceworld import ScienceWorldEnv, scienceworld_tasks
+from eeflib.envs.textworld import TextWorldEnv, textworld_tasks
 from eeflib.envs.webshop import WebShopEnv
 from eeflib.errors import ActionError, DataError, PrerequisiteError
 from eeflib.interop.verbs import VERBS
@@ -103,6 +105,28 @@ def test_scienceworlds_own_solutions_can_be_called():
     actions = {action for row in rows for action in json.loads(row)["actions"]}
     calls = as_calls("scienceworld", sorted(actions))
     assert len({name for name, _ in calls}) > 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("make", "draw", "kind"),
+    [
+        (ScienceWorldEnv, scienceworld_tasks, "chemistry-mix-paint-secondary-color"),
+        (TextWorldEnv, textworld_tasks, "twc"),
+    ],
+)
+def test_a_simulators_gold_path_earns_its_reward(world, make, draw, kind):
+    with make() as simulator:
+        (task,) = tasks = draw([kind], 1, env=simulator)
+        actions = simulator.gold_actions(task)
+        first = simulator.reset(task)
+        results = [simulator.step(action) for action in actions]
+        same = replace(world, env=task.env, tasks=tuple(tasks), make_env=lambda: simulator)
+        episode = eef.interop.trl_tools(same)()
+        assert episode.reset(task_id=task.id) == first.text
+        for (name, arguments), result in zip(as_calls(task.env, actions), results, strict=True):
+            assert getattr(episode, name)(**arguments) == result.text
+        assert episode.get_reward() == results[-1].reward == 1.0
 
 
 def test_what_comes_to_nothing_is_told_and_costs_a_step(world, episode):
