@@ -4,8 +4,8 @@
 
 Everything a notebook needs is here: verbs (`open_run`, `collect`, `explore`, `select`, `encode`,
 `train`, `evaluate`), what they work with (`webshop`, `Student`, `Config`, `Run`), records, and the
-namespaces `analysis`, `exercises`, `figures`, `frames`, `notebook` and `errors`. Names are loaded
-when they are first used: importing the package costs neither torch nor pandas.
+namespaces `analysis`, `exercises`, `figures`, `frames`, `interop`, `notebook` and `errors`. Names
+are loaded when they are first used: importing the package costs neither torch nor pandas.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from eeflib import analysis, errors, exercises, notebook
+    from eeflib import analysis, errors, exercises, interop, notebook
     from eeflib.analysis import figures, frames
     from eeflib.analysis.compare import compare_runs
     from eeflib.analysis.report import write_report
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from eeflib.policies.student import Student
     from eeflib.records import Branch, Evaluation, Sample, Step, Task, Trajectory
     from eeflib.run import Run, example_run, open_run
-    from eeflib.stats import gained_lost, paired_difference, win_rate
+    from eeflib.stats import paired_difference, win_rate
     from eeflib.world import World, scienceworld, textworld, webshop
 
 __version__ = "0.1.0"
@@ -68,8 +68,8 @@ __all__ = [
     "explore",
     "figures",
     "frames",
-    "gained_lost",
     "hardware",
+    "interop",
     "notebook",
     "open_run",
     "paired_difference",
@@ -92,6 +92,7 @@ _MODULES = {
     "exercises": "exercises",
     "figures": "analysis.figures",
     "frames": "analysis.frames",
+    "interop": "interop",
     "notebook": "notebook",
 }
 
@@ -113,7 +114,7 @@ _HOMES = {
     "records": ("Branch", "Evaluation", "Sample", "Step", "Task", "Trajectory"),
     "notebook": ("play",),
     "run": ("Run", "example_run", "open_run"),
-    "stats": ("gained_lost", "paired_difference", "win_rate"),
+    "stats": ("paired_difference", "win_rate"),
     "world": ("World", "scienceworld", "textworld", "webshop"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

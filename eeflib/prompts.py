@@ -150,6 +150,11 @@ def _turn(text: str, step: Step) -> Message:
     return Message("assistant", text, tuple(ids) if usable else None, whose)
 
 
+def task_text(env: str) -> str:
+    """What the task is, in a sentence or two that say nothing of how actions are written."""
+    return _TASK_TEXT.get(env, "You carry out a task in a text environment.").splitlines()[0]
+
+
 def get_format(name: str, env: str) -> PromptFormat:
     """The format `name` ("react" or "act") for environment `env`.
 

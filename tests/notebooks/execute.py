@@ -73,7 +73,7 @@ def run(
     """
     notebook = nbformat.read(source / name, as_version=4)
     if own:
-        (start,) = (i for i, c in enumerate(notebook.cells) if OFF in c.source)
+        (start,) = (i for i, c in enumerate(notebook.cells) if c.source.startswith(OFF))
         again = deepcopy(notebook.cells[start:])
         again[0].source = again[0].source.replace(OFF, OFF.replace("False", "True"))
         notebook.cells += again
