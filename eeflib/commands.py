@@ -243,6 +243,31 @@ def splits(
     say(str(found), as_json, found.to_dict())
 
 
+def serve(
+    env: Annotated[str, typer.Option(help="webshop, scienceworld or textworld")] = "webshop",
+    port: Annotated[int, typer.Option(min=0, help="0: a free one, which is printed")] = 8000,
+    host: Annotated[str, typer.Option(help="whoever reaches it can play")] = "127.0.0.1",
+    seed: Annotated[int, typer.Option(min=0, help="of the world's tasks")] = 7,
+    train: Annotated[int, typer.Option(min=1, help="training tasks")] = 120,
+    test: Annotated[int, typer.Option(min=1, help="test tasks")] = 150,
+    sessions: Annotated[
+        int | None, typer.Option(min=1, help="at once; default 128, or 4 where each starts Java")
+    ] = None,
+    idle: Annotated[float, typer.Option(help="seconds after which a session is freed")] = 600,
+    max_bytes: Annotated[int, typer.Option(min=1000, help="of a message")] = 4_000_000,
+) -> None:
+    """Serve an environment to OpenEnv clients, with a verified restore, until Ctrl-C.
+
+    Examples:
+
+        eef serve --env webshop --port 8000
+    """
+    from eeflib.interop.openenv import serve as run_server
+
+    limits: dict[str, Any] = {"sessions": sessions, "idle_s": idle, "max_bytes": max_bytes}
+    run_server(env, port, host, **limits, seed=seed, train=train, test=test)
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
     "import": import_,
     "view": view,
@@ -250,5 +275,6 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "export": export,
     "compare": compare,
     "splits": splits,
+    "serve": serve,
 }
 """In the order of `eef --help`."""

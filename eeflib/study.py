@@ -524,7 +524,8 @@ def doses(parts: Sequence[Part], results: Path) -> list[dict[str, Any]]:
     """What the finished dose parts say of the tasks that take their skill, a row a part.
 
     A row has skill, dose and seed, how many test tasks are of the skill's levels, and how many of
-    them RFTx and EEF solved. `eeflib.data.path("doses.json")` holds those of the shipped results.
+    them RFTx and EEF solved. `eeflib.data.path("doses.json")` holds those of paging, of the results
+    in the repository.
     """
     rows = []
     for part in parts:

@@ -1,8 +1,8 @@
 """eeflib's environments and records, to other libraries and from them.
 
 `trl_tools` and `trl_dataset`: an environment in trl's GRPOTrainer. `openenv`: a server of
-environments. `gymnasium`: an environment as a `gymnasium.Env`. `verl_agent`: WebShop in verl-agent's
-batches. `read` (with `formats` and `sources`): trajectories that others recorded; `imported`: a run
+environments. `gymnasium`: an environment as a `gymnasium.Env`. `verl_agent`: WebShop in batches as
+verl-agent has them. `read` (with `formats` and `sources`): trajectories that others recorded; `imported`: a run
 of them.
 """
 

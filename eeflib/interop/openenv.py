@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import logging
 import socket
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -324,4 +325,6 @@ def serve(
             raise DataError(f"unknown setting of {env}: {exc}") from exc
         app = make_app(world, sessions=sessions, idle_s=idle_s, max_bytes=max_bytes)
         config = uvicorn.Config(app, host=host, port=port, ws_max_size=max_bytes)
+        address = "http://{}:{}".format(*bound.getsockname()[:2])
+        logging.getLogger("uvicorn.error").info("%s at %s", env, address)
         uvicorn.Server(config).run(sockets=[bound])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -269,6 +270,22 @@ def test_serve_refuses_what_it_cannot_do(address):
     port = int(address.rsplit(":", 1)[1])
     with pytest.raises(PrerequisiteError, match=f"cannot serve at 127.0.0.1:{port}"):
         ours.serve(port=port)
+
+
+def test_the_command_serves_until_it_is_interrupted():
+    command = [Path(sys.executable).with_name("eef"), "serve", "--port", "0", "--test", "2"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        told = (re.search(r" at (http://127\.0\.0\.1:\d+)", x) for x in process.stderr)
+        url = next(found[1] for found in told if found)
+        with GenericEnvClient(url).sync() as shop:
+            assert "Search" in shop.reset(split="test", index=1).observation["text"]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) in (0, 130)
+        assert "Traceback" not in process.stderr.read()
+    finally:
+        process.kill()
 
 
 def test_a_missing_openenv_is_named_with_its_extra():

@@ -102,7 +102,7 @@ def test_doses_are_counted_on_the_tasks_that_take_the_skill_and_the_shipped_ones
         (rewards,) = (r["rewards"] for r in found["rows"] if r["method"] == method)
         assert row[name] == sum(x == 1 for x, counts in zip(rewards, on, strict=True) if counts)
     kept = Path(__file__).parents[2] / "benchmarks" / "results" / "study"
-    assert json.loads(path("doses.json").read_text()) == doses(plan_study(["dose"]), kept)
+    assert json.loads(path("doses.json").read_text()) == doses(plan_study(["dose-paging"]), kept)
 
 
 def test_the_page_says_what_is_missing_and_only_what_the_figures_say(whole, tmp_path):

@@ -74,7 +74,7 @@ def run(
     notebook = nbformat.read(source / name, as_version=4)
     if own:
         (start,) = (i for i, c in enumerate(notebook.cells) if c.source.startswith(OFF))
-        again = deepcopy(notebook.cells[start:])
+        again = deepcopy([c for c in notebook.cells[start:] if c.cell_type == "code"])
         again[0].source = again[0].source.replace(OFF, OFF.replace("False", "True"))
         notebook.cells += again
     if solutions:
