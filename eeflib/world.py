@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 from eeflib.config import Config
@@ -125,7 +125,10 @@ def textworld(seed: int = 7, train: int = 60, test: int = 60, validation: int = 
     """
     from eeflib.envs.textworld import TextWorldEnv, textworld_tasks
 
-    draw = partial(textworld_tasks, params=TEXTWORLD_PARAMS, max_steps=_TEXTWORLD_STEPS)
+    def draw(games: Sequence[str], per_game: int, **where: Any) -> list[Task]:
+        params = {game: TEXTWORLD_PARAMS[game] for game in games}
+        return textworld_tasks(games, per_game, params=params, max_steps=_TEXTWORLD_STEPS, **where)
+
     counts = _counts(train, validation, test)
     shares = dict.fromkeys(TEXTWORLD_PARAMS, 1 / len(TEXTWORLD_PARAMS))
     return _simulated("textworld", seed, counts, shares, TextWorldEnv, draw)

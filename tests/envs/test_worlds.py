@@ -12,7 +12,7 @@ from eeflib.envs.webshop.shop import generate_store
 from eeflib.envs.webshop.tasks import make_tasks
 from eeflib.errors import DataError
 from eeflib.records import Task
-from eeflib.world import make_world
+from eeflib.world import _turns, make_world
 
 SIZES = {
     "webshop": (24, 12, 48, 20, 10),
@@ -65,12 +65,11 @@ def test_splits_of_the_largest_preset_stay_out_of_each_others_way(mix: str) -> N
 
 
 def test_the_task_types_of_scienceworld_can_be_chosen() -> None:
-    mix = {"lifespan-shortest-lived": 0.75, "find-plant": 0.25}
-    config = make_config("tiny", "scienceworld", mix=mix, train=4, test=2, seeds=(7,))
+    mix = {"lifespan-shortest-lived": 0.67, "find-plant": 0.33}
+    config = make_config("tiny", "scienceworld", mix=mix, train=3, test=1, seeds=(7,))
     world = make_world(config)
     kinds = [t.extra["task_type"] for t in world.split("train")]
-    assert sorted(kinds) == ["find-plant", *3 * ["lifespan-shortest-lived"]]
-    assert len(world.split("test")) == 2
+    assert sorted(kinds) == ["find-plant", *2 * ["lifespan-shortest-lived"]]
     limits = {t.extra["task_type"]: t.settings["max_steps"] for t in world.tasks}
     assert limits["lifespan-shortest-lived"] < limits["find-plant"]
     written = json.loads(json.dumps(config.to_dict(), sort_keys=True))
@@ -78,11 +77,11 @@ def test_the_task_types_of_scienceworld_can_be_chosen() -> None:
 
 
 def test_a_scarce_task_type_leaves_its_turns_to_the_others() -> None:
-    mix = {"find-plant": 0.1, "power-component": 0.9}  # of which 5 variations are for testing
-    tasks = make_world(make_config("tiny", "scienceworld", mix=mix, train=1, test=8)).split("test")
-    kinds = [t.extra["task_type"] for t in tasks]
-    assert kinds.count("power-component") == 5
-    assert kinds[-2:] == ["find-plant", "find-plant"]
+    shares, there = {"scarce": 0.9, "other": 0.1}, {"scarce": 5, "other": 100}
+    turns = _turns(shares, there, 8, "test")
+    assert turns.count("scarce") == 5
+    assert turns[-2:] == ["other", "other"]
+    assert _turns(shares, there, 6, "test") == turns[:6]
 
 
 @pytest.mark.parametrize(
