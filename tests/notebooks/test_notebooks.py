@@ -19,7 +19,7 @@ RUNS = {
     "03": {"example"},
     "04": {"example"},
     "05": {"example"},
-    "06": {"scienceworld-tiny"},
+    "06": {"example-scienceworld"},
     "07": {"real-tiny"},
 }
 """Run folders that a notebook writes, where it is not webshop-tiny alone."""
