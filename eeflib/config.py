@@ -147,7 +147,8 @@ class Config(_Settings):
     test: Count = 150
     """Unseen test tasks of each seed."""
     mix: str | dict[str, float] = "default"
-    """WebShop: the levels that tasks are of, see `eeflib.envs.webshop.tasks.make_tasks`."""
+    """What tasks are drawn: WebShop: the levels, see `eeflib.envs.webshop.tasks.make_tasks`;
+    ScienceWorld: the task types, see `eeflib.world.scienceworld`."""
     teacher_middle: float | None = None
     """WebShop: words read at which the scripted teacher starts to tire; None: its default."""
     student: str = "tiny"

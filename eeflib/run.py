@@ -57,7 +57,8 @@ log = logging.getLogger(__name__)
 FORMAT = "eeflib-run"
 """Value of `format` in every manifest."""
 _DRIVE = Path("/content/drive/MyDrive")
-_EXAMPLE = Path(__file__).parent / "assets" / "example_run"
+_EXAMPLES = {"webshop": "example_run", "scienceworld": "example_scienceworld"}
+"""Environment -> folder of its finished run, in the package's assets."""
 _PACKAGES = (
     *("eeflib", "numpy", "pandas", "scipy", "torch", "transformers", "peft", "accelerate"),
     *("tokenizers", "safetensors", "unsloth", "unsloth_zoo", "trl", "openai", "scienceworld"),
@@ -256,18 +257,23 @@ def open_run(
         return Run(opened, config)
 
 
-def example_run(path: str | Path = "example") -> Run:
-    """The finished run that the package ships, unpacked into a folder of one's own.
+def example_run(path: str | Path = "example", env: str = "webshop") -> Run:
+    """A finished run that the package ships, unpacked into a folder of one's own.
 
     It is an ordinary run: it can be looked at, annotated and gone on with. README.md in its folder
-    says how it was made, and of which seeds only the evaluations are kept.
+    of `eeflib/assets` says how it was made, and which models it keeps.
 
     Args:
         path: the folder, where `open_run` would put it; what is there already stays as it is.
+        env: `webshop`, or `scienceworld`: a smaller run without models, which needs no Java to be
+            looked at.
 
     Raises:
-        DataError: the folder holds something else, or cannot be written.
+        DataError: there is no such run, the folder holds something else, or it cannot be written.
     """
+    if env not in _EXAMPLES:
+        raise DataError(f"no finished run of {env!r} is shipped; choose {' or '.join(_EXAMPLES)}")
+    archive = Path(__file__).parent / "assets" / _EXAMPLES[env] / "run.zip"
     folder = _placed(path)
     if not (folder / MANIFEST).exists():
         if folder.exists() and any(folder.iterdir()):
@@ -275,7 +281,7 @@ def example_run(path: str | Path = "example") -> Run:
         partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
         try:
             partial.parent.mkdir(parents=True, exist_ok=True)
-            with zipfile.ZipFile(_EXAMPLE / "run.zip") as packed:
+            with zipfile.ZipFile(archive) as packed:
                 packed.extractall(partial)
             if folder.exists():
                 folder.rmdir()

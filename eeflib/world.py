@@ -6,15 +6,15 @@ here: embedded WebShop, ScienceWorld, TextWorldExpress.
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 from eeflib.config import Config
 from eeflib.envs.base import TextEnv
+from eeflib.errors import DataError
 from eeflib.policies.base import Policy
 from eeflib.records import Task, episode_rng
 
@@ -30,6 +30,7 @@ TEXTWORLD_PARAMS: dict[str, dict[str, int]] = {
 """Games of `textworld`, smaller than TextWorldExpress has them by default: one room."""
 
 _TEXTWORLD_STEPS = 16
+_LIFESPAN_STEPS = 12
 
 
 @dataclass(frozen=True)
@@ -78,18 +79,41 @@ def webshop(
     )
 
 
-def scienceworld(seed: int = 7, train: int = 10, test: int = 10, validation: int = 0) -> World:
-    """Cheap ScienceWorld task types with a teacher that follows gold paths badly.
+def scienceworld(
+    seed: int = 7,
+    train: int = 10,
+    test: int = 10,
+    validation: int = 0,
+    *,
+    mix: Mapping[str, float] | str = "default",
+) -> World:
+    """ScienceWorld with a teacher that follows gold paths badly.
 
-    The numbers of tasks are totals, spread over the task types; a split depends on `seed` and its
-    own total only. Needs Java, see `eeflib.envs.java`.
+    The numbers of tasks are totals, spread over the task types; a split depends on `seed`, `mix`
+    and its own total only. An episode of a `lifespan-` task ends after 12 actions, the most that
+    ETO allows for this kind, any other after 40. Needs Java, see `eeflib.envs.java`.
+
+    Args:
+        mix: the task types: "default" (`CHEAP_TASKS`, of each as many), one type's name, or the
+            share of each type, which add up to 1.
+
+    Raises:
+        DataError: a type that ScienceWorld does not have, shares that do not add up to 1, or more
+            tasks than the types have variations.
     """
     from eeflib.envs.scienceworld import CHEAP_TASKS, ScienceWorldEnv, scienceworld_tasks
 
+    def draw(kinds: Sequence[str], per_kind: int, **where: Any) -> list[Task]:
+        limit = {"max_steps": _LIFESPAN_STEPS} if kinds[0].startswith("lifespan-") else {}
+        return scienceworld_tasks(kinds, per_kind, **where, **limit)
+
+    if isinstance(mix, str):
+        kinds = CHEAP_TASKS if mix == "default" else (mix,)
+        mix = dict.fromkeys(kinds, 1 / len(kinds))
+    else:
+        mix = dict(sorted(mix.items()))  # a manifest does not keep their order
     counts = _counts(train, validation, test)
-    return _simulated(
-        "scienceworld", seed, counts, CHEAP_TASKS, ScienceWorldEnv, scienceworld_tasks
-    )
+    return _simulated("scienceworld", seed, counts, mix, ScienceWorldEnv, draw)
 
 
 def textworld(seed: int = 7, train: int = 60, test: int = 60, validation: int = 0) -> World:
@@ -101,38 +125,65 @@ def textworld(seed: int = 7, train: int = 60, test: int = 60, validation: int = 
     """
     from eeflib.envs.textworld import TextWorldEnv, textworld_tasks
 
-    draw = partial(textworld_tasks, params=TEXTWORLD_PARAMS, max_steps=_TEXTWORLD_STEPS)
+    def draw(games: Sequence[str], per_game: int, **where: Any) -> list[Task]:
+        params = {game: TEXTWORLD_PARAMS[game] for game in games}
+        return textworld_tasks(games, per_game, params=params, max_steps=_TEXTWORLD_STEPS, **where)
+
     counts = _counts(train, validation, test)
-    return _simulated("textworld", seed, counts, TEXTWORLD_PARAMS, TextWorldEnv, draw)
+    shares = dict.fromkeys(TEXTWORLD_PARAMS, 1 / len(TEXTWORLD_PARAMS))
+    return _simulated("textworld", seed, counts, shares, TextWorldEnv, draw)
 
 
 def _simulated(
     name: str,
     seed: int,
     counts: Mapping[str, int],
-    kinds: Iterable[str],
+    shares: Mapping[str, float],
     make_env: Any,
     draw: Callable[..., Sequence[Task]],
 ) -> World:
-    """A world of a simulator's tasks: of each of `kinds` as many, in turns, of all splits."""
+    """A world of a simulator's tasks: of each kind its share, in turns, of all splits."""
     from eeflib.policies.noisy_gold import NoisyGoldTeacher
 
-    kinds = list(kinds)
+    if min(shares.values(), default=-1) < 0 or abs(sum(shares.values()) - 1) > 1e-6:
+        raise DataError(
+            f"mix {dict(shares)} is none: it gives shares that add up to 1 to some task types, "
+            'such as {"find-plant": 0.5, "lifespan-longest-lived": 0.5}'
+        )
+    kinds = [kind for kind, share in shares.items() if share]
     tasks: list[Task] = []
     with make_env() as env:
         for split, total in counts.items():
             # in an order of the split's own, so that a few tasks are not always of the same kind
             order = episode_rng(seed, "task types", split).permutation(len(kinds))
-            each = -(-total // len(kinds))
-            drawn = draw([kinds[i] for i in order], each, split=split, seed=seed, env=env)
-            # the first of each kind, the second of each: a larger split begins as a smaller one
-            by_kind: dict[str, list[Task]] = {}
-            for task in drawn:
-                by_kind.setdefault(task.extra["task_type"], []).append(task)
-            turns = itertools.zip_longest(*by_kind.values())
-            tasks += [task for turn in turns for task in turn if task is not None][:total]
+            left = {kinds[i]: len(env.variations(kinds[i], split)) for i in order}
+            turns = _turns(shares, left, total, split)
+            drawn = {
+                kind: iter(draw([kind], turns.count(kind), split=split, seed=seed, env=env))
+                for kind in dict.fromkeys(turns)
+            }
+            tasks += [next(drawn[kind]) for kind in turns]
         gold = {t.id: env.gold_actions(t) for t in tasks}
     return World(name, seed, tuple(tasks), make_env, NoisyGoldTeacher(gold, seed=seed))
+
+
+def _turns(shares: Mapping[str, float], left: dict[str, int], total: int, split: str) -> list[str]:
+    """A kind per task: of those that have a task `left` the one furthest behind its share.
+
+    So a longer list begins as a shorter one.
+    """
+    if total > sum(left.values()):
+        raise DataError(
+            f"the task types {', '.join(left)} have {sum(left.values())} variations in the "
+            f"{split} split, not {total}: ask for fewer tasks, or give more types to mix"
+        )
+    given = dict.fromkeys(left, 0)
+    turns = []
+    for n in range(1, total + 1):
+        open_kinds = (kind for kind in left if given[kind] < left[kind])
+        turns.append(max(open_kinds, key=lambda kind: shares[kind] * n - given[kind]))
+        given[turns[-1]] += 1
+    return turns
 
 
 def _counts(train: int, validation: int, test: int) -> dict[str, int]:
@@ -153,7 +204,7 @@ def _world(seed: int, env: str, options: str) -> World:
     """Cached, because the steps of a run need it repeatedly and Java starts slowly."""
     counts, mix, middle = json.loads(options)
     if env == "scienceworld":
-        return scienceworld(seed, **counts)
+        return scienceworld(seed, **counts, mix=mix)
     if env == "textworld":
         return textworld(seed, **counts)
     return webshop(seed, **counts, mix=mix, teacher_middle=middle)

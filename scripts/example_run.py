@@ -32,7 +32,7 @@ CLOSER = 8
 OUT = Path(__file__).parents[1] / "eeflib" / "assets" / "example_run"
 LEFT_OUT = ("report.html", ".lock", ".lock.owner", ".workers", ".partial", "checkpoint")
 STAMP = (2026, 1, 1, 0, 0, 0)
-"""Time of every file in the archive, so that equal runs make equal archives."""
+"""Time of every file in the archive."""
 
 README = """# The example run
 
@@ -71,6 +71,15 @@ def wanted(path: Path, root: Path, iterations: int) -> bool:
     if "model" not in place.parts and place.name != "train.json":
         return True
     return any(place.parts[:3] == (f"seed-{SEEDS[0]}", m, f"iter-{iterations}") for m in KEPT)
+
+
+def pack(root: Path, files: list[Path], target: Path) -> None:
+    """Archive `files` of the folder `root`; equal files make an equal archive."""
+    with zipfile.ZipFile(target, "w") as packed:
+        for path in files:
+            info = zipfile.ZipInfo(path.relative_to(root).as_posix(), STAMP)
+            info.compress_type, info.external_attr = zipfile.ZIP_LZMA, 0o644 << 16
+            packed.writestr(info, path.read_bytes())
 
 
 def look_closer(run: Run) -> None:
@@ -119,12 +128,8 @@ def main() -> None:
     look_closer(run)
     args.out.mkdir(parents=True, exist_ok=True)
     files = sorted(p for p in args.work.rglob("*") if p.is_file())
-    with zipfile.ZipFile(args.out / "run.zip", "w") as packed:
-        for path in files:
-            if wanted(path, args.work, config.iterations):
-                info = zipfile.ZipInfo(path.relative_to(args.work).as_posix(), STAMP)
-                info.compress_type, info.external_attr = zipfile.ZIP_LZMA, 0o644 << 16
-                packed.writestr(info, path.read_bytes())
+    kept = [p for p in files if wanted(p, args.work, config.iterations)]
+    pack(args.work, kept, args.out / "run.zip")
     rows = [f"| {m['method']} | {100 * m['win_rate']:.1f} % |" for m in summary["methods"]]
     text = README.format(
         commit=summary["code"]["commit"][:12],

@@ -2,8 +2,8 @@
 
 `trl_tools` and `trl_dataset`: an environment in trl's GRPOTrainer. `openenv`: a server of
 environments. `gymnasium`: an environment as a `gymnasium.Env`. `verl_agent`: WebShop in batches as
-verl-agent has them. `read` (with `formats` and `sources`): trajectories that others recorded; `imported`: a run
-of them.
+verl-agent has them. `read` (with `formats` and `sources`): trajectories that others recorded;
+`imported`: a run of them.
 """
 
 from __future__ import annotations

@@ -10,8 +10,9 @@ from eeflib.config import PRESETS, Config, make_config
 from eeflib.envs.webshop import Catalogue
 from eeflib.envs.webshop.shop import generate_store
 from eeflib.envs.webshop.tasks import make_tasks
+from eeflib.errors import DataError
 from eeflib.records import Task
-from eeflib.world import make_world
+from eeflib.world import _turns, make_world
 
 SIZES = {
     "webshop": (24, 12, 48, 20, 10),
@@ -61,3 +62,38 @@ def test_splits_of_the_largest_preset_stay_out_of_each_others_way(mix: str) -> N
     assert all(t.split == "test" for t in met)
     assert [t.split for t in together[-5:]] == ["more"] * 5
     assert len({t.goal["asin"] for t in together}) == len(together)
+
+
+def test_the_task_types_of_scienceworld_can_be_chosen() -> None:
+    mix = {"lifespan-shortest-lived": 0.67, "find-plant": 0.33}
+    config = make_config("tiny", "scienceworld", mix=mix, train=3, test=1, seeds=(7,))
+    world = make_world(config)
+    kinds = [t.extra["task_type"] for t in world.split("train")]
+    assert sorted(kinds) == ["find-plant", *2 * ["lifespan-shortest-lived"]]
+    limits = {t.extra["task_type"]: t.settings["max_steps"] for t in world.tasks}
+    assert limits["lifespan-shortest-lived"] < limits["find-plant"]
+    written = json.loads(json.dumps(config.to_dict(), sort_keys=True))
+    assert make_world(Config.from_dict(written)).tasks == world.tasks
+
+
+def test_a_scarce_task_type_leaves_its_turns_to_the_others() -> None:
+    shares, there = {"scarce": 0.9, "other": 0.1}, {"scarce": 5, "other": 100}
+    turns = _turns(shares, there, 8, "test")
+    assert turns.count("scarce") == 5
+    assert turns[-2:] == ["other", "other"]
+    assert _turns(shares, there, 6, "test") == turns[:6]
+
+
+@pytest.mark.parametrize(
+    ("mix", "told"),
+    [
+        ("find-plants", "no task 'find-plants'; did you mean find-plant"),
+        ({"find-plant": 0.5, "lifespan": 0.5}, "no task 'lifespan'"),
+        ({"find-plant": 0.5}, "shares that add up to 1"),
+        ({}, "shares that add up to 1"),
+        ("power-component", "5 variations in the test split, not 6"),
+    ],
+)
+def test_a_mix_that_scienceworld_cannot_serve_is_refused(mix: object, told: str) -> None:
+    with pytest.raises(DataError, match=told):
+        make_world(make_config("tiny", "scienceworld", mix=mix, train=1, test=6))

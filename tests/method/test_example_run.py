@@ -90,3 +90,41 @@ def test_it_is_a_copy_that_is_kept(run: eef.Run, tmp_path: Path):
     (tmp_path / "other" / "a.json").write_text(json.dumps({}), "utf-8")
     with pytest.raises(DataError, match="give example_run another path"):
         eef.example_run(tmp_path / "other")
+
+
+class TestScienceWorld:
+    @pytest.fixture(scope="class")
+    def run(self, tmp_path_factory: pytest.TempPathFactory) -> eef.Run:
+        return eef.example_run(tmp_path_factory.mktemp("runs") / "other", env="scienceworld")
+
+    def test_it_is_small_and_says_how_it_was_made(self):
+        shipped = Path(eef.__file__).parent / "assets" / "example_scienceworld"
+        assert sum(f.stat().st_size for f in shipped.iterdir()) < 5e5
+        text = (shipped / "README.md").read_text("utf-8")
+        assert "scripts/scienceworld_run.py" in text
+        assert "development seed" in text
+
+    def test_a_slice_of_it_is_made_again(self, run: eef.Run):
+        few = eef.scienceworld(run.seed, train=3, test=1, mix=run.config.mix)
+        tasks = run.tasks()
+        splits = {name: [t for t in tasks if t.split == name] for name in ("train", "test")}
+        assert few.tasks == (*splits["train"][:3], splits["test"][0])
+        again = eef.collect(few, progress=False)
+        assert again == run.trajectories()[:3]
+        samples = eef.select(run.trajectories(), run.exploration("EEF", 1), "EEF")
+        assert list(samples) == run.samples("EEF", 1)
+
+    def test_the_student_wins_from_the_teachers_states(self, run: eef.Run):
+        explored = run.exploration("EEF", 1)
+        assert explored.report.verified == explored.report.restorations > 0
+        assert sum(b.won for b in explored.branches if b.k > 0) >= 20
+        assert any(s.kind == "recovery" for s in run.samples("EEF", 1))
+
+    def test_its_models_are_left_out_and_it_says_so(self, run: eef.Run):
+        with pytest.raises(DataError, match="is missing: run EEF"):
+            run.student("EEF", 1)
+
+    def test_no_other_environment_has_one(self, tmp_path: Path):
+        with pytest.raises(DataError, match="webshop or scienceworld"):
+            eef.example_run(tmp_path / "none", env="textworld")
+        assert not (tmp_path / "none").exists()
