@@ -80,6 +80,8 @@ def test_00_has_a_run_of_its_own_and_goes_on_from_it(folder):
     assert made == {p: p.read_bytes() for p in made}
 
 
-@pytest.mark.parametrize(("number", "writes"), [("06", "example-scienceworld"), ("07", "real-tiny")])
+@pytest.mark.parametrize(
+    ("number", "writes"), [("06", "example-scienceworld"), ("07", "real-tiny")]
+)
 def test_the_others_write_a_run_each(number, writes, folder):
     played(number, folder, SHARED, writes)
