@@ -52,6 +52,9 @@ CELLS = {
 FIGURES = {"00": 0, "01": 0, "02": 0, "03": 0, "04": 0, "05": -1, "06": 0, "07": 0}
 """Notebook -> which of the figures in its outputs stands for it in README."""
 
+DOSE = "figures.dose_response("
+"""The cell of notebook 05 whose figure README shows, too."""
+
 SECTIONS = {
     "curve": "#recovery",
     "solved": "#newly-solved",
@@ -113,11 +116,17 @@ def figures(out: Path) -> None:
     """A picture for each notebook, out of its committed outputs."""
     for path in sorted(Path("notebooks").glob("0*.ipynb")):
         cells = json.loads(path.read_text("utf-8"))["cells"]
-        data = [o.get("data", {}) for cell in cells for o in cell.get("outputs", ())]
-        pictures = [d["image/png"] for d in data if "image/png" in d]
+        found = [
+            ("".join(cell["source"]), base64.b64decode("".join(o["data"]["image/png"])))
+            for cell in cells
+            for o in cell.get("outputs", ())
+            if "image/png" in o.get("data", {})
+        ]
         number = path.name[:2]
-        picture = base64.b64decode("".join(pictures[FIGURES[number]]))
-        save(picture, out / f"notebook_{number}.png")
+        save(found[FIGURES[number]][1], out / f"notebook_{number}.png")
+        for source, picture in found:
+            if source.startswith(DOSE):
+                save(picture, out / "dose.png")
 
 
 def pick_sample(page: Page) -> None:
