@@ -101,11 +101,17 @@ def scienceworld(
         DataError: a type that ScienceWorld does not have, shares that do not add up to 1, or more
             tasks than the types have variations.
     """
-    from eeflib.envs.scienceworld import CHEAP_TASKS, ScienceWorldEnv, scienceworld_tasks
+    from eeflib.envs.scienceworld import (
+        CHEAP_TASKS,
+        DEFAULT_MAX_STEPS,
+        ScienceWorldEnv,
+        scienceworld_tasks,
+    )
 
     def draw(kinds: Sequence[str], per_kind: int, **where: Any) -> list[Task]:
-        limit = {"max_steps": _LIFESPAN_STEPS} if kinds[0].startswith("lifespan-") else {}
-        return scienceworld_tasks(kinds, per_kind, **where, **limit)
+        (kind,) = kinds
+        limit = _LIFESPAN_STEPS if kind.startswith("lifespan-") else DEFAULT_MAX_STEPS
+        return scienceworld_tasks(kinds, per_kind, **where, max_steps=limit)
 
     if isinstance(mix, str):
         kinds = CHEAP_TASKS if mix == "default" else (mix,)
