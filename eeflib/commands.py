@@ -245,7 +245,9 @@ def splits(
 
 def serve(
     env: Annotated[str, typer.Option(help="webshop, scienceworld or textworld")] = "webshop",
-    port: Annotated[int, typer.Option(min=0, help="0: a free one, which is printed")] = 8000,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="0: a free one; it is printed")
+    ] = 8000,
     host: Annotated[str, typer.Option(help="whoever reaches it can play")] = "127.0.0.1",
     seed: Annotated[int, typer.Option(min=0, help="of the world's tasks")] = 7,
     train: Annotated[int, typer.Option(min=1, help="training tasks")] = 120,
@@ -253,7 +255,9 @@ def serve(
     sessions: Annotated[
         int | None, typer.Option(min=1, help="at once; default 128, or 4 where each starts Java")
     ] = None,
-    idle: Annotated[float, typer.Option(help="seconds after which a session is freed")] = 600,
+    idle: Annotated[
+        float, typer.Option(min=1, help="seconds after which a session is freed")
+    ] = 600,
     max_bytes: Annotated[int, typer.Option(min=1000, help="of a message")] = 4_000_000,
 ) -> None:
     """Serve an environment to OpenEnv clients, with a verified restore, until Ctrl-C.

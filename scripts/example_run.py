@@ -38,7 +38,7 @@ README = """# The example run
 
 An ordinary run of the laptop preset, unpacked by `eef.example_run()`. Made by
 
-    python scripts/example_run.py
+    python scripts/example_run.py --work DIR
 
 at commit {commit}, on the development seeds {seeds}, on which settings were chosen, so its figures
 are no result: {train} training and {test} test tasks a seed, iterations {iterations}, M {M}, k {k}.

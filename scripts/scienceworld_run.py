@@ -28,7 +28,7 @@ README = """# The ScienceWorld run
 An ordinary run of the tiny student on ScienceWorld, unpacked by
 `eef.example_run(PATH, env="scienceworld")`. Made by
 
-    python scripts/scienceworld_run.py
+    python scripts/scienceworld_run.py --work DIR
 
 at commit {commit}, on the development seed {seed}, so its figures are no result. The task types
 are {types}.

@@ -33,3 +33,18 @@ def test_the_table_and_the_differences_are_those_of_the_dated_file():
     for seed in (result["seeds"][0], result["seeds"][-1]):
         assert seed >= 2000
         assert str(seed) in SHOWN
+
+
+def test_what_is_told_of_doses_follows_from_the_shipped_ones():
+    rows = json.loads((ROOT / "eeflib" / "data" / "doses.json").read_text("utf-8"))
+    expected = []
+    for dose in sorted({row["dose"] for row in rows}):
+        gaps = [(r["EEF"] - r["RFTxk"]) / r["tasks"] for r in rows if r["dose"] == dose]
+        ahead = (str(sum(gap > 0 for gap in gaps)), str(len(gaps)))
+        expected.append((f"{100 * sum(gaps) / len(gaps):+.0f}", *ahead))
+    told = SHOWN.split("**When does RFT catch up?**")[1].split("![")[0]
+    found = re.findall(r"([+-]\d+) points(?:, ahead in| \()\s*(\d+) of (\d+)", told)
+    assert found == expected
+    none = [r["EEF"] / r["tasks"] for r in rows if r["dose"] == 0]
+    assert f"EEF {100 * min(none):.0f} to {100 * max(none):.0f} %" in told
+    assert not any(r["RFTxk"] for r in rows if r["dose"] == 0), "README says so"

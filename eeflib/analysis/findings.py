@@ -171,6 +171,15 @@ class Findings(frames.Frames):
                 faults.append(f"{self.focus} against {method}: {exc}")
         return out, faults
 
+    @cached_property
+    def gained(self) -> dict[str, pd.DataFrame]:
+        """What the focus gained and lost against each method it is compared with.
+
+        Other method -> the focus's rows of `tables.newly_solved`.
+        """
+        rows = {m: tables.newly_solved(self.evaluations, m) for m in self.paired}
+        return {m: part[part["method"] == self.focus] for m, part in rows.items()}
+
     def matched(self, a: str, b: str) -> tuple[list[Evaluation], list[Evaluation]]:
         """Outcomes of the methods `a` and `b` after the same iterations: see `tables.last`."""
         frame = tables.only_test(self.evaluations)
@@ -204,9 +213,7 @@ class Findings(frames.Frames):
             mark([Key(seed, TEACHER, 0, name)], f"tried from s{k}")
         for o in (o for group in self.outcomes.values() for o in group):
             mark(tested[o.seed, o.method, o.iteration, o.task_id], LAST)
-        against = [tables.newly_solved(self.evaluations, m) for m in self.paired]
-        changes = pd.concat([self.changes, *(x[x["method"] == self.focus] for x in against)])
-        changes = changes.drop_duplicates()
+        changes = pd.concat([self.changes, *self.gained.values()]).drop_duplicates()
         for pair, rows in changes.groupby(["method", "baseline"], sort=False):
             method, base = map(str, pair)
             at = {o.seed: o.iteration for o in self.matched(method, base)[0]}
@@ -217,8 +224,7 @@ class Findings(frames.Frames):
             mark([Key(seed, TEACHER, 0, name)], f"won from s{k}")
         for seed, name in _rows(self.no_return, "seed", "trajectory_id"):
             mark([Key(seed, TEACHER, 0, name)], "point of no return")
-        first = tables.first_won(self.states)
-        for seed, task, where in _rows(first, "seed", "task_id", "where"):
+        for seed, task, where in _rows(self.first_won, "seed", "task_id", "where"):
             mark(taught[seed, task], "failed and explored")
             mark(taught[seed, task], f"first won from {where}")
         every = tables.discoveries(self.branches, self.trajectories)
@@ -251,6 +257,21 @@ class Findings(frames.Frames):
                     again = (seed, task) in before
                     mark([key], f"{'solved before' if again else 'newly solved by'} {policy}")
                     known.add((seed, task))
+
+    @cached_property
+    def first_won(self) -> pd.DataFrame:
+        """From where each task that the teacher failed was first won; see `tables.first_won`."""
+        return tables.first_won(self.states)
+
+    @cached_property
+    def never(self) -> pd.DataFrame:
+        """Tasks the teacher failed that no rollout of the explored iteration solved.
+
+        Columns: seed, task_id, level, best (the best reward of any rollout of any method).
+        """
+        lost = self.first_won[self.first_won["where"] == "none"].drop(columns="where")
+        best = self.branches.groupby(["seed", "task_id"])["reward"].max().rename("best")
+        return lost.merge(best.reset_index(), how="left").fillna({"best": 0.0})
 
     @cached_property
     def no_return(self) -> pd.DataFrame:

@@ -105,7 +105,7 @@ def write_comparison(comparison: Comparison, path: str | Path) -> Path:
 
 WORDS = {
     "a_reward": "reward before", "any": "found in", "attempts": "rollouts a state",
-    "b_reward": "reward after", "both": "solved by both", "change": "",
+    "b_reward": "reward after", "best": "best reward", "both": "solved by both", "change": "",
     "cost_usd": "dollars", "empty": "of them empty", "failed": "\u25bc failed",
     "from_s0": "from s\u2080", "gained": "\u25b2 gained", "k": "state k",
     "low": "95\u202f% interval", "lost": "\u25bc lost", "meaning": "", "n": "of", "name": "",
@@ -160,7 +160,7 @@ def shown(name: str, value: Any) -> str:
         return "\u2013"
     if name in ("share", "rate", "p_won"):
         return percent(value)
-    if name.removeprefix("a_").removeprefix("b_") == "reward":
+    if name.removeprefix("a_").removeprefix("b_") in ("reward", "best"):
         return f"{value:.2f}"
     if name in ("a", "b", "difference", "p", "q"):
         return f"{value:.3f}".replace("-", "\u2212")

@@ -60,14 +60,18 @@ class Run:
             self.summary = summary
         if not self.path.is_dir():
             raise DataError(f"no run folder at {self.path}; run `eef demo --run {self.path}` first")
-        self.problems: list[str] = []
-        """What could not be read so far, one line each."""
+        self._problems: dict[str, None] = {}
         own = ("manifest.json", "summary.json", "phases", *(f"{n}.jsonl" for n in _RECORDS))
         if summary is None and not any(self.has(name) for name in own):
             raise DataError(
                 f"{self.path} is not a run folder: it holds no manifest.json and no records such "
                 f"as trajectories.jsonl; run `eef demo --run {self.path}` first"
             )
+
+    @property
+    def problems(self) -> list[str]:
+        """What could not be read so far, one line each."""
+        return list(self._problems)
 
     @classmethod
     def of(cls, run: Run | str | PathLike[str]) -> Run:
@@ -80,8 +84,7 @@ class Run:
 
     def note(self, problem: str) -> None:
         """Add a line to `problems`, once."""
-        if problem not in self.problems:
-            self.problems.append(problem)
+        self._problems[problem] = None
 
     @cached_property
     def manifest(self) -> dict[str, Any]:

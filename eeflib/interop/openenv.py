@@ -316,7 +316,7 @@ def serve(
         raise DataError(f"unknown environment {env!r}; use webshop, scienceworld or textworld")
     try:
         bound = socket.create_server((host, port))
-    except OSError as exc:
+    except (OSError, OverflowError) as exc:  # of a number that is no port
         raise PrerequisiteError(f"cannot serve at {host}:{port}: {exc}; use another port") from exc
     with bound:
         try:

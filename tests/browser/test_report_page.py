@@ -342,7 +342,8 @@ def test_every_count_leads_to_its_episodes(new_page, tmp_path):
     addresses = dict.fromkeys(links.evaluate_all("es => es.map(e => e.getAttribute('href'))"))
     assert len(addresses) > 60
     assert page.evaluate(LISTED, list(addresses)) == []
-    here = ("#methods", "#difference", "#iterations", "#teacher", "#kinds", "#newly-solved")
+    here = ("#methods", "#difference", "#iterations", "#teacher", "#kinds", "#gained")
+    here += ("#newly-solved",)
     count, wrong = page.evaluate(COUNTED, ", ".join(f"{place} td.num a" for place in here))
     assert count > 60
     assert wrong == []

@@ -273,6 +273,8 @@ def test_serve_refuses_what_it_cannot_do(address):
     port = int(address.rsplit(":", 1)[1])
     with pytest.raises(PrerequisiteError, match=f"cannot serve at 127.0.0.1:{port}"):
         ours.serve(port=port)
+    with pytest.raises(PrerequisiteError, match="cannot serve at 127.0.0.1:70000"):
+        ours.serve(port=70000)
 
 
 def test_the_command_serves_until_it_is_interrupted():

@@ -31,6 +31,8 @@ import nbformat
 from nbclient import NotebookClient
 from PIL import Image
 
+from eeflib.analysis.figures import CONFIG
+
 FOLDER = Path(__file__).parents[2] / "notebooks"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 FIGURE = "application/vnd.plotly.v1+json"
@@ -156,6 +158,7 @@ def draw(notebook: nbformat.NotebookNode) -> None:
             few = image.quantize(128, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
             few.save(small, "png", optimize=True)
             output.data["image/png"] = base64.b64encode(small.getvalue()).decode()
+            figure.config = dict(CONFIG)  # not plotly's own, which names a server and shows a logo
             output.data.setdefault("text/plain", figure.layout.get("title", {}).get("text", ""))
 
 

@@ -8,6 +8,7 @@ import execute
 import nbformat
 import pytest
 
+from eeflib.analysis.figures import CONFIG
 from eeflib.analysis.taxonomy import KINDS
 
 NAMES = execute.names()
@@ -104,6 +105,8 @@ class TestForm:
         for output in (o for c in cells for o in c.outputs):
             assert output.output_type != "error"
             assert execute.WIDGET not in output.get("data", {}), "a saved widget shows as an error"
+            if execute.FIGURE in output.get("data", {}):
+                assert output.data[execute.FIGURE]["config"] == CONFIG, "no logo"
             if "text/html" in output.get("data", {}):
                 assert output.data["text/plain"].strip(), "a view without a text twin"
 
