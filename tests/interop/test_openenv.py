@@ -273,7 +273,7 @@ def test_serve_refuses_what_it_cannot_do(address):
     port = int(address.rsplit(":", 1)[1])
     with pytest.raises(PrerequisiteError, match=f"cannot serve at 127.0.0.1:{port}"):
         ours.serve(port=port)
-    with pytest.raises(PrerequisiteError, match="cannot serve at 127.0.0.1:70000"):
+    with pytest.raises(PrerequisiteError, match=r"cannot serve at .*:70000"):
         ours.serve(port=70000)
 
 
