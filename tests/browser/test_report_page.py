@@ -169,6 +169,20 @@ def test_a_long_trajectory_and_a_link_to_it(new_page, address, at):
     expect(page.locator("details.step.here")).to_contain_text("room 4900")
 
 
+def test_keys_at_once_after_a_search(new_page, address, at):
+    """What was typed is searched before the next key acts, however fast it comes."""
+    page = enter(new_page(), f"{address}#!t/{at['long']}")
+    page.get_by_label("search").evaluate(
+        """(field) => {
+          field.value = "go 4900";
+          field.dispatchEvent(new Event("input", { bubbles: true }));
+          document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "n", bubbles: true }));
+        }"""
+    )
+    page.wait_for_timeout(200)
+    expect(page.locator("details.step.here")).to_contain_text("room 4900")
+
+
 def test_a_page_of_results_is_a_list(new_page, address, run):
     """Each product begins a line, and the goal that every page repeats is one line."""
     everything = Collection.of(run)

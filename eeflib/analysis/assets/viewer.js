@@ -39,9 +39,22 @@ function current(link, on) {
   else link.removeAttribute("aria-current");
 }
 
+const pending = new Map(); // what is done once typing pauses, and its timer
+
 function later(act) {
-  let waiting = 0;
-  return () => { clearTimeout(waiting); waiting = setTimeout(act, 50); };
+  return () => {
+    clearTimeout(pending.get(act));
+    pending.set(act, setTimeout(() => { pending.delete(act); act(); }, 50));
+  };
+}
+
+// All of it at once: the next key may come before the pause is over.
+function settle() {
+  for (const [act, timer] of [...pending]) {
+    clearTimeout(timer);
+    pending.delete(act);
+    act();
+  }
 }
 
 // Segments [start, stop, label, why, trained] as a strip, as wide as they are long.
@@ -1176,6 +1189,7 @@ export function mount(root, data, host) {
     if (!act || (!view && !"123456789?".includes(event.key))) return;
     event.preventDefault();
     event.stopPropagation();
+    settle();
     act();
   });
   return { go, visit, views };
