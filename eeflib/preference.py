@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from tqdm.auto import tqdm
 
 from eeflib.batches import padded, plain_model
 from eeflib.config import TrainConfig
@@ -53,7 +54,7 @@ def optimise_pairs(
     """
     try:
         from datasets import Dataset
-        from transformers import TrainerCallback
+        from transformers import PrinterCallback, TrainerCallback
         from trl import DPOConfig, DPOTrainer
     except ImportError as exc:
         raise PrerequisiteError(
@@ -66,7 +67,11 @@ def optimise_pairs(
 
     class Report(TrainerCallback):  # type: ignore[misc]
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-            if report is not None and "loss" in logs:
+            if "loss" not in logs:
+                return
+            bar.total = state.max_steps
+            bar.update()
+            if report is not None:
                 report(logs, state.global_step - 1)
 
     def collate(rows: Sequence[Mapping[str, int]]) -> dict[str, Any]:
@@ -79,7 +84,11 @@ def optimise_pairs(
     device = next(model.parameters()).device
     plain = plain_model(model)
     own_forward = "forward" in vars(plain)
-    with tempfile.TemporaryDirectory(prefix="eef-pairs-") as folder, memory(config, device):
+    with (
+        tempfile.TemporaryDirectory(prefix="eef-pairs-") as folder,
+        tqdm(desc="train on pairs", unit="step", disable=not progress) as bar,
+        memory(config, device),
+    ):
         settings = DPOConfig(
             folder,
             beta=BETA,
@@ -103,7 +112,7 @@ def optimise_pairs(
             logging_steps=1,
             save_strategy="no",
             report_to="none",
-            disable_tqdm=not progress,
+            disable_tqdm=True,
         )
         trainer = Pairs(
             model,
@@ -114,6 +123,7 @@ def optimise_pairs(
             processing_class=tokenizer,
             callbacks=[Report()],
         )
+        trainer.remove_callback(PrinterCallback)
         began = time.monotonic()
         try:
             trainer.train()
