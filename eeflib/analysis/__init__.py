@@ -14,6 +14,7 @@ __all__ = [
     "Collection",
     "Findings",
     "Key",
+    "budget",
     "labels",
     "tables",
     "taxonomy",

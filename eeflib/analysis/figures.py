@@ -27,6 +27,7 @@ from eeflib.analysis.drawing import bare
 from eeflib.analysis.figures_methods import (
     action_mix,
     budget,
+    budget_plans,
     compared,
     discovered,
     dose_response,
@@ -50,10 +51,10 @@ from eeflib.states import StateOutcome
 from eeflib.stats import wilson
 
 __all__ = [
-    "CONFIG", "action_mix", "bare", "budget", "compared", "dark", "discovered", "dose_response",
-    "error_kinds", "failure_agreement", "failure_kinds", "first_solved", "gained_lost",
-    "lengths", "losses", "newly_solved", "other_m", "outcome_by_type", "paired", "rates",
-    "recovery_curve", "recovery_map", "rescue", "rewards", "segment_ribbon", "shares",
+    "CONFIG", "action_mix", "bare", "budget", "budget_plans", "compared", "dark", "discovered",
+    "dose_response", "error_kinds", "failure_agreement", "failure_kinds", "first_solved",
+    "gained_lost", "lengths", "losses", "newly_solved", "other_m", "outcome_by_type", "paired",
+    "rates", "recovery_curve", "recovery_map", "rescue", "rewards", "segment_ribbon", "shares",
     "simplicity_bias", "steps_to_failure", "trajectory_curve", "win_rates",
 ]  # fmt: skip
 

@@ -287,6 +287,44 @@ def other_m(whatif: draw.Data) -> go.Figure:
     return draw.page(title, note, traces, body=356, **layout)
 
 
+def budget_plans(plans: pd.DataFrame) -> go.Figure:
+    """Tasks newly solved over simulated steps, a line a strategy.
+
+    Args:
+        plans: from `eeflib.analysis.budget`; of several seeds the mean is drawn, and each by marks.
+    """
+    title = "Which states are worth the steps?"
+    if plans.empty:
+        why = "No rollout of a task that the teacher failed is recorded (branches.jsonl)."
+        return draw.nothing(title, why)
+    seeds = plans["seed"].nunique()
+    means = plans.groupby(["strategy", "budget"], sort=False).mean(numeric_only=True).reset_index()
+
+    def told(table: pd.DataFrame, of: str) -> list[str]:
+        return draw.hovers(
+            table.assign(rate=table["per_1000"].map(draw.amount)), f"{{strategy}}, {of}",
+            "{newly_solved:.1f} of {tasks:.0f} tasks newly solved (± {sd:.1f}, orders of tasks)",
+            "{steps:,.0f} simulated steps, budget {budget:,}: {rate} tasks per 1,000",
+            "{replayed:,.0f} actions of the teacher restore the states",
+        )  # fmt: skip
+
+    plans = plans.assign(hover=told(plans, "seed {seed}"))
+    means["hover"] = told(means, f"mean of {seeds} seeds") if seeds > 1 else plans["hover"]
+    looks = dict(zip(means["strategy"].unique(), GROUPS, strict=False))
+    traces = draw.lines(means, "strategy", "steps", "newly_solved", looks)
+    if seeds > 1:
+        traces += _seeds(plans, "strategy", "steps", "newly_solved", looks)
+    note = (
+        "Training tasks that the teacher failed. Recorded rollouts in the order of each strategy, "
+        "cut at the budget: nothing was simulated anew. A line ends where its strategy has no "
+        "rollout left. Points are means over random orders of tasks."
+    )
+    note += f" {warning.capitalize()}." if (warning := caution(seeds)) else ""
+    x = {"title_text": "simulated steps", "rangemode": "tozero"}
+    y = {"title_text": "tasks newly solved", "rangemode": "tozero"}
+    return draw.page(title, note, traces, xaxis=x, yaxis=y)
+
+
 # -- two runs, or two policies of one -------------------------------------------------------------
 
 
@@ -311,11 +349,7 @@ def dose_response(doses: pd.DataFrame) -> go.Figure:
     means["hover"] = draw.hovers(means, "{skill}, dose {dose}: mean of the seeds", told[0])
     looks = style.group_looks(means["skill"].unique())
     traces = draw.lines(means, "skill", "dose", "points", looks)
-    for skill, look in looks.items():
-        part = table[table["skill"] == skill]
-        dot = {"color": f"{look.light}80", "symbol": look.marker, "size": 7}
-        more = {"mode": "markers", "marker": dot, "name": plain(skill, 40), "showlegend": False}
-        traces.append(draw.mark("scatter", part["dose"], part["points"], part["hover"], **more))
+    traces += _seeds(table, "skill", "dose", "points", looks)
     note = (
         "The dose is how many of the teacher's successes show the skill: they were removed or "
         "added. Small marks are seeds, the line is their mean, on the test tasks that take the "
@@ -419,6 +453,19 @@ def error_kinds(comparison: Comparison) -> go.Figure:
     rows = comparison.errors.assign(kind=comparison.errors["kind"].map(draw.kind_name))
     unit = "share of episodes, percentage points"
     return _kinds(comparison, rows, "Which failures became rarer?", unit)
+
+
+def _seeds(
+    table: pd.DataFrame, by: str, x: str, y: str, looks: Mapping[str, Look]
+) -> list[draw.Trace]:
+    """Small marks for single seeds, beside the lines of their means (`drawing.lines`)."""
+    traces = []
+    for group, look in looks.items():
+        part = table[table[by] == group]
+        dot = {"color": f"{look.light}80", "symbol": look.marker, "size": 7}
+        more = {"mode": "markers", "marker": dot, "name": plain(group, 40), "showlegend": False}
+        traces.append(draw.mark("scatter", part[x], part[y], part["hover"], **more))
+    return traces
 
 
 def _kinds(comparison: Comparison, rows: pd.DataFrame, title: str, unit: str) -> go.Figure:

@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from plotly.offline import get_plotlyjs
 from sample_run import write_hostile, write_jsonl, write_run
 
-from eeflib.analysis import figures, frames, labels, segments, style, tables, taxonomy
+from eeflib.analysis import budget, figures, frames, labels, segments, style, tables, taxonomy
 from eeflib.analysis.compare import compare_runs
 from eeflib.analysis.findings import Findings
 from eeflib.analysis.markup import plain
@@ -71,6 +71,7 @@ def drawn(found: Findings) -> dict[str, go.Figure]:
         else figures.shares(pd.DataFrame(), "x", "y", NAMED, NAMED),
         "failure_agreement": figures.failure_agreement(labels.agreement(f.failures, f.failures)),
         "dose_response": figures.dose_response(doses(NAMED) if found.outcomes else doses("")[:0]),
+        "budget_plans": figures.budget_plans(budget.plan_run(found.run, [50, 100, 200], orders=3)),
     }
     if best:
         diagnosis = taxonomy.diagnose(best.trajectory, task)
