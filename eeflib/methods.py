@@ -187,9 +187,10 @@ def _neighbours(eef: Method) -> tuple[Method, ...]:
         ),
         Method(
             "ETO",
-            "a solution of each task preferred to the clone's failed rollout (DPO)",
+            "a solution of each task preferred to a failed rollout of the clone (DPO)",
             uses="pairs",
             explores_s0=True,
+            attempts=6,
             start_from="previous",
             iterations=3,
         ),

@@ -187,11 +187,12 @@ class _Bench:
     def staged(self, name: str) -> None:
         """A method that explores backward: each iteration with the student of the one before."""
         method = self.method(name, iterations=STAGES)
-        found: list[Branch] = []
+        found: list[Exploration] = []
         where: dict[str, Any] = {"run": self.run, "progress": self.progress}
         student = self.clone
         for i in range(1, STAGES + 1):
-            found += explore(self.world, self.tries, student, method=method, iteration=i, **where)
+            of = {"method": method, "iteration": i, **where}
+            found.append(explore(self.world, self.tries, student, **of))
             if i < STAGES:
                 samples = select(self.tries, found, method, iteration=i, run=self.run)
                 student = train(self.base, encode(samples, self.base), **where)
@@ -200,7 +201,7 @@ class _Bench:
     def tune(
         self,
         method: str | Method,
-        found: Exploration | Sequence[Branch] = (),
+        found: Exploration | Sequence[Exploration] | Sequence[Branch] = (),
         tries: Sequence[Trajectory] | None = None,
     ) -> Student:
         """Train a student on what `method` makes of `found`, test it, and add its row."""
@@ -209,7 +210,9 @@ class _Bench:
         data = encode(samples, self.base)
         start = self.clone if chosen.start_from == "previous" else self.base
         tuned = train(start, data, run=self.run, progress=self.progress)
-        spent = ExplorationReport.of(b for b in found if chosen.keeps(b))
+        solved = {t.id for t in self.tries if t.solved}
+        branches = (b for x in found for b in (x if isinstance(x, Exploration) else [x]))
+        spent = ExplorationReport.of(b for b in branches if chosen.keeps(b, b.teacher_id in solved))
         self.test(
             tuned,
             chosen.name,
@@ -306,8 +309,9 @@ def _neighbours(at: _Bench) -> None:
     at.tune("EEF", found)
     at.tune("SFT-all")
     at.tune("NAT")
-    at.tune("ETO", from_s0)
-    at.tune(at.method("ETO", name="ETO-states", explores_states=True), found)
+    pairs = at.method("ETO", attempts=strong.attempts)
+    at.tune(pairs, from_s0)
+    at.tune(replace(pairs, name="ETO-states", attempts=1, explores_states=True), found)
     pivots = at.method("PivotRL-like")
     at.tune(pivots, at.explore(pivots, ("EEF",)))
     at.staged("TCOD-like")

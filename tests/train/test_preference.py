@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -35,20 +37,20 @@ def margin(student, data) -> float:
 @pytest.mark.parametrize("how", ["full", "lora"])
 def test_the_chosen_way_becomes_likelier_than_the_rejected_one(played, how):
     _, tries, found = played
-    base = eef.Student("tiny", method=how, batch_size=4, learning_rate=3e-3, warmup=0)
-    pairs = eef.select(tries, found, "ETO", attempts=4)
+    base = eef.Student("tiny", method=how, batch_size=4, learning_rate=1.5e-2, warmup=0)
+    pairs = eef.select(tries, found, "ETO", attempts=4).samples[:8]
     assert {s.kind for s in pairs} == {"chosen", "rejected"}
     data = eef.encode(pairs, base)
     assert data.paired
     assert len(data) % 2 == 0
-    assert len(data) >= 4
+    assert len(data) == 8
     before = margin(base, data)
     weights = {n: p.clone() for n, p in base.model.named_parameters()}
-    tuned = eef.train(base, data, steps=12, progress=False)
+    tuned = eef.train(base, data, steps=3, progress=False)
     assert tuned.result.losses[0] == pytest.approx(0.6931, abs=1e-3)  # ln 2: student = reference
     assert tuned.result.losses[-1] < 0.6
     assert margin(tuned, data) > before + 1
-    again = eef.train(base, data, steps=12, progress=False)
+    again = eef.train(base, data, steps=3, progress=False)
     assert again.result.losses == tuned.result.losses
     # the base is what it was, and acts as it did
     assert margin(base, data) == pytest.approx(before, abs=1e-6)
@@ -117,3 +119,18 @@ def test_a_student_of_nat_is_told_that_its_try_is_a_good_one(played, tmp_path):
     assert plain.format("webshop").hint == ""
     outcomes = eef.evaluate(world, tuned, progress=False)
     assert len(outcomes) == WORLD["test"]
+
+
+def test_the_page_of_neighbours_says_what_its_code_prints(capsys, tmp_path, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "neighbours.md").read_text("utf-8")
+    blocks = re.findall(r"```python\n(.*?)```\n\n```\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == page.count("```python") == 3
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, object] = {}
+    for code, shown in blocks:
+        exec(code, scope)
+        assert capsys.readouterr().out == shown
+    assert scope["tuned"].result.steps == 3
+    for name in eef.METHODS:
+        family = name.startswith(("SFT", "RFT", "EEF"))
+        assert family or f"| `{name}` |" in page, name
