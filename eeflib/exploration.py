@@ -74,6 +74,8 @@ def plan_exploration(
     from_s0: bool = True,
     from_states: bool = True,
     failures_only: bool = False,
+    successes_only: bool = False,
+    stage: tuple[int, int] = (1, 1),
     spacing: Spacing = "even",
 ) -> list[list[tuple[Episode, Branch]]]:
     """What `explore` runs, without running it: episodes, and branches that lack their rollout.
@@ -84,11 +86,28 @@ def plan_exploration(
     states, and can be handed from one to another through `explore(done=...)`.
 
     Trajectories of tasks not in `tasks`, and those that ended in a fault, are left out.
+
+    Args:
+        stage: (i, n), a curriculum from the end to the beginning: only the i-th of n parts of each
+            trajectory's states, the last states first; s0 in stage n.
+
+    Raises:
+        DataError: there is no such stage, or no trajectory both fails and succeeds.
     """
+    stages = stage[1]
+    if (failures_only and successes_only) or not 1 <= stage[0] <= stages:
+        raise DataError(
+            f"failures_only={failures_only}, successes_only={successes_only}, stage={stage}: not "
+            "both can be, and a stage (i, n) must have 1 <= i <= n"
+        )
     by_task: dict[str, list[Trajectory]] = defaultdict(list)
     for x in teacher_trajectories:
-        if not x.error and not (failures_only and x.solved):
+        if not x.error and not (failures_only if x.solved else successes_only):
             by_task[x.task_id].append(x)
+
+    def of_stage(states: tuple[ExpertState, ...]) -> tuple[ExpertState, ...]:
+        first, last = (len(states) * (stages - i) // stages for i in (stage[0], stage[0] - 1))
+        return states[first:last]
 
     def planned(
         task: Task, attempt: int, k: int = 0, t: int = 0, x: Any = None
@@ -101,13 +120,14 @@ def plan_exploration(
         of = None if x is None else x.id
         return episode, Branch(episode.id, task.id, k, t, attempt, of, iteration=iteration)
 
-    groups = [[planned(task, i) for task in tasks] for i in range(attempts_s0 if from_s0 else 0)]
+    now = from_s0 and stage[0] == stages
+    groups = [[planned(task, i) for task in tasks] for i in range(attempts_s0 * now)]
     groups.append(
         [
             planned(task, attempt, k, t, x)
             for task in (tasks if from_states else ())
             for x in by_task[task.id]
-            for k, t in expert_states(x, M, spacing)
+            for k, t in of_stage(expert_states(x, M, spacing))
             if t < step_limit(task)
             for attempt in range(attempts_state)
         ]

@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from eeflib.errors import DataError, PrerequisiteError
 from eeflib.policies.chat import Chat, as_chat
-from eeflib.prompts import PromptFormat
+from eeflib.prompts import HINTS, PromptFormat
 from eeflib.records import Sample
 
 IGNORE = -100
@@ -105,6 +105,11 @@ class EncodedSet:
     """METHOD/iter-I that the samples are for."""
     notes: dict[str, int] = field(default_factory=dict)
     """Numbers of the selection they come from."""
+    paired: bool = False
+    """Items 2i and 2i + 1 are the better and the worse way on from one state: the training prefers
+    the one to the other (DPO)."""
+    hint: str = ""
+    """What the student is to be told after the instruction once it is trained on this."""
 
     def __len__(self) -> int:
         return len(self.items)
@@ -144,7 +149,12 @@ class EncodedSet:
 
         Raises:
             PrerequisiteError: the package `datasets` is not installed.
+            DataError: the samples are pairs: what a trainer of single samples would imitate.
         """
+        if self.paired:
+            raise DataError(
+                "pairs are no data set of samples to imitate: train on them with eef.train"
+            )
         try:
             from datasets import Dataset
         except ImportError as exc:
@@ -212,7 +222,7 @@ def encode_sample(
     trained = trained_steps(sample, fmt, allow_harmful=allow_harmful)
     where = f"sample {sample.id!r}"
     steps = sample.steps[: trained[-1] + 1]
-    written = as_chat(tokenizer).encode(fmt.messages(sample.instruction, steps))
+    written = as_chat(tokenizer).encode(fmt.messages(sample.instruction, steps, hint=sample.hint))
     step_of = {fmt.reply_index(t): t for t in range(len(steps))}
     reasons, steps_of, on = [], [], []  # per message, the template's own text last
     for number in range(fmt.reply_index(len(steps) - 1) + 1):
@@ -267,7 +277,8 @@ def encode_samples(
     allow_harmful: bool = False,
     progress: bool = False,
 ) -> EncodedSet:
-    """`encode_sample` for all; an unusable sample is dropped, and listed with its reason.
+    """`encode_sample` for all; an unusable sample is dropped, and listed with its reason. What is
+    the pair of one (`Sample.kind`) goes with it.
 
     Raises:
         DataError: as `encode_sample`, for anything but an unusable sample.
@@ -275,12 +286,21 @@ def encode_samples(
     options: dict[str, Any] = {"max_length": max_length, "allow_harmful": allow_harmful}
     items: list[Encoded] = []
     dropped: list[Dropped] = []
+    chosen: Sample | None = None
+    paired, hinted = False, False
     for sample in tqdm(samples, desc="encode", unit="sample", disable=not progress):
+        paired, hinted = paired or sample.kind == "rejected", hinted or bool(sample.hint)
+        if sample.kind == "chosen":
+            chosen = sample
+            continue
+        together = [sample] if chosen is None else [chosen, sample]
+        chosen = None
         try:
-            items.append(encode_sample(sample, fmt, tokenizer, **options))
+            items += [encode_sample(s, fmt, tokenizer, **options) for s in together]
         except Unusable as exc:
             dropped.append(exc.dropped)
-    return EncodedSet(tuple(items), tuple(dropped))
+    hint = HINTS[True] if hinted else ""
+    return EncodedSet(tuple(items), tuple(dropped), paired=paired, hint=hint)
 
 
 def describe_tokens(encoded: Encoded) -> list[tuple[str, Reason, bool]]:

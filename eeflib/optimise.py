@@ -138,7 +138,7 @@ def optimise(
     plan = steps_between(lengths, per_step, config.seed, start, steps)
     bar = tqdm(plan, "train", steps, unit="step", initial=start, disable=not progress)
     kind = packing(model, data.items) if config.packing else contextlib.nullcontext(padded)
-    with _memory(config, device), kind as collate:
+    with memory(config, device), kind as collate:
         model.train()
 
         def gradient(step: int, samples: Sequence[Encoded], trained: int) -> float:
@@ -203,7 +203,7 @@ def optimise(
 
 
 @contextlib.contextmanager
-def _memory(config: TrainConfig, device: torch.device) -> Iterator[None]:
+def memory(config: TrainConfig, device: torch.device) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as exc:

@@ -145,7 +145,7 @@ def explore(
     policy, fmt = _asked(student, world.env, greedy=False)
     tasks = world.split("train")[: chosen.explored]
     step = f"{chosen.name} iteration {iteration}: explore"
-    wanted, steps = chosen.exploration, None
+    wanted, steps = chosen.exploration(iteration), None
     if chosen.budget == "steps":
         if run is None:
             raise DataError(f"{chosen.name} spends the steps that EEF took: give run")

@@ -48,6 +48,9 @@ _REACT_TEXT = (
 
 
 FORMATS = ("react", "act")
+HINTS = {True: " (a good try)", False: " (a bad try)"}
+"""What a training sample may say after the instruction: whether the trajectory solved its task. A
+student that was trained so is played with the first (`Method.hints`)."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ class PromptFormat:
 
     name: str
     env: str
+    hint: str = ""
+    """Said after the instruction; one of `HINTS`, for a student that was trained with them."""
 
     def __post_init__(self) -> None:
         if self.name not in FORMATS:
@@ -105,14 +110,21 @@ class PromptFormat:
         return (f"Thought: {thought}\n" if thought else "") + f"Action: {step.action}"
 
     def messages(
-        self, instruction: str, steps: Sequence[Step], observation: str | None = None
+        self,
+        instruction: str,
+        steps: Sequence[Step],
+        observation: str | None = None,
+        hint: str | None = None,
     ) -> tuple[Message, ...]:
         """The chat of `steps`, then `observation` as the last user turn (None: end on the reply).
 
         The assistant turn of step t is message number `reply_index(t)`.
+
+        Args:
+            hint: said after the instruction; None: the format's own.
         """
         out = [Message("system", self.system_text)] if self.thoughts else []
-        head = f"Instruction: {instruction}\n"
+        head = f"Instruction: {instruction}{self.hint if hint is None else hint}\n"
         for step in steps:
             out.append(Message("user", head + self.observation(step.observation, instruction)))
             out.append(_turn(self.reply(step), step))
@@ -155,13 +167,13 @@ def task_text(env: str) -> str:
     return _TASK_TEXT.get(env, "You carry out a task in a text environment.").splitlines()[0]
 
 
-def get_format(name: str, env: str) -> PromptFormat:
+def get_format(name: str, env: str, hint: str = "") -> PromptFormat:
     """The format `name` ("react" or "act") for environment `env`.
 
     Raises:
         DataError: unknown format name.
     """
-    return PromptFormat(name, env)
+    return PromptFormat(name, env, hint)
 
 
 class Parsed(NamedTuple):

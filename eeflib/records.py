@@ -506,7 +506,9 @@ class Sample(Record):
     env: str
     instruction: str
     kind: str
-    """`positive` (a whole solved trajectory), `s0` (initial-state solution), `recovery`, `all`."""
+    """`positive` (a whole solved trajectory), `s0` (initial-state solution), `recovery` (of a
+    recovery state), `expert` (of another expert state), `all`; `chosen` and after it `rejected`,
+    the better and the worse way on from one state."""
     steps: tuple[Step, ...]
     trained: tuple[bool, ...]
     """Per step: does its action carry loss?"""
@@ -517,6 +519,11 @@ class Sample(Record):
     source: str = ""
     """Id of the branch or trajectory this solution came from."""
     extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def hint(self) -> str | None:
+        """What is said after the instruction (`eeflib.prompts.HINTS`); None: nothing of its own."""
+        return self.extra.get("hint")
 
     def __post_init__(self) -> None:
         # A flag that slips by one step would train a harmful action.

@@ -346,13 +346,17 @@ class Run:
         return make_world(self.config, self.seed)
 
     def method(self, name: str) -> Method:
-        """A declared method with this run's M, k and number of iterations."""
+        """A declared method with this run's M, k and number of iterations.
+
+        One that tries each state several times has fewer states, so that it runs as many rollouts.
+        """
         name = name.split("~")[0]
         found = get_method(f"RFTx{self.config.k}" if name == "RFTxk" else name)
         if found.explores:
             c = self.config
             found = replace(found, iterations=c.iterations, explored=c.explored)
-        return replace(found, M=self.config.M) if found.explores_states else found
+        M = max(1, self.config.M // found.attempts_state)
+        return replace(found, M=M) if found.explores_states else found
 
     def student(
         self, method: str = "", iteration: int = 0, *, base: Student | None = None

@@ -31,9 +31,9 @@ from functools import cached_property
 
 from eeflib.errors import DataError, PrerequisiteError
 from eeflib.methods import Method, Rule
+from eeflib.prompts import HINTS
 from eeflib.records import Branch, Label, Sample, Step, Task, Trajectory, episode_rng
 from eeflib.states import (
-    Evidence,
     StateOutcome,
     action_labels,
     recovery_states,
@@ -72,12 +72,9 @@ class ImportantState:
     prefix: tuple[str, ...] = ()
     """The t actions that lead to it."""
     teacher_ids: tuple[str, ...] = ()
-    """Trajectories it is a recovery state of; empty for s0."""
-
-    @property
-    def kind(self) -> str:
-        """`s0` or `recovery`, as `Sample.kind`."""
-        return "recovery" if self.teacher_ids else "s0"
+    """Trajectories it is such a state of; empty for s0."""
+    kind: str = "s0"
+    """`s0`, `recovery` or `expert`, as `Sample.kind`."""
 
     def lies_on(self, solution: Solution) -> bool:
         """Whether `solution` passes through this state."""
@@ -93,9 +90,13 @@ def _distinct(solutions: Iterable[Solution]) -> tuple[Solution, ...]:
 
 
 def _solutions(
-    teachers: Iterable[Trajectory], branches: Iterable[Branch]
+    teachers: Iterable[Trajectory], branches: Iterable[Branch], *, solved: bool = True
 ) -> dict[str, list[Solution]]:
     """Every solved trajectory per task, equal ones too, the earliest handover first.
+
+    Args:
+        solved: False for the rollouts that failed, but for what a fault ended; none of the
+            teacher's own.
 
     Raises:
         DataError: a branch starts at a teacher trajectory that is not given.
@@ -103,11 +104,11 @@ def _solutions(
     by_id = {x.id: x for x in teachers}
     found: dict[str, list[Solution]] = defaultdict(list)
     for x in by_id.values():
-        if x.solved:
+        if solved and x.solved:
             found[x.task_id].append(_of_teacher(x))
     for b in branches:
         r, teacher = b.rollout, by_id.get(b.teacher_id or "")
-        if r is None or not r.solved:
+        if r is None or r.solved != solved or (r.error and not solved):
             continue
         if b.teacher_id is not None and (teacher is None or teacher.length < b.t):
             raise DataError(
@@ -189,7 +190,7 @@ class Selection:
     def counts(self) -> dict[str, int]:
         """Samples by kind, important states by kind, and what was left out."""
         out = {"samples": len(self.samples), "repository": self.repository_size}
-        for kind in ("s0", "recovery"):
+        for kind in dict.fromkeys(("s0", "recovery", *(x.kind for x in self.important))):
             out[f"{kind} states"] = sum(x.kind == kind for x in self.important)
             out[f"{kind} without solution"] = sum(x.kind == kind for x in self.without_solution)
         for sample in self.samples:
@@ -216,8 +217,12 @@ def select(
       among those whose teacher actions, from the state to the handover, are all beneficial and may
       be trained; a state without one is listed in `without_solution`. Without `mask` it is chosen
       among all, and trained from the first action on, harmful ones included.
+    - `pairs` (ETO): after each of these, of kind `chosen`, a rollout of this iteration that failed
+      from the same state, of kind `rejected`; states without one are listed as well. All actions
+      that the student took in it count, invalid ones too: they are what it shall not do.
     - `repository` (RFT): the trajectories of D+, trained whole; each distinct one, or one a task.
     - `positives`, `all` (SFT): the teacher's successes, or all it did but for what a fault ended.
+      With `hints` each sample says which of the two it is (`Sample.hint`).
 
     Samples that are trained whole are of kind `positive`; those of `all` are of kind `all`, and
     the actions of failed ones carry the label `unknown`.
@@ -236,7 +241,8 @@ def select(
     """
     ids = {task.id for task in tasks}
     teachers = [x for x in teachers if x.task_id in ids]
-    mine = [b for b in branches if method.keeps(b)]
+    good = {x.id for x in teachers if x.solved}
+    mine = [b for b in branches if method.keeps(b, b.teacher_id in good)]
     if iteration is None:
         iteration = max((b.iteration for b in mine), default=0)
     oldest = 0 if method.accumulate else iteration
@@ -248,10 +254,11 @@ def select(
     important: tuple[ImportantState, ...] = ()
     without: list[ImportantState] = []
     samples: list[Sample] = []
-    if method.uses == "important":
+    if method.chooses:
         outcomes = state_outcomes(teachers, mine, iteration=iteration, accumulate=method.accumulate)
         labels = {x.id: action_labels(x, outcomes[x.id], method.evidence) for x in teachers}
-        important = _important(tasks, teachers, outcomes, method.evidence)
+        important = _important(tasks, teachers, outcomes, method)
+        lost = _solutions(teachers, [b for b in mine if b.iteration == iteration], solved=False)
         for state in important:
             if not (method.d_r if state.teacher_ids else method.d_s0):
                 continue
@@ -259,10 +266,20 @@ def select(
             if method.mask:
                 found = [s for s in found if _may_be_trained(s, state, labels, method)]
             chosen = choose(state, _distinct(found), method.rule, seed=seed)
+            start, kind = (state.t, state.kind) if method.mask else (0, "positive")
+            if method.uses == "pairs":
+                failed = [
+                    s
+                    for s in lost.get(state.task_id, ())
+                    if s.handover == state.t and state.lies_on(s)
+                ]
+                chosen, kind = chosen[: bool(failed)], "chosen"
             if not chosen:
                 without.append(state)
-            start, kind = (state.t, state.kind) if method.mask else (0, "positive")
             samples += [_sample(s, start, kind, labels, method) for s in chosen]
+            if chosen and method.uses == "pairs":
+                anything = dataclasses.replace(method, train_invalid=True)
+                samples.append(_sample(failed[0], start, "rejected", labels, anything))
     else:
         # without exploration a success is beneficial, and nothing is known of a failure
         label: dict[bool, Label] = {True: "beneficial", False: "unknown"}
@@ -279,6 +296,11 @@ def select(
             whole = [_of_teacher(x) for x in cloned]
         kind = "all" if method.uses == "all" else "positive"
         samples = [_sample(s, 0, kind, known, method) for s in whole]
+        if method.hints:
+            samples = [
+                dataclasses.replace(s, extra={**s.extra, "hint": HINTS[s.source in good]})
+                for s in samples
+            ]
     samples = list({s.id: s for s in samples}.values())
     if required and not any(any(s.trained) for s in samples):
         solved, won = sum(x.solved for x in teachers), sum(b.won for b in branches)
@@ -308,19 +330,30 @@ def _important(
     tasks: Sequence[Task],
     teachers: Iterable[Trajectory],
     outcomes: Mapping[str, Sequence[StateOutcome]],
-    evidence: Evidence,
+    method: Method,
 ) -> tuple[ImportantState, ...]:
-    """s0 of each task, then its recovery states; a state on two teachers' paths is one state."""
-    recovery: dict[str, dict[tuple[str, ...], list[str]]] = {task.id: {} for task in tasks}
+    """s0 of each task, then its important expert states; one on two teachers' paths is one."""
+    expert: dict[str, dict[tuple[str, ...], list[str]]] = {task.id: {} for task in tasks}
     for teacher in teachers:
-        for state in recovery_states(outcomes[teacher.id], evidence):
+        for state in _wanted(outcomes[teacher.id], method):
             prefix = teacher.actions[: state.t]
-            recovery[teacher.task_id].setdefault(prefix, []).append(teacher.id)
+            expert[teacher.task_id].setdefault(prefix, []).append(teacher.id)
+    kind = "recovery" if method.states == "recovery" else "expert"
     out = []
-    for task_id, states in recovery.items():
+    for task_id, states in expert.items():
         out.append(ImportantState(task_id, 0))
-        out += [ImportantState(task_id, len(p), p, tuple(ids)) for p, ids in states.items()]
+        out += [ImportantState(task_id, len(p), p, tuple(ids), kind) for p, ids in states.items()]
     return tuple(out)
+
+
+def _wanted(outcomes: Sequence[StateOutcome], method: Method) -> Sequence[StateOutcome]:
+    """The expert states that are important to `method`, see `Method.states`."""
+    if method.states == "recovery":
+        return recovery_states(outcomes, method.evidence)
+    later = [o for o in outcomes if o.t > 0]
+    if method.states == "mixed":
+        return [o for o in later if 0 < o.wins < o.n]
+    return [o for o in later if o.won or o.solved_before]
 
 
 def _may_be_trained(

@@ -54,6 +54,10 @@ TESTED = {
 }
 """Skill -> the levels whose tasks take it; added successes are of the first. The last skill is run
 only if asked for: its tasks take long to find."""
+NEW_SEEDS = tuple(range(2028, 2034))
+"""Reporting seeds of the part `neighbours`, used once."""
+STAGES = 3
+"""Iterations of the methods that explore backward, a part of the states each."""
 HABITS = (0.0, 0.5, 1.0)
 """`Skill.habit` of the teacher: how imitable its mistakes are."""
 CHEAP = 240.0
@@ -65,7 +69,7 @@ class Part:
     """A question and a seed."""
 
     what: str
-    """`methods`, `dose`, `teachers` or `imitable`."""
+    """`methods`, `dose`, `teachers`, `imitable` or `neighbours`."""
     seed: int
     value: float = 0
     """The dose, or the habit."""
@@ -92,7 +96,7 @@ def plan_study(parts: Iterable[str] = (), seeds: Sequence[int] = ()) -> list[Par
 
     Args:
         parts: beginnings of their names, such as `dose` or `methods-2020`; none: the default ones.
-        seeds: instead of `SEEDS`.
+        seeds: instead of `SEEDS` and `NEW_SEEDS`.
 
     Raises:
         DataError: no part is called so.
@@ -104,6 +108,7 @@ def plan_study(parts: Iterable[str] = (), seeds: Sequence[int] = ()) -> list[Par
         found += [Part("dose", seed, dose, skill) for skill in TESTED for dose in DOSES]
         found.append(Part("teachers", seed))
         found += [Part("imitable", seed, habit) for habit in HABITS]
+    found += [Part("neighbours", seed) for seed in tuple(seeds) or NEW_SEEDS]
     out = []
     for name in tuple(parts) or [""]:
         mine = [p for p in found if p.name.startswith(name) and (p.usual or p.case in name)]
@@ -156,6 +161,7 @@ _COST: Mapping[str, Any] = {
     "dose": (lambda c: c.k + c.M, 3),
     "teachers": (lambda c: 2 + 3 * c.M, 4),
     "imitable": (lambda c: 1 + c.M, 5),
+    "neighbours": (lambda c: c.k + 4 * c.M, 14),
 }
 """Rollouts at most that a part explores each task with, and students that it trains."""
 
@@ -178,25 +184,42 @@ class _Bench:
         where: dict[str, Any] = {"run": self.run, "share": share, "progress": self.progress}
         return explore(self.world, self.tries, self.clone, method=method, **where)
 
+    def staged(self, name: str) -> None:
+        """A method that explores backward: each iteration with the student of the one before."""
+        method = self.method(name, iterations=STAGES)
+        found: list[Exploration] = []
+        where: dict[str, Any] = {"run": self.run, "progress": self.progress}
+        student = self.clone
+        for i in range(1, STAGES + 1):
+            of = {"method": method, "iteration": i, **where}
+            found.append(explore(self.world, self.tries, student, **of))
+            if i < STAGES:
+                samples = select(self.tries, found, method, iteration=i, run=self.run)
+                student = train(self.base, encode(samples, self.base), **where)
+        self.tune(method, found)
+
     def tune(
         self,
         method: str | Method,
-        found: Exploration | Sequence[Branch] = (),
+        found: Exploration | Sequence[Exploration] | Sequence[Branch] = (),
         tries: Sequence[Trajectory] | None = None,
     ) -> Student:
         """Train a student on what `method` makes of `found`, test it, and add its row."""
         chosen = self.method(method) if isinstance(method, str) else method
         samples = select(self.tries if tries is None else tries, found, chosen, run=self.run)
         data = encode(samples, self.base)
-        tuned = train(self.base, data, run=self.run, progress=self.progress)
-        spent = ExplorationReport.of(b for b in found if chosen.keeps(b))
+        start = self.clone if chosen.start_from == "previous" else self.base
+        tuned = train(start, data, run=self.run, progress=self.progress)
+        solved = {t.id for t in self.tries if t.solved}
+        branches = (b for x in found for b in (x if isinstance(x, Exploration) else [x]))
+        spent = ExplorationReport.of(b for b in branches if chosen.keeps(b, b.teacher_id in solved))
         self.test(
             tuned,
             chosen.name,
             simulations=spent.simulations,
             steps=spent.simulated_steps,
             samples=len(samples),
-            recovery=sum(s.kind == "recovery" for s in samples),
+            recovery=sum(s.kind in ("recovery", "expert") for s in samples),
             masked=sum(map(_masks, samples)),
         )
         return tuned
@@ -278,7 +301,30 @@ def _teachers(at: _Bench) -> None:
     at.tune(at.method("EEF", name="EEF-cheap"), [*first, *other], [*good, *failures])
 
 
-_RUN = {"methods": _methods, "dose": _dose, "teachers": _teachers, "imitable": _imitable}
+def _neighbours(at: _Bench) -> None:
+    strong = at.method("RFTxk")
+    from_s0 = at.explore(strong)
+    found = at.explore(at.method("EEF"), (strong.name,))
+    at.tune(strong, from_s0)
+    at.tune("EEF", found)
+    at.tune("SFT-all")
+    at.tune("NAT")
+    pairs = at.method("ETO", attempts=strong.attempts)
+    at.tune(pairs, from_s0)
+    at.tune(replace(pairs, name="ETO-states", attempts=1, explores_states=True), found)
+    pivots = at.method("PivotRL-like")
+    at.tune(pivots, at.explore(pivots, ("EEF",)))
+    at.staged("TCOD-like")
+    at.staged("Backplay")
+
+
+_RUN = {
+    "methods": _methods,
+    "dose": _dose,
+    "teachers": _teachers,
+    "imitable": _imitable,
+    "neighbours": _neighbours,
+}
 
 
 def _shopper(name: str = "scripted-shopper", **changes: float) -> ScriptedShopper:
@@ -426,6 +472,7 @@ def write_study(parts: Sequence[Part], results: Path, out: Path) -> Path:
         levels=levels,
         shown=shown,
         cheap=CHEAP,
+        stages=STAGES,
         good=Skill().middle,
     )
     write_atomic(out, text)

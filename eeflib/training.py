@@ -135,16 +135,23 @@ def train(
         _tracker(report_to, config, output.parent) as report,
         optimise.trainable(model, config, device, owned=owned, unsloth=unsloth) as ready,
     ):
-        state, resumed_at = optimise.optimise(
-            ready,
-            data,
-            config,
-            job=card["job"],
-            checkpoint=work / "checkpoint.safetensors",
-            fused_loss=unsloth,
-            report=report,
-            progress=progress,
-        )
+        resumed_at = 0
+        if data.paired:
+            from eeflib.preference import optimise_pairs
+
+            told: dict[str, Any] = {"report": report, "progress": progress}
+            state = optimise_pairs(ready, tokenizer, data, config, **told)
+        else:
+            state, resumed_at = optimise.optimise(
+                ready,
+                data,
+                config,
+                job=card["job"],
+                checkpoint=work / "checkpoint.safetensors",
+                fused_loss=unsloth,
+                report=report,
+                progress=progress,
+            )
         optimise.publish(ready, tokenizer, card, state, output, work)
     result = _finished(output, card)
     assert result is not None, output
@@ -200,6 +207,9 @@ def _card(
         "config": config.to_dict(),
         "data": data.hash,
         "samples": len(data),
+        # absent where they say nothing, so that earlier trainings keep their name
+        **({"loss": "preference"} if data.paired else {}),
+        **({"hint": data.hint} if data.hint else {}),
     }
     # how a step is cut up by memory, and when it is saved, are no part of it
     step = config.batch_size * config.accumulation

@@ -203,7 +203,7 @@ def _shown(sample: Sample, job: Job, played: Trajectory | None) -> Shown:
     first = fmt.reply_index(0) - 1
     turns = (
         Turn(m.role, encodable(m.content), i in carries, (i - first) // 2)
-        for i, m in enumerate(fmt.messages(sample.instruction, sample.steps))
+        for i, m in enumerate(fmt.messages(sample.instruction, sample.steps, hint=sample.hint))
     )
     return Shown(sample, tuple(turns), played)
 

@@ -7,6 +7,7 @@ replies are sampled in `eeflib.policies.huggingface`.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import shutil
 import sys
@@ -224,9 +225,20 @@ class Student:
         asked = self.config.template_arguments  # other prompts, with the same weights
         return self.fingerprint + (f" {content_hash(asked)}" if asked else "")
 
+    @cached_property
+    def hint(self) -> str:
+        """What it is told after the instruction, as in its training (`eeflib.prompts.HINTS`)."""
+        from eeflib.policies.loading import CARD
+
+        card = (self.folder or Path(self.name)) / CARD
+        try:
+            return str(json.loads(card.read_text("utf-8")).get("hint", ""))
+        except (OSError, ValueError):
+            return ""
+
     def format(self, env: str) -> PromptFormat:
         """The prompt format that this student is played and trained with in environment `env`."""
-        return get_format(self.config.prompt, env)
+        return get_format(self.config.prompt, env, self.hint)
 
     def policy(self, *, greedy: bool = False) -> Policy:
         """This student as a policy: sampled at its temperature, or greedy as in evaluation.
@@ -325,7 +337,8 @@ class Student:
                 model.save_pretrained(final)
                 tokenizer.save_pretrained(final)
             if not (final / CARD).exists():
-                write_card(final, {"schema": 1, "student": self.name, "merged": merged})
+                card = {"schema": 1, "student": self.name, "merged": merged, "hint": self.hint}
+                write_card(final, card)
         return folder
 
     def push_to_hub(self, name: str, *, merged: bool = False, private: bool = True) -> str:

@@ -21,7 +21,7 @@ from eeflib.envs.webshop.skills import skills_shown
 from eeflib.errors import DataError
 from eeflib.records import Branch
 from eeflib.run import Run, RunFolder
-from eeflib.study import SEEDS, doses, forecast, plan_study, run_study, write_study
+from eeflib.study import NEW_SEEDS, SEEDS, doses, forecast, plan_study, run_study, write_study
 
 SEED = 41
 SMALL = {"train": 16, "test": 8, "mix": "paging", "iterations": 1, "M": 2, "k": 2}
@@ -51,7 +51,9 @@ def result(home: Path, name: str) -> dict[str, Any]:
 
 def test_the_plan_says_what_is_run_before_it_is():
     parts = plan_study()
-    assert {p.seed for p in parts} == set(SEEDS)
+    assert {p.seed for p in parts if p.what == "neighbours"} == set(NEW_SEEDS)
+    assert {p.seed for p in parts if p.what != "neighbours"} == set(SEEDS)
+    assert not set(SEEDS) & set(NEW_SEEDS)
     assert min(SEEDS) > REPORT_SEED + 8
     assert len({p.name for p in parts}) == len(parts)
     assert f"{len(parts)} parts" in forecast(parts, CONFIG)
@@ -124,6 +126,26 @@ def test_the_page_says_what_is_missing_and_only_what_the_figures_say(whole, tmp_
     assert "one seed: nothing is known of how other training seeds differ" in text
     with pytest.raises(DataError, match="holds none of these 1 parts"):
         write_study(plan_study(["teachers"], [42]), whole / "results", tmp_path / "none.md")
+
+
+def test_neighbours_share_the_clone_and_have_a_row_each(tmp_path):
+    (part,) = plan_study(["neighbours"], [SEED])
+    config = CONFIG.change(test=2)  # their rollouts would take most of the time
+    run_study(config, [part], tmp_path / "work", tmp_path / "results", processes=1, progress=False)
+    rows = {row["method"]: row for row in result(tmp_path, part.name)["rows"]}
+    assert {*rows} == {
+        *("SFT", "RFTx2", "EEF", "SFT-all", "NAT", "ETO", "ETO-states"),
+        *("PivotRL-like", "TCOD-like", "Backplay"),
+    }
+    assert rows["NAT"]["samples"] == rows["SFT-all"]["samples"] > rows["SFT"]["samples"]
+    assert rows["TCOD-like"]["simulations"] <= rows["EEF"]["simulations"]
+    assert 0 < rows["Backplay"]["simulations"] < rows["TCOD-like"]["simulations"]
+    home = tmp_path / "work" / part.case / f"seed-{SEED}"
+    assert sorted(p.name for p in (home / "TCOD-like").glob("iter-*")) == [
+        *("iter-1", "iter-2", "iter-3")
+    ]
+    page = write_study([part], tmp_path / "results", tmp_path / "study.md").read_text("utf-8")
+    assert "EEF - TCOD-like" in page
 
 
 def test_a_killed_study_goes_on_and_ends_with_the_same_figures(whole, tmp_path):
