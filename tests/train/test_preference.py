@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -119,18 +117,3 @@ def test_a_student_of_nat_is_told_that_its_try_is_a_good_one(played, tmp_path):
     assert plain.format("webshop").hint == ""
     outcomes = eef.evaluate(world, tuned, progress=False)
     assert len(outcomes) == WORLD["test"]
-
-
-def test_the_page_of_neighbours_says_what_its_code_prints(capsys, tmp_path, monkeypatch):
-    page = (Path(__file__).parents[2] / "docs" / "neighbours.md").read_text("utf-8")
-    blocks = re.findall(r"```python\n(.*?)```\n\n```\n(.*?)```", page, re.DOTALL)
-    assert len(blocks) == page.count("```python") == 3
-    monkeypatch.chdir(tmp_path)
-    scope: dict[str, object] = {}
-    for code, shown in blocks:
-        exec(code, scope)
-        assert capsys.readouterr().out == shown
-    assert scope["tuned"].result.steps == 3
-    for name in eef.METHODS:
-        family = name.startswith(("SFT", "RFT", "EEF"))
-        assert family or f"| `{name}` |" in page, name
