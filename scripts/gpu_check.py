@@ -75,7 +75,7 @@ def build_model(folder: Path, small: bool) -> str:
 
 
 SIZES = (
-    ("train", 200, 16),
+    ("train", 200, 8),
     ("test", 150, 4),
     ("states", 5, 1),
     ("steps", 90, 2),
