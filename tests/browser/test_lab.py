@@ -70,7 +70,7 @@ def page(run: Path, browser: Browser) -> Iterator[Page]:
         yield page
         assert page.evaluate("window.ran") is None, "text of a record was run"
         context.close()
-    expect.set_options(timeout=5000)
+    expect.set_options(timeout=20_000)
     assert trouble == []
 
 

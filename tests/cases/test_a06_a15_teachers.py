@@ -82,7 +82,7 @@ def test_requests_that_are_refused_together_are_all_sent_again(caplog):
     def respond(request: Request) -> Answer:
         if "max_tokens" in request.body:
             with contextlib.suppress(threading.BrokenBarrierError):
-                gate.wait(5)  # all six are in flight before the first is refused
+                gate.wait(30)  # all six are in flight before the first is refused
         return picky("openai")(request)
 
     with ChatServer(respond) as server:

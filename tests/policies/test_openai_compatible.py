@@ -81,7 +81,7 @@ def test_requests_run_at_once_but_no_more_than_allowed():
     together = threading.Barrier(4)
 
     def respond(request: Request) -> Answer:
-        together.wait(timeout=5)  # breaks, and fails the test, unless four are in flight
+        together.wait(timeout=30)  # breaks, and fails the test, unless four are in flight
         return says(request.last)
 
     with ChatServer(respond) as server:
@@ -185,7 +185,7 @@ def test_an_interrupt_ends_the_pauses_and_the_policy_goes_on_working():
     def respond(request: Request) -> Answer:
         if request.last == "up":
             return says("fine")
-        arrived.wait(timeout=5)  # both will be pausing for half a minute when the signal comes
+        arrived.wait(timeout=30)  # both will be pausing for half a minute when the signal comes
         return fails(500)
 
     with ChatServer(respond) as server:
@@ -196,8 +196,8 @@ def test_an_interrupt_ends_the_pauses_and_the_policy_goes_on_working():
         pausing = [t for t in threading.enumerate() if t.name.startswith("eef-requests")]
         assert pausing
         for thread in pausing:
-            thread.join(timeout=5)
-        assert time.monotonic() - started < 4
+            thread.join(timeout=30)
+        assert time.monotonic() - started < 20  # not the half minute
         assert one(policy, "up").text == "fine"
 
 

@@ -217,6 +217,14 @@ class Index:
                 self._cache.pop(next(iter(self._cache)), None)
         return hit
 
+    def place(self, query: str, document: int) -> int | None:
+        """Where `search` has this document, from 0; None if it has not. Without sorting."""
+        scores = self._scores(query)
+        own = scores[document]
+        tied = self.ranks[np.flatnonzero(scores == own)] < self.ranks[document]
+        place = int(np.count_nonzero(scores > own)) + int(np.count_nonzero(tied))
+        return place if own and place < TOP_K else None
+
     def scored(self, query: str) -> list[tuple[int, float]]:
         """`search` with its scores; not cached."""
         scores = self._scores(query)

@@ -15,8 +15,9 @@ import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -95,9 +96,9 @@ class Wish:
         return self.item.asin
 
 
-def ranked(catalogue: Catalogue, query: str) -> list[str]:
-    """Product ids of the results of `query`, best first."""
-    return [catalogue[i].asin for i in catalogue.index.search(query)]
+def ranked(catalogue: Catalogue, query: str, shown: int = TOP_K) -> list[str]:
+    """Product ids of the first results of `query`, best first."""
+    return [catalogue[i].asin for i in catalogue.index.search(query)[:shown]]
 
 
 def same_titles(store: Store) -> dict[str, list[Item]]:
@@ -126,7 +127,7 @@ class WishFinder:
         self, query: str, noun: str, attributes: Sequence[str], shown: int = PAGE
     ) -> list[Item]:
         """Those of the first `shown` results whose title says all of it, best first."""
-        found = (self.items[a] for a in ranked(self.catalogue, query)[:shown])
+        found = (self.items[a] for a in ranked(self.catalogue, query, shown))
         return [x for x in found if x.noun == noun and set(attributes) <= set(x.pair)]
 
     def _rivals(self, item: Item, attributes: Sequence[str], above: int = DETOURS) -> list[Item]:
@@ -234,11 +235,10 @@ def reference_queries(item: Item, *, hidden: bool = False) -> list[str]:
     return [first, item.noun, f"{a} {item.noun}", f"{b} {item.noun}"]
 
 
-def _page(catalogue: Catalogue, asin: str, query: str) -> int:
+def _page(catalogue: Catalogue, number: int, query: str) -> int:
     """The result page (from 1) that shows the product; behind the last page if none does."""
-    found = ranked(catalogue, query)
-    rank = found.index(asin) if asin in found else len(found) + 10 * PAGE
-    return rank // PAGE + 1
+    place = catalogue.index.place(query, number)
+    return (TOP_K + 10 * PAGE if place is None else place) // PAGE + 1
 
 
 def _candidates(
@@ -246,10 +246,11 @@ def _candidates(
 ) -> dict[str, list[Any]]:
     """Items by page; only those that no reference query shows earlier than the first one does."""
     found: dict[str, list[Item]] = defaultdict(list)
+    numbers = {product.asin: number for number, product in enumerate(catalogue)}
     for item in store.items:
-        queries = reference_queries(item, hidden=item.twin)
-        page = _page(catalogue, item.asin, queries[0])
-        if page > 3 or any(_page(catalogue, item.asin, q) < page for q in queries[1:]):
+        queries, number = reference_queries(item, hidden=item.twin), numbers[item.asin]
+        page = _page(catalogue, number, queries[0])
+        if page > 3 or any(_page(catalogue, number, q) < page for q in queries[1:]):
             continue
         if not item.twin:
             found[f"page{page}"].append(item)
@@ -258,11 +259,28 @@ def _candidates(
         elif page == 1:
             alike = {item.asin, *(x.asin for x in twins[item.asin])}
             plain = " ".join([*item.pair, item.noun])
-            pages = [ranked(catalogue, q)[:PAGE] for q in (queries[0], plain)]
+            pages = [ranked(catalogue, q, PAGE) for q in (queries[0], plain)]
             orders = [[a for a in shown if a in alike] for shown in pages]
             if all(len(alike) == len(o) and o.index(item.asin) <= DETOURS for o in orders):
                 found["subpage"].append(item)
     return found
+
+
+_KEPT: WeakKeyDictionary[Catalogue, dict[Any, dict[str, list[Any]]]] = WeakKeyDictionary()
+"""Pools of the catalogues in memory: they take seconds, and many lists of tasks are made of one."""
+
+
+def _pools(
+    store: Store, catalogue: Catalogue, seed: int, detours: tuple[str, ...]
+) -> dict[str, list[Any]]:
+    """Level -> the items or wishes that its tasks can be made of."""
+    kept = _KEPT.setdefault(catalogue, {})
+    if "items" not in kept:
+        kept["items"] = _candidates(store, catalogue, same_titles(store))
+    if (seed, detours) not in kept:
+        finder = WishFinder(store, catalogue, np.random.default_rng([seed, 3]))
+        kept[seed, detours] = {level: finder.wishes(level) for level in detours}
+    return kept["items"] | kept[seed, detours]
 
 
 def _goal(product: Product, wish: Wish, rng: np.random.Generator) -> dict[str, Any]:
@@ -373,9 +391,8 @@ def make_tasks(
     shares = _shares(mix)
     by_asin = {product.asin: product for product in catalogue}
     twins = same_titles(store)
-    pools: dict[str, list[Any]] = {**_candidates(store, catalogue, twins)}
-    finder = WishFinder(store, catalogue, np.random.default_rng([seed, 3]))
-    pools |= {level: finder.wishes(level) for level in DETOUR_LEVELS if shares.get(level)}
+    detours = tuple(level for level in DETOUR_LEVELS if shares.get(level))
+    pools = _pools(store, catalogue, seed, detours)
     scarce = _scarce(pools)
     shuffled = np.random.default_rng([seed, 2]).permutation(len(store.items))
     place = {store.items[i].asin: at / len(store.items) for at, i in enumerate(shuffled)}
@@ -434,6 +451,12 @@ class EmbeddedShop:
         return WebShopEnv(self.catalogue, **options)
 
 
+@lru_cache(maxsize=2)
+def _stocked(seed: int) -> tuple[Store, Catalogue]:
+    store = generate_store(seed)
+    return store, Catalogue.from_rows(store.rows, store.attributes, seed=seed)
+
+
 def embedded_shop(
     seed: int, counts: Mapping[str, int], *, mix: Mapping[str, float] | str = MIX
 ) -> EmbeddedShop:
@@ -447,6 +470,5 @@ def embedded_shop(
     Raises:
         DataError: the store has too few products for so many tasks.
     """
-    store = generate_store(seed)
-    catalogue = Catalogue.from_rows(store.rows, store.attributes, seed=seed)
+    store, catalogue = _stocked(seed)
     return EmbeddedShop(catalogue, tuple(make_tasks(store, catalogue, seed, counts, mix=mix)))
