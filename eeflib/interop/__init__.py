@@ -2,8 +2,8 @@
 
 `trl_tools` and `trl_dataset`: an environment in trl's GRPOTrainer. `openenv`: a server of
 environments. `gymnasium`: an environment as a `gymnasium.Env`. `verl_agent`: WebShop in batches as
-verl-agent has them. `read` (with `formats` and `sources`): trajectories that others recorded;
-`imported`: a run of them.
+verl-agent has them. `verifiers`: WebShop as a taskset of that library. `read` (with `formats` and
+`sources`): trajectories that others recorded; `imported`: a run of them.
 """
 
 from __future__ import annotations
@@ -25,19 +25,20 @@ def __getattr__(name: str) -> Any:
     return getattr(importlib.import_module("eeflib.interop.trl"), name)
 
 
-def require(package: str, least: str, extra: str) -> None:
+def require(package: str, least: str, extra: str | None = None) -> None:
     """Raise PrerequisiteError unless `package` is there, of `least` or a later 'minor' version.
 
     Args:
         least: as `1.16`; a version with another first number counts as another library.
-        extra: of eeflib, that installs it.
+        extra: of eeflib, that installs it; None: it needs an environment of its own.
     """
-    remedy = f"run `pip install 'eeflib[{extra}]'`"
+    major, minor = (int(part) for part in least.split("."))
+    own = f"run `pip install eeflib '{package}>={least},<{major + 1}'` in an environment of its own"
+    remedy = f"run `pip install 'eeflib[{extra}]'`" if extra else own
     try:
         found = importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         raise PrerequisiteError(f"{package} is not installed; {remedy}") from None
-    major, minor = (int(part) for part in least.split("."))
     parts = found.split(".")
     if parts[0] != str(major) or not parts[1].isdigit() or int(parts[1]) < minor:
         raise PrerequisiteError(

@@ -25,8 +25,8 @@ MAX_ARGUMENT = 1000
 _A_NAME = "Its name, as the observations write it."
 
 
-class _Tools:
-    """An episode as trl plays it; `trl_tools` adds the tools.
+class Episode:
+    """An episode as trl plays it; `trl_tools` adds the tools. `verifiers` plays it, too.
 
     trl takes every public method but `reset` and `get_reward` for a tool, so all else is private.
     It makes an instance per rollout of a batch, uses it again, and never closes it.
@@ -85,7 +85,7 @@ class _Tools:
         return result.text
 
 
-def _tool(name: str, template: str, what: str) -> Callable[..., str]:
+def tool_method(name: str, template: str, what: str) -> Callable[..., str]:
     """A method whose name, signature and docstring say what trl tells the model."""
     fields = [field for _, field, *_ in Formatter().parse(template) if field]
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
@@ -95,7 +95,7 @@ def _tool(name: str, template: str, what: str) -> Callable[..., str]:
         return_annotation=str,
     )
 
-    def tool(self: _Tools, *args: Any, **kwargs: Any) -> str:
+    def tool(self: Episode, *args: Any, **kwargs: Any) -> str:
         bound = signature.bind(self, *args, **kwargs).arguments
         return self._act(template, {field: bound[field] for field in fields})
 
@@ -125,9 +125,9 @@ def trl_tools(world: World, verbs: Verbs | None = None) -> type:
     verbs = VERBS.get(world.env) if verbs is None else verbs
     if not verbs:
         raise DataError(f"no tools are known for environment {world.env!r}; pass verbs=")
-    tools: dict[str, Any] = {name: _tool(name, *verb) for name, verb in verbs.items()}
+    tools: dict[str, Any] = {name: tool_method(name, *verb) for name, verb in verbs.items()}
     facts = {"_world": world, "_tasks": {task.id: task for task in world.tasks}}
-    return type(f"{world.env.capitalize()}Tools", (_Tools,), tools | facts)
+    return type(f"{world.env.capitalize()}Tools", (Episode,), tools | facts)
 
 
 def trl_dataset(world: World, split: str = "train") -> Any:
