@@ -11,7 +11,7 @@ import logging
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -226,11 +226,9 @@ def explore(
     opened = _opened(run, seed, env, preset, student, **given)
     world = opened.world()
     tries = eef.collect(world, run=opened)
-    if iteration > 1:
-        before = opened.student(method, iteration - 1)
-    else:  # the clone is trained if it is not there yet
+    if iteration == 1:  # the clone is trained if it is not there yet
         eef.run_method(opened, CLONING, world=world)
-        before = opened.student(CLONING)
+    before = _before(opened, method, iteration)
     which = {"method": method, "iteration": iteration, **_given(M=states)}
     found = eef.explore(world, tries, before, run=opened, **which)
     report = found.report
@@ -240,6 +238,13 @@ def explore(
         f"{opened.folder.sub(found.origin).file('branches')}"
     )
     _say(text, as_json, {"origin": found.origin, **report.to_dict()})
+
+
+def _before(run: Any, method: str, iteration: int) -> Any:
+    """The student of the iteration before; before the first one the clone."""
+    from eeflib.pipeline import CLONING
+
+    return run.student(method, iteration - 1) if iteration > 1 else run.student(CLONING)
 
 
 @app.command()
@@ -266,11 +271,13 @@ def train(
     opened = _opened(run, seed)
     tries = opened.trajectories()
     found = [opened.exploration(method, i) for i in range(1, iteration + 1)]
-    student = opened.student()
+    base = opened.student()
     samples = eef.select(tries, found, method, iteration=iteration, run=opened)
-    data = eef.encode(samples, student)
+    data = eef.encode(samples, base)
     settings = _given(backend=backend, steps=steps, learning_rate=learning_rate)
-    tuned = eef.train(student, data, run=opened, **settings)
+    on = iteration > 0 and opened.method(method).start_from == "previous"
+    start = _before(opened, method, iteration) if on else base
+    tuned = eef.train(start, data, run=opened, **settings)
     result = tuned.result
     text = (
         f"{len(data)} samples, {result.steps} steps, loss {result.losses[0]:.3f} -> "

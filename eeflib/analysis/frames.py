@@ -124,7 +124,7 @@ COLUMNS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "seed method iteration sample_id task_id kind source start length trained trained_teacher "
         "trained_kinds",
         sample_id=("str", "id within seed, method and iteration"),
-        kind=("str", "positive, s0, recovery or all"),
+        kind=("str", "positive, s0, recovery, expert or all; chosen or rejected of a pair"),
         source=("str", "id of the branch or trajectory it came from"),
         start=("int64", "index of the important state"),
         trained=("int64", "actions that are trained"),

@@ -172,7 +172,8 @@ def training_actions(
 ) -> pd.DataFrame:
     """Actions by kind: in the teacher's successes, in its failures, and trained on by each method.
 
-    Of a method the last iteration's samples count. Columns: source, kind, count.
+    Of a method the last iteration's samples count, of a pair the chosen one. Columns: source, kind,
+    count.
     """
     solved = steps.merge(
         rated(trajectories)[["seed", "trajectory_id", "solved"]], on=["seed", "trajectory_id"]
@@ -184,6 +185,7 @@ def training_actions(
     if len(samples):
         last = samples.groupby(["seed", "method"])["iteration"].transform("max")
         final = samples[(samples["iteration"] == last) & (samples["trained"] > 0)]
+        final = final[final["kind"] != "rejected"]
         kinds = final["trained_kinds"].str.split("|").explode()
         parts.append(pd.DataFrame({"kind": kinds, "source": final["method"].loc[kinds.index]}))
     rows = pd.concat(parts, ignore_index=True)

@@ -143,6 +143,11 @@ def export(
     declared = run.method(method)
     method = method if "~" in method else declared.name
     name, samples = _found(run, method, iteration, int(declared.explores))
+    if any(sample.kind == "rejected" for sample in samples):
+        raise DataError(
+            f"{name} holds pairs, a chosen and a rejected way each, and {to} would imitate both: "
+            "train on them with `eef train`, or export another method"
+        )
     default = run.folder.path / "export" / f"{name.replace('/', '-')}-{to}{dialect.suffix}"
     path = Path(out) if out is not None else default
     own = student in (None, run.config.student)

@@ -9,7 +9,9 @@ import torch
 
 import eeflib as eef
 from eeflib.batches import lean_loss, padded
+from eeflib.cli import app
 from eeflib.errors import DataError, PrerequisiteError
+from eeflib.interop.write import export
 from eeflib.prompts import HINTS
 
 WORLD = {"seed": 3, "train": 16, "test": 4}
@@ -117,3 +119,21 @@ def test_a_student_of_nat_is_told_that_its_try_is_a_good_one(played, tmp_path):
     assert plain.format("webshop").hint == ""
     outcomes = eef.evaluate(world, tuned, progress=False)
     assert len(outcomes) == WORLD["test"]
+
+
+def test_the_command_goes_on_from_the_clone_and_pairs_are_not_exported(tmp_path, capsys):
+    place = tmp_path / "run"
+    sizes = {"train": 16, "test": 2, "iterations": 1, "steps": 3}
+    run = eef.open_run(place, preset="tiny", seeds=(3,), **sizes)
+    for args in (["explore", str(place)], ["train", str(place), "--steps", "2"]):
+        app([*args, "--method", "ETO"], standalone_mode=False)
+    assert "loss 0.693 ->" in capsys.readouterr().out
+    kinds = [s.kind for s in run.samples("ETO", 1)]
+    assert kinds == ["chosen", "rejected"] * (len(kinds) // 2) != []
+    with pytest.raises(DataError, match="would imitate both"):
+        export(run, "trl", method="ETO")
+    actions = eef.analysis.tables.training_actions(*(
+        getattr(eef.frames.load(place), name) for name in ("steps", "trajectories", "samples")
+    ))  # fmt: skip
+    trained = sum(sum(s.trained) for s in run.samples("ETO", 1) if s.kind == "chosen")
+    assert actions.loc[actions["source"] == "ETO", "count"].sum() == trained
