@@ -48,3 +48,19 @@ def test_what_is_told_of_doses_follows_from_the_shipped_ones():
     none = [r["EEF"] / r["tasks"] for r in rows if r["dose"] == 0]
     assert f"EEF {100 * min(none):.0f} to {100 * max(none):.0f} %" in told
     assert not any(r["RFTxk"] for r in rows if r["dose"] == 0), "README says so"
+
+
+def test_the_table_of_neighbours_is_that_of_the_study():
+    page = (ROOT / "docs" / "neighbours.md").read_text("utf-8")
+    files = sorted((ROOT / "benchmarks" / "results" / "study").glob("neighbours-*.json"))
+    results = [json.loads(file.read_text("utf-8")) for file in files]
+    assert f"seeds {results[0]['seed']} to {results[-1]['seed']}" in " ".join(page.split())
+    told = re.findall(r"^\| (\S+) \| ([\d.]+) \| ([\d, ]+) \| (\d+) \| (\d+) \|$", page, re.M)
+    assert [row[0] for row in told] == [row["method"] for row in results[0]["rows"]]
+    for name, rate, by_seed, *costs in told:
+        rows = [row for result in results for row in result["rows"] if row["method"] == name]
+        won = [100 * sum(x >= 1 for x in r["rewards"]) / len(r["rewards"]) for r in rows]
+        assert rate == f"{sum(won) / len(won):.1f}"
+        assert by_seed == ", ".join(f"{x:.0f}" for x in won)
+        for cost, kind in zip(costs, ("simulations", "steps"), strict=True):
+            assert cost == f"{sum(row.get(kind, 0) for row in rows) / len(rows):.0f}"

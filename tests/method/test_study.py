@@ -130,7 +130,8 @@ def test_the_page_says_what_is_missing_and_only_what_the_figures_say(whole, tmp_
 
 def test_neighbours_share_the_clone_and_have_a_row_each(tmp_path):
     (part,) = plan_study(["neighbours"], [SEED])
-    config = CONFIG.change(test=2)  # their rollouts would take most of the time
+    # rollouts of the test tasks and large steps of pairs would take most of the time
+    config = make_config("tiny", **{**SMALL, "test": 2}, steps=1, batch_size=2)
     run_study(config, [part], tmp_path / "work", tmp_path / "results", processes=1, progress=False)
     rows = {row["method"]: row for row in result(tmp_path, part.name)["rows"]}
     assert {*rows} == {
