@@ -92,7 +92,7 @@ def plan_exploration(
             trajectory's states, the last states first; s0 in stage n.
 
     Raises:
-        DataError: there is no such stage, or no trajectory both fails and succeeds.
+        DataError: there is no such stage, or both `failures_only` and `successes_only` are given.
     """
     stages = stage[1]
     if (failures_only and successes_only) or not 1 <= stage[0] <= stages:

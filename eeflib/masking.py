@@ -281,7 +281,8 @@ def encode_samples(
     the pair of one (`Sample.kind`) goes with it.
 
     Raises:
-        DataError: as `encode_sample`, for anything but an unusable sample.
+        DataError: as `encode_sample`, for anything but an unusable sample; a chosen or a rejected
+            sample without the other.
     """
     options: dict[str, Any] = {"max_length": max_length, "allow_harmful": allow_harmful}
     items: list[Encoded] = []
@@ -290,6 +291,8 @@ def encode_samples(
     paired, hinted = False, False
     for sample in tqdm(samples, desc="encode", unit="sample", disable=not progress):
         paired, hinted = paired or sample.kind == "rejected", hinted or bool(sample.hint)
+        if (chosen is not None) != (sample.kind == "rejected"):
+            raise _alone(sample if chosen is None else chosen)
         if sample.kind == "chosen":
             chosen = sample
             continue
@@ -299,8 +302,17 @@ def encode_samples(
             items += [encode_sample(s, fmt, tokenizer, **options) for s in together]
         except Unusable as exc:
             dropped.append(exc.dropped)
+    if chosen is not None:
+        raise _alone(chosen)
     hint = HINTS[True] if hinted else ""
     return EncodedSet(tuple(items), tuple(dropped), paired=paired, hint=hint)
+
+
+def _alone(sample: Sample) -> DataError:
+    return DataError(
+        f"sample {sample.id!r} is {sample.kind} and stands alone: a chosen sample and its rejected "
+        "one follow each other; keep or leave out both"
+    )
 
 
 def describe_tokens(encoded: Encoded) -> list[tuple[str, Reason, bool]]:

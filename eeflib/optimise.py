@@ -204,6 +204,7 @@ def optimise(
 
 @contextlib.contextmanager
 def memory(config: TrainConfig, device: torch.device) -> Iterator[None]:
+    """Memory that runs out within is a DataError that names the settings to lower."""
     try:
         yield
     except torch.OutOfMemoryError as exc:

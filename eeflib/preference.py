@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import copy
 import math
+import random
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from tqdm.auto import tqdm
 
@@ -90,6 +92,7 @@ def optimise_pairs(
     at_once = 1 if device.type == "cpu" else min(config.batch_size, pairs)
     plain = plain_model(model)
     own_forward = "forward" in vars(plain)
+    drawn = random.getstate(), np.random.get_state()  # trl seeds both; torch's is the caller's care
     with (
         tempfile.TemporaryDirectory(prefix="eef-pairs-") as folder,
         tqdm(desc="train on pairs", unit="step", disable=not progress) as bar,
@@ -137,6 +140,8 @@ def optimise_pairs(
                 model.delete_adapter("ref")
             if not own_forward:
                 vars(plain).pop("forward", None)
+            random.setstate(drawn[0])
+            np.random.set_state(drawn[1])
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     if not all(map(math.isfinite, losses)):
         raise DataError(

@@ -258,7 +258,8 @@ def select(
         outcomes = state_outcomes(teachers, mine, iteration=iteration, accumulate=method.accumulate)
         labels = {x.id: action_labels(x, outcomes[x.id], method.evidence) for x in teachers}
         important = _important(tasks, teachers, outcomes, method)
-        lost = _solutions(teachers, [b for b in mine if b.iteration == iteration], solved=False)
+        now = [b for b in mine if b.iteration == iteration and method.uses == "pairs"]
+        lost = _solutions(teachers, now, solved=False)
         for state in important:
             if not (method.d_r if state.teacher_ids else method.d_s0):
                 continue

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from eeflib.config import Config, TrainConfig, make_config
 from eeflib.errors import DataError, EefError, PrerequisiteError
 from eeflib.policies.base import Policy
-from eeflib.prompts import PromptFormat, get_format
+from eeflib.prompts import HINTS, PromptFormat, get_format
 from eeflib.records import content_hash
 
 if TYPE_CHECKING:
@@ -230,11 +230,12 @@ class Student:
         """What it is told after the instruction, as in its training (`eeflib.prompts.HINTS`)."""
         from eeflib.policies.loading import CARD
 
-        card = (self.folder or Path(self.name)) / CARD
+        card = (self.folder or Path(self.name).expanduser()) / CARD
         try:
-            return str(json.loads(card.read_text("utf-8")).get("hint", ""))
-        except (OSError, ValueError):
+            said = json.loads(card.read_text("utf-8"))["hint"]
+        except (OSError, ValueError, KeyError, TypeError):
             return ""
+        return said if said in HINTS.values() else ""
 
     def format(self, env: str) -> PromptFormat:
         """The prompt format that this student is played and trained with in environment `env`."""

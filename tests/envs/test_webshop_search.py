@@ -145,6 +145,9 @@ def test_the_best_are_found_without_sorting_all(shop: tuple[Index, list[str]]) -
         scores = index._scores(query)
         pairs = sorted((-float(s), int(index.ranks[i]), i) for i, s in enumerate(scores) if s)
         assert hits == [(i, -s) for s, _, i in pairs[:TOP_K]]
+        places = {i: place for place, (i, _) in enumerate(hits)}
+        for i in [*places, *(i for *_, i in pairs[TOP_K : TOP_K + 3]), 0]:
+            assert index.place(query, i) == places.get(i)
 
 
 @pytest.mark.parametrize("in_files", [False, True])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 
 import pytest
@@ -45,6 +46,8 @@ def test_the_chosen_way_becomes_likelier_than_the_rejected_one(played, how):
     assert len(data) % 2 == 0
     assert len(data) == 8
     before = margin(base, data)
+    random.seed(7)
+    drawn = random.getstate()
     weights = {n: p.clone() for n, p in base.model.named_parameters()}
     tuned = eef.train(base, data, steps=3, progress=False)
     assert tuned.result.losses[0] == pytest.approx(0.6931, abs=1e-3)  # ln 2: student = reference
@@ -52,6 +55,7 @@ def test_the_chosen_way_becomes_likelier_than_the_rejected_one(played, how):
     assert margin(tuned, data) > before + 1
     again = eef.train(base, data, steps=3, progress=False)
     assert again.result.losses == tuned.result.losses
+    assert random.getstate() == drawn
     # the base is what it was, and acts as it did
     assert margin(base, data) == pytest.approx(before, abs=1e-6)
     for name, value in base.model.named_parameters():
@@ -89,6 +93,9 @@ def test_a_pair_is_left_out_whole_and_is_no_set_of_examples(played):
         assert ids.index(worse.sample_id) == ids.index(better.sample_id) + 1
     with pytest.raises(DataError, match="pairs"):
         data.to_dataset()
+    for broken in (pairs.samples[1:], pairs.samples[:3]):
+        with pytest.raises(DataError, match="stands alone"):
+            eef.encode(broken, student)
 
 
 def test_without_trl_the_command_is_named(played, monkeypatch):
