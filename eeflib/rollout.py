@@ -423,9 +423,11 @@ def _play(
     try:
         each(lambda run: run.start(pool.get(run.slot)), active)
         while active := settle():
+            # the others wait: taking turns they would drive each other out of its memory
+            turn = active[: getattr(policy, "holds", lambda: None)()]
             if policy.wants_admissible:
-                each(RunningEpisode.look_around, [run for run in active if not run.over])
-            asked = [run for run in active if not run.over]
+                each(RunningEpisode.look_around, [run for run in turn if not run.over])
+            asked = [run for run in turn if not run.over]
             answers = _ask(policy, asked)
             fatal = fatal or next((r.error for r in answers if r.fatal), "")
             given = {run.episode.id: r for run, r in zip(asked, answers, strict=False)}

@@ -77,6 +77,8 @@ class Policy(Protocol):
     `refills = True` as well, an episode that ends makes room for the next one at once. With
     `alone = True` each conversation is asked from a thread of its own; `interrupt()` then ends its
     pauses, and where it `remembers` what it answered, episodes that lost a reply are played again.
+    `holds()` is for how many conversations, of the length of the present ones, it keeps what it has
+    read: no more than these are asked in turn, for the rest would be read anew for every reply.
     """
 
     name: str

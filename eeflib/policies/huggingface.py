@@ -99,6 +99,10 @@ class HuggingFacePolicy(TokenPolicy):
         room = self._room if self.wants_admissible else self.max_new_tokens
         return self.decoder.rows_for(length + room)
 
+    def holds(self) -> int:
+        """For how many conversations keys and values fit, if all were as long as the longest."""
+        return self._rows_for(0)
+
     @property
     def _room(self) -> int:
         return 2 * self._slots.limit if self.wants_admissible else 1

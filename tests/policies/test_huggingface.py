@@ -21,9 +21,12 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+import eeflib as eef
 from eeflib.errors import DataError
 from eeflib.policies.base import Conversation, Message, Policy
+from eeflib.policies.decoding import Decoder
 from eeflib.policies.huggingface import HuggingFacePolicy
+from eeflib.rollout import Episode, run_episodes
 
 TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}<|end|>\n{% endfor %}"
@@ -163,6 +166,33 @@ def test_cached_replies_equal_those_of_encoding_everything(greedy, budget):
         decisions += len(batch)
         quick.forget(episodes.answer(texts))
     assert decisions == 156
+
+
+def test_episodes_that_do_not_fit_into_memory_wait_for_their_turn(monkeypatch):
+    world = eef.webshop(5, train=10, test=1)
+    student = eef.Student("tiny")
+    read = 0
+    call = Decoder._call
+
+    def counted(self, ids, **kwargs):
+        nonlocal read
+        read += ids.size
+        return call(self, ids, **kwargs)
+
+    monkeypatch.setattr(Decoder, "_call", counted)
+    shown, spent = [], []
+    for budget in (None, 6_000_000):  # enough, and enough for three or four of the ten
+        asked = student.policy(greedy=True)
+        asked.decoder.cache_bytes = budget or asked.decoder.cache_bytes
+        read = 0
+        episodes = [Episode(task, "x") for task in world.split("train")]
+        played = run_episodes(
+            episodes, asked, world.make_env, student.format("webshop"), actor="student", seed=5
+        )
+        spent.append(read)
+        shown.append([(t.task_id, t.actions, t.reward) for t in played])
+    assert shown[0] == shown[1]
+    assert spent[1] < 3 * spent[0]  # by turns it would be seven times as much
 
 
 def exact_distribution(conversation: Conversation, temperature: float) -> dict[str, float]:
