@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from nltk.stem.porter import PorterStemmer
 
 from benchmarks.parts.bulk_products import bulk_instruction, bulk_rows
 from eeflib.envs.webshop.search import (
@@ -18,6 +19,7 @@ from eeflib.envs.webshop.search import (
     IndexBuilder,
     analyze,
     coded_length,
+    porter,
 )
 
 WORDS = "red blue green sofa lamp table shoe soft hard easy clean wood"
@@ -53,6 +55,19 @@ def test_a_megabyte_of_anything_takes_linear_time(text: str) -> None:
     start = time.process_time()
     analyze(text)
     assert time.process_time() - start < 10
+
+
+def test_stems_are_those_of_the_later_stemmer() -> None:
+    later = PorterStemmer(mode=PorterStemmer.MARTIN_EXTENSIONS)
+    draw = random.Random(1)
+    ends = "s es ed ing ly bly bli blies blied logy logi logies ably ably ational enci izer ousli"
+    ends += " ization iveness iviti biliti icate ical ful ness ance er ible ement sion ous e y yy"
+    words = {"assembly", "sustainably", "specced", "padded", "u22ed", "geology", "is", "as", "été"}
+    for _ in range(6000):
+        syllables = (draw.choice("bcdfghklmnprstvwxz") + draw.choice("aeiouy") for _ in range(3))
+        start = "".join(list(syllables)[: draw.randrange(4)]) + draw.choice(["", *"bltcsg", "ll"])
+        words.add(start + draw.choice(ends.split()) + draw.choice(["", "", "s", "ed", "ing", "ly"]))
+    assert {w: porter(w) for w in words} == {w: later.stem(w, to_lowercase=False) for w in words}
 
 
 def test_length_code() -> None:
