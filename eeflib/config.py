@@ -257,7 +257,7 @@ PRESETS: dict[str, Config] = {
 """Sizes by name, on the WebShop; `make_config` adapts them. `tiny` and `laptop` are for the tiny
 student, `colab` and `paper` for a real model on one GPU."""
 
-_STEPS = {"tiny": 40, "laptop": 120, "colab": 160, "paper": 200}
+_STEPS = {"tiny": 20, "laptop": 120, "colab": 160, "paper": 200}
 """Optimiser steps of each training of the tiny student."""
 
 _TEXTWORLD: dict[str, dict[str, Any]] = {

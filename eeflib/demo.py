@@ -22,7 +22,7 @@ from typing import Any, Self
 from tqdm.auto import tqdm
 
 from eeflib.config import Config
-from eeflib.errors import PrerequisiteError
+from eeflib.errors import DataError, PrerequisiteError
 from eeflib.exploration import ExplorationReport
 from eeflib.files import MANIFEST
 from eeflib.methods import Method, get_method
@@ -53,6 +53,9 @@ BETTER_TEACHER = "better-teacher"
 
 _BETTER_MIDDLE = 600.0
 """Words read at which the better teacher starts to tire."""
+
+_JOBS = "demo"
+"""Name of the phase of all jobs."""
 
 _TIMED = ("explore", "train", "evaluate")
 """What is timed of a method."""
@@ -89,12 +92,29 @@ def run_demo(
     # the tiny student is too small for two threads to help, and two on a busy core collapse
     threads = 1 if config.student == "tiny" else None
     with open_folder(path, config.to_dict(), seeds=config.seeds, fresh=fresh) as folder:
-        jobs = _jobs(config, folder.path)
-        with _Bar(jobs, config, progress) as bar:
+        jobs = _jobs(config, folder.path) if not _finished(folder) else []
+        with _Bar(jobs, config, progress and bool(jobs)) as bar:
             run_jobs(jobs, folder.path, processes=n, threads=threads, on_event=bar.on_event)
+        if jobs:
+            folder.mark_done(_JOBS, files=_made(folder.path))
         summary = summarise(folder, config)
         folder.write_json("summary.json", summary)
     return summary
+
+
+def _made(path: Path) -> list[str]:
+    """What the jobs of the demo in `path` leave: records and weights."""
+    found = (f for seed in path.rglob("seed-*") for f in seed.rglob("*"))
+    kept = (f for f in found if f.suffix in (".jsonl", ".safetensors") and f.stem != "timings")
+    return sorted(f.relative_to(path).as_posix() for f in kept)
+
+
+def _finished(folder: RunFolder) -> bool:
+    """Whether all jobs ended, and what they made is as it was: workers take long to start."""
+    try:
+        return folder.phase(_JOBS) is not None
+    except DataError:  # the step that reads the file says what is wrong, or makes it again
+        return False
 
 
 def _workers(config: Config) -> int:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -200,11 +201,10 @@ def under_way(process: subprocess.Popen[str], file: Path) -> bool:
 
 @pytest.fixture(scope="module")
 def battered(whole, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that was ended four times, each time in another way, and continued to its end."""
+    """A run that was ended three times, each time in another way, and continued to its end."""
     path = tmp_path_factory.mktemp("demo") / "battered"
     home = seed_folder(path)
     for file, end in (
-        ("trajectories.jsonl", kill_all_at_once),
         ("SFT/iter-0/samples.jsonl", kill_a_worker),
         ("EEF/iter-1/branches.jsonl", kill_all_at_once),
         ("RFTx2/iter-1/phases/explore.json", press_ctrl_c),
@@ -301,6 +301,21 @@ def test_a_folder_in_use_or_of_another_configuration_is_refused(whole, capsys, m
         holder.kill()
         holder.communicate()
     assert lasting(path) == before
+
+
+def test_a_finished_demo_starts_no_worker_again_unless_a_file_changed(whole, tmp_path, monkeypatch):
+    path = shutil.copytree(whole[0], tmp_path / "copy")
+    config = Config.from_dict(json.loads((path / "manifest.json").read_text())["config"])
+    started: list[Job] = []
+    monkeypatch.setattr("eeflib.demo.run_jobs", lambda jobs, *_, **__: started.extend(jobs))
+    shown = run_demo(config, path, progress=False)
+    assert shown == json.loads(whole[1])
+    assert not started
+    file = seed_folder(path) / "EEF/iter-1/branches.jsonl"
+    file.write_bytes(file.read_bytes()[:-50])
+    with contextlib.suppress(DataError):
+        run_demo(config, path, progress=False)
+    assert [job.name for job in started if job.name.endswith("/EEF")]
 
 
 def test_a_teacher_that_solves_nothing_ends_the_demo_with_the_remedy(tmp_path):

@@ -85,8 +85,8 @@ def model(server: ChatServer, **options) -> eef.ChatModel:
 
 
 @pytest.mark.slow
-def test_killed_five_times_by_a_failing_server_nothing_is_lost_or_paid_twice(tmp_path):
-    shop, tasks = Shop(faults=0.3, delay=0.05), 60
+def test_killed_three_times_by_a_failing_server_nothing_is_lost_or_paid_twice(tmp_path):
+    shop, tasks = Shop(faults=0.3, delay=0.05), 36
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_PROXY": "127.0.0.1"}
     command = [sys.executable, "-c", COLLECT, str(tmp_path / "run")]
     kills = 0
@@ -96,7 +96,7 @@ def test_killed_five_times_by_a_failing_server_nothing_is_lost_or_paid_twice(tmp
             process = subprocess.Popen(
                 [*command, server.url, str(tasks), "1000"], env=environment, stdout=subprocess.PIPE
             )
-            if kills == 5:
+            if kills == 3:
                 out, _ = process.communicate(timeout=300)
                 break
             while len(shop.paid) < before + 25 and process.poll() is None:
