@@ -323,8 +323,23 @@ def run_episodes(
         size = pool.width(len(episodes), batch_size, independent=independent and not alone)
         chunk_size = len(episodes) if refills else size
         with _Bar(total=len(episodes), desc=progress, unit="episode", disable=not progress) as bar:
-            for start in range(0, len(episodes), chunk_size):
-                chunk = episodes[start : start + chunk_size]
+            chunks = [
+                episodes[start : start + chunk_size]
+                for start in range(0, len(episodes), chunk_size)
+            ]
+            elsewhere = getattr(policy, "elsewhere", None)
+            if elsewhere is not None:
+                left = [c for c in chunks if not all(e.id in out for e in c)]
+                bar.skip(len(episodes) - sum(map(len, left)))
+                for played, restores, redone in elsewhere(left, actor, seed, size):
+                    pool.add(restores, redone)
+                    bar.update(len(played))
+                    new = [t for t in played if t.id not in kept]
+                    if on_done is not None and new:
+                        on_done(new)
+                    out |= {t.id: t for t in played}
+                chunks = []
+            for chunk in chunks:
                 missing = [e for e in chunk if e.id not in out]
                 if not independent and missing:
                     missing = list(chunk)

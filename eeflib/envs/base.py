@@ -205,6 +205,11 @@ class EnvPool:
         """How restoring went in all environments, those that broke included."""
         return sum(map(_restores, self._envs.values()), self._past)
 
+    def add(self, restores: Counter[str], redone: int) -> None:
+        """Count what environments of another pool did as done here."""
+        self._past += restores
+        self.redone += redone
+
     def width(self, episodes: int, batch_size: int, *, independent: bool) -> int:
         """How many environments to use at once for `episodes`.
 

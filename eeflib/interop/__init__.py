@@ -2,8 +2,9 @@
 
 `trl_tools` and `trl_dataset`: an environment in trl's GRPOTrainer. `openenv`: a server of
 environments. `gymnasium`: an environment as a `gymnasium.Env`. `verl_agent`: WebShop in batches as
-verl-agent has them. `verifiers`: WebShop as a taskset of that library. `read` (with `formats` and
-`sources`): trajectories that others recorded; `imported`: a run of them.
+verl-agent has them. `verifiers`: WebShop as a taskset of that library. `ray`: a student's episodes
+on a cluster. `read` (with `formats` and `sources`): trajectories that others recorded; `imported`:
+a run of them.
 """
 
 from __future__ import annotations

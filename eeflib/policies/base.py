@@ -79,6 +79,8 @@ class Policy(Protocol):
     pauses, and where it `remembers` what it answered, episodes that lost a reply are played again.
     `holds()` is for how many conversations, of the length of the present ones, it keeps what it has
     read: no more than these are asked in turn, for the rest would be read anew for every reply.
+    One that has `elsewhere(chunks, actor, seed, size)` plays chunks of episodes itself, of which
+    `size` at once, and gives for each the trajectories, what `EnvPool.restores` and `redone` count.
     """
 
     name: str

@@ -15,7 +15,7 @@ import tempfile
 from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from eeflib.config import Config, TrainConfig, make_config
 from eeflib.errors import DataError, EefError, PrerequisiteError
@@ -48,7 +48,7 @@ class Student:
         self._use(make_config(student=name, **settings))
 
     @classmethod
-    def of(cls, config: Config) -> Student:
+    def of(cls, config: Config) -> Self:
         """The student that `config` describes."""
         student = cls.__new__(cls)
         student._use(config)

@@ -25,7 +25,7 @@ from eeflib.run import Run, RunFolder, open_run
 from eeflib.world import World, webshop
 
 SEED = 31
-SMALL = {"train": 6, "test": 4, "iterations": 2, "M": 2, "k": 2, "lockstep": 4, "seeds": (SEED,)}
+SMALL = {"train": 6, "test": 4, "iterations": 2, "M": 2, "k": 2, "lockstep": 6, "seeds": (SEED,)}
 CONFIG = make_config("tiny", **SMALL, steps=2, learning_rate=2e-3, batch_size=4, warmup=0.03)
 METHODS = ("SFT", "RFT", "EEF")
 

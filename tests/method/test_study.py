@@ -24,7 +24,7 @@ from eeflib.run import Run, RunFolder
 from eeflib.study import NEW_SEEDS, SEEDS, doses, forecast, plan_study, run_study, write_study
 
 SEED = 41
-SMALL = {"train": 16, "test": 8, "mix": "paging", "iterations": 1, "M": 2, "k": 2}
+SMALL = {"train": 12, "test": 6, "mix": "paging", "iterations": 1, "M": 2, "k": 2}
 CONFIG = make_config("tiny", **SMALL, steps=2)
 PARTS = plan_study(["methods", "dose-paging-2"], [SEED])
 COMMAND = f"""
@@ -91,7 +91,12 @@ def test_a_dose_is_how_many_successes_show_the_skill(whole):
     taught = [tasks[t.task_id] for t in run.trajectories()]
     assert {t.split for t in taught} == {"train"}
     assert not {t.goal["asin"] for t in taught} & test
-    own = {t.id for t in eef.webshop(SEED, train=16, test=8, mix="paging").split("test")}
+    own = {
+        t.id
+        for t in eef.webshop(SEED, train=SMALL["train"], test=SMALL["test"], mix="paging").split(
+            "test"
+        )
+    }
     assert own == {t.id for t in tasks.values() if t.split == "test"}
 
 
