@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -311,12 +311,15 @@ def run_episodes(
 
     kept = set(out)
 
-    def put(ended: Sequence[RunningEpisode]) -> None:
+    def record(played: Iterable[Trajectory]) -> None:
         """On file, what is not there yet."""
-        new = [run.trajectory() for run in ended if run.episode.id not in kept]
+        new = [t for t in played if t.id not in kept]
         kept.update(t.id for t in new)
         if on_done is not None and new:
             on_done(new)
+
+    def put(ended: Sequence[RunningEpisode]) -> None:
+        record(run.trajectory() for run in ended if run.episode.id not in kept)
 
     try:
         alone = bool(getattr(policy, "alone", False))  # it waits for a server, not for a core
@@ -334,9 +337,7 @@ def run_episodes(
                 for played, restores, redone in elsewhere(left, actor, seed, size):
                     pool.add(restores, redone)
                     bar.update(len(played))
-                    new = [t for t in played if t.id not in kept]
-                    if on_done is not None and new:
-                        on_done(new)
+                    record(played)
                     out |= {t.id: t for t in played}
                 chunks = []
             for chunk in chunks:

@@ -68,7 +68,7 @@ _PIECES = 500_000
 _CACHED = 4_096
 """Distinct queries whose results are remembered."""
 _SCORES = 8_000_000
-"""Scores that are remembered for `Index.place`: of many queries of a small store, else of none."""
+"""Scores that are remembered for `Index.place`: of many queries of a small store, else of few."""
 _LONG = 1_000
 """Characters; the results of longer queries are not remembered."""
 _ARRAYS = ("starts", "docs", "denominators", "ranks")
