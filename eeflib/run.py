@@ -342,8 +342,15 @@ class Run:
         return str(self.path)
 
     def world(self) -> World:
-        """Tasks, environments and scripted teacher of this seed, built from the settings."""
-        return make_world(self.config, self.seed)
+        """Tasks, environments and scripted teacher of this seed, built from the settings.
+
+        Tasks that the teacher has played are taken from the file, if it is as it was then.
+        """
+        try:
+            played = self.folder.phase("collect") is not None
+        except DataError:  # the step that needs the file will say so
+            played = False
+        return make_world(self.config, self.seed, self.tasks() if played else ())
 
     def method(self, name: str) -> Method:
         """A declared method with this run's M, k and number of iterations.

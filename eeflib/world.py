@@ -10,13 +10,16 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eeflib.config import Config
 from eeflib.envs.base import TextEnv
 from eeflib.errors import DataError
 from eeflib.policies.base import Policy
 from eeflib.records import Task, episode_rng
+
+if TYPE_CHECKING:
+    from eeflib.envs.webshop.tasks import EmbeddedShop
 
 TEXTWORLD_PARAMS: dict[str, dict[str, int]] = {
     "twc": {"numLocations": 1, "numItemsToPutAway": 2},
@@ -65,18 +68,18 @@ def webshop(
         teacher_middle: `Skill.middle` of the teacher, in words; None for the default.
     """
     from eeflib.envs.webshop import embedded_shop
+
+    shop = embedded_shop(seed, _counts(train, validation, test), mix=mix)
+    return _shopping(seed, shop, teacher_middle)
+
+
+def _shopping(seed: int, shop: EmbeddedShop, teacher_middle: float | None) -> World:
     from eeflib.envs.webshop.shop import OPTION_VALUES
     from eeflib.policies.scripted import ScriptedShopper, Skill
 
-    shop = embedded_shop(seed, _counts(train, validation, test), mix=mix)
     skill = Skill() if teacher_middle is None else Skill(middle=teacher_middle)
-    return World(
-        "webshop",
-        seed,
-        shop.tasks,
-        shop.make_env,
-        ScriptedShopper(skill, options=OPTION_VALUES),
-    )
+    teacher = ScriptedShopper(skill, options=OPTION_VALUES)
+    return World("webshop", seed, shop.tasks, shop.make_env, teacher)
 
 
 def scienceworld(
@@ -197,9 +200,18 @@ def _counts(train: int, validation: int, test: int) -> dict[str, int]:
     return {k: n for k, n in (("train", train), ("validation", validation), ("test", test)) if n}
 
 
-def make_world(config: Config, seed: int | None = None) -> World:
-    """The world that `config` describes, for one of its seeds (None: the first)."""
+def make_world(config: Config, seed: int | None = None, tasks: Sequence[Task] = ()) -> World:
+    """The world that `config` describes, for one of its seeds (None: the first).
+
+    Args:
+        tasks: those that were made of it before; making the WebShop's takes seconds.
+    """
     seed = config.seeds[0] if seed is None else seed
+    if tasks and config.env == "webshop":
+        from eeflib.envs.webshop.tasks import EmbeddedShop, embedded_catalogue
+
+        shop = EmbeddedShop(embedded_catalogue(seed), tuple(tasks))
+        return _shopping(seed, shop, config.teacher_middle)
     sizes = {"train": config.train, "validation": config.validation, "test": config.test}
     options = [config.env, json.dumps([sizes, config.mix, config.teacher_middle])]
     return _world(seed, *options)

@@ -369,6 +369,23 @@ def test_another_world_is_refused_and_the_setting_is_named(tmp_path, other, mess
     assert lasting(tmp_path) == before
 
 
+def test_the_tasks_that_the_teacher_played_are_found_again_and_not_made_again(tmp_path):
+    run, made = opened(tmp_path), world()
+    eef.collect(made, run=run, progress=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("eeflib.envs.webshop.tasks.make_tasks", pytest.fail)
+        found = open_run(tmp_path).world()
+    assert found.tasks == made.tasks
+    assert eef.evaluate(found, found.teacher, name="teacher", run=run, progress=False)
+    # a file that was changed decides nothing
+    file = tmp_path / f"seed-{SEED}/tasks.jsonl"
+    file.write_text(file.read_text("utf-8").replace('"max_steps":20', '"max_steps":99'), "utf-8")
+    assert open_run(tmp_path).tasks() != list(made.tasks)
+    assert open_run(tmp_path).world().tasks == made.tasks
+    with pytest.raises(DataError, match=r"tasks\.jsonl holds other tasks"):
+        eef.collect(made, run=open_run(tmp_path), progress=False)
+
+
 def test_another_teacher_s_trajectories_stand_beside_the_first_s(tmp_path):
     run = opened(tmp_path)
     first = eef.collect(world(), run=run, progress=False)

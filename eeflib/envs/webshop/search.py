@@ -240,7 +240,7 @@ class Index:
         """Numbers of the best documents, best first, `TOP_K` at most; without a hit, empty."""
         hit = self._cache.get(query)
         if hit is None:
-            hit = tuple(doc for doc, _ in self.scored(query))
+            hit = tuple(self._best(self._scores(query)).tolist())
             if len(query) <= _LONG:  # longer ones would pile up in memory
                 self._cache[query] = hit
             if len(self._cache) > _CACHED:
@@ -258,13 +258,16 @@ class Index:
     def scored(self, query: str) -> list[tuple[int, float]]:
         """`search` with its scores; not cached."""
         scores = self._scores(query)
+        return [(int(i), float(scores[i])) for i in self._best(scores)]
+
+    def _best(self, scores: np.ndarray) -> np.ndarray:
+        """Numbers of the documents with the highest scores, highest first, `TOP_K` at most."""
         found = np.flatnonzero(scores)
         if len(found) > TOP_K:
             # Everything that ties with the last place stays in until the ids decide.
             own = scores[found]
             found = found[own >= np.partition(own, -TOP_K)[-TOP_K]]
-        order = np.lexsort((self.ranks[found], -scores[found]))[:TOP_K]
-        return [(int(i), float(scores[i])) for i in found[order]]
+        return found[np.lexsort((self.ranks[found], -scores[found]))[:TOP_K]]
 
     def _scores(self, query: str) -> np.ndarray:
         """The score of each document, float32, 0 without any of the terms."""

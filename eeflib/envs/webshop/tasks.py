@@ -143,22 +143,23 @@ class WishFinder:
 
     def _twin(self, item: Item) -> Iterator[Wish]:
         rivals = self._rivals(item, item.pair)
+        if not _rare(False for _ in rivals):
+            return
         # naming the third attribute in the search must not spare the way back
         full = " ".join([*item.pair, item.noun, item.hidden])
-        found = self._fitting(full, item.noun, item.pair, TOP_K)
-        if _rare(False for _ in rivals) and item in found[1 : DETOURS + 1]:
+        if item in self._fitting(full, item.noun, item.pair, TOP_K)[1 : DETOURS + 1]:
             dearest = max(x.price for x in (item, *self.twins[item.asin]))
             yield Wish(item, (*item.pair, item.hidden), {}, limits(dearest))
 
     def _back(self, item: Item) -> Iterator[Wish]:
         groups = [[(name, v) for v in values] for name, values in item.options.items()]
         some = itertools.chain(*(itertools.combinations(groups, n) for n in (2, 3)))
-        asked = [dict(chosen) for names in some for chosen in itertools.product(*names)]
+        asked = [chosen for names in some for chosen in itertools.product(*names)]
         for attribute in item.pair:
             rivals = self._rivals(item, [attribute], DETOURS + 1)  # which cost two actions each
-            for i in self.rng.permutation(len(asked)):
-                options = asked[i]
-                if not rivals or _offers(rivals[0], options):
+            order = self.rng.permutation(len(asked))  # drawn in any case: others follow
+            for options in (dict(asked[i]) for i in order if rivals):
+                if _offers(rivals[0], options):
                     continue
                 if not _rare(_offers(x, options) for x in rivals):
                     continue
@@ -211,15 +212,13 @@ def _rare(right: Iterable[bool]) -> bool:
 
 def _offers(item: Item, options: Mapping[str, str]) -> bool:
     """Whether choosing among the item's options can meet the wish, as the reward counts it."""
-    return all(
-        any(_passes(v, wanted) for v in item.options[name]) for name, wanted in options.items()
-    )
+    return all(_offered(item.options[name], wanted) for name, wanted in options.items())
 
 
 @cache
-def _passes(value: str, wanted: str) -> bool:
-    """Whether a chosen value counts as the wanted one: `pack of 1` does for `pack of 2`."""
-    return is_close(normalize_color(value), normalize_color(wanted))
+def _offered(values: tuple[str, ...], wanted: str) -> bool:
+    """Whether one of the values counts as the wanted one: `pack of 1` does for `pack of 2`."""
+    return any(is_close(normalize_color(v), normalize_color(wanted)) for v in values)
 
 
 def limits(dearest: int, more: Sequence[int] = (1, 2, 3), step: int = 10) -> tuple[int, ...]:
@@ -455,6 +454,11 @@ class EmbeddedShop:
 def _stocked(seed: int) -> tuple[Store, Catalogue]:
     store = generate_store(seed)
     return store, Catalogue.from_rows(store.rows, store.attributes, seed=seed)
+
+
+def embedded_catalogue(seed: int) -> Catalogue:
+    """The store of `embedded_shop`, without tasks; a fraction of a second."""
+    return _stocked(seed)[1]
 
 
 def embedded_shop(
