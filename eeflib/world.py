@@ -204,14 +204,16 @@ def make_world(config: Config, seed: int | None = None, tasks: Sequence[Task] = 
     """The world that `config` describes, for one of its seeds (None: the first).
 
     Args:
-        tasks: those that were made of it before; making the WebShop's takes seconds.
+        tasks: those that were made of it before; making the WebShop's takes seconds. They are
+            made anew all the same if another version made them, for a store that differs.
     """
     seed = config.seeds[0] if seed is None else seed
     if tasks and config.env == "webshop":
         from eeflib.envs.webshop.tasks import EmbeddedShop, embedded_catalogue
 
         shop = EmbeddedShop(embedded_catalogue(seed), tuple(tasks))
-        return _shopping(seed, shop, config.teacher_middle)
+        if {t.settings.get("catalogue") for t in tasks} == {shop.catalogue.id}:
+            return _shopping(seed, shop, config.teacher_middle)
     sizes = {"train": config.train, "validation": config.validation, "test": config.test}
     options = [config.env, json.dumps([sizes, config.mix, config.teacher_middle])]
     return _world(seed, *options)

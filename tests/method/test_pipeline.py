@@ -22,7 +22,7 @@ from eeflib.policies.base import Conversation, Policy, Reply
 from eeflib.policies.scripted import FLAWLESS, ScriptedShopper
 from eeflib.records import Evaluation, Sample, Task, Trajectory
 from eeflib.run import Run, RunFolder, open_run
-from eeflib.world import World, webshop
+from eeflib.world import World, make_world, webshop
 
 SEED = 31
 SMALL = {"train": 6, "test": 4, "iterations": 2, "M": 2, "k": 2, "lockstep": 6, "seeds": (SEED,)}
@@ -377,6 +377,8 @@ def test_the_tasks_that_the_teacher_played_are_found_again_and_not_made_again(tm
         found = open_run(tmp_path).world()
     assert found.tasks == made.tasks
     assert eef.evaluate(found, found.teacher, name="teacher", run=run, progress=False)
+    of_another_store = webshop(SEED + 1, train=6, test=4).tasks
+    assert make_world(CONFIG, SEED, of_another_store).tasks == made.tasks
     # a file that was changed decides nothing
     file = tmp_path / f"seed-{SEED}/tasks.jsonl"
     file.write_text(file.read_text("utf-8").replace('"max_steps":20', '"max_steps":99'), "utf-8")

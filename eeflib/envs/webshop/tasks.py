@@ -158,7 +158,10 @@ class WishFinder:
         for attribute in item.pair:
             rivals = self._rivals(item, [attribute], DETOURS + 1)  # which cost two actions each
             order = self.rng.permutation(len(asked))  # drawn in any case: others follow
-            for options in (dict(asked[i]) for i in order if rivals):
+            if not rivals:
+                continue
+            for i in order:
+                options = dict(asked[i])
                 if _offers(rivals[0], options):
                     continue
                 if not _rare(_offers(x, options) for x in rivals):
