@@ -40,7 +40,7 @@ from eeflib.records import Branch, Evaluation, Sample, Trajectory, episode_rng
 from eeflib.run import Run, RunFolder, git_state, open_folder
 from eeflib.stats import caution, sample, win_rate
 from eeflib.workers import Job, ParentsLock, run_jobs
-from eeflib.world import World
+from eeflib.world import World, make_world
 
 _PAGE = Path(__file__).parent / "assets" / "study.md"
 SEEDS = tuple(range(2020, 2028))
@@ -369,7 +369,7 @@ def _play(config: Config, part: Part, work: Path, results: Path, progress: Progr
     folder = RunFolder(work, lock=ParentsLock(work))
     try:
         run = Run(folder, config.change(seeds=(part.seed,)), part.seed, part.case)
-        world = run.world()
+        world = make_world(config, part.seed)  # not run.world(): on file are a part's own tasks
         if part.what == "imitable":
             world = replace(world, teacher=_shopper(habit=part.value))
         if part.what == "dose":
