@@ -182,9 +182,10 @@ def test_a_pause_is_found_wherever_it_stands(headers, body, seconds):
     assert found == (None if seconds is None else pytest.approx(seconds, rel=0.02))
 
 
-def test_one_refusal_slows_all_conversations_and_is_no_failed_attempt():
+def test_refusals_are_waited_out_and_are_no_failed_attempts():
     until = time.monotonic() + 0.6
-    delay = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "0.5s"}
+    # longer than it refuses: a first refusal that comes at once must not bring a second round
+    delay = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "0.8s"}
 
     def respond(_: Request) -> Answer:
         if time.monotonic() < until:
@@ -197,7 +198,25 @@ def test_one_refusal_slows_all_conversations_and_is_no_failed_attempt():
         replies = answer(policy, *map(str, range(24)))
     assert [r.text for r in replies] == [GOOD] * 24
     early = [r for r in server.requests if r.at < until]
-    assert len(early) <= 10, "who had not asked yet waited with the others"
+    assert len(early) <= 10, "nobody asks again before the time that was said"
+
+
+def test_who_has_not_asked_yet_waits_for_the_pause_of_another():
+    delay = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "1.5s"}
+    first = threading.Lock()
+
+    def respond(_: Request) -> Answer:
+        if first.acquire(blocking=False):
+            return Answer([{"error": {"code": 429, "message": "quota", "details": [delay]}}], 429)
+        time.sleep(0.1)
+        return says(GOOD)
+
+    with ChatServer(respond) as server:
+        replies = answer(model(server, concurrency=8, retries=0), *map(str, range(24)))
+    assert [r.text for r in replies] == [GOOD] * 24
+    asked = sorted(r.at for r in server.requests)
+    # those in flight, and at worst one more of each before the refusal is read
+    assert sum(at < asked[0] + 1.4 for at in asked) <= 15
 
 
 def test_a_gate_settles_below_what_is_refused_and_recovers():
