@@ -408,7 +408,7 @@ def _adapted(model: Any, config: TrainConfig, device: torch.device) -> Iterator[
     else:
         lora = LoraConfig(
             r=config.rank,
-            lora_alpha=config.alpha,  # type: ignore[arg-type]
+            lora_alpha=config.alpha,
             lora_dropout=config.dropout,
             target_modules=_targets(config),
             task_type="CAUSAL_LM",

