@@ -48,6 +48,7 @@ _REACT_TEXT = (
 
 
 FORMATS = ("react", "act")
+ACTION_LABEL = "Action:"
 HINTS = {True: " (a good try)", False: " (a bad try)"}
 """What a training sample may say after the instruction: whether the trajectory solved its task. A
 student that was trained so is played with the first (`Method.hints`)."""
@@ -263,6 +264,16 @@ def parse_reply(text: str, thoughts: bool = True) -> Parsed:
     if not action or _NEXT_TURN.match(action):
         return Parsed(thought, "", False, "the 'Action:' line is empty")
     return Parsed(thought, action, True)
+
+
+def before_action(text: str) -> str | None:
+    """What stands before the line with the action, as `parse_reply` finds it; None: there is none.
+
+    `text` may still be being written, so an `Action:` within a line does not count.
+    """
+    rest = split_reasoning(text)[1]
+    match = _ACTION.search(rest)
+    return text[: len(text) - len(rest) + match.start()] if match else None
 
 
 def _first_line(text: str) -> str:

@@ -49,7 +49,7 @@ CELLS = {
 }
 """Picture -> the cell whose output it shows."""
 
-FIGURES = {"00": 0, "01": 0, "02": 0, "03": 0, "04": 0, "05": -1, "06": 0, "07": 0}
+FIGURES = {"00": 0, "01": 0, "02": 0, "03": 0, "04": 0, "05": -1, "06": 0, "07": 0, "08": 0}
 """Notebook -> which of the figures in its outputs stands for it in README."""
 
 DOSE = "figures.dose_response("

@@ -1,10 +1,10 @@
 """eeflib's environments and records, to other libraries and from them.
 
-`trl_tools` and `trl_dataset`: an environment in trl's GRPOTrainer. `openenv`: a server of
-environments. `gymnasium`: an environment as a `gymnasium.Env`. `verl_agent`: WebShop in batches as
-verl-agent has them. `verifiers`: WebShop as a taskset of that library. `ray`: a student's episodes
-on a cluster. `read` (with `formats` and `sources`): trajectories that others recorded; `imported`:
-a run of them.
+`trl_tools`, `trl_rollouts`, `trl_reward` and `trl_dataset`: an environment, or a student in one, in
+trl's GRPOTrainer. `openenv`: a server of environments. `gymnasium`: an environment as a
+`gymnasium.Env`. `verl_agent`: WebShop in batches as verl-agent has them. `verifiers`: WebShop as a
+taskset of that library. `ray`: a student's episodes on a cluster. `read` (with `formats` and
+`sources`): trajectories that others recorded; `imported`: a run of them.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from eeflib.errors import PrerequisiteError
 
 if TYPE_CHECKING:
-    from eeflib.interop.trl import trl_dataset, trl_tools
+    from eeflib.interop.trl import trl_dataset, trl_reward, trl_rollouts, trl_tools
 
-__all__ = ["trl_dataset", "trl_tools"]
+__all__ = ["trl_dataset", "trl_reward", "trl_rollouts", "trl_tools"]
 
 
 def __getattr__(name: str) -> Any:

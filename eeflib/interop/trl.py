@@ -1,23 +1,32 @@
-"""Our environments in trl's GRPOTrainer: the class for `environment_factory`, and its data set.
+"""Our environments in trl's GRPOTrainer, in either of its two ways.
 
-Import `trl_tools` and `trl_dataset` from here or from `eeflib.interop`. Training is trl's; which
-actions an environment has as tools is in `verbs`. Needs `pip install 'eeflib[trl]'`.
+`trl_tools` is the class for `environment_factory`: trl plays a model that calls tools; which
+actions an environment has as tools is in `verbs`. `trl_rollouts` is the one for `rollout_func`: a
+student of eeflib plays as in every other step of the method. `trl_dataset` names the tasks for both
+ways. Import them from here or from `eeflib.interop`. Training is trl's. Needs `pip install
+'eeflib[trl]'`.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from itertools import count
 from string import Formatter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from eeflib import rollout
 from eeflib.errors import ActionError, DataError
 from eeflib.interop import require
 from eeflib.interop.verbs import ARGUMENTS, VERBS, Verbs
-from eeflib.prompts import task_text
-from eeflib.records import Task
-from eeflib.rollout import step_limit
+from eeflib.masking import IGNORE, Encoded, Unusable, encode_sample
+from eeflib.policies.chat import Chat
+from eeflib.prompts import PromptFormat, task_text
+from eeflib.records import Label, Sample, Task, Trajectory
 from eeflib.world import World
+
+if TYPE_CHECKING:
+    from eeflib.policies.student import Student
 
 MAX_ARGUMENT = 1000
 """Characters of an argument, at most."""
@@ -54,7 +63,7 @@ class Episode:
                 f"{self._world.env} world, not {name!r:.80}; see eeflib.interop.trl_dataset"
             )
         task = self._tasks[name]
-        self._left, self._reward = step_limit(task), 0.0
+        self._left, self._reward = rollout.step_limit(task), 0.0
         self._shown = self._env.reset(task).text
         return self._shown
 
@@ -130,10 +139,90 @@ def trl_tools(world: World, verbs: Verbs | None = None) -> type:
     return type(f"{world.env.capitalize()}Tools", (Episode,), tools | facts)
 
 
-def trl_dataset(world: World, split: str = "train") -> Any:
-    """The tasks of a split as a `datasets.Dataset`: columns `prompt` (messages) and `task_id`.
+def trl_rollouts(world: World, student: Student) -> Callable[[list[str], Any], dict[str, Any]]:
+    """The function to pass as `rollout_func` of trl's GRPOTrainer, whose model is `student.model`.
 
-    The prompt ends on the instruction; trl appends the first observation to it.
+    Each prompt is the id of a task (`trl_dataset(world, ids=True)`), once per rollout of its group.
+    `student` plays it whole, sampled at its temperature, in its prompt format; every one of its
+    actions is trained, valid or not, and nothing else is (`env_mask`). A reply that is chosen among
+    the admissible actions counts with its probability among all replies. The reward, R in [0, 1] of
+    the last step, goes to the reward functions as `reward`: pass `trl_reward`. It is None, and the
+    rollout does not count, where an episode failed or its text is longer than the student reads.
+
+    Raises:
+        PrerequisiteError: trl is missing, or of a version that takes no such function.
+        DataError: when called: a prompt that is no task's id; no rollout that could be trained on.
+    """
+    require("trl", "1.16", "trl")
+    tasks = {task.id: task for task in world.tasks}
+    asked, chat = student.format(world.env), student.chat
+    policy = student.policy()
+    called = count()
+
+    def rollouts(prompts: list[str], trainer: Any) -> dict[str, Any]:
+        if unknown := [p for p in prompts if p not in tasks]:
+            raise DataError(
+                f"the prompt {unknown[0]!r:.80} is no task's id of this {world.env} world: use "
+                "trl_dataset(world, ids=True)"
+            )
+        number = next(called)
+        episodes = [rollout.Episode(tasks[p], f"grpo-{number}-{i}") for i, p in enumerate(prompts)]
+        seed, training = int(trainer.args.seed), trainer.model.training
+        played = rollout.run_episodes(
+            episodes, policy, world.make_env, asked, actor="student", seed=seed
+        )
+        trainer.model.train(training)  # a policy leaves it in evaluation; trl asks which it is in
+        found = [_encoded(t, asked, chat, student.max_length) for t in played]
+        spare = next((x for x in found if x is not None), None)
+        if spare is None:
+            raise DataError(
+                f"none of {len(played)} rollouts can be trained on; the first: "
+                f"{played[0].error or 'longer than the student reads'}"
+            )
+        out: dict[str, Any] = {"logprobs": None, "reward": []}
+        parts: dict[str, list[Any]] = {"prompt_ids": [], "completion_ids": [], "env_mask": []}
+        for trajectory, mine in zip(played, found, strict=True):
+            # in the place of one that does not count trl needs some text, too
+            shown = mine or spare
+            ids, trained = shown.input_ids, shown.labels != IGNORE
+            first = int(trained.argmax())
+            parts["prompt_ids"].append(ids[:first].tolist())
+            parts["completion_ids"].append(ids[first:].tolist())
+            parts["env_mask"].append(trained[first:].astype(int).tolist())
+            out["reward"].append(None if mine is None else trajectory.reward)
+        return out | parts
+
+    return rollouts
+
+
+def trl_reward(reward: list[float | None], **_: Any) -> list[float | None]:
+    """The reward function that goes with `trl_rollouts`: what the environment gave."""
+    return reward
+
+
+def _encoded(
+    played: Trajectory, asked: PromptFormat, chat: Chat, max_length: int | None
+) -> Encoded | None:
+    """The tokens of an episode, all of its actions trained; None if it cannot be trained on."""
+    n = len(played.steps)
+    labels: list[Label] = ["student"] * n
+    sample = Sample(
+        played.id, played.task_id, played.env, played.instruction, kind="all", steps=played.steps,
+        trained=(True,) * n, labels=tuple(labels),
+    )  # fmt: skip
+    try:
+        return None if played.error else encode_sample(sample, asked, chat, max_length=max_length)
+    except Unusable:
+        return None
+
+
+def trl_dataset(world: World, split: str = "train", *, ids: bool = False) -> Any:
+    """The tasks of a split as a `datasets.Dataset`: columns `prompt` and `task_id`.
+
+    The prompt is messages that end on the instruction; trl appends the first observation to it.
+
+    Args:
+        ids: the prompt is the task's id instead, as `trl_rollouts` reads it.
 
     Raises:
         PrerequisiteError: trl, which brings datasets, is missing.
@@ -145,6 +234,8 @@ def trl_dataset(world: World, split: str = "train") -> Any:
     tasks = world.split(split)
     if not tasks:
         raise DataError(f"this world has no tasks in split {split!r}")
+    if ids:
+        return datasets.Dataset.from_list([{"prompt": t.id, "task_id": t.id} for t in tasks])
     system = {"role": "system", "content": task_text(world.env)}
     return datasets.Dataset.from_list(
         [

@@ -8,13 +8,16 @@ A choice is ancestral sampling: at each node of the trie of the actions' tokens 
 on to some admissible action compete; a single one is taken without asking the model. The end of the
 turn is a token like any other, so "look" and "look around" compete after "look". An action may hold
 free text (`<text>`). What was chosen is the action, so history holds its text; of a reply that was
-written freely it holds the tokens.
+written freely it holds the tokens. In the prompt format `react` the thought before a choice is
+written freely, up to `Action:` or to its end, behind which the label is put.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property, lru_cache, partial
 from typing import Any
 
@@ -28,6 +31,7 @@ from eeflib.policies.base import Conversation, Reply
 from eeflib.policies.chat import Chat
 from eeflib.policies.decoding import Decoder
 from eeflib.policies.engines import TokenPolicy
+from eeflib.prompts import ACTION_LABEL, before_action, split_reasoning
 from eeflib.records import Usage
 
 log = logging.getLogger(__name__)
@@ -55,6 +59,8 @@ class HuggingFacePolicy(TokenPolicy):
         max_batch: conversations handled at once.
         greedy: the most likely token instead of a draw. `Reply.logprob` is still the reply's
             log-probability under the distribution at `temperature`.
+        thoughts: with "admissible": each reply is a thought, written freely, and `Action:` with a
+            choice, as the prompt format `react` asks; else it is the chosen action alone.
         slot_tokens: limit of the text that replaces `<text>` in an admissible action.
         cached: see `eeflib.policies.decoding.Decoder`.
         cache_bytes: memory for keys and values, see there.
@@ -69,6 +75,7 @@ class HuggingFacePolicy(TokenPolicy):
         model: Any,
         tokenizer: Any,
         *,
+        thoughts: bool = False,
         slot_tokens: int = 16,
         cached: bool = True,
         cache_bytes: int | None = None,
@@ -77,10 +84,12 @@ class HuggingFacePolicy(TokenPolicy):
         super().__init__(tokenizer, **settings)
         if slot_tokens < 1:
             raise DataError("slot_tokens must be at least 1")
+        self.thinks = thoughts and self.wants_admissible
         self.model = model.eval()
         self.decoder = Decoder(self.model, cached=cached, cache_bytes=cache_bytes)
         self._slots = _Slots(self.tokens, slot_tokens)
-        self._trie = lru_cache(_TRIES)(partial(_Trie, tokens=self.tokens))
+        lead = f"{ACTION_LABEL} " if self.thinks else ""
+        self._trie = lru_cache(_TRIES)(partial(_Trie, tokens=self.tokens, lead=lead))
         config = model.config.get_text_config()
         self.max_positions = getattr(config, "max_position_embeddings", None) or self.max_positions
         eos = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
@@ -96,8 +105,9 @@ class HuggingFacePolicy(TokenPolicy):
             return super().act(conversations, rng=rng)
 
     def _rows_for(self, length: int) -> int:
-        room = self._room if self.wants_admissible else self.max_new_tokens
-        return self.decoder.rows_for(length + room)
+        room = self._room if self.wants_admissible else 0
+        written = self.max_new_tokens if self.thinks or not self.wants_admissible else 0
+        return self.decoder.rows_for(length + room + written)
 
     def holds(self) -> int:
         """For how many conversations keys and values fit, if all were as long as the longest."""
@@ -113,10 +123,29 @@ class HuggingFacePolicy(TokenPolicy):
         prompts: list[np.ndarray],
         rng: Sequence[np.random.Generator],
     ) -> list[Reply]:
-        self.decoder.begin([c.key for c in part], prompts)
+        keys = [c.key for c in part]
+        if not self.wants_admissible:
+            with self._asked(keys, prompts):
+                return self._write(prompts, rng)
+        if not self.thinks:
+            with self._asked(keys, prompts):
+                return self._choose(part, prompts, rng)
+        with self._asked(keys, prompts):
+            thoughts = self._think(prompts, rng)
+        begun = [f"{t.text}\n{ACTION_LABEL}".lstrip() for t in thoughts]
+        longer = [
+            np.append(prompt, self.tokens.continuation(text))
+            for prompt, text in zip(prompts, begun, strict=True)
+        ]
+        with self._asked(keys, longer):  # what was written as it is tokenised now is kept
+            chosen = self._choose(part, longer, rng)
+        return [_joined(*of_one) for of_one in zip(thoughts, begun, chosen, strict=True)]
+
+    @contextmanager
+    def _asked(self, keys: Sequence[str], prompts: list[np.ndarray]) -> Iterator[None]:
+        self.decoder.begin(keys, prompts)
         try:
-            answer = self._choose if self.wants_admissible else self._write
-            return answer(part, prompts, rng)
+            yield
         finally:
             self.decoder.end()
 
@@ -174,16 +203,42 @@ class HuggingFacePolicy(TokenPolicy):
             for w, p in zip(walks, prompts, strict=True)
         ]
 
-    def _write(
+    def _write(self, prompts: list[np.ndarray], rng: Sequence[np.random.Generator]) -> list[Reply]:
+        def closed(text: str) -> str | None:
+            return text.partition(self._stop)[0] if self._stop in text else None
+
+        return self._sample(prompts, rng, closed if self._stop else None)
+
+    def _think(self, prompts: list[np.ndarray], rng: Sequence[np.random.Generator]) -> list[Reply]:
+        """The thoughts, up to where an action would follow; empty where one was cut off."""
+
+        def ended(text: str) -> str | None:
+            if self._stop and self._stop in text:
+                return text.partition(self._stop)[0]
+            return before_action(text)
+
+        replies = self._sample(prompts, rng, ended, self._room)
+        return [
+            replace(r, text=r.text.rstrip() if split_reasoning(r.text)[1] else "") for r in replies
+        ]
+
+    def _sample(
         self,
-        part: Sequence[Conversation],
         prompts: list[np.ndarray],
         rng: Sequence[np.random.Generator],
+        ended: Callable[[str], str | None] | None,
+        room: int = 0,
     ) -> list[Reply]:
-        written: list[list[int]] = [[] for _ in part]
-        texts: list[str | None] = [None] * len(part)
-        total, counts = np.zeros(len(part)), [0] * len(part)
-        active = list(range(len(part)))
+        """Write freely.
+
+        Args:
+            ended: given what is written so far, the whole of it once it is complete.
+            room: positions to leave free.
+        """
+        written: list[list[int]] = [[] for _ in prompts]
+        texts: list[str | None] = [None] * len(prompts)
+        total, counts = np.zeros(len(prompts)), [0] * len(prompts)
+        active = list(range(len(prompts)))
         while active:
             logits = self.decoder.logits(active, [written[i][-1:] for i in active])
             drawn = self._draw(logits, [rng[i] for i in active])
@@ -194,11 +249,10 @@ class HuggingFacePolicy(TokenPolicy):
                     texts[i] = self.tokens.decode(written[i])
                     continue
                 written[i].append(token)
-                full = len(prompts[i]) + len(written[i]) >= self.max_positions
-                so_far = self.tokens.decode(written[i]) if self._stop else ""
-                if self._stop and self._stop in so_far:
-                    texts[i] = so_far.partition(self._stop)[0]
-                elif full or counts[i] >= self.max_new_tokens:
+                full = len(prompts[i]) + len(written[i]) + room >= self.max_positions
+                if ended is not None:
+                    texts[i] = ended(self.tokens.decode(written[i]))
+                if texts[i] is None and (full or counts[i] >= self.max_new_tokens):
                     texts[i] = self.tokens.decode(written[i])
             active = [i for i in active if texts[i] is None]
         return [
@@ -215,23 +269,41 @@ class HuggingFacePolicy(TokenPolicy):
         self.decoder.clear()
 
 
+def _joined(thought: Reply, begun: str, chosen: Reply) -> Reply:
+    """The reply that a thought and the action chosen after it make; `begun` ends in the label."""
+    usage = thought.usage or Usage(), chosen.usage or Usage()
+    return Reply(
+        f"{begun} {chosen.text}",
+        Usage(usage[0].prompt_tokens, usage[0].completion_tokens + usage[1].completion_tokens),
+        (thought.logprob or 0.0) + (chosen.logprob or 0.0),
+    )
+
+
 class _Trie:
     """The admissible actions of one state as token sequences, each closed by the end of the turn.
 
-    Held as a sorted list: the actions below a node are a range of it. Where an action has free
-    text, the free text takes precedence over other actions that continue from the same token. Of
-    two actions with the same tokens (an unknown word in both) the first counts.
+    Held as a sorted list: the actions below a node are a range of it. The tokens are those behind
+    `lead`, a label with a blank, of which the model has seen all but the blank. Where an action has
+    free text, the free text takes precedence over other actions that continue from the same token.
+    Of two actions with the same tokens (an unknown word in both) the first counts.
     """
 
-    def __init__(self, actions: Sequence[str], tokens: Chat) -> None:
+    def __init__(self, actions: Sequence[str], tokens: Chat, lead: str = "") -> None:
         # A blank before free text is left to its first word, as tokenizers write it.
         heads = [a.split(FREE_TEXT)[0].rstrip() if FREE_TEXT in a else a for a in actions]
-        tokens.learn(heads)
+        tokens.learn([lead + head for head in heads])
+        before = tokens.continuation(lead.rstrip()) if lead else ()
         self.ends: dict[tuple[int, ...], str] = {}
         """Token sequence -> action; one that ends in `_SLOT` goes on with free text."""
         for action, head in zip(actions, heads, strict=True):
             end = (_SLOT,) if FREE_TEXT in action else tokens.closing_ids
-            self.ends.setdefault((*tokens.continuation(head), *end), action)
+            ids = tokens.continuation(lead + head)
+            if ids[: len(before)] != before:
+                raise DataError(
+                    f"this tokenizer joins {lead.rstrip()!r} and what follows it into one token: "
+                    "set prompt='act', or mode='generate'"
+                )
+            self.ends.setdefault((*ids[len(before) :], *end), action)
         self.paths = sorted(self.ends)
 
 

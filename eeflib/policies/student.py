@@ -260,6 +260,12 @@ class Student:
             "max_new_tokens": config.max_new_tokens,
             "max_batch": config.lockstep,
         }
+        thoughts = config.mode == "admissible" and config.prompt == "react"
+        if thoughts and config.engine not in ("auto", "transformers"):
+            raise DataError(
+                f"the engine {config.engine} cannot write a thought and then choose an action: set "
+                "engine='transformers', prompt='act', or mode='generate'"
+            )
         if config.engine not in ("auto", "transformers", "batch"):
             return EnginePolicy(self._server(), self.chat, **settings)
         if config.engine == "batch" and config.mode == "admissible":
@@ -272,7 +278,7 @@ class Student:
             settings["prepare"] = self._put_on
         if config.engine == "batch":
             return EnginePolicy(BatchEngine(model), self.chat, **settings)
-        return HuggingFacePolicy(model, self.chat, **settings)
+        return HuggingFacePolicy(model, self.chat, thoughts=thoughts, **settings)
 
     def _server(self) -> Engine:
         """vLLM, or the server that is configured, asked for this student."""

@@ -22,7 +22,7 @@ from eeflib.rollout import step_limit
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "trl.md").read_text("utf-8")
-PROGRAM, BY_HAND = re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)
+_, PROGRAM, BY_HAND = re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)
 
 
 @pytest.fixture(scope="module")

@@ -267,8 +267,11 @@ def test_a_run_keeps_its_settings_and_its_own_command_goes_on_with_it(eef, finis
     assert begun.config.student == "tiny"
 
 
-@pytest.mark.parametrize(("device", "most"), [("cpu", 2), ("cuda:0", 1)])
-def test_a_gpu_is_not_shared_by_two_workers(monkeypatch, tmp_path, device, most):
+@pytest.mark.parametrize(
+    ("device", "preset", "most"),
+    [("cpu", "laptop", 2), ("cuda:0", "laptop", 1), ("cpu", "tiny", 1)],
+)
+def test_a_gpu_is_not_shared_by_two_workers(monkeypatch, tmp_path, device, preset, most):
     asked: list[int] = []
 
     def stop(jobs, folder, *, processes, **_):
@@ -280,5 +283,5 @@ def test_a_gpu_is_not_shared_by_two_workers(monkeypatch, tmp_path, device, most)
     monkeypatch.setattr("eeflib.demo.run_jobs", stop)
     monkeypatch.setattr("os.cpu_count", lambda: 16)
     with pytest.raises(PrerequisiteError, match="far enough"):
-        run_demo(make_config("tiny", student="smollm2"), tmp_path / "run", progress=False)
+        run_demo(make_config(preset, student="smollm2"), tmp_path / "run", progress=False)
     assert asked == [most]

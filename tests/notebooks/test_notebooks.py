@@ -33,8 +33,8 @@ def code(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
     return [c for c in notebook.cells if c.cell_type == "code"]
 
 
-def test_all_eight_are_there_and_in_the_index():
-    assert [n[:2] for n in NAMES] == [f"0{i}" for i in range(8)]
+def test_all_nine_are_there_and_in_the_index():
+    assert [n[:2] for n in NAMES] == [f"0{i}" for i in range(9)]
     index = (execute.FOLDER / "README.md").read_text("utf-8")
     assert [n for n in NAMES if f"({n})" not in index] == []
 

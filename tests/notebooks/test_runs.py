@@ -81,7 +81,7 @@ def test_00_has_a_run_of_its_own_and_goes_on_from_it(folder):
 
 
 @pytest.mark.parametrize(
-    ("number", "writes"), [("06", "example-scienceworld"), ("07", "real-tiny")]
+    ("number", "writes"), [("06", "example-scienceworld"), ("07", "real-tiny"), ("08", "example")]
 )
 def test_the_others_write_a_run_each(number, writes, folder):
     played(number, folder, SHARED, writes)

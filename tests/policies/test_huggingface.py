@@ -26,6 +26,7 @@ from eeflib.errors import DataError
 from eeflib.policies.base import Conversation, Message, Policy
 from eeflib.policies.decoding import Decoder
 from eeflib.policies.huggingface import HuggingFacePolicy
+from eeflib.prompts import parse_reply
 from eeflib.rollout import Episode, run_episodes
 
 TEMPLATE = (
@@ -237,6 +238,54 @@ def test_greedy_takes_the_likeliest_token_at_each_branch():
     asked = Conversation((Message("user", "large shirt"),), "", listed)
     want = exact_distribution(asked, 1.0)  # one branch, at the first token
     assert policy(greedy=True).act([asked], rng=rngs(1))[0].text == max(want, key=want.get)
+
+
+def test_a_thought_is_written_and_the_action_behind_it_chosen():
+    lamp, chair = (
+        "Thought: a red lamp\nAction: search[red lamp]",
+        "Thought: go\nAction: click[red chair]",
+    )
+    model = trained({"lamp": lamp, "chair": chair, "shirt": "click[blue shirt]"})
+    asked = [
+        Conversation((Message("user", word),), word, listed)
+        for word, listed in (
+            ("lamp", ("next", "search[<text>]")),
+            ("chair", ("click[red chair]", "click[red lamp]")),
+            ("chair", ("look around", "go to kitchen")),  # what it would do is not to be had
+            ("shirt", ("look", "next")),  # ends without the label
+            ("lamp", ("look",)),
+        )
+    ]
+    texts = [r.text for r in policy(model, greedy=True, thoughts=True).act(asked, rng=rngs(5))]
+    assert texts[:2] == [lamp, chair]
+    assert texts[2] in ("Thought: go\nAction: look around", "Thought: go\nAction: go to kitchen")
+    assert texts[3] in ("click[blue shirt]\nAction: look", "click[blue shirt]\nAction: next")
+    assert texts[4] == "Thought: a red lamp\nAction: look"
+
+
+def test_thoughts_cut_off_at_the_limit_leave_an_action_and_the_cache_changes_nothing():
+    episodes = Episodes(8, seed=5)
+    quick, plain = (
+        policy(thoughts=True, max_new_tokens=12, slot_tokens=4, cached=cached)
+        for cached in (True, False)
+    )
+    for turn in range(5):
+        batch = episodes.next_batch()
+        got, want = (p.act(batch, rng=rngs(len(batch), turn)) for p in (quick, plain))
+        assert [r.text for r in got] == [r.text for r in want]
+        assert [r.logprob for r in got] == pytest.approx([r.logprob for r in want], abs=1e-3)
+        for conversation, reply in zip(batch, got, strict=True):
+            parsed = parse_reply(reply.text)
+            assert parsed.valid, reply.text
+            assert is_admissible(parsed.action, conversation.admissible), reply.text
+            assert reply.usage.completion_tokens >= 12
+        quick.forget(episodes.answer([r.text for r in got]))
+
+
+def test_a_student_that_thinks_chooses_only_with_an_engine_that_can():
+    student = eef.Student("tiny", prompt="react", mode="admissible", engine="batch")
+    with pytest.raises(DataError, match="batch cannot write a thought and then choose"):
+        student.policy()
 
 
 def test_free_text_is_one_line_not_empty_and_bounded():
