@@ -29,6 +29,7 @@ Row = dict[str, Any]
 Rows = Iterator[tuple[str, Row]]
 """(place, row)."""
 
+_CHUNK = 1 << 20
 LIMIT = 64 << 20
 """Bytes of one line, or of one entry of an array; longer ones are skipped."""
 
@@ -206,7 +207,7 @@ class _Stream:
         """For ijson: bytes that are UTF-8 for certain, with `_BROKEN` where they were not."""
         while data := self._checked(self.inner.read(n)):  # n may be 0: ijson asks for the type
             self.since += len(data)
-            if self.since > LIMIT + (1 << 20):
+            if self.since > LIMIT + _CHUNK:
                 raise Unreadable(
                     f"an entry of more than {LIMIT >> 20} MB; what follows it in the file is not "
                     "read"
@@ -288,7 +289,8 @@ def _array(stream: _Stream, name: str, report: ImportReport) -> Rows:
 
     def entries() -> Iterator[Any]:
         try:
-            yield from ijson.items(stream, "item", use_float=True)
+            # it copies what it has of a long text with every chunk, so these are large
+            yield from ijson.items(stream, "item", use_float=True, buf_size=_CHUNK)
         except ijson.JSONError as exc:
             wrong = _one(exc)
         else:

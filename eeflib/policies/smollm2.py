@@ -9,8 +9,10 @@ import importlib.util
 import logging
 import os
 import shutil
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from filelock import FileLock
 
@@ -60,6 +62,7 @@ def folder() -> Path:
 
 def _convert(source: Path, target: Path) -> None:
     """GGUF -> folder, complete or not there at all."""
+    import gguf
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
@@ -67,10 +70,12 @@ def _convert(source: Path, target: Path) -> None:
     safely: dict[str, Any] = {"gguf_file": source.name, "trust_remote_code": False}
     # Dequantised, or the model could be neither saved nor trained.
     plain = GgufConfig(dequantize=True)
-    model = AutoModelForCausalLM.from_pretrained(
-        str(source.parent), dtype=torch.float32, quantization_config=plain, **safely
-    )
-    tokenizer = AutoTokenizer.from_pretrained(str(source.parent), **safely)
+    # transformers would read the file four times, some seconds each
+    with patch.object(gguf, "GGUFReader", lru_cache(gguf.GGUFReader)):
+        model = AutoModelForCausalLM.from_pretrained(
+            str(source.parent), dtype=torch.float32, quantization_config=plain, **safely
+        )
+        tokenizer = AutoTokenizer.from_pretrained(str(source.parent), **safely)
     # The reader of tokenizers takes the first special token for the end of text; the model knows.
     for name in ("bos_token", "eos_token", "pad_token"):
         token = tokenizer.convert_ids_to_tokens(getattr(model.config, f"{name}_id"))
