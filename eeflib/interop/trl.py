@@ -151,9 +151,15 @@ def trl_rollouts(world: World, student: Student) -> Callable[[list[str], Any], d
 
     Raises:
         PrerequisiteError: trl is missing, or of a version that takes no such function.
-        DataError: when called: a prompt that is no task's id; no rollout that could be trained on.
+        DataError: the student is sampled elsewhere than in the model that trl trains; when called:
+            a prompt that is no task's id, or no rollout that could be trained on.
     """
     require("trl", "1.16", "trl")
+    if student.config.engine not in ("auto", "transformers"):
+        raise DataError(
+            f"the engine {student.config.engine} does not sample the weights that trl trains: give "
+            "the student engine='transformers'"
+        )
     tasks = {task.id: task for task in world.tasks}
     asked, chat = student.format(world.env), student.chat
     policy = student.policy()

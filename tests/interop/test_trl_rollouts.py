@@ -110,6 +110,8 @@ def test_what_cannot_be_played_or_trained_is_said(world, student):
         DataError, match=r"'nobody' is no task's id .* trl_dataset\(world, ids=True\)"
     ):
         play(["nobody"], trainer_of(student))
+    with pytest.raises(DataError, match="engine batch does not sample the weights that trl trains"):
+        eef.interop.trl_rollouts(world, eef.Student("tiny", mode="generate", engine="batch"))
     short = eef.Student("tiny", max_length=40)
     play = eef.interop.trl_rollouts(world, short)
     with pytest.raises(DataError, match=r"none of 1 rollouts can be trained on; .* longer"):
