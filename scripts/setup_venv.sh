@@ -13,9 +13,15 @@ set -eu
 cd "$(dirname "$0")/.."
 what=$1
 python=${2:-python3}
-# Not compiled in advance: of 26,000 modules few are ever imported, and Python keeps those then.
+# pip compiles modules one by one; `compile` takes all cores, and leaves out what is hardly imported:
+# tests, models of other families, Unsloth's own studio. Where Python may not write its bytecode,
+# each process would compile torch anew. What is no Python of this version does no harm.
 install() {
     .venv/bin/python -m pip --disable-pip-version-check install --quiet --no-compile "$@"
+}
+compile() {
+    .venv/bin/python -m compileall -qq -j 0 .venv/lib \
+        -x '[/\\](tests|studio)[/\\]|transformers[/\\]models[/\\](?!auto|llama)' || true
 }
 pinned() { # NAME -> NAME==VERSION of constraints.txt
     grep -i "^$1==" constraints.txt
@@ -64,6 +70,7 @@ case $what in
     demo)
         echo "installing what the demo needs (minutes, once)"
         install_demo
+        compile
         ;;
     all)
         echo "installing what tests and notebooks need (minutes, once)"
@@ -75,8 +82,9 @@ case $what in
             echo "training uses peft. Its own test is skipped. To try again: make unsloth" >&2
             echo "" >&2
         fi
+        compile
         ;;
-    unsloth) install_unsloth ;;
+    unsloth) install_unsloth && compile ;;
     *)
         echo "usage: scripts/setup_venv.sh demo|all|unsloth [PYTHON]" >&2
         exit 2

@@ -24,11 +24,10 @@ def home(tmp_path_factory):
 @pytest.fixture
 def folder(home):
     """Empty, but for the shared run as far as the notebooks before have brought it."""
-    for path in home.glob("*"):
-        if path.name != "runs":
+    for path in [*home.glob("*"), *home.glob("runs/*")]:
+        if path.is_file():
             path.unlink()
-    for path in home.glob("runs/*"):
-        if path.name != SHARED:
+        elif path.name not in ("runs", SHARED):
             shutil.rmtree(path)
     return home
 
