@@ -121,9 +121,9 @@ def _workers(config: Config) -> int:
     """Processes that the machine carries at once."""
     if config.student != "tiny" and hardware(Student.of(config)).device != "cpu":
         return 1  # a GPU's memory is for one
-    # Of a small run a second worker saves no more than its import of torch takes.
-    per_seed = 2 if config.train + config.test > 60 else 1
-    n = min(os.cpu_count() or 1, per_seed * len(config.seeds))
+    # Of a small run in the shop a second worker saves no more than its import of torch takes.
+    small = config.env == "webshop" and config.train + config.test <= 60
+    n = min(os.cpu_count() or 1, (1 if small else 2) * len(config.seeds))
     return n if config.env == "webshop" else min(n, len(config.seeds) + 1)
 
 

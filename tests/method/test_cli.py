@@ -268,10 +268,15 @@ def test_a_run_keeps_its_settings_and_its_own_command_goes_on_with_it(eef, finis
 
 
 @pytest.mark.parametrize(
-    ("device", "preset", "most"),
-    [("cpu", "laptop", 2), ("cuda:0", "laptop", 1), ("cpu", "tiny", 1)],
+    ("device", "preset", "env", "most"),
+    [
+        *(("cpu", "laptop", "webshop", 2), ("cuda:0", "laptop", "webshop", 1)),
+        *(("cpu", "tiny", "webshop", 1), ("cpu", "tiny", "scienceworld", 2)),
+    ],
 )
-def test_a_gpu_is_not_shared_by_two_workers(monkeypatch, tmp_path, device, preset, most):
+def test_a_gpu_is_for_one_worker_and_so_is_a_small_run(
+    monkeypatch, tmp_path, device, preset, env, most
+):
     asked: list[int] = []
 
     def stop(jobs, folder, *, processes, **_):
@@ -283,5 +288,5 @@ def test_a_gpu_is_not_shared_by_two_workers(monkeypatch, tmp_path, device, prese
     monkeypatch.setattr("eeflib.demo.run_jobs", stop)
     monkeypatch.setattr("os.cpu_count", lambda: 16)
     with pytest.raises(PrerequisiteError, match="far enough"):
-        run_demo(make_config(preset, student="smollm2"), tmp_path / "run", progress=False)
+        run_demo(make_config(preset, env, "smollm2"), tmp_path / "run", progress=False)
     assert asked == [most]
