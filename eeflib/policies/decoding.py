@@ -16,11 +16,14 @@ import logging
 import mmap
 import weakref
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from eeflib.policies.hardware import lengths_vary
@@ -34,6 +37,8 @@ _ROOM = 32
 _CPU_BYTES = 1536 * 2**20
 # Short chunks: computing idle rows in between is cheaper than gathering all the others' keys.
 _IDLE_CHUNK, _IDLE_SHARE = 4, 1.6
+_GROUPED = "eeflib_grouped"
+"""Name of `_attend_grouped` among transformers' kinds of attention."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +173,12 @@ class Decoder:
         accepted = inspect.signature(inner.forward).parameters
         self._keep = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
         self._positions = "position_ids" in accepted
+        heads = config.num_attention_heads
+        self._grouped = (
+            self._lazy
+            and config._attn_implementation == "sdpa"
+            and (getattr(config, "num_key_value_heads", None) or heads) < heads
+        )
         self.cached = cached
         self.clear()
         if self.cached and (why := self._why_not(config) or self._probe(config)):
@@ -392,8 +403,21 @@ class Decoder:
     def _call(self, ids: np.ndarray, **kwargs: Any) -> torch.Tensor:
         """Logits [B, vocabulary] at the last position of ids [B, Q]."""
         given = torch.from_numpy(ids).to(self.device)
-        with lengths_vary():
+        with lengths_vary(), self._attention(cached=bool(kwargs["use_cache"])):
             return self.model(input_ids=given, **kwargs, **self._keep).logits[:, -1].float()
+
+    @contextmanager
+    def _attention(self, *, cached: bool) -> Iterator[None]:
+        """Inside, heads that share keys read them in place, where that pays."""
+        config = self.model.config.get_text_config()
+        before = config._attn_implementation
+        if cached and self._grouped:
+            AttentionInterface.register(_GROUPED, _attend_grouped)
+            config._attn_implementation = _GROUPED
+        try:
+            yield
+        finally:
+            config._attn_implementation = before
 
     def _encode_whole(self, sequences: Sequence[np.ndarray]) -> torch.Tensor:
         """Logits [n, vocabulary] after each of n sequences, without a cache."""
@@ -464,6 +488,27 @@ class Decoder:
         if not error <= 4 * noise + 8 * torch.finfo(self.model.dtype).eps * spread:  # or NaN
             return f"its logits differ by {error:.3g} (rounding {noise:.3g}, spread {spread:.3g})"
         return ""
+
+
+def _attend_grouped(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor,
+    *,
+    scaling: float | None = None,
+    **options: Any,
+) -> tuple[torch.Tensor, None]:
+    """transformers' "sdpa" with a mask, without its copy of the keys and values for every head.
+
+    On a CPU the copy was nine tenths of the time: for a token of 16 conversations of 1,500 tokens a
+    layer of SmolLM2 (9 heads on 3) took 108 ms with it, 10 without, with the same result.
+    """
+    found = scaled_dot_product_attention(
+        query, key, value, attn_mask=attention_mask, scale=scaling, enable_gqa=True
+    )
+    return found.transpose(1, 2).contiguous(), None
 
 
 def _parts(lengths: dict[int, int], budget: int) -> Iterator[list[int]]:

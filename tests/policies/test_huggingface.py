@@ -341,6 +341,24 @@ def encoded_tokens(model: LlamaForCausalLM) -> list[int]:
     return seen
 
 
+def test_heads_that_share_keys_read_them_in_place(monkeypatch):
+    def copies(*_: object) -> None:
+        raise AssertionError("keys are copied for every head")
+
+    model = make_llama()
+    decoder = Decoder(model)
+    monkeypatch.setattr("transformers.integrations.sdpa_attention.repeat_kv", copies)
+    prompts = [np.arange(4, 4 + n) for n in (9, 5)]
+    decoder.begin(["a", "b"], prompts)
+    got = decoder.logits([0, 1], [[7], [9, 8]])
+    monkeypatch.undo()
+    assert decoder.cached
+    assert model.config._attn_implementation == "sdpa"  # training is left as it is
+    for logits, ids in zip(got, ([*prompts[0], 7], [*prompts[1], 9, 8]), strict=True):
+        whole = model(torch.tensor([ids])).logits[0, -1]
+        assert torch.allclose(logits, whole, atol=1e-5)
+
+
 def test_a_turn_costs_its_new_tokens_only():
     model = make_llama()
     student, seen = policy(model), None
