@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from sample_run import write_run
 
 from eeflib.analysis.collection import Collection
+from tests import pagecode
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "analysis.md"
@@ -27,12 +26,7 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def printed(folder: Path) -> str:
     """What the page's programs print, in order, as a reader would run them."""
-    blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text("utf-8"), re.M | re.S)
-    done = subprocess.run(
-        [sys.executable, "-c", "\n".join(blocks)], cwd=folder, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return pagecode.program("\n".join(pagecode.blocks(PAGE, "python")), folder)
 
 
 def test_the_programs_write_what_the_page_says(printed, folder):

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +16,7 @@ from eeflib.analysis import figures, frames
 from eeflib.analysis.budget import COLUMNS, STRATEGIES, plan_budget, plan_run
 from eeflib.errors import DataError
 from eeflib.records import UNRATED, Branch, Step, Trajectory
+from tests import pagecode
 
 PAGE = Path(__file__).parents[2] / "docs" / "budget.md"
 T = 12
@@ -224,13 +222,10 @@ def test_frames_will_do_for_a_part_of_a_run(plan, tmp_path):
     assert (part["tasks"] == 1).all()
 
 
-def test_the_page_prints_the_table_that_it_shows(tmp_path):
+def test_the_page_prints_the_table_that_it_shows(tmp_path, monkeypatch):
     text = PAGE.read_text("utf-8")
     block = r"^```python\n(.*?)^```\n\n```\n(.*?)^```$"
     ((code, shown),) = re.findall(block, text, re.M | re.S)
-    known = {k: v for k, v in os.environ.items() if k != "EEFLIB_RUNS"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=known, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert [line.rstrip() for line in done.stdout.splitlines()] == shown.splitlines()
+    monkeypatch.delenv("EEFLIB_RUNS", raising=False)
+    printed = pagecode.program(code, tmp_path)
+    assert [line.rstrip() for line in printed.splitlines()] == shown.splitlines()

@@ -6,8 +6,6 @@ Played by a small shopper that reads the instruction and the pages and has the s
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
@@ -30,6 +28,7 @@ from eeflib.envs.webshop.tasks import (
 )
 from eeflib.errors import DataError
 from eeflib.records import Task
+from tests import pagecode
 
 PAGE = Path(__file__).parents[2] / "docs" / "webshop.md"
 SEEDS = (0, 1)
@@ -293,9 +292,6 @@ def test_the_documented_shares_of_solved_tasks_are_measured():
 
 def test_the_documented_example_runs(tmp_path):
     (code,) = re.findall(r"^```python\n(.*?)^```", PAGE.read_text("utf-8"), re.M | re.S)
-    script = tmp_path / "example.py"
-    script.write_text(code, "utf-8")
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
-    level, instruction = done.stdout.split(" ", 1)
+    level, instruction = pagecode.program(code, tmp_path).split(" ", 1)
     assert level in LEVELS
     assert read(instruction.strip())

@@ -23,6 +23,7 @@ from eeflib.envs.webshop import Catalogue, official
 from eeflib.envs.webshop.disk import DiskCatalogue, build_catalogue, open_catalogue
 from eeflib.envs.webshop.official import SOURCES, Official, entries, load_official, main
 from eeflib.errors import DataError, PrerequisiteError
+from tests import pagecode
 
 VECTORS = Path(__file__).parents[1] / "data" / "webshop_parity"
 DOCUMENT = Path(__file__).parents[2] / "docs" / "webshop_official.md"
@@ -239,12 +240,9 @@ def test_the_program_of_the_page_runs(folder: Path, tmp_path: Path, rows: dict[s
     (folder / HUMAN).write_text(json.dumps({rows["products"][0]["asin"]: [wish]}))
     (tmp_path / "work" / "data").mkdir(parents=True)
     folder.rename(tmp_path / "work" / "data" / "webshop")
-    command = [sys.executable, "-c", f"{code}\nprint(env.text)"]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=True, cwd=tmp_path / "work"
-    )
-    assert "full set): 300 products, 1 human goals" in done.stdout
-    assert text in done.stdout
+    printed = pagecode.program(f"{code}\nprint(env.text)", tmp_path / "work")
+    assert "full set): 300 products, 1 human goals" in printed
+    assert text in printed
 
 
 # -- from nothing ----------------------------------------------------------------------------------

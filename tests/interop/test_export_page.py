@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import small_run
 
 from eeflib.interop.write import DIALECTS
+from tests import pagecode
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "export.md"
 
 
 def blocks(kind: str) -> list[str]:
-    return re.findall(rf"^```{kind}\n(.*?)^```$", PAGE.read_text("utf-8"), re.M | re.S)
+    return pagecode.blocks(PAGE, kind)
 
 
 @pytest.fixture(scope="module")
@@ -26,16 +24,8 @@ def folder(tmp_path_factory) -> Path:
     """A folder with a run where the page expects one, and what the page's commands make of it."""
     made = tmp_path_factory.mktemp("page")
     small_run.write_run(made / "runs" / "first")
-    eef = Path(sys.executable).with_name("eef")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     for line in "".join(blocks("sh")).splitlines():
-        command, *args = line.split()
-        assert command == "eef"
-        done = subprocess.run(
-            [eef, *args], cwd=made, env=environment, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        assert "4 samples, 11 of 16 replies trained" in done.stdout
+        assert "4 samples, 11 of 16 replies trained" in pagecode.command(line, made)
     return made
 
 
@@ -51,12 +41,4 @@ def test_the_page_names_every_format_and_no_other():
 
 def test_the_program_for_trl_trains(folder):
     (program,) = blocks("python")
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert float(done.stdout.splitlines()[-1]) > 0
+    assert float(pagecode.program(program, folder).splitlines()[-1]) > 0

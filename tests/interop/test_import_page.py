@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+import eeflib as eef
 from eeflib.interop.formats import FORMATS
+from tests import pagecode
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs/import.md").read_text("utf-8")
+PAGE = ROOT / "docs/import.md"
 DATA = ROOT / "tests/data/interop"
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.M | re.S)
 
 
 @pytest.fixture(scope="module")
@@ -30,30 +23,16 @@ def folder(tmp_path_factory) -> Path:
     (made / "their-trajectories.jsonl").write_text(theirs, "utf-8")
     talk = [{"speaker": "user", "text": "Go."}, {"speaker": "assistant", "text": "Action: go"}]
     (made / "mine.jsonl").write_text(json.dumps({"talk": talk, "points": 5, "by": "me"}))
-    make = (
-        "import eeflib as eef\n"
-        "run = eef.open_run('runs/demo-webshop', preset='tiny', seeds=(7,), train=4, test=1)\n"
-        "eef.collect(run.world(), run=run)"
-    )
-    subprocess.run([sys.executable, "-c", make], cwd=made, check=True)
+    run = eef.open_run(made / "runs/demo-webshop", preset="tiny", seeds=(7,), train=4, test=1)
+    eef.collect(run.world(), run=run)
     return made
 
 
-def test_the_commands(folder):
-    commands = [line for block in blocks("bash") for line in block.splitlines()]
+def test_the_commands(folder, monkeypatch):
+    monkeypatch.setenv("BROWSER", "true")
+    commands = "".join(pagecode.blocks(PAGE, "bash")).splitlines()
     assert [c.split()[1] for c in commands] == ["import", "view", "import"]
-    said = []
-    for command in commands:
-        program = [sys.executable, "-c", "from eeflib.cli import main; main()"]
-        done = subprocess.run(
-            [*program, *shlex.split(command)[1:]],
-            cwd=folder,
-            env={**os.environ, "BROWSER": "true"},
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
-        said.append(done.stdout)
+    said = [pagecode.command(line, folder) for line in commands]
     assert "1 episodes read from 1 files (1 openai messages)" in said[0]
     assert (folder / said[1].strip()).read_text("utf-8").startswith("<!doctype html>")
     assert "4 of 4 episodes played again reproduce" in said[2]
@@ -65,21 +44,16 @@ def test_the_commands(folder):
 
 
 def test_the_programs(folder):
-    done = subprocess.run(
-        [sys.executable, "-c", "\n".join(blocks("python"))],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    first, *_, theirs, mine = done.stdout.splitlines()
+    printed = pagecode.program("\n".join(pagecode.blocks(PAGE, "python")), folder)
+    first, *_, theirs, mine = printed.splitlines()
     assert "1 episodes read" in first
     assert theirs.startswith("some-model-1 ('search[green desk lamp]'")
     assert mine == "me 0.5 ('go',)"
 
 
 def test_the_table_has_every_format():
-    told = [row for row in PAGE.splitlines() if row.startswith("| ")]
+    page = PAGE.read_text("utf-8")
+    told = [row for row in page.splitlines() if row.startswith("| ")]
     for form in FORMATS:
         if form.name not in ("webshop pages", "messages"):
-            assert any(form.keys.split()[0] in row for row in told) or form.name in PAGE, form
+            assert any(form.keys.split()[0] in row for row in told) or form.name in page, form

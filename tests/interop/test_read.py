@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -40,14 +41,14 @@ def lines(rows) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
-def eef_command(*arguments):
-    done = subprocess.run(
-        [sys.executable, "-c", "from eeflib.cli import main; main()", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-    )
-    assert "Traceback" not in done.stderr
-    return done
+@pytest.fixture
+def eef_command(eef):
+    def call(*arguments):
+        code, out, err = eef(*map(str, arguments))
+        assert "Traceback" not in err
+        return SimpleNamespace(returncode=code, stdout=out, stderr=err)
+
+    return call
 
 
 # -- formats --------------------------------------------------------------------------------------
@@ -314,7 +315,7 @@ def test_episodes_come_one_by_one(tmp_path):
 # -- a run of them --------------------------------------------------------------------------------
 
 
-def test_import_makes_a_run_that_everything_opens(tmp_path):
+def test_import_makes_a_run_that_everything_opens(tmp_path, eef_command):
     run = tmp_path / "theirs"
     done = eef_command("import", DATA / "eto_rollout", DATA / "eto_sft", DATA / "human_webshop",
                        "--run", run, "--json")  # fmt: skip
@@ -355,7 +356,7 @@ def test_an_unknown_reward_is_no_failure_anywhere(tmp_path):
     assert shown == ["solved", "failed", "unknown", "unknown"]
 
 
-def test_a_failed_import_leaves_no_folder(tmp_path):
+def test_a_failed_import_leaves_no_folder(tmp_path, eef_command):
     (tmp_path / "odd.json").write_text('{"strange": 1}')
     done = eef_command("import", tmp_path / "odd.json", "--run", tmp_path / "run")
     assert done.returncode == 1
@@ -364,7 +365,7 @@ def test_a_failed_import_leaves_no_folder(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_verify_replays_what_an_environment_at_hand_has(tmp_path):
+def test_verify_replays_what_an_environment_at_hand_has(tmp_path, eef_command):
     config = {"preset": "tiny", "seeds": (7,), "train": 4, "test": 1, "iterations": 1}
     run = eef.open_run(tmp_path / "run", **config)
     tries = eef.collect(run.world(), run=run)
@@ -390,7 +391,7 @@ def test_verify_replays_what_an_environment_at_hand_has(tmp_path):
     assert "played again reproduce" in done.stdout
 
 
-def test_view_opens_the_report_or_says_what_is_wrong(tmp_path, monkeypatch):
+def test_view_opens_the_report_or_says_what_is_wrong(tmp_path, monkeypatch, eef_command):
     opened = []
     monkeypatch.setattr("webbrowser.open", opened.append)
     import_run([DATA / "openai_messages"], tmp_path / "run")

@@ -3,8 +3,6 @@
 import gzip
 import json
 import re
-import subprocess
-import sys
 import urllib.request
 from pathlib import Path
 
@@ -30,6 +28,7 @@ from eeflib.notebook import (
 from eeflib.policies.base import Conversation, Message
 from eeflib.policies.openai_compatible import ChatModel
 from eeflib.records import Step, Trajectory
+from tests import pagecode
 
 ROOT = Path(__file__).parents[2]
 NASTY = "<script>alert(1)</script>\u202e"
@@ -178,9 +177,5 @@ def test_every_name_of_the_analysis_room_is_there_and_another_is_refused():
 def test_the_snippet_of_the_readme_runs(tmp_path):
     text = (ROOT / "README.md").read_text("utf-8").split("## Use it as a library")[1]
     (program,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Rate(" in done.stdout
+    assert "Rate(" in pagecode.program(program, tmp_path)
     assert (tmp_path / "runs/first/report.html").exists()
