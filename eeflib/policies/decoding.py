@@ -521,11 +521,15 @@ def _parts(lengths: dict[int, int], budget: int) -> Iterator[list[int]]:
 
 
 def _token_budget(model: Any) -> int:
-    """Tokens per forward pass. Measured on a CPU: a tiny model is quickest while its activations
-    stay in the second-level cache; a large one wants its weights read seldom."""
+    """Tokens per forward pass, padding included.
+
+    Measured on a CPU: a tiny model is quickest while its activations stay in the second-level
+    cache; SmolLM2 while a pass holds few rows, padded to the longest (512 tokens: 1.7 s of CPU for
+    a turn of 16 conversations each, 1,024: 1.9, 4,096: 2.6).
+    """
     if next(model.parameters()).device.type != "cpu":
         return 16384
-    return 1200 if sum(p.numel() for p in model.parameters()) < 5_000_000 else 4096
+    return 1200 if sum(p.numel() for p in model.parameters()) < 5_000_000 else 512
 
 
 def _default_bytes(device: torch.device) -> int:

@@ -12,6 +12,7 @@ import logging
 import shutil
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -36,16 +37,38 @@ class Student:
 
     Args:
         name: `tiny`, `smollm2`, a folder with a model or an adapter, or a hub name.
+        adapter: a folder with what was trained from this model.
+        chat_template_kwargs: as in transformers: arguments of the chat template, such as
+            `{"enable_thinking": True}`; the setting `template_arguments`.
         settings: fields of `eeflib.config.Config` that differ from what suits this student, such as
             `prompt`, `mode`, `temperature`, `backend`, and those of `TrainConfig`, such as
             `learning_rate`, `load_in_4bit`.
 
     Raises:
         DataError: an unknown setting.
+        PrerequisiteError: no folder `adapter`.
     """
 
-    def __init__(self, name: str = "tiny", **settings: Any) -> None:
+    folder: Path | None
+    """What was trained from the base; None: nothing."""
+    _base: Student
+
+    def __init__(
+        self,
+        name: str = "tiny",
+        *,
+        adapter: str | Path | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> None:
+        if chat_template_kwargs is not None:
+            settings["template_arguments"] = dict(chat_template_kwargs)
         self._use(make_config(student=name, **settings))
+        if adapter is not None:
+            self.folder = Path(adapter).expanduser()
+            if not self.folder.is_dir():
+                raise PrerequisiteError(f"no folder at {adapter}: give the one that training wrote")
+            self._base = Student.of(self.config)
 
     @classmethod
     def of(cls, config: Config) -> Self:
@@ -60,9 +83,9 @@ class Student:
 
             import_unsloth()
         self.config = config
-        self.folder: Path | None = None
+        self.folder = None
         self.origin = ""
-        self._base: Student = self
+        self._base = self
 
     def __repr__(self) -> str:
         trained = "not tuned" if self.folder is None else self.origin or f"tuned, {self.folder}"

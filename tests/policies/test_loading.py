@@ -99,6 +99,16 @@ def test_an_adapter_loads_on_its_base_and_by_itself(base, adapter, tmp_path):
     )
 
 
+def test_a_student_takes_an_adapter_and_arguments_of_its_template(base, adapter):
+    student = eeflib.Student(str(base), adapter=adapter, prompt="act")
+    assert torch.equal(logits(student.model), logits(load_student(adapter, device="cpu")[0]))
+    assert torch.equal(logits(student.base.model), logits(make_model()))
+    with pytest.raises(PrerequisiteError, match=r"no folder at nowhere: .* training wrote"):
+        eeflib.Student("tiny", adapter="nowhere")
+    asked = eeflib.Student("tiny", chat_template_kwargs={"enable_thinking": True})
+    assert asked.config.template_arguments == {"enable_thinking": True}
+
+
 def test_a_whole_model_in_place_of_an_adapter_is_that_model(base, tmp_path):
     tuned = save(make_model(seed=5), tmp_path / "tuned")
     model, _ = load_student(base, adapter=tuned, device="cpu")
