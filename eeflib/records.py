@@ -244,11 +244,6 @@ class Record:
         """
         return {"schema": SCHEMA_VERSION, **plain(self, timing=timing)}
 
-    def timing_seconds(self) -> float:
-        """What the replies of its steps took."""
-        played = getattr(self, "rollout", None) or self
-        return played.usage.seconds if isinstance(played, Trajectory) else 0.0
-
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Read what `to_dict` wrote, also by an older or newer version.

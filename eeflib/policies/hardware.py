@@ -281,13 +281,20 @@ def _quantises() -> bool:
     return importlib.util.find_spec("bitsandbytes") is not None
 
 
+_SIZES: dict[str, Sizes] = {}
+
+
 def sizes_of(student: Any) -> Sizes | None:
     """Of a student by name, or of (model, tokenizer); None if it cannot be told."""
     from eeflib.policies.loading import load_config
 
     try:
         known = isinstance(student, tuple)
-        return Sizes.of(student[0].config if known else load_config(str(student)))
+        config = student[0].config if known else load_config(str(student))
+        asked = config.to_json_string()
+        if asked not in _SIZES:  # each loading of a student asks
+            _SIZES[asked] = Sizes.of(config)
+        return _SIZES[asked]
     except (EefError, ValueError, AttributeError, TypeError) as exc:
         log.debug("no estimate for %s: %s", student, exc)  # which is never worth a stop
         return None

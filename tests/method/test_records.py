@@ -153,8 +153,6 @@ def test_what_json_cannot_hold_is_refused_by_path(value):
 
 
 def test_measured_times_can_be_left_out():
-    assert TRAJECTORY.timing_seconds() == pytest.approx(3.0)
-    assert RECORDS[4].timing_seconds() == pytest.approx(3.0)
     text = canonical_json(TRAJECTORY.to_dict(timing=False))
     assert "seconds" not in text
     assert "prompt_tokens" in text

@@ -40,7 +40,7 @@ main()
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two parts that nothing interrupted: their runs in `work`, their files in `results`."""
     home = tmp_path_factory.mktemp("study")
-    run_study(CONFIG, PARTS, home / "work", home / "results", processes=2, progress=False)
+    run_study(CONFIG, PARTS, home / "work", home / "results", processes=1, progress=False)
     return home
 
 
@@ -182,7 +182,5 @@ def test_a_killed_study_goes_on_and_ends_with_the_same_figures(whole, tmp_path):
     timed = {"seconds": 0, "code": None}
     assert {**mine, **timed} == {**theirs, **timed}
     before = (results / f"dose-paging-2-{SEED}.json").read_bytes()
-    again = start()  # a finished part is not run again
-    assert again.communicate(timeout=600)
-    assert again.returncode == 0
+    run_study(CONFIG, PARTS[1:], work, results, processes=1, progress=False)  # it is finished
     assert (results / f"dose-paging-2-{SEED}.json").read_bytes() == before
