@@ -8,7 +8,8 @@ BIN := .venv/bin
 SET := constraints.txt pyproject.toml scripts/setup_venv.sh scripts/browser.sh
 
 # One thread per core: more collapse the speed of small models. Set either to override.
-export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+CORES := $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+export OMP_NUM_THREADS ?= $(CORES)
 export TOKENIZERS_PARALLELISM ?= false
 
 .PHONY: help setup unsloth demo test test-vllm lint lab colab colab-check bench
@@ -58,7 +59,7 @@ lint: .venv/.stamp
 
 # A process per core and one more, each with one thread: tests wait for browsers, JVMs and each
 # other's commands. A file of tests stays in one process.
-WORKERS := $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 4 ? n + 1 : 4)))
+WORKERS := $(shell echo $$(($(CORES) < 4 ? $(CORES) + 1 : 4)))
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
 		--no-loadscope-reorder $(PYTEST_ARGS)

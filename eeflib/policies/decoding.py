@@ -173,12 +173,9 @@ class Decoder:
         accepted = inspect.signature(inner.forward).parameters
         self._keep = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
         self._positions = "position_ids" in accepted
-        heads = config.num_attention_heads
-        self._grouped = (
-            self._lazy
-            and config._attn_implementation == "sdpa"
-            and (getattr(config, "num_key_value_heads", None) or heads) < heads
-        )
+        heads = getattr(config, "num_attention_heads", None)  # a state space has none
+        shares = getattr(config, "num_key_value_heads", None) not in (None, heads)
+        self._grouped = self._lazy and shares and config._attn_implementation == "sdpa"
         self.cached = cached
         self.clear()
         if self.cached and (why := self._why_not(config) or self._probe(config)):

@@ -16,6 +16,8 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
     PreTrainedTokenizerFast,
@@ -357,6 +359,16 @@ def test_heads_that_share_keys_read_them_in_place(monkeypatch):
     for logits, ids in zip(got, ([*prompts[0], 7], [*prompts[1], 9, 8]), strict=True):
         whole = model(torch.tensor([ids])).logits[0, -1]
         assert torch.allclose(logits, whole, atol=1e-5)
+
+
+def test_a_model_without_heads_is_asked_without_a_cache(caplog):
+    config = MambaConfig(vocab_size=len(TOKENIZER), hidden_size=16, state_size=4,
+                         num_hidden_layers=1)  # fmt: skip
+    decoder = Decoder(MambaForCausalLM(config).eval())
+    assert not decoder.cached
+    assert "no cache for MambaForCausalLM" in caplog.text
+    decoder.begin(["a"], [np.arange(4, 9)])
+    assert decoder.logits([0], [[7]]).shape == (1, len(TOKENIZER))
 
 
 def test_a_turn_costs_its_new_tokens_only():
