@@ -13,7 +13,7 @@ set -eu
 cd "$(dirname "$0")/.."
 what=$1
 python=${2:-python3}
-# uv unpacks the same packages in a tenth of pip's time; where it is not to be had, or fails, pip does.
+# uv unpacks the same packages much sooner; where it is not to be had, or fails, pip does.
 install() {
     if [ -x .venv/bin/uv ]; then
         .venv/bin/uv pip install --quiet --python .venv/bin/python "$@" && return
